@@ -1,0 +1,143 @@
+"""BERT's residual blocks, shared by the MQ-Former and by RAM's tagging head.
+
+Masks are boolean, True where attention is allowed: a query that may attend to nothing then has an exactly zero context
+in eager, sdpa and flex attention, in every dtype, where an additive mask would give it the average of all values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.masking_utils import flex_attention_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+KeyValue = tuple[torch.Tensor, torch.Tensor]
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention written out; returns `(batch, queries, heads, head_dim)` and the weights.
+
+    `attention_mask` is boolean and broadcasts to `(batch, heads, queries, keys)`.
+    """
+    scores = torch.matmul(query * scaling, key.transpose(-1, -2)).float()
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1).to(query.dtype)
+    if attention_mask is not None:
+        weights = weights.masked_fill(~attention_mask, 0.0)  # a fully masked row is uniform up to here
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def prepare_attention_mask(allowed: torch.Tensor | None, implementation: str | None) -> Any:
+    """Turn a boolean `(batch, 1, queries, keys)` mask into what the attention implementation takes."""
+    if allowed is None or implementation != "flex_attention":
+        return allowed
+    batch_size, _, num_queries, num_keys = allowed.shape
+    return flex_attention_mask(
+        batch_size=batch_size,
+        q_length=num_queries,
+        kv_length=num_keys,
+        mask_function=lambda batch, head, query, key: allowed[batch, 0, query, key],
+        device=allowed.device,
+    )
+
+
+class KeyValueProjection(nn.Module):
+    """Keys and values of one attention, a module of its own so that they can be computed ahead and shared."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.key = nn.Linear(input_size, hidden_size)
+        self.value = nn.Linear(input_size, hidden_size)
+
+    def forward(self, states: torch.Tensor) -> KeyValue:
+        """`(batch, keys, input_size)` -> two tensors `(batch, heads, keys, head_dim)`."""
+        shape = (*states.shape[:2], self.num_heads, -1)
+        return self.key(states).view(shape).transpose(1, 2), self.value(states).view(shape).transpose(1, 2)
+
+
+class AttentionBlock(nn.Module):
+    """Multi-head attention with BERT's output projection, residual and LayerNorm."""
+
+    is_causal = False
+
+    def __init__(self, config: PreTrainedConfig, key_value_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = KeyValueProjection(key_value_size, config.hidden_size, config.num_attention_heads)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        key_value: KeyValue | None,
+        attention_mask: Any = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend from `hidden_states` (batch, queries, hidden) to `key_value`.
+
+        With `key_value=None` there is nothing to attend to: the context is zero.
+        """
+        weights = None
+        if key_value is None:
+            context = torch.zeros_like(hidden_states)
+        else:
+            context, weights = self._attend(hidden_states, key_value, attention_mask, **kwargs)
+        return self.layer_norm(self.dropout(self.dense(context)) + hidden_states), weights
+
+    def _attend(
+        self, hidden_states: torch.Tensor, key_value: KeyValue, attention_mask: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_size, num_queries, hidden_size = hidden_states.shape
+        query = self.query(hidden_states).view(batch_size, num_queries, self.num_heads, -1).transpose(1, 2)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        context, weights = attention(
+            self,
+            query,
+            *key_value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return context.reshape(batch_size, num_queries, hidden_size), weights
+
+
+class FeedForwardBlock(nn.Module):
+    """BERT's feed-forward network with its residual and LayerNorm."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(batch, positions, hidden)` -> the same shape."""
+        return self.layer_norm(self.dropout(self.fc2(self.activation(self.fc1(hidden_states)))) + hidden_states)

@@ -1,0 +1,458 @@
+"""Lyrics: a vision encoder and the MQ-Former compress an image and its objects for a language model.
+
+The module tree is LLaVA's (`model.language_model`, `lm_head`), which `generate`, TRL and PEFT expect. The visual
+refiner is not a part of the model: it is frozen, so its output is data that the processor computes once.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import can_return_tuple, logging, torch_compilable_check
+
+from .configuration_lyrics import LyricsConfig
+from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
+from .published_checkpoint import DROPPED_BY_MODEL
+from .saving import NativeCheckpointModel
+
+logger = logging.get_logger(__name__)
+
+IGNORE_INDEX = -100
+
+
+@dataclass
+class LyricsImageFeatures(BaseModelOutputWithPooling):
+    """An encoded image, as `mm_encoder_outputs["image"]` takes it.
+
+    Attributes:
+        last_hidden_state: (N, P, vision width), the vision features that the visual queries attended to.
+        pooler_output: (N, V + G, text width), what stands at the placeholders of the language model.
+        hidden_states, attentions: of the vision encoder, when asked for.
+        mqformer_output: of the MQ-Former.
+    """
+
+    mqformer_output: LyricsMQFormerOutput | None = None
+
+
+@dataclass
+class LyricsModelOutputWithPast(BaseModelOutputWithPast):
+    """As `BaseModelOutputWithPast`, and the image features (N, V + G, text width) that were put in."""
+
+    image_hidden_states: torch.Tensor | None = None
+
+
+@dataclass
+class LyricsCausalLMOutputWithPast(ModelOutput):
+    """As `CausalLMOutputWithPast`, and the image features (N, V + G, text width) that were put in."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    image_hidden_states: torch.Tensor | None = None
+
+
+class LyricsPreTrainedModel(NativeCheckpointModel):
+    """Weight initialisation and loading, shared by the Lyrics models."""
+
+    config_class = LyricsConfig
+    config: LyricsConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _keys_to_ignore_on_load_unexpected = list(DROPPED_BY_MODEL)
+
+
+def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A new vision encoder; BLIP-2's and InstructBLIP's are known to no auto class."""
+    if config.model_type == "blip_2_vision_model":
+        from transformers import Blip2VisionModel
+
+        return Blip2VisionModel._from_config(config)
+    if config.model_type == "instructblip_vision_model":
+        from transformers import InstructBlipVisionModel
+
+        return InstructBlipVisionModel._from_config(config)
+    return AutoModel.from_config(config)
+
+
+class LyricsModel(LyricsPreTrainedModel):
+    """Vision encoder, MQ-Former, projection and language model, without a language modelling head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", *DROPPED_BY_MODEL]
+
+    def __init__(self, config: LyricsConfig) -> None:
+        super().__init__(config)
+        if str(config.mqformer_config._attn_implementation).startswith("flash"):
+            config.mqformer_config._attn_implementation = "sdpa"  # the MQ-Former needs masks that flash drops
+        self.vision_model = build_vision_model(config.vision_config)
+        self.mqformer = LyricsMQFormerModel._from_config(config.mqformer_config)
+        self.language_projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_attention_mask: torch.Tensor | None = None,
+        mqformer_input_ids: torch.Tensor | None = None,
+        mqformer_attention_mask: torch.Tensor | None = None,
+        mqformer_position_ids: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> LyricsImageFeatures:
+        """Encode N images: vision encoder, MQ-Former, projection.
+
+        Args:
+            pixel_values: (N, 3, H, W) float, cast to the vision encoder's dtype.
+            region_features: (N, R, region_hidden_size) float, zero-padded.
+            region_attention_mask: (N, R), 1 for a region and 0 for padding.
+            mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: (N, L), the text given to the MQ-Former.
+
+        Raises:
+            ValueError: without pixel values, without region features where the configuration requires them, or when
+                the tensors count different numbers of images.
+        """
+        if pixel_values is None:
+            raise ValueError("get_image_features needs pixel_values.")
+        self._check_image_inputs(pixel_values, region_features, region_attention_mask, mqformer_input_ids)
+        layer = self.config.vision_feature_layer
+        vision = self.vision_model(
+            pixel_values.to(self.vision_model.dtype),
+            output_hidden_states=output_hidden_states or (False if layer == -1 else layer),
+            return_dict=True,
+            **kwargs,
+        )
+        vision_features = vision.last_hidden_state if layer == -1 else vision.hidden_states[layer]
+        queried = self.mqformer(
+            input_ids=mqformer_input_ids,
+            attention_mask=mqformer_attention_mask,
+            position_ids=mqformer_position_ids,
+            encoder_hidden_states=vision_features,
+            region_features=region_features,
+            region_attention_mask=region_attention_mask,
+            return_dict=True,
+            **kwargs,
+        )
+        num_queries = self.config.mqformer_config.num_queries
+        return LyricsImageFeatures(
+            last_hidden_state=vision_features,
+            pooler_output=self.language_projection(
+                queried.last_hidden_state[:, :num_queries].to(self.language_projection.weight.dtype)
+            ),
+            hidden_states=vision.hidden_states if output_hidden_states else None,
+            attentions=vision.attentions,
+            mqformer_output=queried,
+        )
+
+    def _check_image_inputs(
+        self,
+        pixel_values: torch.Tensor,
+        region_features: torch.Tensor | None,
+        region_attention_mask: torch.Tensor | None,
+        mqformer_input_ids: torch.Tensor | None,
+    ) -> None:
+        counts = {
+            "pixel_values": pixel_values,
+            "region_features": region_features,
+            "region_attention_mask": region_attention_mask,
+            "mqformer_input_ids": mqformer_input_ids,
+        }
+        counts = {name: tensor.shape[0] for name, tensor in counts.items() if tensor is not None}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"Image inputs must have one row per image, but count {counts}.")
+        if region_features is None and self.config.mqformer_config.num_grounding_queries:
+            message = (
+                "The images come without region_features, so the grounding queries see nothing. Let the processor "
+                "refine the images, or give it `visual_objects`."
+            )
+            if self.config.require_objects:
+                raise ValueError(message)
+            logger.warning_once(message)
+
+    def get_placeholder_mask(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_features: torch.Tensor
+    ) -> torch.Tensor:
+        """(B, L, 1) bool, True at the placeholders.
+
+        Args:
+            input_ids: (B, L), or `None`: the placeholders are then found by their embedding, which needs an
+                `image_token_id` inside the embedding table.
+            inputs_embeds: (B, L, text width).
+            image_features: (N, V + G, text width).
+
+        Raises:
+            ValueError: when there are more or fewer placeholders than features; the message names both counts.
+        """
+        if input_ids is not None:
+            mask = input_ids == self.config.image_token_id
+        else:
+            embeddings = self.get_input_embeddings()
+            if self.config.image_token_id >= embeddings.num_embeddings:
+                raise ValueError(
+                    f"image_token_id {self.config.image_token_id} lies outside the embedding table "
+                    f"({embeddings.num_embeddings} rows), so placeholders cannot be found in inputs_embeds: pass "
+                    "input_ids as well, or put the image features into inputs_embeds yourself."
+                )
+            placeholder = torch.full((), self.config.image_token_id, dtype=torch.long, device=inputs_embeds.device)
+            mask = (inputs_embeds == embeddings(placeholder)).all(-1)
+        num_images, per_image = image_features.shape[:2]
+        torch_compilable_check(
+            mask.sum() == num_images * per_image,
+            f"Image features and image tokens do not match, tokens: {mask.sum()}, features: {num_images * per_image} "
+            f"({num_images} images of {per_image} each)",
+        )
+        return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_attention_mask: torch.Tensor | None = None,
+        mqformer_input_ids: torch.Tensor | None = None,
+        mqformer_attention_mask: torch.Tensor | None = None,
+        mqformer_position_ids: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> LyricsModelOutputWithPast:
+        """Run the language model over text with images.
+
+        Args:
+            input_ids: (B, L), with V + G placeholders (`config.image_token_id`) for each image.
+            pixel_values and the region and MQ-Former tensors: of N images, in the order of their placeholders over
+                the whole batch; see `get_image_features`.
+            attention_mask: (B, L), 1 for a token and 0 for padding, on either side; positions are counted over it.
+            inputs_embeds: (B, L, text width) instead of, or beside, `input_ids`. Without `input_ids`, images come as
+                `mm_encoder_outputs`.
+            mm_encoder_outputs: `{"image": get_image_features(...)}`, to skip the encoders.
+
+        Raises:
+            ValueError: when placeholders and images do not match; the message names both counts.
+        """
+        if input_ids is None and inputs_embeds is None:
+            raise ValueError("Pass input_ids, inputs_embeds, or both.")
+        if pixel_values is not None and mm_encoder_outputs:
+            raise ValueError("Pass either pixel_values or mm_encoder_outputs, not both.")
+        if pixel_values is not None and input_ids is None:
+            raise ValueError("pixel_values need input_ids; with inputs_embeds alone, pass mm_encoder_outputs.")
+        image = (mm_encoder_outputs or {}).get("image")
+        if pixel_values is not None:
+            image = self.get_image_features(
+                pixel_values=pixel_values,
+                region_features=region_features,
+                region_attention_mask=region_attention_mask,
+                mqformer_input_ids=mqformer_input_ids,
+                mqformer_attention_mask=mqformer_attention_mask,
+                mqformer_position_ids=mqformer_position_ids,
+                return_dict=True,
+            )
+        inputs_embeds, image_features = self._embed(input_ids, inputs_embeds, image)
+        if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            return_dict=True,
+            **kwargs,
+        )
+        return LyricsModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=image_features,
+        )
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        image: BaseModelOutputWithPooling | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Token embeddings (B, L, text width) with the image features at the placeholders, and those features."""
+        if inputs_embeds is None:
+            # the placeholder's own row, which need not exist, is never looked up
+            inputs_embeds = self.get_input_embeddings()(
+                input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
+            )
+        if image is not None:
+            features = image.pooler_output
+            features = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features)
+            return inputs_embeds.masked_scatter(mask, features), features
+        if input_ids is not None and input_ids.shape[1] > 1:  # while decoding there is nothing to check
+            self.get_placeholder_mask(input_ids, inputs_embeds, inputs_embeds.new_empty(0, 0, inputs_embeds.shape[-1]))
+        return inputs_embeds, None
+
+
+class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
+    """Lyrics with a language modelling head: answers in text, with boxes written as text."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: LyricsConfig) -> None:
+        super().__init__(config)
+        self.model = LyricsModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The language modelling head."""
+        return self.lm_head
+
+    def get_image_features(self, pixel_values: torch.Tensor | None = None, **kwargs: Any) -> LyricsImageFeatures:
+        """See `LyricsModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values=pixel_values, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_attention_mask: torch.Tensor | None = None,
+        mqformer_input_ids: torch.Tensor | None = None,
+        mqformer_attention_mask: torch.Tensor | None = None,
+        mqformer_position_ids: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> LyricsCausalLMOutputWithPast:
+        """See `LyricsModel.forward`.
+
+        Args:
+            labels: (B, L), -100 where there is no loss; placeholders never count.
+            logits_to_keep: compute the logits of the last positions only, or of the given ones.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            region_features=region_features,
+            region_attention_mask=region_attention_mask,
+            mqformer_input_ids=mqformer_input_ids,
+            mqformer_attention_mask=mqformer_attention_mask,
+            mqformer_position_ids=mqformer_position_ids,
+            mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            labels = labels.masked_fill(labels == self.config.image_token_id, IGNORE_INDEX)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return LyricsCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, **kwargs: Any
+    ) -> tuple[torch.LongTensor, dict[str, Any]]:
+        """Transformers expands encoded images for beams in place; expand copies, so that a caller may keep theirs."""
+        if (encoded := kwargs.get("mm_encoder_outputs")) is not None:
+            kwargs["mm_encoder_outputs"] = {name: copy.copy(output) for name, output in encoded.items()}
+        return super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+
+    @classmethod
+    def from_parts(
+        cls,
+        vision_model: PreTrainedModel | str | Path,
+        mqformer: LyricsMQFormerModel | PreTrainedConfig | None,
+        language_model: PreTrainedModel | str | Path,
+        **config_kwargs: Any,
+    ) -> LyricsForConditionalGeneration:
+        """Build a model from pretrained parts; their weights are used as they are, not copied.
+
+        Args:
+            vision_model: a vision encoder, a model that holds one as `vision_model` (such as `CLIPModel`), or where to
+                load one from.
+            mqformer: an MQ-Former, the configuration of a new one, or `None` for a new one with the paper's sizes.
+            language_model: a causal language model, or where to load one from.
+            config_kwargs: further fields of `LyricsConfig`.
+
+        Returns:
+            The model in evaluation mode. The language projection is new, and so is what was given as a configuration.
+        """
+        if isinstance(vision_model, str | Path):
+            vision_model = AutoModel.from_pretrained(vision_model)
+        if isinstance(language_model, str | Path):
+            language_model = AutoModelForCausalLM.from_pretrained(language_model)
+        vision_model = getattr(vision_model, "vision_model", vision_model)
+        is_config = mqformer is None or isinstance(mqformer, PreTrainedConfig)
+        mqformer_config = mqformer if is_config else mqformer.config
+        if not is_config and mqformer_config.encoder_hidden_size != vision_model.config.hidden_size:
+            raise ValueError(
+                f"The MQ-Former attends to vision features of width {mqformer_config.encoder_hidden_size}, but the "
+                f"vision encoder gives {vision_model.config.hidden_size}."
+            )
+        config = LyricsConfig.from_parts(vision_model.config, mqformer_config, language_model.config, **config_kwargs)
+        with torch.device("meta"):
+            model = cls(config)
+        model.model.vision_model = vision_model
+        model.model.language_model = language_model.base_model
+        model.lm_head = language_model.get_output_embeddings()
+        if is_config:
+            mqformer = LyricsMQFormerModel(config.mqformer_config).to(language_model.dtype)
+        model.model.mqformer = mqformer
+        projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
+        nn.init.normal_(projection.weight, std=config.initializer_range)
+        nn.init.zeros_(projection.bias)
+        model.model.language_projection = projection.to(language_model.dtype)
+        model.generation_config = copy.deepcopy(language_model.generation_config)
+        model.tie_weights()
+        return model.eval()
+
+
+__all__ = [
+    "LyricsCausalLMOutputWithPast",
+    "LyricsForConditionalGeneration",
+    "LyricsImageFeatures",
+    "LyricsModel",
+    "LyricsModelOutputWithPast",
+    "LyricsPreTrainedModel",
+]

@@ -1,0 +1,313 @@
+"""The MQ-Former: a BERT encoder with two sets of learned queries, one for the whole image and one for its objects.
+
+In every layer queries and text share one self-attention; queries and text have a feed-forward network each. In every
+`cross_attention_frequency`-th layer the visual queries attend to the vision encoder's features and the grounding
+queries to the refiner's region features, through two attentions with weights of their own. Query order is visual,
+then grounding; the text follows the queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .bert_blocks import AttentionBlock, FeedForwardBlock, prepare_attention_mask
+from .configuration_lyrics import LyricsMQFormerConfig
+from .saving import NativeCheckpointModel
+
+
+@dataclass
+class LyricsMQFormerOutput(ModelOutput):
+    """Output of the MQ-Former. N images, V + G queries, L text positions.
+
+    Attributes:
+        last_hidden_state: (N, V + G + L, hidden).
+        hidden_states: the input of the first layer and the output of each, when asked for.
+        attentions: self-attention of each layer, (N, heads, V + G + L, V + G + L), when asked for (eager only).
+        cross_attentions: of the visual queries over the vision features, (N, heads, V, patches) for each layer with
+            cross-attention; recorded together with `attentions`.
+        grounding_attentions: of the grounding queries over the regions, (N, heads, G, regions); recorded with
+            `output_grounding_attentions=True`, and empty where an image has no regions.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
+    grounding_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class LyricsMQFormerEmbeddings(nn.Module):
+    """Word and position embeddings of the text, behind the queries, under one LayerNorm; queries have no position."""
+
+    def __init__(self, config: LyricsMQFormerConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        query_embeds: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """(N, Q, hidden) queries and (N, L) ids -> (N, Q + L, hidden); either may be absent."""
+        parts = [] if query_embeds is None else [query_embeds]
+        if input_ids is not None:
+            if position_ids is None:
+                position_ids = self._default_positions(input_ids)
+            parts.append(self.word_embeddings(input_ids) + self.position_embeddings(position_ids))
+        return self.dropout(self.layer_norm(torch.cat(parts, dim=1)))
+
+    def _default_positions(self, input_ids: torch.Tensor) -> torch.Tensor:
+        length, limit = input_ids.shape[1], self.position_embeddings.num_embeddings
+        if length > limit:
+            raise ValueError(
+                f"The MQ-Former's text has {length} tokens, but it has positions for {limit} only; shorten the text."
+            )
+        return torch.arange(length, device=input_ids.device).unsqueeze(0)
+
+
+class LyricsMQFormerLayer(GradientCheckpointingLayer):
+    """Self-attention over queries and text, cross-attention of each set of queries, and two feed-forward networks."""
+
+    def __init__(self, config: LyricsMQFormerConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.num_visual_queries = config.num_visual_queries
+        self.num_queries = config.num_queries
+        self.self_attention = AttentionBlock(config, config.hidden_size)
+        self.visual_cross_attention = None
+        self.grounding_cross_attention = None
+        if layer_idx % config.cross_attention_frequency == 0:
+            if config.num_visual_queries:
+                self.visual_cross_attention = AttentionBlock(config, config.encoder_hidden_size)
+            if config.num_grounding_queries:
+                self.grounding_cross_attention = AttentionBlock(config, config.region_hidden_size)
+        self.query_mlp = FeedForwardBlock(config)
+        self.text_mlp = FeedForwardBlock(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: Any = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: Any = None,
+        region_features: torch.Tensor | None = None,
+        region_attention_mask: Any = None,
+        text_only: bool = False,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """(N, Q + L, hidden) -> the same shape; the masks are prepared for the attention implementation."""
+        key_value = self.self_attention.key_value(hidden_states)
+        hidden_states, _ = self.self_attention(hidden_states, key_value, attention_mask, **kwargs)
+        if text_only:
+            return self.text_mlp(hidden_states)
+        visual, grounding, text = hidden_states.tensor_split((self.num_visual_queries, self.num_queries), dim=1)
+        if self.visual_cross_attention is not None:
+            key_value = self.visual_cross_attention.key_value(encoder_hidden_states)
+            visual, _ = self.visual_cross_attention(visual, key_value, encoder_attention_mask, **kwargs)
+        if self.grounding_cross_attention is not None:
+            key_value = None
+            if region_features is not None:
+                key_value = self.grounding_cross_attention.key_value(region_features)
+            grounding, _ = self.grounding_cross_attention(grounding, key_value, region_attention_mask, **kwargs)
+        queries = self.query_mlp(torch.cat([visual, grounding], dim=1))
+        if text.shape[1] == 0:
+            return queries
+        return torch.cat([queries, self.text_mlp(text)], dim=1)
+
+
+class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
+    """Weight initialisation and loading of the MQ-Former."""
+
+    config_class = LyricsMQFormerConfig
+    config: LyricsMQFormerConfig
+    base_model_prefix = "mqformer"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    # FlashAttention takes no block mask: Transformers would drop the masks that keep text and queries apart.
+    _supports_flash_attn = False
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _no_split_modules = ["LyricsMQFormerEmbeddings", "LyricsMQFormerLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LyricsMQFormerModel):
+            init.normal_(module.query_tokens, std=self.config.initializer_range)
+
+
+class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
+    """The MQ-Former with its learned queries and, where configured, the LayerNorm over the vision features."""
+
+    main_input_name = "encoder_hidden_states"
+    _can_record_outputs = {
+        "hidden_states": LyricsMQFormerLayer,
+        "attentions": OutputRecorder(AttentionBlock, index=1, layer_name="self_attention"),
+        "cross_attentions": OutputRecorder(AttentionBlock, index=1, layer_name="visual_cross_attention"),
+        "grounding_attentions": OutputRecorder(AttentionBlock, index=1, layer_name="grounding_cross_attention"),
+    }
+
+    def __init__(self, config: LyricsMQFormerConfig) -> None:
+        super().__init__(config)
+        self.query_tokens = nn.Parameter(torch.empty(1, config.num_queries, config.hidden_size))
+        self.vision_layer_norm = (
+            nn.LayerNorm(config.encoder_hidden_size) if config.normalize_vision_features else nn.Identity()
+        )
+        self.embeddings = LyricsMQFormerEmbeddings(config)
+        self.layers = nn.ModuleList(
+            LyricsMQFormerLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
+        )
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embeddings of the text."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the word embeddings of the text."""
+        self.embeddings.word_embeddings = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        query_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_attention_mask: torch.Tensor | None = None,
+        text_only: bool = False,
+        **kwargs: Any,
+    ) -> LyricsMQFormerOutput:
+        """Run the queries, the text, or both.
+
+        Args:
+            input_ids: (N, L) text beside the queries, or nothing.
+            attention_mask: (N, L), 1 for text and 0 for padding; or (N, Q + L, Q + L), 1 where the row may attend to
+                the column, for queries and text together.
+            position_ids: (N, L), 0.. by default.
+            query_embeds: (N or 1, V + G, hidden); the learned queries by default.
+            encoder_hidden_states: (N, P, encoder_hidden_size) vision features.
+            encoder_attention_mask: (N, P), 1 for a feature and 0 for padding; all features by default.
+            region_features: (N, R, region_hidden_size), or `None` when no image has regions.
+            region_attention_mask: (N, R), 1 for a region and 0 for padding. An image without a region is normal:
+                the context of its grounding queries is zero.
+            text_only: run the text alone, without queries and cross-attention.
+
+        Raises:
+            ValueError: when what the queries or the text need is missing, or when shapes do not fit together.
+        """
+        encoder_hidden_states, region_features = self._check_inputs(
+            input_ids, query_embeds, encoder_hidden_states, region_features, text_only
+        )
+        if region_features is not None and region_attention_mask is not None:
+            # whatever stands in the padding, even NaN, must not reach the attention's products
+            region_features = region_features.masked_fill(~region_attention_mask.bool().unsqueeze(-1), 0.0)
+        if not text_only:
+            query_embeds = self._expand_queries(query_embeds, input_ids, encoder_hidden_states, region_features)
+        hidden_states = self.embeddings(None if text_only else query_embeds, input_ids, position_ids)
+        masks = self._prepare_masks(
+            attention_mask, encoder_attention_mask, region_attention_mask, input_ids, hidden_states, region_features
+        )
+        if encoder_hidden_states is not None:
+            encoder_hidden_states = self.vision_layer_norm(encoder_hidden_states)
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states, masks[0], encoder_hidden_states, masks[1], region_features, masks[2], text_only, **kwargs
+            )
+        return LyricsMQFormerOutput(last_hidden_state=hidden_states)
+
+    def _check_inputs(
+        self,
+        input_ids: torch.Tensor | None,
+        query_embeds: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor | None,
+        region_features: torch.Tensor | None,
+        text_only: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Check what is needed and cast the features to the module's dtype; no region at all becomes `None`."""
+        config = self.config
+        if text_only:
+            if input_ids is None:
+                raise ValueError("text_only=True needs input_ids.")
+            return None, None
+        if config.num_visual_queries and encoder_hidden_states is None:
+            raise ValueError(
+                f"The {config.num_visual_queries} visual queries need encoder_hidden_states; for text without an "
+                "image pass text_only=True."
+            )
+        if query_embeds is not None and query_embeds.shape[1] != config.num_queries:
+            raise ValueError(f"query_embeds has {query_embeds.shape[1]} queries, the model {config.num_queries}.")
+        if region_features is not None and region_features.shape[-1] != config.region_hidden_size:
+            raise ValueError(
+                f"region_features has width {region_features.shape[-1]}, but this MQ-Former attends to regions of "
+                f"width {config.region_hidden_size}: model and refiner do not belong together."
+            )
+        dtype = self.query_tokens.dtype
+        if encoder_hidden_states is not None:
+            encoder_hidden_states = encoder_hidden_states.to(dtype)
+        if region_features is not None:
+            region_features = region_features.to(dtype) if region_features.shape[1] else None
+        return encoder_hidden_states, region_features
+
+    def _expand_queries(self, query_embeds: torch.Tensor | None, *others: torch.Tensor | None) -> torch.Tensor:
+        query_embeds = self.query_tokens if query_embeds is None else query_embeds
+        batch_size = next((other.shape[0] for other in others if other is not None), query_embeds.shape[0])
+        return query_embeds.expand(batch_size, -1, -1)
+
+    def _prepare_masks(
+        self,
+        attention_mask: torch.Tensor | None,
+        encoder_attention_mask: torch.Tensor | None,
+        region_attention_mask: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+        hidden_states: torch.Tensor,
+        region_features: torch.Tensor | None,
+    ) -> tuple[Any, Any, Any]:
+        """Masks of the self-attention and of both cross-attentions, for the attention implementation in use."""
+        length = hidden_states.shape[1]
+        num_queries = length - (0 if input_ids is None else input_ids.shape[1])
+        if attention_mask is not None and attention_mask.dim() == 2:
+            attention_mask = nn.functional.pad(attention_mask.bool(), (num_queries, 0), value=True)
+        if attention_mask is not None and attention_mask.shape[-1] != length:
+            raise ValueError(
+                f"The MQ-Former's attention_mask covers {attention_mask.shape[-1] - num_queries} text positions; "
+                f"input_ids has {length - num_queries}."
+            )
+        config = self.config
+        return (
+            self._broadcast_mask(attention_mask, length),
+            self._broadcast_mask(encoder_attention_mask, config.num_visual_queries),
+            self._broadcast_mask(
+                None if region_features is None else region_attention_mask, config.num_grounding_queries
+            ),
+        )
+
+    def _broadcast_mask(self, mask: torch.Tensor | None, num_rows: int) -> Any:
+        """(N, keys) or (N, rows, keys) -> what the attention implementation takes."""
+        if mask is None:
+            return None
+        mask = mask.bool()
+        allowed = mask[:, None, None, :].expand(-1, 1, num_rows, -1) if mask.dim() == 2 else mask[:, None]
+        return prepare_attention_mask(allowed, self.config._attn_implementation)
+
+
+__all__ = ["LyricsMQFormerModel", "LyricsMQFormerOutput", "LyricsMQFormerPreTrainedModel"]

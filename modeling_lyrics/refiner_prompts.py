@@ -1,0 +1,79 @@
+"""Prompts for the detector: tags joined into captions, and which token of a caption belongs to which tag."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# The detector reads "." and "?" as the end of a phrase.
+_PHRASE_ENDS = re.compile(r"[.?\s]+")
+
+
+@dataclass(frozen=True)
+class TagPrompt:
+    """A caption for the detector.
+
+    Attributes:
+        caption: lower-case text that ends with a full stop.
+        tag_of_token: for each token of the caption, special tokens included, the position of its tag in the list of
+            tags that was given, or -1.
+    """
+
+    caption: str
+    tag_of_token: tuple[int, ...]
+
+
+def build_prompts(tags: Sequence[str], tokenizer: Any, separator: str, max_tokens: int) -> list[TagPrompt]:
+    """Join tags into as few captions as fit, each of at most `max_tokens` tokens, cut between two tags only.
+
+    Full stops, question marks and line breaks inside a tag become spaces in the caption; of tags that read the same
+    then, the first stands for all. Without a tag there is one caption, ".", as in the published model.
+
+    Raises:
+        ValueError: naming the tag, when a single tag is too long for a caption.
+    """
+    unique: dict[str, int] = {}
+    for position, tag in enumerate(tags):
+        text = _PHRASE_ENDS.sub(" ", tag.lower()).strip()
+        if text:
+            unique.setdefault(text, position)
+    prompts, group = [], []
+    for text, position in unique.items():
+        candidate = [*group, (text, position)]
+        if group and _num_tokens(candidate, tokenizer, separator) > max_tokens:
+            prompts.append(_build_prompt(group, tokenizer, separator))
+            candidate = [(text, position)]
+        if len(candidate) == 1 and (length := _num_tokens(candidate, tokenizer, separator)) > max_tokens:
+            raise ValueError(f"The tag {tags[position][:80]!r} takes {length} tokens; the detector takes {max_tokens}.")
+        group = candidate
+    if group or not prompts:
+        prompts.append(_build_prompt(group, tokenizer, separator))
+    return prompts
+
+
+def _caption(group: Sequence[tuple[str, int]], separator: str) -> str:
+    return separator.join(text for text, _ in group) + "."
+
+
+def _num_tokens(group: Sequence[tuple[str, int]], tokenizer: Any, separator: str) -> int:
+    return len(tokenizer(_caption(group, separator), split_special_tokens=True)["input_ids"])
+
+
+def _build_prompt(group: Sequence[tuple[str, int]], tokenizer: Any, separator: str) -> TagPrompt:
+    caption = _caption(group, separator)
+    tag_of_character = [-1] * len(caption)
+    start = 0
+    for text, position in group:
+        tag_of_character[start : start + len(text)] = [position] * len(text)
+        start += len(text) + len(separator)
+    encoded = tokenizer(caption, split_special_tokens=True, return_offsets_mapping=True)
+    return TagPrompt(
+        caption,
+        tuple(tag_of_character[begin] if end > begin else -1 for begin, end in encoded["offset_mapping"]),
+    )

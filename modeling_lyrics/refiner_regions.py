@@ -1,0 +1,149 @@
+"""From what the detector and the segmenter say to objects and region features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Detections:
+    """Every query of the detector for one image, over all its prompts. Q queries, D the detector's width.
+
+    Attributes:
+        boxes: (Q, 4) cxcywh in [0, 1].
+        scores: (Q,) probability of the best token that belongs to a tag.
+        label_ids: (Q,) the tag of that token, -1 without a tag.
+        features: (Q, D + 4) last hidden state and last reference box (cxcywh).
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    label_ids: torch.Tensor
+    features: torch.Tensor
+
+    @classmethod
+    def join(cls, parts: list[Detections]) -> Detections:
+        """The detections of several prompts of one image."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def best_features(self, count: int) -> torch.Tensor:
+        """(count, D + 4): all features of a single prompt, in its order; of several prompts the best-scored ones."""
+        if len(self.features) <= count:
+            return self.features
+        return self.features[self.scores.argsort(descending=True, stable=True)[:count]]
+
+
+def score_tags(logits: torch.Tensor, tag_of_token: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best tag of each query: its probability and its position in the list of tags.
+
+    Args:
+        logits: (Q, T) one logit per query and token of the prompt.
+        tag_of_token: for each token of the prompt, the position of its tag, or -1 for punctuation and special tokens.
+
+    Returns:
+        (Q,) float32 scores and (Q,) int64 tags; score 0 and tag -1 where the prompt has no tag. A logit that is not a
+        number scores 0.
+    """
+    tags = torch.tensor(tag_of_token, device=logits.device)
+    belongs = tags >= 0
+    if not belongs.any():
+        return logits.new_zeros(len(logits), dtype=torch.float32), tags.new_full((len(logits),), -1)
+    probabilities = logits[:, : len(tags)][:, belongs].float().sigmoid().nan_to_num(0.0)
+    scores, best = probabilities.max(dim=1)
+    return scores, tags[belongs][best]
+
+
+def to_corners(boxes: torch.Tensor) -> torch.Tensor:
+    """(..., 4) cxcywh -> xyxy, cut to the picture [0, 1]."""
+    center, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([center - size / 2, center + size / 2], dim=-1).clamp(0.0, 1.0)
+
+
+def box_iou(boxes: torch.Tensor) -> torch.Tensor:
+    """(R, 4) xyxy -> (R, R) intersection over union."""
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
+    top_left = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    bottom_right = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+    return intersection / (area[:, None] + area[None, :] - intersection).clamp(min=torch.finfo(boxes.dtype).tiny)
+
+
+def non_maximum_suppression(boxes: torch.Tensor, iou_threshold: float, max_boxes: int) -> torch.Tensor:
+    """Positions of the kept boxes, in order: each overlaps no kept box before it by more than `iou_threshold`.
+
+    Args:
+        boxes: (R, 4) xyxy, best first.
+    """
+    overlaps = (box_iou(boxes) > iou_threshold).tolist()
+    kept: list[int] = []
+    for candidate, row in enumerate(overlaps):
+        if len(kept) == max_boxes:
+            break
+        if not any(row[other] for other in kept):
+            kept.append(candidate)
+    return torch.tensor(kept, dtype=torch.long, device=boxes.device)
+
+
+def select_objects(
+    detections: Detections, box_threshold: float, text_threshold: float, iou_threshold: float, max_regions: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The objects of an image, best score first; of equal scores, the earlier query first.
+
+    Returns:
+        (R, 4) boxes xyxy in [0, 1], (R,) scores and (R,) label ids. R may be 0.
+    """
+    boxes = to_corners(detections.boxes.float().nan_to_num(0.0))
+    keep = (detections.scores > max(box_threshold, text_threshold)) & (detections.label_ids >= 0)
+    keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=-1)  # nothing is left of a box outside the picture
+    boxes, scores, labels = boxes[keep], detections.scores[keep], detections.label_ids[keep]
+    order = scores.argsort(descending=True, stable=True)
+    boxes, scores, labels = boxes[order], scores[order], labels[order]
+    kept = non_maximum_suppression(boxes, iou_threshold, max_regions)
+    return boxes[kept], scores[kept], labels[kept]
+
+
+def box_coverage(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(R, height, width): how much of each cell of a grid a box covers; at least the cell of its centre.
+
+    Args:
+        boxes: (R, 4) xyxy in units of the grid, [0, 1].
+    """
+
+    def overlap(low: torch.Tensor, high: torch.Tensor, cells: int) -> torch.Tensor:
+        edges = torch.arange(cells, device=boxes.device)
+        low, high = (low * cells)[:, None], (high * cells)[:, None]
+        center = ((low + high) / 2).floor().clamp(0, cells - 1)
+        covered = (torch.minimum(high, edges + 1.0) - torch.maximum(low, edges.float())).clamp(0, 1)
+        return torch.maximum(covered, 1e-3 * (edges == center).float())
+
+    across, down = overlap(boxes[:, 0], boxes[:, 2], width), overlap(boxes[:, 1], boxes[:, 3], height)
+    return down[:, :, None] * across[:, None, :]
+
+
+def pool_masks(
+    embedding: torch.Tensor, mask_logits: torch.Tensor, boxes: torch.Tensor, valid: tuple[float, float]
+) -> torch.Tensor:
+    """The mean of an image embedding under each mask; under its box where the mask is empty.
+
+    Args:
+        embedding: (D, h, w) of the padded view.
+        mask_logits: (R, H, W) of the padded view, positive inside the object.
+        boxes: (R, 4) xyxy in [0, 1] of the picture.
+        valid: the part of the view that is picture and not padding, as fractions (height, width).
+
+    Returns:
+        (R, D) float32.
+    """
+    height, width = mask_logits.shape[-2:]
+    masks = (mask_logits > 0).float()
+    masks[:, int(round(valid[0] * height)) :, :] = 0
+    masks[:, :, int(round(valid[1] * width)) :] = 0
+    weights = nn.functional.adaptive_avg_pool2d(masks.unsqueeze(1), embedding.shape[-2:]).squeeze(1)
+    scale = boxes.new_tensor([valid[1], valid[0], valid[1], valid[0]])
+    fallback = box_coverage(boxes * scale, *embedding.shape[-2:])
+    weights = torch.where(weights.sum(dim=(1, 2), keepdim=True) > 0, weights, fallback).flatten(1)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return weights @ embedding.float().flatten(1).T
