@@ -15,3 +15,20 @@ AutoModel.register(LyricsMQFormerConfig, LyricsMQFormerModel, exist_ok=True)
 AutoModel.register(LyricsRefinerConfig, LyricsVisualRefiner, exist_ok=True)
 AutoModel.register(RamConfig, RamModel, exist_ok=True)
 AutoModelForImageTextToText.register(LyricsConfig, LyricsForConditionalGeneration, exist_ok=True)
+
+from .. import processing_lyrics as _processing_lyrics  # noqa: E402, F401  (registers the processors)
+
+__all__ = [
+    "LyricsConfig",
+    "LyricsForConditionalGeneration",
+    "LyricsMQFormerConfig",
+    "LyricsMQFormerModel",
+    "LyricsModel",
+    "LyricsPreTrainedModel",
+    "LyricsRefinerConfig",
+    "LyricsVisualRefiner",
+    "RamConfig",
+    "RamForImageTagging",
+    "RamModel",
+    "RefinedImage",
+]

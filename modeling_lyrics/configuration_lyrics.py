@@ -110,7 +110,8 @@ class LyricsRefinerConfig(PreTrainedConfig):
     Args:
         tagger_config: a `RamConfig`, or `None` when the caller always names the tags.
         detector_config: any configuration of `AutoModelForZeroShotObjectDetection` that the refiner supports.
-        segmenter_config: a SAM-family configuration; needed for `region_feature_type="mask"` only.
+        segmenter_config: a SAM-family configuration. `"mask"` features need one, SAM's own by default; for
+            `"detection"` features it may be `None`.
         region_feature_type: what a region is described by. `"mask"` (the paper): the mean of the segmenter's image
             embedding under the object's mask, and its box (xyxy in [0, 1]). `"detection"` (the published weights):
             every decoder query of the detector, with its last reference box (cxcywh in [0, 1]).
@@ -150,6 +151,11 @@ class LyricsRefinerConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     fingerprint: str | None = None
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.region_feature_type == "mask" and self.segmenter_config is None:
+            self.segmenter_config = {}
+        super().__post_init__(**kwargs)
+
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
@@ -183,13 +189,6 @@ class LyricsRefinerConfig(PreTrainedConfig):
             return self.detector_config.d_model + 4
         return self.segmenter_config.vision_config.output_channels + 4
 
-    def validate_architecture(self) -> None:
-        """Part of `@strict` validation: mask features need a segmenter."""
-        if self.region_feature_type == "mask" and self.segmenter_config is None:
-            raise ValueError(
-                'LyricsRefinerConfig: region_feature_type="mask" needs a segmenter_config; without a segmenter use '
-                'region_feature_type="detection".'
-            )
 
 
 @strict

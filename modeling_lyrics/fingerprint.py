@@ -13,6 +13,21 @@ from torch import nn
 BEHAVIOUR_VERSION = 1
 
 
+# Where a refiner lies, how it was saved and how much it does at once does not change what it sees.
+_IRRELEVANT = frozenset(
+    ("_name_or_path", "architectures", "auto_map", "boxes_per_batch", "dtype", "fingerprint", "transformers_version")
+)
+
+
+def relevant_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what does not change the result, on every level."""
+    return {
+        name: relevant_settings(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if name not in _IRRELEVANT
+    }
+
+
 def fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:
     """The SHA-256 of `settings` (JSON) and of all weights and buffers of `model`, in the dtype they have."""
     digest = hashlib.sha256()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
+from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple, logging, torch_compilable_check
@@ -389,6 +389,16 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
+        """Without a `generation_config.json`, take the language model's token ids and nothing else.
+
+        Transformers reads generation settings out of `config.json` then, where the published checkpoint has the
+        defaults of an old release, such as answers of 20 tokens.
+        """
+        super().adjust_generation_fn(*args, **kwargs)
+        if self.generation_config._from_model_config:
+            self.generation_config = GenerationConfig.from_model_config(self.config)
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, **kwargs: Any

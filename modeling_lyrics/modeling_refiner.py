@@ -21,13 +21,14 @@ from transformers import (
     AutoModelForZeroShotObjectDetection,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_lyrics import LyricsRefinerConfig
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, relevant_settings
 from .modeling_ram import RamForImageTagging
 from .published_checkpoint import DROPPED_BY_REFINER, HUB_KWARGS, find_tokenizer_folder
 from .refiner_images import detector_size, detector_view, segmenter_view, tagger_view, to_rgb
@@ -117,18 +118,51 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         config.detector_config._attn_implementation = None
         self.tagger = None if config.tagger_config is None else RamForImageTagging(config.tagger_config)
         self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config)
-        self.detector.model.text_backbone.register_forward_pre_hook(_make_mask_additive, with_kwargs=True)
         self.segmenter = None
         if config.segmenter_config is not None:
             _check_supported("segmenter", config.segmenter_config, SUPPORTED_SEGMENTERS)
             self.segmenter = AutoModelForMaskGeneration.from_config(config.segmenter_config)
         self.tokenizer = None
         self.post_init()
-        self._freeze()
+        self._prepare()
 
-    def _freeze(self) -> None:
+    def _prepare(self) -> None:
+        """Freeze the parts, and repair the mask of the detector's text encoder."""
+        self.detector.model.text_backbone.register_forward_pre_hook(_make_mask_additive, with_kwargs=True)
         super().requires_grad_(False)
         super().train(False)
+
+    @classmethod
+    def from_parts(
+        cls,
+        tagger: RamForImageTagging | None,
+        detector: PreTrainedModel,
+        segmenter: PreTrainedModel | None,
+        tokenizer: PreTrainedTokenizerBase,
+        **config_kwargs: Any,
+    ) -> LyricsVisualRefiner:
+        """Join pretrained parts; their weights are used as they are, not copied.
+
+        Args:
+            tagger: RAM, or `None` when the caller always names the tags.
+            detector: a zero-shot detector.
+            segmenter: a SAM-family model, or `None` with `region_feature_type="detection"`.
+            tokenizer: the detector's, a fast one.
+            config_kwargs: further fields of `LyricsRefinerConfig`.
+        """
+        config_kwargs.setdefault("region_feature_type", "detection" if segmenter is None else "mask")
+        config = LyricsRefinerConfig(
+            tagger_config=None if tagger is None else tagger.config.to_dict(),
+            detector_config=detector.config.to_dict(),
+            segmenter_config=None if segmenter is None else segmenter.config.to_dict(),
+            **config_kwargs,
+        )
+        with torch.device("meta"):
+            refiner = cls(config)
+        refiner.tagger, refiner.detector, refiner.segmenter = tagger, detector, segmenter
+        refiner.tokenizer = tokenizer
+        refiner._prepare()
+        return refiner
 
     def train(self, mode: bool = True) -> LyricsVisualRefiner:
         """Stay in evaluation mode: the refiner is frozen."""
@@ -155,7 +189,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             refiner.tokenizer = AutoTokenizer.from_pretrained(
                 pretrained_model_name_or_path, **(hub_kwargs | {"subfolder": folder})
             )
-        refiner._freeze()  # loading makes new parameters, which would have gradients
+        super(LyricsRefinerPreTrainedModel, refiner).requires_grad_(False)  # loading made new parameters
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -168,11 +202,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     def fingerprint(self) -> str:
         """Identifies this refiner: equal for refiners that see the same, different after any change of weights,
         thresholds, tags or tokenizer. Reads all weights, so it takes seconds at full size."""
-        settings = self.config.to_dict()
-        for name in ("fingerprint", "transformers_version", "architectures", "dtype", "boxes_per_batch"):
-            settings.pop(name, None)
         vocabulary = None if self.tokenizer is None else sorted(self.tokenizer.get_vocab().items())
-        return fingerprint(self, {"config": settings, "vocabulary": vocabulary})
+        return fingerprint(self, {"config": relevant_settings(self.config.to_dict()), "vocabulary": vocabulary})
 
     def refine(
         self,

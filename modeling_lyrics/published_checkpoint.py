@@ -12,7 +12,7 @@ import json
 import os
 from typing import Any
 
-from transformers import AutoConfig, BertConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, PreTrainedConfig
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.models.blip_2 import Blip2Config as TransformersBlip2Config
@@ -57,13 +57,12 @@ def translate_model_config(published: dict[str, Any]) -> dict[str, Any]:
         "region_hidden_size": published["detection_config"]["hidden_dim"] + 4,  # its own field has a wrong default
         "normalize_vision_features": False,
     }
-    text_class = type(AutoConfig.for_model(text["model_type"]))
     return {
         "model_type": LyricsConfig.model_type,
         "architectures": ["LyricsForConditionalGeneration"],
         "vision_config": _known_fields(Blip2VisionConfig, published["vision_config"]),
         "mqformer_config": mqformer,
-        "text_config": _known_fields(text_class, text, extra=("rope_theta", "rope_scaling")),
+        "text_config": _known_fields(CONFIG_MAPPING[text["model_type"]], text, extra=("rope_theta", "rope_scaling")),
         "vision_feature_layer": -1,
         "image_token_id": text["vocab_size"],  # the published tokenizer has no placeholder: the first id after it
         "dtype": published.get("torch_dtype"),

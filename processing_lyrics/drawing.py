@@ -1,0 +1,82 @@
+"""Objects drawn over their picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .visual_objects import VisualObjects
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; one per label, in order of appearance.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+MASK_OPACITY = 0.4
+MIN_SIDE = 320  # smaller pictures are enlarged, since their labels could not be read
+
+
+def draw_objects(
+    picture: Image.Image, objects: VisualObjects, *, masks: bool = True, labels: bool = True, scores: bool = True
+) -> Image.Image:
+    """A copy of the picture with boxes, masks, labels and scores.
+
+    Args:
+        picture: RGB. Below 320 pixels on its long side it is enlarged.
+        objects: with boxes in [0, 1]; masks of any size are scaled to the picture.
+        masks, labels, scores: what to draw beside the boxes.
+    """
+    factor = max(1.0, MIN_SIDE / max(picture.size))
+    size = (round(picture.width * factor), round(picture.height * factor))
+    canvas = picture.resize(size, Image.Resampling.LANCZOS) if factor > 1 else picture.copy()
+    colors = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(objects.labels))}
+    if masks and objects.masks is not None:
+        for label, mask in zip(objects.labels, objects.masks, strict=True):
+            _shade(canvas, mask, colors[label])
+    draw = ImageDraw.Draw(canvas)
+    line = max(2, round(min(size) / 200))
+    font = ImageFont.load_default(size=max(12, round(min(size) / 35)))
+    order = list(range(len(objects)))[::-1]  # the best object last, on top
+    boxes = {index: _to_pixels(objects.boxes[index], size, line) for index in order}
+    for index in order:
+        draw.rectangle(boxes[index], outline=(0, 0, 0), width=line + 2)
+        draw.rectangle(boxes[index], outline=colors[objects.labels[index]], width=line)
+    for index in order if labels or scores else ():
+        words = [objects.labels[index]] * labels + [f"{objects.scores[index]:.2f}"] * scores
+        _write(draw, boxes[index], " ".join(words), colors[objects.labels[index]], font, size)
+    return canvas
+
+
+def _to_pixels(box: np.ndarray, size: tuple[int, int], line: int) -> tuple[int, int, int, int]:
+    """Corners in pixels, inside the picture and far enough apart to be drawn."""
+    x1, y1, x2, y2 = (round(float(value) * side) for value, side in zip(box, size * 2, strict=True))
+    x1, y1 = max(0, min(x1, size[0] - 1 - line)), max(0, min(y1, size[1] - 1 - line))
+    return x1, y1, min(max(x2, x1 + line), size[0] - 1), min(max(y2, y1 + line), size[1] - 1)
+
+
+def _shade(canvas: Image.Image, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    stencil = Image.fromarray((mask * round(255 * MASK_OPACITY)).astype(np.uint8)).resize(canvas.size)
+    canvas.paste(Image.new("RGB", canvas.size, color), mask=stencil)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[int, int, int, int],
+    text: str,
+    color: tuple[int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: tuple[int, int],
+) -> None:
+    """The label on a plate of its colour, above the box, or inside it where there is no room."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = int(right - left) + 6, int(bottom - top) + 6
+    x = max(0, min(box[0], size[0] - width))
+    y = box[1] - height if box[1] >= height else box[1]
+    draw.rectangle((x, y, x + width, y + height), fill=color)
+    ink = (0, 0, 0) if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 110 else (255, 255, 255)
+    draw.text((x + 3 - left, y + 3 - top), text, fill=ink, font=font)

@@ -1,0 +1,394 @@
+"""LyricsProcessor: pictures and text -> everything that a Lyrics model takes, the refiner's work included."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import AddedToken
+from transformers import BatchFeature
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+from transformers.utils import is_torchvision_available, logging
+
+from .chat_templates import (
+    IMAGE,
+    VICUNA_TEMPLATE,
+    instructions_of_messages,
+    instructions_of_text,
+    neutralize_messages,
+)
+from .drawing import draw_objects
+from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
+from .images import PictureLike, flatten_pictures, load_picture
+from .picture_inputs import MQFormerText, build_mqformer_text, pad_regions
+from .published_processor import is_published, load_parts
+from .refiner_handle import HUB_KWARGS, REFINER_FOLDER, RefinerHandle
+from .spatial_text import parse_spatial_text
+from .visual_objects import VisualObjects
+
+logger = logging.get_logger(__name__)
+
+
+class LyricsProcessorKwargs(ProcessingKwargs, total=False):
+    """Options of a call, by modality; prompts are padded on the left, for generation."""
+
+    _defaults = {"text_kwargs": {"padding_side": "left"}}
+
+
+class LyricsProcessor(ProcessorMixin):
+    """Image processor, both tokenizers and, behind them, the visual refiner.
+
+    Args:
+        image_processor: the model's view of a picture.
+        tokenizer: the language model's. The placeholder is added where it is missing.
+        mqformer_tokenizer: the MQ-Former's, a BERT tokenizer.
+        chat_template: Vicuna's by default.
+        image_token: the placeholder that stands for a picture in a text.
+        num_query_tokens: V + G, positions that a picture takes in the prompt.
+        mqformer_text: what the MQ-Former reads beside a picture: nothing, the user's message that holds the picture,
+            or the objects as text and that message.
+        region_feature_size: width of the refiner's region features.
+        max_image_pixels: larger pictures are refused before they are decoded.
+        refiner_fingerprint: of the refiner that was saved with this processor.
+    """
+
+    valid_processor_kwargs = LyricsProcessorKwargs
+
+    def __init__(
+        self,
+        image_processor,
+        tokenizer,
+        mqformer_tokenizer,
+        chat_template=None,
+        image_token="<image>",
+        num_query_tokens=96,
+        mqformer_text="spatial+instruction",
+        region_feature_size=260,
+        max_image_pixels=120_000_000,
+        refiner_fingerprint=None,
+    ):
+        if mqformer_text not in get_args(MQFormerText):
+            raise ValueError(f"mqformer_text must be one of {get_args(MQFormerText)}, got {mqformer_text!r}.")
+        if image_token not in tokenizer.get_vocab():
+            tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        self.image_token = image_token
+        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        self.num_query_tokens = num_query_tokens
+        self.mqformer_text: MQFormerText = mqformer_text
+        self.region_feature_size = region_feature_size
+        self.max_image_pixels = max_image_pixels
+        self.refiner_fingerprint = refiner_fingerprint
+        self._refiner = RefinerHandle()
+        chat_template = chat_template or VICUNA_TEMPLATE.replace(IMAGE, image_token)
+        super().__init__(image_processor, tokenizer, mqformer_tokenizer, chat_template=chat_template)
+
+    # ---------------------------------------------------------------- loading, saving, the refiner
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        refiner: Any = True,
+        refiner_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> LyricsProcessor:
+        """Load a processor; its refiner is loaded on first use.
+
+        Args:
+            refiner: `False` for a processor without one, or a `LyricsVisualRefiner` to use instead of the saved one.
+            refiner_kwargs: for the refiner's `from_pretrained`: `dtype`, `device_map`, `tag_thresholds`, ...
+            kwargs: Transformers' (`revision`, `token`, `cache_dir`, ...).
+        """
+        hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
+        load_kwargs = hub_kwargs | dict(refiner_kwargs or {})
+        if is_published(pretrained_model_name_or_path, **hub_kwargs):
+            parts = load_parts(pretrained_model_name_or_path, **hub_kwargs)
+            processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
+            handle = RefinerHandle(os.fspath(pretrained_model_name_or_path), "", load_kwargs)
+        else:
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            handle = RefinerHandle.find(pretrained_model_name_or_path, load_kwargs)
+        if refiner is True:
+            processor._refiner = handle
+        elif refiner not in (False, None):
+            processor.attach_refiner(refiner)
+        return processor
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, save_refiner: bool = True, **kwargs: Any
+    ) -> list[str]:
+        """Save the processor, and its refiner, if it has one, to `refiner/`.
+
+        Args:
+            push_to_hub: upload everything after it was saved; `kwargs` are those of `push_to_hub`.
+            save_refiner: `False` leaves the refiner out, as in a trainer's checkpoints.
+        """
+        save_directory = os.fspath(save_directory)
+        if save_refiner and self._refiner.exists:
+            folder = os.path.join(save_directory, REFINER_FOLDER)
+            self.refiner.save_pretrained(folder)
+            self.refiner_fingerprint = self.refiner.config.fingerprint
+            if self.refiner._auto_class is not None:  # remote code is looked up in the root, not in the folder
+                custom_object_save(self.refiner, save_directory, config=self.refiner.config)
+        files = super().save_pretrained(save_directory)
+        if push_to_hub:
+            repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            self.push_to_hub(repo_id, **kwargs)
+        return files
+
+    @property
+    def refiner(self) -> Any:
+        """The visual refiner, loaded on first use; a `ValueError` where there is none."""
+        return self._refiner.get()
+
+    @property
+    def has_refiner(self) -> bool:
+        """Whether there is a refiner, loaded or not."""
+        return self._refiner.exists
+
+    @property
+    def store(self) -> Any:
+        """Stored visual objects that are used before the refiner: anything with `lookup(picture) -> VisualObjects | None`."""
+        return self._refiner.store
+
+    @store.setter
+    def store(self, store: Any) -> None:
+        self._refiner.store = store
+
+    def attach_refiner(self, refiner: Any) -> LyricsProcessor:
+        """Use a `LyricsVisualRefiner` that is in memory. Returns the processor.
+
+        Raises:
+            ValueError: when its region features have another width than the model expects.
+        """
+        width = refiner.config.region_feature_size
+        if width != self.region_feature_size:
+            raise ValueError(
+                f"The refiner gives region features of width {width}, but this processor's model takes "
+                f"{self.region_feature_size}."
+            )
+        self._refiner.attach(refiner)
+        return self
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LyricsProcessor:
+        """Put the refiner on a device and into a dtype, now or when it is loaded. Returns the processor."""
+        self._refiner.to(device, dtype)
+        return self
+
+    # ---------------------------------------------------------------- pictures
+
+    def load_pictures(self, images: Any) -> list[Image.Image]:
+        """Pictures, paths, URLs, arrays or tensors, in any nesting -> a flat list of upright RGB pictures."""
+        return [load_picture(image, self.max_image_pixels) for image in flatten_pictures(images)]
+
+    def refine(
+        self,
+        images: PictureLike | Sequence[PictureLike],
+        tags: Sequence[Sequence[str]] | None = None,
+        batch_size: int = 8,
+        return_masks: bool = False,
+    ) -> list[VisualObjects]:
+        """Find the objects of pictures, one `VisualObjects` per picture; what the store holds is not computed again.
+
+        Args:
+            tags: what to look for in each picture, instead of asking the tagger.
+            batch_size: pictures at a time.
+            return_masks: keep each object's mask, at the picture's size.
+        """
+        pictures = self.load_pictures(images)
+        stored = self.store is not None and tags is None and not return_masks
+        found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)} if stored else {}
+        missing = [index for index in range(len(pictures)) if found.get(index) is None]
+        if missing:
+            wanted = None if tags is None else [tags[index] for index in missing]
+            refined = self.refiner.refine(
+                [pictures[index] for index in missing], tags=wanted, batch_size=batch_size, return_masks=return_masks
+            )
+            found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
+        return [found[index] for index in range(len(pictures))]
+
+    def visualize(self, image: PictureLike, visual_objects: VisualObjects, **options: bool) -> Image.Image:
+        """The picture with boxes, labels, scores and masks; `masks=False`, `labels=False`, `scores=False` leave out."""
+        return draw_objects(load_picture(image, self.max_image_pixels), visual_objects, **options)
+
+    # ---------------------------------------------------------------- prompts
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        visual_objects: Any = None,
+        mqformer_instructions: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare pictures and prompts.
+
+        Args:
+            images: pictures, in the order of their placeholders; a list of lists gives each text its own.
+            text: prompts with one `image_token` per picture. They are trusted: what looks like a special token is one.
+                Content of unknown origin goes through `apply_chat_template`.
+            visual_objects: `VisualObjects` (or their dictionaries) for each picture, instead of refining it.
+            mqformer_instructions: what the MQ-Former reads beside each picture; by default the turn of its text that
+                holds the picture.
+            kwargs: of the tokenizer and the image processor (`return_tensors`, `padding`, `max_length`, ...).
+
+        Returns:
+            `input_ids`, `attention_mask` (B, L); for N pictures `pixel_values` (N, 3, H, W), `region_features`
+            (N, Q, d_r), `region_attention_mask` (N, Q) and, unless `mqformer_text` is `"none"`,
+            `mqformer_input_ids`, `mqformer_attention_mask` and, with spatial text, `mqformer_position_ids` (N, L_m).
+
+        Raises:
+            ValueError: when placeholders, pictures and objects do not match, with their counts.
+        """
+        texts = [text] if isinstance(text, str) else text
+        if texts is not None:
+            self._check_placeholders(texts, images)
+            instructions = mqformer_instructions or self._instructions_of(texts)
+            texts, kwargs = self._with_one_bos(texts, kwargs)
+        pictures = self.load_pictures(images)
+        data = super().__call__(images=pictures or None, text=texts, **kwargs)
+        if not pictures:
+            return data
+        if texts is None:
+            instructions = mqformer_instructions or [""] * len(pictures)
+        if len(instructions) != len(pictures):
+            raise ValueError(f"Got {len(instructions)} mqformer_instructions for {len(pictures)} pictures.")
+        objects = self._objects_of(pictures, visual_objects)
+        if objects is not None:
+            data.update(pad_regions(objects, self.region_feature_size))
+        described = objects if objects is not None else [None] * len(pictures)
+        data.update(build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described))
+        return data.convert_to_tensors(kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors")))
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers, for content of unknown origin.
+
+        Text of a message that imitates a placeholder, a role or any special token is changed so that it stays text,
+        and the MQ-Former reads, for each picture, the message that holds it: never another turn, never an answer.
+        """
+        batched = isinstance(conversation, Sequence) and bool(conversation) and not isinstance(conversation[0], Mapping)
+        conversations = [getattr(chat, "messages", chat) for chat in (conversation if batched else [conversation])]
+        conversations = [neutralize_messages(messages, self._control_tokens) for messages in conversations]
+        instructions = [text for messages in conversations for text in instructions_of_messages(messages)]
+        if kwargs.get("tokenize"):
+            options = dict(kwargs.get("processor_kwargs") or {})
+            options.setdefault("mqformer_instructions", instructions)
+            kwargs["processor_kwargs"] = options
+        return super().apply_chat_template(conversations if batched else conversations[0], *args, **kwargs)
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        """A placeholder for every query of the MQ-Former."""
+        return self.image_token * self.num_query_tokens
+
+    @property
+    def _control_tokens(self) -> list[str]:
+        return [token.content for token in self.tokenizer.added_tokens_decoder.values()] + [self.image_token]
+
+    def _instructions_of(self, texts: Sequence[str]) -> list[str]:
+        tokens = self._control_tokens
+        return [words for text in texts for words in instructions_of_text(text, self.image_token, tokens)]
+
+    def _check_placeholders(self, texts: Sequence[str], images: Any) -> None:
+        """One placeholder per picture: in each text where pictures come as lists, else in all texts together."""
+        counts = [text.count(self.image_token) for text in texts]
+        nested = isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
+        if nested and len(images) == len(texts):
+            for index, (count, group) in enumerate(zip(counts, images, strict=True)):
+                if count != len(group):
+                    raise ValueError(
+                        f"Text {index} has {count} {self.image_token} placeholders, but {len(group)} pictures."
+                    )
+        total = len(flatten_pictures(images))
+        if sum(counts) != total:
+            raise ValueError(
+                f"The texts have {sum(counts)} {self.image_token} placeholders, but there are {total} pictures."
+            )
+
+    def _with_one_bos(self, texts: list[str], kwargs: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+        """Texts that hold a BOS get no second one; those beside them that hold none still get theirs."""
+        bos = self.tokenizer.bos_token
+        if bos is None or not any(bos in text for text in texts):
+            return texts, kwargs
+        adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+        texts = [bos + text if adds_bos and bos not in text else text for text in texts]
+        if "text_kwargs" in kwargs:
+            return texts, kwargs | {"text_kwargs": {**kwargs["text_kwargs"], "add_special_tokens": False}}
+        return texts, kwargs | {"add_special_tokens": False}
+
+    def _objects_of(self, pictures: list[Image.Image], visual_objects: Any) -> list[VisualObjects] | None:
+        """Objects of each picture: given, refined where they were not, or `None` where nothing can refine."""
+        given = _flatten_objects(visual_objects) if visual_objects is not None else [None] * len(pictures)
+        if len(given) != len(pictures):
+            raise ValueError(f"Got visual_objects for {len(given)} pictures, but {len(pictures)} pictures.")
+        missing = [index for index, objects in enumerate(given) if objects is None]
+        if missing and not self.has_refiner and self.store is None:
+            if len(missing) < len(pictures):
+                raise ValueError(f"Pictures {missing} have no visual_objects, and this processor has no refiner.")
+            return None
+        if missing:
+            refined = self.refine([pictures[index] for index in missing])
+            for index, objects in zip(missing, refined, strict=True):
+                given[index] = objects
+        return given
+
+    # ---------------------------------------------------------------- answers
+
+    def post_process_grounding(
+        self, text: str | Sequence[str], image_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[dict[str, Any]]:
+        """Read the boxes that a model wrote into its answers.
+
+        Args:
+            text: decoded answers.
+            image_sizes: (height, width) in pixels of the picture of each answer; without it boxes stay in [0, 1].
+
+        Returns:
+            For each answer a dictionary of `text`, `plain_text` (without boxes), `labels` and `boxes` (R, 4) xyxy
+            float32.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        if image_sizes is not None and len(image_sizes) != len(texts):
+            raise ValueError(f"Got {len(image_sizes)} image_sizes for {len(texts)} texts.")
+        results = []
+        for index, answer in enumerate(texts):
+            grounded = parse_spatial_text(answer)
+            boxes = np.array([found.box for found in grounded.objects], np.float32).reshape(-1, 4)
+            if image_sizes is not None:
+                height, width = image_sizes[index]
+                boxes = boxes * np.array([width, height, width, height], np.float32)
+            labels = [found.label for found in grounded.objects]
+            results.append({"text": answer, "plain_text": grounded.plain_text, "labels": labels, "boxes": boxes})
+        return results
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of everything that a call returns."""
+        names = [*self.tokenizer.model_input_names, *self.image_processor.model_input_names]
+        names += ["region_features", "region_attention_mask"]
+        if self.mqformer_text != "none":
+            names += ["mqformer_input_ids", "mqformer_attention_mask"]
+        if self.mqformer_text == "spatial+instruction":
+            names += ["mqformer_position_ids"]
+        return list(dict.fromkeys(name for name in names if name != "token_type_ids"))
+
+
+def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
+    """One, a list, or a list of lists of `VisualObjects` or their dictionaries -> a flat list."""
+    if visual_objects is None or isinstance(visual_objects, VisualObjects):
+        return [visual_objects]
+    if isinstance(visual_objects, Mapping):
+        return [VisualObjects.from_dict(visual_objects)]
+    return [objects for element in visual_objects for objects in _flatten_objects(element)]
+
+
+def default_image_processor_class() -> type:
+    """The image processor that this installation runs: on tensors with torchvision, else on PIL pictures."""
+    return LyricsImageProcessorTorchvision if is_torchvision_available() else LyricsImageProcessorPil

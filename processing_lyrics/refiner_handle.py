@@ -1,0 +1,116 @@
+"""The refiner of a processor: where it comes from, and, once it has been used, its weights.
+
+A processor is copied, printed, hashed and pickled again and again; a handle is shared by copies and never takes weights
+into a pickle.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoModel
+from transformers.utils import cached_file
+
+HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+REFINER_FOLDER = "refiner"
+REFINER_TYPE = "lyrics_refiner"
+
+
+class RefinerHandle:
+    """Loads a refiner on first use.
+
+    Attributes:
+        source: directory or Hub id, or `None` when there is none or only one in memory.
+        subfolder: of the source.
+        load_kwargs: for `from_pretrained` (`dtype`, `device_map`, `tag_thresholds`, hub arguments).
+        device, dtype: where the refiner goes when it is loaded.
+        store: stored visual objects to be used before the refiner; anything with `lookup(picture)`.
+    """
+
+    def __init__(
+        self, source: str | None = None, subfolder: str = "", load_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        self.source = source
+        self.subfolder = subfolder
+        self.load_kwargs = dict(load_kwargs or {})
+        self.device: torch.device | str | None = None
+        self.dtype: torch.dtype | None = None
+        self.store: Any = None
+        self._module: Any = None
+
+    @classmethod
+    def find(cls, checkpoint: str | os.PathLike, load_kwargs: dict[str, Any]) -> RefinerHandle:
+        """A handle on the refiner of a checkpoint; an empty one where the checkpoint has none."""
+        hub_kwargs = {name: load_kwargs[name] for name in HUB_KWARGS if name in load_kwargs}
+        found = cached_file(
+            checkpoint,
+            "config.json",
+            subfolder=REFINER_FOLDER,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **hub_kwargs,
+        )
+        return cls() if found is None else cls(os.fspath(checkpoint), REFINER_FOLDER, load_kwargs)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a refiner, loaded or not."""
+        return self._module is not None or self.source is not None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its weights are in memory."""
+        return self._module is not None
+
+    def attach(self, module: Any) -> None:
+        """Use a refiner that is in memory."""
+        self._module = module
+
+    def get(self) -> Any:
+        """The refiner, loaded on the first call.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        if self._module is None:
+            if self.source is None:
+                raise ValueError(
+                    "This processor has no refiner. Load it with one (`refiner=False` skips it), give it one by "
+                    "`processor.attach_refiner(model)`, or pass `visual_objects`."
+                )
+            self._module = self._load(self.source)
+            self._place()
+        return self._module
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """Choose device and dtype, now and for a refiner that is loaded later."""
+        self.device = device if device is not None else self.device
+        self.dtype = dtype if dtype is not None else self.dtype
+        if self._module is not None:
+            self._place()
+
+    def _place(self) -> None:
+        if self.device is not None or self.dtype is not None:
+            self._module.to(device=self.device, dtype=self.dtype)
+
+    def _load(self, source: str) -> Any:
+        if self.subfolder:
+            return AutoModel.from_pretrained(source, subfolder=self.subfolder, **self.load_kwargs)
+        # the published layout has the refiner's weights among the model's: the configuration says what to take
+        config_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in ("dtype", "device_map")}
+        config = CONFIG_MAPPING[REFINER_TYPE].from_pretrained(source, **config_kwargs)
+        load_kwargs = {name: value for name, value in self.load_kwargs.items() if name != "tag_thresholds"}
+        return AutoModel.from_pretrained(source, config=config, **load_kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RefinerHandle:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._module is not None and self.source is None:
+            raise ValueError(
+                "A processor with an attached refiner cannot be pickled, since the weights would go with it. Save it "
+                "with `save_pretrained` and load it from there, or attach the refiner in the other process."
+            )
+        return self.__dict__ | {"_module": None}

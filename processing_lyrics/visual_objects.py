@@ -1,0 +1,114 @@
+"""The objects of one picture, as data: what the refiner saw, to be kept, stored and given to the processor again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+FORMAT = "lyrics-visual-objects"
+
+
+@dataclass(eq=False)
+class VisualObjects:
+    """Objects of one picture, best first. R objects, Q region features of width d_r.
+
+    Attributes:
+        labels: one name per object.
+        boxes: (R, 4) float32, xyxy in [0, 1] of the upright picture.
+        scores: (R,) float32 in [0, 1].
+        region_features: (Q, d_r) float32 or float16, what the grounding queries attend to. Q is R for `"mask"`
+            features and the number of the detector's queries for `"detection"` features.
+        masks: (R, height, width) bool, or `None`.
+        tags: what the detector was asked to find.
+    """
+
+    labels: list[str] = field(default_factory=list)
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    region_features: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    masks: np.ndarray | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Take lists, arrays and tensors; check that they describe the same objects."""
+        self.labels = [str(label) for label in self.labels]
+        self.tags = [str(tag) for tag in self.tags]
+        self.boxes = _array(self.boxes, np.float32).reshape(-1, 4)
+        self.scores = _array(self.scores, np.float32).reshape(-1)
+        features = _array(self.region_features, None)
+        features = features if features.dtype in (np.float16, np.float32) else features.astype(np.float32)
+        self.region_features = features if features.ndim == 2 else features.reshape(len(features), -1)
+        counts = {"labels": len(self.labels), "boxes": len(self.boxes), "scores": len(self.scores)}
+        if self.masks is not None:
+            self.masks = _array(self.masks, np.bool_)
+            counts["masks"] = len(self.masks)
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"VisualObjects: labels, boxes, scores and masks must count the same objects, got {counts}.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, VisualObjects):
+            return NotImplemented
+        mine, theirs = self.to_dict(), other.to_dict()
+        return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists of strings and numpy arrays; `masks` only where there are any. Fits a row of an Arrow table."""
+        values = {
+            "labels": list(self.labels),
+            "boxes": self.boxes,
+            "scores": self.scores,
+            "region_features": self.region_features,
+            "region_feature_size": self.region_features.shape[1],  # survives where there is no region
+            "tags": list(self.tags),
+        }
+        return values if self.masks is None else values | {"masks": self.masks}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VisualObjects:
+        """The inverse of `to_dict`; takes lists for arrays, as Arrow gives them, and ignores further keys."""
+        known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
+        objects = cls(**known)
+        if not len(objects.region_features):
+            objects.region_features = objects.region_features.reshape(0, int(values.get("region_feature_size", 0)))
+        return objects
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a safetensors file: the arrays as tensors, labels and tags in its header."""
+        values = self.to_dict()
+        arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+        words = json.dumps({"labels": self.labels, "tags": self.tags}, ensure_ascii=True)
+        save_file(arrays, path, metadata={"format": FORMAT, "words": words})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> VisualObjects:
+        """Read a file of `save`.
+
+        Raises:
+            ValueError: naming the file, when it is not such a file or is damaged.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a file of visual objects, or it is damaged: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path} is a safetensors file, but not one of visual objects.")
+        return cls.from_dict(json.loads(metadata["words"]) | arrays)
+
+
+def _array(values: Any, dtype: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return np.asarray(values, dtype=dtype)
