@@ -1,4 +1,4 @@
-"""Grounding DINO's own checkpoints (`groundingdino_swint_ogc.pth`) -> Transformers' `GroundingDinoForObjectDetection`."""
+"""Grounding DINO's own checkpoints (`groundingdino_swint_ogc.pth`) -> `GroundingDinoForObjectDetection`."""
 
 from __future__ import annotations
 

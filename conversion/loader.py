@@ -36,7 +36,9 @@ def read_weights(path: str | os.PathLike) -> StateDict:
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except UnpicklingError as error:
-        raise ValueError(f"{path!r} is not a file of weights alone; it is not loaded, since it could run code.") from error
+        raise ValueError(
+            f"{path!r} is not a file of weights alone; it is not loaded, since it could run code."
+        ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path!r} is damaged or incomplete: {error}") from error
     for wrapper in _WRAPPERS:
@@ -82,12 +84,20 @@ def load_converted(
     Raises:
         ValueError: naming the source and the weights, when some are missing, superfluous or of another shape.
     """
-    model, report = model_class.from_pretrained(
-        None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+    loaded: Any = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=weights,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
     )
+    model, report = loaded
     problems = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     if any(problems.values()):
-        found = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names[:5])}" for kind, names in problems.items() if names)
+        found = "; ".join(
+            f"{kind.replace('_', ' ')}: {', '.join(names[:5])}" for kind, names in problems.items() if names
+        )
         raise ValueError(f"{source} does not fit a {model_class.__name__} of this configuration: {found}.")
     return model
 

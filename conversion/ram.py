@@ -44,8 +44,9 @@ def load_ram(
     settings = {"image_size": image_size, **infer_swin(weights, "visual_encoder.")}
     fields = ram_config_dict(settings, _infer_head(weights, num_attention_heads), tags, chinese)
     if tag_thresholds is not None:
-        fields["threshold"] = read_tag_thresholds(tag_thresholds)
-    config = RamConfig(**fields | {"tag_embedding_size": weights["label_embed"].shape[1]})
+        fields["threshold"] = read_tag_thresholds(tag_thresholds, len(tags))
+    fields["tag_embedding_size"] = weights["label_embed"].shape[1]
+    config = RamConfig(**fields)
     return load_converted(RamForImageTagging, config, convert(weights, RAM), str(checkpoint))
 
 

@@ -23,7 +23,10 @@ SAM = WeightTable(
         (r"^(vision_encoder\.neck)\.1\.", r"\1.layer_norm1."),
         (r"^(vision_encoder\.neck)\.2\.", r"\1.conv2."),
         (r"^(vision_encoder\.neck)\.3\.", r"\1.layer_norm2."),
-        (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$", "shared_image_embedding.positional_embedding"),
+        (
+            r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
+            "shared_image_embedding.positional_embedding",
+        ),
         (r"^(prompt_encoder)\.point_embeddings\.", r"\1.point_embed."),
         (r"^(prompt_encoder)\.mask_downscaling\.0\.", r"\1.mask_embed.conv1."),
         (r"^(prompt_encoder)\.mask_downscaling\.1\.", r"\1.mask_embed.layer_norm1."),

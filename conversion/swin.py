@@ -12,9 +12,7 @@ def infer_swin(weights: StateDict, prefix: str) -> dict[str, Any]:
     """`embed_dim`, `depths`, `num_heads`, `window_size`, `patch_size` and `mlp_ratio` of a `SwinConfig`."""
     patches = weights[f"{prefix}patch_embed.proj.weight"]
     stages = count_layers(weights, rf"^{prefix}layers\.(\d+)\.")
-    tables = [
-        weights[f"{prefix}layers.{stage}.blocks.0.attn.relative_position_bias_table"] for stage in range(stages)
-    ]
+    tables = [weights[f"{prefix}layers.{stage}.blocks.0.attn.relative_position_bias_table"] for stage in range(stages)]
     return {
         "embed_dim": patches.shape[0],
         "patch_size": patches.shape[-1],

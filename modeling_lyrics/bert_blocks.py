@@ -113,7 +113,7 @@ class AttentionBlock(nn.Module):
         batch_size, num_queries, hidden_size = hidden_states.shape
         query = self.query(hidden_states).view(batch_size, num_queries, self.num_heads, -1).transpose(1, 2)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation or "eager", eager_attention_forward
         )
         context, weights = attention(
             self,

@@ -20,11 +20,11 @@ logger = logging.get_logger(__name__)
 RegionFeatureType = Literal["mask", "detection"]
 
 
-def read_tag_thresholds(path: str | os.PathLike) -> list[float]:
+def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
     """Read thresholds of tags, one number in [0, 1] per line, in the order of the tags.
 
     Raises:
-        ValueError: naming file and line, when a line is not such a number.
+        ValueError: naming the file, when a line is not such a number, or when there is not one for each tag.
     """
     thresholds = []
     with open(path, encoding="utf-8") as file:
@@ -37,6 +37,8 @@ def read_tag_thresholds(path: str | os.PathLike) -> list[float]:
                 raise ValueError(f"{path}, line {number}: {line.strip()!r} is not a number.") from None
             if not 0.0 <= thresholds[-1] <= 1.0:
                 raise ValueError(f"{path}, line {number}: threshold {line.strip()} is not in [0, 1].")
+    if len(thresholds) != num_tags:
+        raise ValueError(f"{path} has {len(thresholds)} thresholds for {num_tags} tags.")
     return thresholds
 
 
@@ -73,7 +75,7 @@ class RamConfig(PreTrainedConfig):
         )
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None
     tag_embedding_size: int = 512
     hidden_size: int = 768
     num_hidden_layers: int = 2
@@ -134,9 +136,9 @@ class LyricsRefinerConfig(PreTrainedConfig):
         "segmenter_config": SubConfigSpec(config_class=AutoConfig, model_type="sam", optional=True),
     }
 
-    tagger_config: dict | PreTrainedConfig | None = None
-    detector_config: dict | PreTrainedConfig | None = None
-    segmenter_config: dict | PreTrainedConfig | None = None
+    tagger_config: Any = None
+    detector_config: Any = None
+    segmenter_config: Any = None
     region_feature_type: RegionFeatureType = "mask"
     box_threshold: float | int = 0.25
     text_threshold: float | int = 0.2
@@ -173,7 +175,8 @@ class LyricsRefinerConfig(PreTrainedConfig):
         if published:
             config_dict = translate_refiner_config(config_dict, pretrained_model_name_or_path, **kwargs)
         if tag_thresholds is not None:
-            config_dict["tagger_config"]["threshold"] = read_tag_thresholds(tag_thresholds)
+            tagger = config_dict["tagger_config"]
+            tagger["threshold"] = read_tag_thresholds(tag_thresholds, len(tagger["id2label"]))
         elif published:
             logger.warning_once(
                 "The published checkpoint holds no thresholds of its own for the tags: every tag fires above "
@@ -188,7 +191,6 @@ class LyricsRefinerConfig(PreTrainedConfig):
         if self.region_feature_type == "detection":
             return self.detector_config.d_model + 4
         return self.segmenter_config.vision_config.output_channels + 4
-
 
 
 @strict
@@ -278,11 +280,11 @@ class LyricsConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    mqformer_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None
+    mqformer_config: Any = None
+    text_config: Any = None
     vision_feature_layer: int = -2
-    image_token_id: int | None = None
+    image_token_id: Any = None
     require_objects: bool = False
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
@@ -292,6 +294,11 @@ class LyricsConfig(PreTrainedConfig):
         self.mqformer_config.encoder_hidden_size = self.vision_config.hidden_size
         if self.image_token_id is None:
             self.image_token_id = self.text_config.vocab_size
+
+    def validate_architecture(self) -> None:
+        """Part of `@strict` validation: the placeholder is a token id."""
+        if not isinstance(self.image_token_id, int) or self.image_token_id < 0:
+            raise ValueError(f"LyricsConfig: image_token_id must be a token id, got {self.image_token_id!r}.")
 
     @classmethod
     def from_parts(

@@ -15,10 +15,13 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationConfig, GenerationMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.generation.configuration_utils import GenerationConfig
+from transformers.generation.utils import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils import can_return_tuple, logging, torch_compilable_check
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.import_utils import torch_compilable_check
 
 from .configuration_lyrics import LyricsConfig
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
@@ -69,7 +72,7 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
     config_class = LyricsConfig
     config: LyricsConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
@@ -206,7 +209,7 @@ class LyricsModel(LyricsPreTrainedModel):
         if input_ids is not None:
             mask = input_ids == self.config.image_token_id
         else:
-            embeddings = self.get_input_embeddings()
+            embeddings: Any = self.get_input_embeddings()
             if self.config.image_token_id >= embeddings.num_embeddings:
                 raise ValueError(
                     f"image_token_id {self.config.image_token_id} lies outside the embedding table "
@@ -254,8 +257,6 @@ class LyricsModel(LyricsPreTrainedModel):
         Raises:
             ValueError: when placeholders and images do not match; the message names both counts.
         """
-        if input_ids is None and inputs_embeds is None:
-            raise ValueError("Pass input_ids, inputs_embeds, or both.")
         if pixel_values is not None and mm_encoder_outputs:
             raise ValueError("Pass either pixel_values or mm_encoder_outputs, not both.")
         if pixel_values is not None and input_ids is None:
@@ -294,23 +295,25 @@ class LyricsModel(LyricsPreTrainedModel):
         self,
         input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
-        image: BaseModelOutputWithPooling | None,
+        image: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Token embeddings (B, L, text width) with the image features at the placeholders, and those features."""
-        if inputs_embeds is None:
+        embeds: Any = inputs_embeds
+        if embeds is None:
+            if input_ids is None:
+                raise ValueError("Pass input_ids, inputs_embeds, or both.")
             # the placeholder's own row, which need not exist, is never looked up
-            inputs_embeds = self.get_input_embeddings()(
-                input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
-            )
+            text_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
+            embeds = self.get_input_embeddings()(text_ids)
         if image is not None:
             features = image.pooler_output
             features = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
-            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features)
-            return inputs_embeds.masked_scatter(mask, features), features
+            features = features.to(embeds.device, embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, embeds, features)
+            return embeds.masked_scatter(mask, features), features
         if input_ids is not None and input_ids.shape[1] > 1:  # while decoding there is nothing to check
-            self.get_placeholder_mask(input_ids, inputs_embeds, inputs_embeds.new_empty(0, 0, inputs_embeds.shape[-1]))
-        return inputs_embeds, None
+            self.get_placeholder_mask(input_ids, embeds, embeds.new_empty(0, 0, embeds.shape[-1]))
+        return embeds, None
 
 
 class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
@@ -396,17 +399,15 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
         Transformers reads generation settings out of `config.json` then, where the published checkpoint has the
         defaults of an old release, such as answers of 20 tokens.
         """
-        super().adjust_generation_fn(*args, **kwargs)
+        super().adjust_generation_fn(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self.generation_config._from_model_config:
             self.generation_config = GenerationConfig.from_model_config(self.config)
 
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, **kwargs: Any
-    ) -> tuple[torch.LongTensor, dict[str, Any]]:
+    def _expand_inputs_for_generation(self, *args: Any, **kwargs: Any) -> tuple[torch.LongTensor, dict[str, Any]]:
         """Transformers expands encoded images for beams in place; expand copies, so that a caller may keep theirs."""
         if (encoded := kwargs.get("mm_encoder_outputs")) is not None:
             kwargs["mm_encoder_outputs"] = {name: copy.copy(output) for name, output in encoded.items()}
-        return super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+        return super()._expand_inputs_for_generation(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
     @classmethod
     def from_parts(
@@ -428,32 +429,33 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
         Returns:
             The model in evaluation mode. The language projection is new, and so is what was given as a configuration.
         """
-        if isinstance(vision_model, str | Path):
-            vision_model = AutoModel.from_pretrained(vision_model)
+        vision: Any = AutoModel.from_pretrained(vision_model) if isinstance(vision_model, str | Path) else vision_model
+        vision = getattr(vision, "vision_model", vision)
+        text: Any = language_model
         if isinstance(language_model, str | Path):
-            language_model = AutoModelForCausalLM.from_pretrained(language_model)
-        vision_model = getattr(vision_model, "vision_model", vision_model)
-        is_config = mqformer is None or isinstance(mqformer, PreTrainedConfig)
-        mqformer_config = mqformer if is_config else mqformer.config
-        if not is_config and mqformer_config.encoder_hidden_size != vision_model.config.hidden_size:
-            raise ValueError(
-                f"The MQ-Former attends to vision features of width {mqformer_config.encoder_hidden_size}, but the "
-                f"vision encoder gives {vision_model.config.hidden_size}."
-            )
-        config = LyricsConfig.from_parts(vision_model.config, mqformer_config, language_model.config, **config_kwargs)
+            text = AutoModelForCausalLM.from_pretrained(language_model)
+        queries: Any = mqformer
+        if isinstance(queries, PreTrainedModel):
+            mqformer_config: Any = queries.config
+            if mqformer_config.encoder_hidden_size != vision.config.hidden_size:
+                raise ValueError(
+                    f"The MQ-Former attends to vision features of width {mqformer_config.encoder_hidden_size}, but the "
+                    f"vision encoder gives {vision.config.hidden_size}."
+                )
+        else:
+            mqformer_config = queries
+        config = LyricsConfig.from_parts(vision.config, mqformer_config, text.config, **config_kwargs)
         with torch.device("meta"):
-            model = cls(config)
-        model.model.vision_model = vision_model
-        model.model.language_model = language_model.base_model
-        model.lm_head = language_model.get_output_embeddings()
-        if is_config:
-            mqformer = LyricsMQFormerModel(config.mqformer_config).to(language_model.dtype)
-        model.model.mqformer = mqformer
+            model: Any = cls(config)
+        if not isinstance(queries, PreTrainedModel):
+            queries = LyricsMQFormerModel(config.mqformer_config).to(text.dtype)
         projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
         nn.init.normal_(projection.weight, std=config.initializer_range)
         nn.init.zeros_(projection.bias)
-        model.model.language_projection = projection.to(language_model.dtype)
-        model.generation_config = copy.deepcopy(language_model.generation_config)
+        model.model.vision_model, model.model.mqformer = vision, queries
+        model.model.language_projection = projection.to(text.dtype)
+        model.model.language_model, model.lm_head = text.base_model, text.get_output_embeddings()
+        model.generation_config = copy.deepcopy(text.generation_config)
         model.tie_weights()
         return model.eval()
 

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ModelOutput
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import ModelOutput, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .bert_blocks import AttentionBlock, FeedForwardBlock, prepare_attention_mask
@@ -133,7 +132,7 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
     config_class = LyricsMQFormerConfig
     config: LyricsMQFormerConfig
     base_model_prefix = "mqformer"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     # FlashAttention takes no block mask: Transformers would drop the masks that keep text and queries apart.
     _supports_flash_attn = False
@@ -178,7 +177,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         """The word embeddings of the text."""
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         """Replace the word embeddings of the text."""
         self.embeddings.word_embeddings = value
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ModelOutput
-from transformers.utils import can_return_tuple
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .bert_blocks import AttentionBlock, FeedForwardBlock
 from .configuration_lyrics import RamConfig
@@ -63,7 +62,7 @@ class RamPreTrainedModel(NativeCheckpointModel):
     config: RamConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
@@ -132,7 +131,7 @@ class RamForImageTagging(RamPreTrainedModel):
     def __init__(self, config: RamConfig) -> None:
         super().__init__(config)
         self.model = RamModel(config)
-        self.label_embeddings = nn.Parameter(torch.empty(config.num_labels, config.tag_embedding_size))
+        self.label_embeddings = nn.Parameter(torch.empty(config.num_labels or 0, config.tag_embedding_size))
         self.label_projection = (
             nn.Identity()
             if config.tag_embedding_size == config.hidden_size

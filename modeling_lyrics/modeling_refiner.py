@@ -8,13 +8,12 @@ its tokenizer, so that a picture is all that it needs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForMaskGeneration,
@@ -24,16 +23,17 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_outputs import ModelOutput
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_lyrics import LyricsRefinerConfig
 from .fingerprint import fingerprint, relevant_settings
 from .modeling_ram import RamForImageTagging
 from .published_checkpoint import DROPPED_BY_REFINER, HUB_KWARGS, find_tokenizer_folder
+from .refiner_detection import detect, make_mask_additive
 from .refiner_images import detector_size, detector_view, segmenter_view, tagger_view, to_rgb
-from .refiner_prompts import TagPrompt, build_prompts
-from .refiner_regions import Detections, pool_masks, score_tags, select_objects
+from .refiner_regions import select_objects
+from .refiner_segmentation import segment
 from .saving import NativeCheckpointModel
 
 logger = logging.get_logger(__name__)
@@ -52,7 +52,7 @@ class LyricsRefinerOutput(ModelOutput):
         region_attention_mask: (N, Q) int64, 1 for a feature and 0 for padding.
         boxes: (N, R, 4) float32 xyxy in [0, 1] of the image, zero-padded.
         scores: (N, R) float32, best first, zero-padded.
-        label_ids: (N, R) int64, positions in the tags that were given or else in the tagger's vocabulary; -1 is padding.
+        label_ids: (N, R) int64, positions in the tags given or else in the tagger's vocabulary; -1 is padding.
         tag_logits: (N, T) of the tagger, when it ran.
         tag_mask: (N, T) bool, the tags that fired, when the tagger ran.
         masks: for each image (objects, height, width) bool at the image's size, when asked for.
@@ -96,7 +96,7 @@ class LyricsRefinerPreTrainedModel(NativeCheckpointModel):
     config: LyricsRefinerConfig
     base_model_prefix = "refiner"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     _supports_sdpa = True
     _keys_to_ignore_on_load_unexpected = list(DROPPED_BY_REFINER)
 
@@ -109,7 +109,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             has none until it is given one.
     """
 
-    tokenizer: PreTrainedTokenizerBase | None
+    tagger: Any
+    detector: Any
+    segmenter: Any
 
     def __init__(self, config: LyricsRefinerConfig) -> None:
         super().__init__(config)
@@ -122,13 +124,13 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         if config.segmenter_config is not None:
             _check_supported("segmenter", config.segmenter_config, SUPPORTED_SEGMENTERS)
             self.segmenter = AutoModelForMaskGeneration.from_config(config.segmenter_config)
-        self.tokenizer = None
+        self.tokenizer: PreTrainedTokenizerBase | None = None
         self.post_init()
         self._prepare()
 
     def _prepare(self) -> None:
         """Freeze the parts, and repair the mask of the detector's text encoder."""
-        self.detector.model.text_backbone.register_forward_pre_hook(_make_mask_additive, with_kwargs=True)
+        self.detector.model.text_backbone.register_forward_pre_hook(make_mask_additive, with_kwargs=True)
         super().requires_grad_(False)
         super().train(False)
 
@@ -179,17 +181,19 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         """As in Transformers, and the detector's tokenizer from the same place.
 
         Args:
-            kwargs: `tag_thresholds=FILE` replaces the tagger's thresholds; the rest is Transformers'.
+            pretrained_model_name_or_path: in this package's layout (`subfolder="refiner"`) or in the published one.
+            args: Transformers'.
+            kwargs: Transformers', and `tag_thresholds=FILE`, which replaces the tagger's thresholds.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        refiner: LyricsVisualRefiner = loaded[0] if isinstance(loaded, tuple) else loaded
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        refiner = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
             folder = find_tokenizer_folder(pretrained_model_name_or_path, **hub_kwargs)
             refiner.tokenizer = AutoTokenizer.from_pretrained(
                 pretrained_model_name_or_path, **(hub_kwargs | {"subfolder": folder})
             )
-        super(LyricsRefinerPreTrainedModel, refiner).requires_grad_(False)  # loading made new parameters
+        PreTrainedModel.requires_grad_(refiner, False)  # loading made new parameters
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -200,8 +204,11 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def fingerprint(self) -> str:
-        """Identifies this refiner: equal for refiners that see the same, different after any change of weights,
-        thresholds, tags or tokenizer. Reads all weights, so it takes seconds at full size."""
+        """Identify this refiner: equal for refiners that see the same, another after any change.
+
+        Weights, thresholds, tags, tokenizer and preprocessing count; the files' place and the batch size do not. All
+        weights are read, which takes seconds at full size.
+        """
         vocabulary = None if self.tokenizer is None else sorted(self.tokenizer.get_vocab().items())
         return fingerprint(self, {"config": relevant_settings(self.config.to_dict()), "vocabulary": vocabulary})
 
@@ -227,37 +234,39 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         """
         if tags is not None and len(tags) != len(images):
             raise ValueError(f"Got tags for {len(tags)} pictures, but {len(images)} pictures.")
-        config = self.config
-        groups: dict[tuple[int, int], list[int]] = {}
+        edges = self.config.detector_shortest_edge, self.config.detector_longest_edge
         pictures = [to_rgb(image) for image in images]
+        groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
-            size = detector_size(*picture.size, config.detector_shortest_edge, config.detector_longest_edge)
-            groups.setdefault(size, []).append(index)
+            groups.setdefault(detector_size(*picture.size, *edges), []).append(index)
         batches = [
             group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
         ]
         refined: dict[int, RefinedImage] = {}
         for batch in logging.tqdm(batches, desc="Refining", disable=len(batches) < 2):
-            wanted = None if tags is None else [tags[index] for index in batch]
-            output = self(**self.preprocess([pictures[index] for index in batch]), tags=wanted, return_masks=return_masks)
+            wanted: Any = None if tags is None else [tags[index] for index in batch]
+            inputs = self.preprocess([pictures[index] for index in batch])
+            output = self(**inputs, tags=wanted, return_masks=return_masks, return_dict=True)
             refined.update(zip(batch, self._unbatch(output, wanted), strict=True))
         return [refined[index] for index in range(len(images))]
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """RGB pictures of one size in the detector's view -> the tensors that `forward` takes, on the refiner's device."""
+        """RGB pictures of one size in the detector's view -> the tensors of `forward`, on the refiner's device."""
         config = self.config
         mean, std = config.image_mean, config.image_std
         edges = config.detector_shortest_edge, config.detector_longest_edge
-        inputs = {"pixel_values": torch.stack([detector_view(picture, *edges, mean, std) for picture in pictures])}
+        inputs = {
+            "pixel_values": torch.stack([detector_view(picture, *edges, mean, std) for picture in pictures]),
+            "image_sizes": torch.tensor([(picture.height, picture.width) for picture in pictures]),
+        }
         if config.tagger_config is not None:
             tagger = config.tagger_config
             view = (tagger.vision_config.image_size, tagger.image_mean, tagger.image_std)
             inputs["tagger_pixel_values"] = torch.stack([tagger_view(picture, *view) for picture in pictures])
-        if self.segmenter is not None:
+        if config.segmenter_config is not None:
             side = config.segmenter_config.vision_config.image_size
             views, sizes = zip(*(segmenter_view(picture, side, mean, std) for picture in pictures), strict=True)
             inputs["segmenter_pixel_values"], inputs["segmenter_sizes"] = torch.stack(views), torch.tensor(sizes)
-        inputs["image_sizes"] = torch.tensor([(picture.height, picture.width) for picture in pictures])
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     @can_return_tuple
@@ -283,143 +292,76 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             image_sizes: (N, 2) int64, height and width of the masks that are returned.
             tags: what to look for in each image, instead of asking the tagger.
             return_masks: return masks at the image's size.
+
+        Raises:
+            ValueError: when a view or a part that is needed is missing.
         """
         super().train(False)  # a caller may have woken a part of it
         if pixel_values is None:
             raise ValueError("The refiner needs pixel_values; `preprocess` makes them from pictures.")
-        tag_logits = tag_mask = None
+        if self.tokenizer is None:
+            raise ValueError("This refiner has no tokenizer: set `refiner.tokenizer` to the detector's.")
+        config = self.config
+        tag_logits = tag_mask = tag_ids = None
         if tags is None:
-            tag_logits, tag_mask = self._tag(tagger_pixel_values)
-            fired = [row.nonzero().flatten().tolist() for row in tag_mask]
-            tags = [[self.config.tagger_config.id2label[tag] for tag in row] for row in fired]
-        detections = self._detect(pixel_values, tags)
-        objects = [self._select(detection) for detection in detections]
-        masks: list[torch.Tensor] = []
-        if self.config.region_feature_type == "mask" or return_masks:
-            views = (segmenter_pixel_values, segmenter_sizes, image_sizes if return_masks else None)
-            regions, masks = self._segment([boxes for boxes, _, _ in objects], *views)
-        if self.config.region_feature_type == "detection":
-            regions = [detection.best_features(self.config.detector_config.num_queries) for detection in detections]
-        region_features = pad_sequence(regions, batch_first=True)
-        counts = torch.tensor([len(region) for region in regions], device=region_features.device)
-        positions = torch.arange(region_features.shape[1], device=region_features.device)
-        label_ids = [labels for _, _, labels in objects]
-        if tag_mask is not None:
-            label_ids = [labels.new_tensor(row)[labels] for labels, row in zip(label_ids, fired, strict=True)]
+            tag_logits, tag_mask, tag_ids = self._tag(tagger_pixel_values)
+            tags = [[config.tagger_config.id2label[tag] for tag in row] for row in tag_ids]
+        if len(tags) != len(pixel_values):
+            raise ValueError(f"Got tags for {len(tags)} images, but {len(pixel_values)} images.")
+        detections = detect(
+            self.detector,
+            self.tokenizer,
+            pixel_values,
+            tags,
+            separator=config.tag_separator,
+            max_tokens=config.max_prompt_tokens,
+            ask_without_tags=config.region_feature_type == "detection",
+        )
+        thresholds = (config.box_threshold, config.text_threshold, config.iou_threshold, config.max_regions)
+        boxes, scores, label_ids = zip(*(select_objects(one, *thresholds) for one in detections), strict=True)
+        if tag_ids is not None:
+            label_ids = [labels.new_tensor(row)[labels] for labels, row in zip(label_ids, tag_ids, strict=True)]
+        regions, masks = [one.best_features(config.detector_config.num_queries) for one in detections], []
+        if config.region_feature_type == "mask" or return_masks:
+            mask_sizes = image_sizes if return_masks else None
+            outlined, masks = self._outline(boxes, segmenter_pixel_values, segmenter_sizes, mask_sizes)
+            regions = outlined if config.region_feature_type == "mask" else regions
+        counts = torch.tensor([len(region) for region in regions], device=pixel_values.device)
+        positions = torch.arange(int(counts.max()), device=pixel_values.device)
         return LyricsRefinerOutput(
-            region_features=region_features,
+            region_features=pad_sequence(regions, batch_first=True),
             region_attention_mask=(positions < counts[:, None]).long(),
-            boxes=pad_sequence([boxes for boxes, _, _ in objects], batch_first=True),
-            scores=pad_sequence([scores for _, scores, _ in objects], batch_first=True),
-            label_ids=pad_sequence(label_ids, batch_first=True, padding_value=-1),
+            boxes=pad_sequence(list(boxes), batch_first=True),
+            scores=pad_sequence(list(scores), batch_first=True),
+            label_ids=pad_sequence(list(label_ids), batch_first=True, padding_value=-1),
             tag_logits=tag_logits,
             tag_mask=tag_mask,
             masks=tuple(masks) if return_masks else None,
         )
 
-    def _tag(self, pixel_values: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tag(self, pixel_values: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
+        """Logits (N, T), what fired (N, T), and for each image the tags that fired."""
         if self.tagger is None or pixel_values is None:
             missing = "has no tagger" if self.tagger is None else "got no tagger_pixel_values"
             raise ValueError(f"This refiner {missing}: give `tags`, the words to look for in each image.")
-        logits = self.tagger(pixel_values, return_dict=True).logits
-        return logits, self.tagger.fired(logits)
+        logits = self.tagger(pixel_values.to(self.tagger.dtype), return_dict=True).logits
+        fired = self.tagger.fired(logits)
+        return logits, fired, [row.nonzero().flatten().tolist() for row in fired]
 
-    def _detect(self, pixel_values: torch.Tensor, tags: Sequence[Sequence[str]]) -> list[Detections]:
-        """Every query of the detector, for each image over all its prompts."""
-        if self.tokenizer is None:
-            raise ValueError("This refiner has no tokenizer: set `refiner.tokenizer` to the detector's.")
-        config = self.config
-        jobs: list[tuple[int, TagPrompt]] = []
-        for index, words in enumerate(tags):
-            if words or config.region_feature_type == "detection":
-                prompts = build_prompts(words, self.tokenizer, config.tag_separator, config.max_prompt_tokens)
-                jobs += [(index, prompt) for prompt in prompts]
-        parts: list[list[Detections]] = [[self._no_detections(pixel_values)] for _ in tags]
-        for start in range(0, len(jobs), len(tags)):
-            batch = jobs[start : start + len(tags)]
-            found = self._run_detector(pixel_values[[index for index, _ in batch]], [prompt for _, prompt in batch])
-            for (index, _), detections in zip(batch, found, strict=True):
-                parts[index].append(detections)
-        return [Detections.join(image) for image in parts]
-
-    def _no_detections(self, pixel_values: torch.Tensor) -> Detections:
-        empty = pixel_values.new_zeros(0, dtype=torch.float32)
-        width = self.config.detector_config.d_model + 4
-        return Detections(empty.view(0, 4), empty, empty.long(), empty.view(0, width))
-
-    def _run_detector(self, pixel_values: torch.Tensor, prompts: Sequence[TagPrompt]) -> list[Detections]:
-        text = self.tokenizer(
-            [prompt.caption for prompt in prompts], padding=True, split_special_tokens=True, return_tensors="pt"
-        ).to(pixel_values.device)
-        output = self.detector(pixel_values=pixel_values.to(self.detector.dtype), **text, return_dict=True)
-        references = output.intermediate_reference_points[:, -1]
-        features = torch.cat([output.last_hidden_state, references], dim=-1).float()
-        scored = [
-            score_tags(logits, prompt.tag_of_token) for logits, prompt in zip(output.logits, prompts, strict=True)
-        ]
-        return [
-            Detections(boxes.float(), scores, labels, feature)
-            for boxes, (scores, labels), feature in zip(output.pred_boxes, scored, features, strict=True)
-        ]
-
-    def _select(self, detections: Detections) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        config = self.config
-        return select_objects(
-            detections, config.box_threshold, config.text_threshold, config.iou_threshold, config.max_regions
-        )
-
-    def _segment(
+    def _outline(
         self,
         boxes: Sequence[torch.Tensor],
         pixel_values: torch.Tensor | None,
         sizes: torch.Tensor | None,
-        image_sizes: torch.Tensor | None,
+        mask_sizes: torch.Tensor | None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Region features (objects, d_r) of each image and, where `image_sizes` is given, masks of that size."""
+        """See `segment`."""
         if self.segmenter is None or pixel_values is None or sizes is None:
             missing = "has no segmenter" if self.segmenter is None else "got no segmenter_pixel_values and sizes"
-            raise ValueError(f"This refiner {missing}, so it can give no masks.")
-        features = [box.new_zeros(0, self.config.segmenter_config.vision_config.output_channels + 4) for box in boxes]
-        masks = [] if image_sizes is None else [
-            box.new_zeros(0, *size, dtype=torch.bool) for box, size in zip(boxes, image_sizes.tolist(), strict=True)
-        ]
-        busy = [index for index, box in enumerate(boxes) if len(box)]
-        if not busy:
-            return features, masks
-        embeddings = self.segmenter.get_image_embeddings(pixel_values[busy].to(self.segmenter.dtype))
-        for index, embedding in zip(busy, embeddings, strict=True):
-            chunks = [
-                self._segment_boxes(embedding, chunk, sizes[index], None if image_sizes is None else image_sizes[index])
-                for chunk in boxes[index].split(self.config.boxes_per_batch)
-            ]
-            features[index] = torch.cat([feature for feature, _ in chunks])
-            if image_sizes is not None:
-                masks[index] = torch.cat([mask for _, mask in chunks if mask is not None])
-        return features, masks
+            raise ValueError(f"This refiner {missing}, so it can outline nothing.")
+        return segment(self.segmenter, pixel_values, sizes, boxes, mask_sizes, self.config.boxes_per_batch)
 
-    def _segment_boxes(
-        self, embedding: torch.Tensor, boxes: torch.Tensor, size: torch.Tensor, image_size: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features of a few objects of one image, and their masks if an image size is given."""
-        side = self.config.segmenter_config.vision_config.image_size
-        height, width = size.tolist()
-        prompt = boxes * boxes.new_tensor([width, height, width, height])
-        logits = self.segmenter(
-            image_embeddings=embedding[None],
-            input_boxes=prompt[None].to(embedding.dtype),
-            multimask_output=False,
-            return_dict=True,
-        ).pred_masks[0, :, 0].float()
-        pooled = pool_masks(embedding, logits, boxes, (height / side, width / side))
-        features = torch.cat([pooled, boxes], dim=-1)
-        if image_size is None:
-            return features, None
-        view = nn.functional.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
-        view = view[..., :height, :width]
-        full = nn.functional.interpolate(view, tuple(image_size.tolist()), mode="bilinear", align_corners=False)
-        return features, full[:, 0] > 0
-
-    def _unbatch(self, output: LyricsRefinerOutput, tags: Sequence[Sequence[str]] | None) -> Iterable[RefinedImage]:
+    def _unbatch(self, output: Any, tags: Sequence[Sequence[str]] | None) -> Iterator[RefinedImage]:
         """Cut a batch into images, without padding and on the CPU."""
         for index in range(len(output.boxes)):
             if tags is None:
@@ -427,14 +369,12 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 words = [names[tag] for tag in output.tag_mask[index].nonzero().flatten().tolist()]
             else:
                 names, words = tags[index], list(tags[index])
-            label_ids = [label for label in output.label_ids[index].tolist() if label >= 0]
-            count = len(label_ids)
-            num_features = int(output.region_attention_mask[index].sum())
+            labels = [names[label] for label in output.label_ids[index].tolist() if label >= 0]
             yield RefinedImage(
-                labels=[names[label] for label in label_ids],
-                boxes=output.boxes[index, :count].cpu(),
-                scores=output.scores[index, :count].cpu(),
-                region_features=output.region_features[index, :num_features].cpu(),
+                labels=labels,
+                boxes=output.boxes[index, : len(labels)].cpu(),
+                scores=output.scores[index, : len(labels)].cpu(),
+                region_features=output.region_features[index, : int(output.region_attention_mask[index].sum())].cpu(),
                 masks=None if output.masks is None else output.masks[index].cpu(),
                 tags=words,
             )
@@ -445,20 +385,6 @@ def _check_supported(part: str, config: PreTrainedConfig, supported: tuple[str, 
         raise ValueError(
             f"The refiner cannot use a {part} of type {config.model_type!r}; it can use {', '.join(supported)}."
         )
-
-
-def _make_mask_additive(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Grounding DINO gives its text encoder a boolean mask, which eager attention would add as zeros and ones."""
-
-    def additive(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
-            dtype = next(module.parameters()).dtype
-            return torch.zeros(value.shape, dtype=dtype, device=value.device).masked_fill(~value, torch.finfo(dtype).min)
-        return value
-
-    return tuple(additive(value) for value in args), {name: additive(value) for name, value in kwargs.items()}
 
 
 __all__ = ["LyricsRefinerOutput", "LyricsVisualRefiner", "RefinedImage"]

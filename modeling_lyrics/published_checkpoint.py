@@ -18,12 +18,10 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.models.blip_2 import Blip2Config as TransformersBlip2Config
 from transformers.models.blip_2 import Blip2VisionConfig
 from transformers.models.swin import SwinConfig
-from transformers.utils import cached_file, logging
+from transformers.utils.hub import cached_file
 
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig, RamConfig
 from .weight_tables import GROUNDING_DINO, QFORMER, RAM
-
-logger = logging.get_logger(__name__)
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -218,7 +216,7 @@ class Blip2Config(TransformersBlip2Config):
 def register() -> None:
     """Register the dispatch of `"blip-2"` configurations and the conversions of the published weights."""
     AutoConfig.register("blip-2", Blip2Config, exist_ok=True)
-    model_renames = [
+    model_renames: list[Any] = [
         WeightRenaming(r"^qformer\.", "mqformer."),
         WeightRenaming(r"^query_tokens$", "mqformer.query_tokens"),
         WeightRenaming(r"^language_model\.model\.", "language_model."),
@@ -228,7 +226,7 @@ def register() -> None:
         register_checkpoint_conversion_mapping(name, model_renames, overwrite=True)
     register_checkpoint_conversion_mapping("LyricsMQFormerModel", QFORMER.transforms(), overwrite=True)
     register_checkpoint_conversion_mapping("RamForImageTagging", RAM.transforms(), overwrite=True)
-    refiner = [
+    refiner: list[Any] = [
         WeightRenaming(r"^ram\.", "tagger."),
         WeightRenaming(r"^grounding_dino\.", "detector."),
         *GROUNDING_DINO.transforms(scope="detector"),

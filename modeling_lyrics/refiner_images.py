@@ -1,4 +1,4 @@
-"""How each part of the refiner sees an image: size, normalisation, padding. All resizing is PIL's, with antialiasing."""
+"""How each part of the refiner sees an image: size, normalisation, padding. Resizing is PIL's, antialiased."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def detector_size(width: int, height: int, shortest_edge: int, longest_edge: int
     short, long = min(width, height), max(width, height)
     edge = shortest_edge
     if long / short * edge > longest_edge:
-        edge = max(int(round(longest_edge * short / long)), min(MIN_DETECTOR_EDGE, shortest_edge))
+        edge = max(round(longest_edge * short / long), min(MIN_DETECTOR_EDGE, shortest_edge))
     other = min(int(edge * long / short), max(longest_edge, edge))
     return (edge, other) if width <= height else (other, edge)
 

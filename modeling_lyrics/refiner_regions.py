@@ -2,58 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-
-@dataclass
-class Detections:
-    """Every query of the detector for one image, over all its prompts. Q queries, D the detector's width.
-
-    Attributes:
-        boxes: (Q, 4) cxcywh in [0, 1].
-        scores: (Q,) probability of the best token that belongs to a tag.
-        label_ids: (Q,) the tag of that token, -1 without a tag.
-        features: (Q, D + 4) last hidden state and last reference box (cxcywh).
-    """
-
-    boxes: torch.Tensor
-    scores: torch.Tensor
-    label_ids: torch.Tensor
-    features: torch.Tensor
-
-    @classmethod
-    def join(cls, parts: list[Detections]) -> Detections:
-        """The detections of several prompts of one image."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
-
-    def best_features(self, count: int) -> torch.Tensor:
-        """(count, D + 4): all features of a single prompt, in its order; of several prompts the best-scored ones."""
-        if len(self.features) <= count:
-            return self.features
-        return self.features[self.scores.argsort(descending=True, stable=True)[:count]]
-
-
-def score_tags(logits: torch.Tensor, tag_of_token: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best tag of each query: its probability and its position in the list of tags.
-
-    Args:
-        logits: (Q, T) one logit per query and token of the prompt.
-        tag_of_token: for each token of the prompt, the position of its tag, or -1 for punctuation and special tokens.
-
-    Returns:
-        (Q,) float32 scores and (Q,) int64 tags; score 0 and tag -1 where the prompt has no tag. A logit that is not a
-        number scores 0.
-    """
-    tags = torch.tensor(tag_of_token, device=logits.device)
-    belongs = tags >= 0
-    if not belongs.any():
-        return logits.new_zeros(len(logits), dtype=torch.float32), tags.new_full((len(logits),), -1)
-    probabilities = logits[:, : len(tags)][:, belongs].float().sigmoid().nan_to_num(0.0)
-    scores, best = probabilities.max(dim=1)
-    return scores, tags[belongs][best]
+from .refiner_detection import Detections
 
 
 def to_corners(boxes: torch.Tensor) -> torch.Tensor:
@@ -124,26 +78,28 @@ def box_coverage(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def pool_masks(
-    embedding: torch.Tensor, mask_logits: torch.Tensor, boxes: torch.Tensor, valid: tuple[float, float]
+    embedding: torch.Tensor, mask_logits: torch.Tensor, boxes: torch.Tensor, valid: Sequence[float]
 ) -> torch.Tensor:
     """The mean of an image embedding under each mask; under its box where the mask is empty.
+
+    Masks are averaged down to the embedding's own grid, so that an object weighs a cell by how much of it it covers.
 
     Args:
         embedding: (D, h, w) of the padded view.
         mask_logits: (R, H, W) of the padded view, positive inside the object.
         boxes: (R, 4) xyxy in [0, 1] of the picture.
-        valid: the part of the view that is picture and not padding, as fractions (height, width).
+        valid: the part of the view that is picture and not padding, as fractions of height and width.
 
     Returns:
         (R, D) float32.
     """
     height, width = mask_logits.shape[-2:]
+    grid = (embedding.shape[-2], embedding.shape[-1])
     masks = (mask_logits > 0).float()
-    masks[:, int(round(valid[0] * height)) :, :] = 0
-    masks[:, :, int(round(valid[1] * width)) :] = 0
-    weights = nn.functional.adaptive_avg_pool2d(masks.unsqueeze(1), embedding.shape[-2:]).squeeze(1)
+    masks[:, round(valid[0] * height) :, :] = 0
+    masks[:, :, round(valid[1] * width) :] = 0
+    weights = nn.functional.adaptive_avg_pool2d(masks.unsqueeze(1), grid).squeeze(1)
     scale = boxes.new_tensor([valid[1], valid[0], valid[1], valid[0]])
-    fallback = box_coverage(boxes * scale, *embedding.shape[-2:])
-    weights = torch.where(weights.sum(dim=(1, 2), keepdim=True) > 0, weights, fallback).flatten(1)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    return weights @ embedding.float().flatten(1).T
+    weights = torch.where(weights.sum(dim=(1, 2), keepdim=True) > 0, weights, box_coverage(boxes * scale, *grid))
+    weights = weights.flatten(1)
+    return (weights / weights.sum(dim=1, keepdim=True)) @ embedding.float().flatten(1).T

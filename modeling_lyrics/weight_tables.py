@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming, WeightTransform
+from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class WeightTable:
     splits: tuple[tuple[str, tuple[str, ...]], ...] = ()
     dropped: tuple[str, ...] = ()
 
-    def transforms(self, scope: str | None = None) -> list[WeightTransform]:
+    def transforms(self, scope: str | None = None) -> list[WeightConverter | WeightRenaming]:
         """The table as Transformers' loader takes it; with `scope`, only for keys below that module."""
-        transforms: list[WeightTransform] = [WeightRenaming(old, new) for old, new in self.renames]
+        transforms: list[WeightConverter | WeightRenaming] = [WeightRenaming(old, new) for old, new in self.renames]
         transforms += [WeightConverter(old, list(new), [Chunk(dim=0)]) for old, new in self.splits]
         for transform in transforms if scope is not None else ():
             transform.scope_prefix = scope

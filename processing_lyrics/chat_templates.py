@@ -99,9 +99,7 @@ def neutralize(text: str, control_tokens: Iterable[str]) -> str:
     return text
 
 
-def neutralize_messages(
-    messages: Sequence[Mapping[str, Any]], control_tokens: Iterable[str]
-) -> list[dict[str, Any]]:
+def neutralize_messages(messages: Sequence[Mapping[str, Any]], control_tokens: Iterable[str]) -> list[dict[str, Any]]:
     """A copy of a conversation with the text of every message neutralised; images are shared, not copied."""
     tokens = tuple(control_tokens)
 

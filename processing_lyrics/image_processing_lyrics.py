@@ -1,9 +1,10 @@
-"""The model's view of an image: resized to a square, so that nothing at the border is lost, and normalised as CLIP's."""
+"""The model's view of an image: resized to a square, so that no border is lost, and normalised as CLIP's."""
 
 from __future__ import annotations
 
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
+from transformers.image_utils import PILImageResampling
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 
 class LyricsImageProcessorPil(PilBackend):

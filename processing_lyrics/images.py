@@ -60,7 +60,9 @@ def flatten_pictures(images: Any) -> list[PictureLike]:
 def _open(source: PictureLike, max_pixels: int) -> Image.Image:
     if isinstance(source, Image.Image):
         return source
-    if isinstance(source, Path) or (isinstance(source, str) and not source.startswith(("http://", "https://", "data:"))):
+    if isinstance(source, Path) or (
+        isinstance(source, str) and not source.startswith(("http://", "https://", "data:"))
+    ):
         with warnings.catch_warnings():
             # Pillow has a budget of its own, which only warns; `max_pixels` is the one that counts
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

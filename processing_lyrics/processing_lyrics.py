@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 from transformers import BatchFeature
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
-from transformers.utils import is_torchvision_available, logging
+from transformers.utils.import_utils import is_torchvision_available
 
 from .chat_templates import (
     IMAGE,
@@ -31,13 +31,11 @@ from .refiner_handle import HUB_KWARGS, REFINER_FOLDER, RefinerHandle
 from .spatial_text import parse_spatial_text
 from .visual_objects import VisualObjects
 
-logger = logging.get_logger(__name__)
-
 
 class LyricsProcessorKwargs(ProcessingKwargs, total=False):
     """Options of a call, by modality; prompts are padded on the left, for generation."""
 
-    _defaults = {"text_kwargs": {"padding_side": "left"}}
+    _defaults = {"text_kwargs": {"padding_side": "left"}}  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class LyricsProcessor(ProcessorMixin):
@@ -61,17 +59,17 @@ class LyricsProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor,
-        tokenizer,
-        mqformer_tokenizer,
-        chat_template=None,
-        image_token="<image>",
-        num_query_tokens=96,
-        mqformer_text="spatial+instruction",
-        region_feature_size=260,
-        max_image_pixels=120_000_000,
-        refiner_fingerprint=None,
-    ):
+        image_processor: Any,
+        tokenizer: Any,
+        mqformer_tokenizer: Any,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = "<image>",
+        num_query_tokens: int = 96,
+        mqformer_text: MQFormerText = "spatial+instruction",
+        region_feature_size: int = 260,
+        max_image_pixels: int = 120_000_000,
+        refiner_fingerprint: str | None = None,
+    ) -> None:
         if mqformer_text not in get_args(MQFormerText):
             raise ValueError(f"mqformer_text must be one of {get_args(MQFormerText)}, got {mqformer_text!r}.")
         if image_token not in tokenizer.get_vocab():
@@ -82,6 +80,7 @@ class LyricsProcessor(ProcessorMixin):
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.num_query_tokens = num_query_tokens
         self.mqformer_text: MQFormerText = mqformer_text
+        self.mqformer_tokenizer: Any = mqformer_tokenizer
         self.region_feature_size = region_feature_size
         self.max_image_pixels = max_image_pixels
         self.refiner_fingerprint = refiner_fingerprint
@@ -156,7 +155,7 @@ class LyricsProcessor(ProcessorMixin):
 
     @property
     def store(self) -> Any:
-        """Stored visual objects that are used before the refiner: anything with `lookup(picture) -> VisualObjects | None`."""
+        """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`."""
         return self._refiner.store
 
     @store.setter
@@ -204,8 +203,9 @@ class LyricsProcessor(ProcessorMixin):
             return_masks: keep each object's mask, at the picture's size.
         """
         pictures = self.load_pictures(images)
-        stored = self.store is not None and tags is None and not return_masks
-        found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)} if stored else {}
+        found: dict[int, Any] = {}
+        if self.store is not None and tags is None and not return_masks:
+            found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
         if missing:
             wanted = None if tags is None else [tags[index] for index in missing]
@@ -221,7 +221,7 @@ class LyricsProcessor(ProcessorMixin):
 
     # ---------------------------------------------------------------- prompts
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         images: Any = None,
         text: str | list[str] | None = None,
@@ -249,24 +249,26 @@ class LyricsProcessor(ProcessorMixin):
             ValueError: when placeholders, pictures and objects do not match, with their counts.
         """
         texts = [text] if isinstance(text, str) else text
+        instructions = mqformer_instructions
         if texts is not None:
             self._check_placeholders(texts, images)
-            instructions = mqformer_instructions or self._instructions_of(texts)
+            instructions = self._instructions_of(texts) if instructions is None else instructions
             texts, kwargs = self._with_one_bos(texts, kwargs)
         pictures = self.load_pictures(images)
         data = super().__call__(images=pictures or None, text=texts, **kwargs)
         if not pictures:
             return data
-        if texts is None:
-            instructions = mqformer_instructions or [""] * len(pictures)
+        instructions = [""] * len(pictures) if instructions is None else instructions
         if len(instructions) != len(pictures):
             raise ValueError(f"Got {len(instructions)} mqformer_instructions for {len(pictures)} pictures.")
         objects = self._objects_of(pictures, visual_objects)
         if objects is not None:
             data.update(pad_regions(objects, self.region_feature_size))
-        described = objects if objects is not None else [None] * len(pictures)
+        described = [None] * len(pictures) if objects is None else objects
         data.update(build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described))
-        return data.convert_to_tensors(kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors")))
+        return data.convert_to_tensors(
+            kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors"))
+        )
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers, for content of unknown origin.
@@ -299,7 +301,9 @@ class LyricsProcessor(ProcessorMixin):
     def _check_placeholders(self, texts: Sequence[str], images: Any) -> None:
         """One placeholder per picture: in each text where pictures come as lists, else in all texts together."""
         counts = [text.count(self.image_token) for text in texts]
-        nested = isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
+        nested = (
+            isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
+        )
         if nested and len(images) == len(texts):
             for index, (count, group) in enumerate(zip(counts, images, strict=True)):
                 if count != len(group):
@@ -325,7 +329,7 @@ class LyricsProcessor(ProcessorMixin):
 
     def _objects_of(self, pictures: list[Image.Image], visual_objects: Any) -> list[VisualObjects] | None:
         """Objects of each picture: given, refined where they were not, or `None` where nothing can refine."""
-        given = _flatten_objects(visual_objects) if visual_objects is not None else [None] * len(pictures)
+        given: list[Any] = [None] * len(pictures) if visual_objects is None else _flatten_objects(visual_objects)
         if len(given) != len(pictures):
             raise ValueError(f"Got visual_objects for {len(given)} pictures, but {len(pictures)} pictures.")
         missing = [index for index, objects in enumerate(given) if objects is None]

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from .chat_templates import PUBLISHED_TEMPLATE
 
@@ -47,7 +47,7 @@ def load_parts(checkpoint: str | os.PathLike, **hub_kwargs: Any) -> dict[str, An
             "belong together."
         )
     settings = cached_file(checkpoint, f"{FOLDER}/preprocessor_config.json", **hub_kwargs)
-    with open(settings, encoding="utf-8") as file:
+    with open(str(settings), encoding="utf-8") as file:
         image_settings = json.load(file)
     return {
         "image_settings": {name: image_settings[name] for name in _IMAGE_SETTINGS if name in image_settings},

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModel
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 REFINER_FOLDER = "refiner"

@@ -50,7 +50,9 @@ class VisualObjects:
             self.masks = _array(self.masks, np.bool_)
             counts["masks"] = len(self.masks)
         if len(set(counts.values())) > 1:
-            raise ValueError(f"VisualObjects: labels, boxes, scores and masks must count the same objects, got {counts}.")
+            raise ValueError(
+                f"VisualObjects: labels, boxes, scores and masks must count the same objects, got {counts}."
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +101,7 @@ class VisualObjects:
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a file of visual objects, or it is damaged: {error}") from error
         if metadata.get("format") != FORMAT:

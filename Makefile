@@ -1,0 +1,57 @@
+# Every target sets up what it needs on a fresh machine. `make help` lists them.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+IMAGE ?= assets/example.png
+QUESTION ?= What is on the table?
+MODEL ?= $(VENV)/micro
+
+# A strict editable install knows the files that were there when it was made: a new file makes a new install.
+SOURCES := $(sort $(wildcard modeling_lyrics/* processing_lyrics/* conversion/* assets/* cli/*))
+INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
+
+.PHONY: help setup ask test test-slow lint types format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(INSTALLED)  ## make the virtual environment
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: asked for by name and version, pip takes a build that is at hand
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet torch -c constraints.txt
+	touch $@
+
+$(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
+	rm -rf build $(VENV)/.installed-*
+	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt --config-settings editable_mode=strict
+	touch $@
+
+$(VENV)/micro: | $(INSTALLED)
+	$(BIN)/lyrics init --size micro --out $@
+
+ask: $(INSTALLED) | $(MODEL)  ## ask about a picture: make ask IMAGE=photo.jpg QUESTION='What is on the table?'
+	$(BIN)/lyrics ask '$(IMAGE)' '$(QUESTION)' --model '$(MODEL)' --save seen.png --max-new-tokens 64
+
+test: lint types  ## lint, types and the fast tests
+	$(BIN)/pytest -n auto -m 'not slow'
+
+test-slow: $(INSTALLED)  ## the slow tests
+	$(BIN)/pytest -n auto -m slow
+
+lint: $(INSTALLED)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+format: $(INSTALLED)  ## put the code into ruff's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache seen.png

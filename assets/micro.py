@@ -1,0 +1,229 @@
+"""A complete Lyrics of a few million parameters: sizes, vocabularies and random weights.
+
+It answers nothing sensible. It exists so that every path can be run in seconds on a laptop.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    CLIPVisionConfig,
+    GroundingDinoConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    SamConfig,
+    SwinConfig,
+)
+
+from ..modeling_lyrics import (
+    LyricsConfig,
+    LyricsForConditionalGeneration,
+    LyricsMQFormerConfig,
+    LyricsRefinerConfig,
+    LyricsVisualRefiner,
+    RamConfig,
+)
+from ..processing_lyrics import LyricsImageProcessor, LyricsProcessor
+
+IMAGE_SIZE = 64
+REGION_WIDTH = 32
+
+TAGS = (
+    "apple", "ball", "bicycle", "bird", "boat", "book", "bottle", "box", "bus", "car", "cat", "chair", "clock", "cloud",
+    "cup", "desk", "dog", "door", "fire truck", "flower", "fork", "grass", "hat", "horse", "house", "ice cream", "kite",
+    "lamp", "moon", "mountain", "person", "plate", "river", "road", "sea", "shirt", "sky", "table", "tree", "window",
+)  # fmt: skip
+
+# BERT's own places for what Grounding DINO looks for by number: [CLS], [SEP], the full stop and the question mark.
+_BERT_SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+_BERT_CHARACTERS = 999
+STAGE_1_TOKENS = ("[BOS]", "[DEC]", "[MLM]")
+
+
+def build_bert_tokenizer(*extra: str) -> PreTrainedTokenizerFast:
+    """A BERT tokenizer that spells: every ASCII character, at the beginning of a word or inside it, is a token.
+
+    Args:
+        extra: further special tokens, after all others.
+    """
+    characters = [chr(code) for code in range(33, 127) if chr(code) not in string.ascii_uppercase]
+    inside = [f"##{character}" for character in string.ascii_lowercase + string.digits]
+    tokens = dict(_BERT_SPECIAL) | dict(enumerate(characters + inside, start=_BERT_CHARACTERS))
+    vocabulary = {tokens.get(index, f"[unused{index}]"): index for index in range(max(tokens) + 1)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        extra_special_tokens=list(extra),
+        model_max_length=512,
+    )
+
+
+def build_text_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes: any text, no unknown token, and nothing to be learned."""
+    special = ["<pad>", "<s>", "</s>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(special + alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=2048
+    )
+
+
+def micro_refiner_config(vocab_size: int) -> LyricsRefinerConfig:
+    """RAM, Grounding DINO and SAM of about a million parameters together."""
+    tagger = RamConfig(
+        vision_config=SwinConfig(
+            image_size=96, embed_dim=16, depths=[2, 2, 2, 2], num_heads=[2, 2, 4, 4], window_size=3
+        ).to_dict(),
+        tag_embedding_size=64,
+        hidden_size=48,
+        intermediate_size=96,
+        id2label=dict(enumerate(TAGS)),
+        label2id={tag: index for index, tag in enumerate(TAGS)},
+        threshold=0.5,
+    )
+    detector = GroundingDinoConfig(
+        backbone_config={
+            "model_type": "swin",
+            "image_size": 128,
+            "embed_dim": 16,
+            "depths": [2, 2, 2, 2],
+            "num_heads": [2, 2, 4, 4],
+            "window_size": 4,
+            "out_indices": [2, 3, 4],
+        },
+        text_config=BertConfig(
+            vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+        ),
+        num_queries=40,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        d_model=32,
+        two_stage=True,
+        embedding_init_target=True,
+    )
+    segmenter = SamConfig(
+        vision_config={
+            "hidden_size": 48,
+            "output_channels": REGION_WIDTH,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 128,
+            "patch_size": 8,
+            "window_size": 4,
+            "global_attn_indexes": [1],
+            "num_pos_feats": REGION_WIDTH // 2,
+            "mlp_dim": 96,
+        },
+        mask_decoder_config={
+            "hidden_size": REGION_WIDTH,
+            "mlp_dim": 64,
+            "num_attention_heads": 4,
+            "iou_head_hidden_dim": 32,
+            "layer_norm_eps": 1e-5,
+        },
+        prompt_encoder_config={"hidden_size": REGION_WIDTH, "image_size": 128, "patch_size": 8},
+    )
+    return LyricsRefinerConfig(
+        tagger_config=tagger.to_dict(),
+        detector_config=detector.to_dict(),
+        segmenter_config=segmenter.to_dict(),
+        detector_shortest_edge=128,
+        detector_longest_edge=256,
+        max_regions=16,
+    )
+
+
+def micro_config(text_vocab_size: int, mqformer_vocab_size: int, image_token_id: int) -> LyricsConfig:
+    """CLIP, the MQ-Former and LLaMA of about two million parameters together."""
+    return LyricsConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=IMAGE_SIZE,
+            patch_size=8,
+        ).to_dict(),
+        mqformer_config=LyricsMQFormerConfig(
+            vocab_size=mqformer_vocab_size,
+            hidden_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=128,
+            num_visual_queries=8,
+            num_grounding_queries=16,
+            region_hidden_size=REGION_WIDTH + 4,
+        ).to_dict(),
+        text_config=LlamaConfig(
+            vocab_size=text_vocab_size,
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=2048,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ).to_dict(),
+        image_token_id=image_token_id,
+    )
+
+
+def random_parts(seed: int = 0) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
+    """A micro model and its processor, with the refiner attached; the weights depend on the seed alone."""
+    tokenizer, mqformer_tokenizer = build_text_tokenizer(), build_bert_tokenizer(*STAGE_1_TOKENS)
+    detector_tokenizer = build_bert_tokenizer()
+    text_vocab_size = len(tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        refiner = LyricsVisualRefiner(micro_refiner_config(len(detector_tokenizer)))
+        config = micro_config(text_vocab_size, len(mqformer_tokenizer), image_token_id=text_vocab_size)
+        model = LyricsForConditionalGeneration(config).eval()
+    refiner.tokenizer = detector_tokenizer
+    processor = LyricsProcessor(
+        LyricsImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
+        tokenizer,
+        mqformer_tokenizer,
+        num_query_tokens=24,
+        region_feature_size=refiner.config.region_feature_size,
+    )
+    return model, processor.attach_refiner(refiner)
+
+
+def write_random_checkpoint(out: str | os.PathLike, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+    """Write a complete micro checkpoint, model, processor and refiner, with random weights.
+
+    Args:
+        out: a directory; made where it is missing.
+        seed: equal seeds give equal files.
+        dtype: of the weights.
+    """
+    model: Any
+    model, processor = random_parts(seed)
+    processor.to(dtype=dtype)
+    model.to(dtype).save_pretrained(out)
+    processor.save_pretrained(out)

@@ -1,0 +1,40 @@
+"""`lyrics init`: a complete checkpoint with random weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..assets import write_random_checkpoint
+
+EXAMPLES = """example:
+  lyrics init --size micro --out my-micro
+  lyrics ask photo.jpg "What is on the table?" --model my-micro
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "init",
+        help="write a tiny random checkpoint to try everything with",
+        description="Write model, processor and refiner with random weights. They answer nothing sensible.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--size", choices=["micro"], default="micro", help="default: micro, some millions of parameters"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="an empty or a new directory")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the checkpoint."""
+    if arguments.out.is_file() or (arguments.out.is_dir() and any(arguments.out.iterdir())):
+        raise ValueError(f"--out {arguments.out} exists and is not an empty directory.")
+    write_random_checkpoint(arguments.out, seed=arguments.seed)
+    print(f"Wrote model, processor and refiner with random weights to {arguments.out}")
+    return 0

@@ -1,0 +1,102 @@
+"""`lyrics refine`: the objects of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..processing_lyrics import LyricsProcessor, VisualObjects
+from .common import add_model_arguments, describe_objects, load_processor, objects_as_json, printable
+
+EXAMPLES = """examples:
+  lyrics refine photo.jpg --model DIR
+  lyrics refine photos/*.jpg --model DIR --out seen
+  lyrics refine photo.jpg --model DIR --tags "cat, fire truck"
+
+With --out, every picture gets NAME.objects.png, the picture with its objects, and NAME.objects.safetensors, which
+`lyrics ask --objects` and `VisualObjects.load` read.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "refine",
+        help="find the objects of pictures",
+        description="Find the objects of pictures: tags, labelled boxes with scores, and reusable region features.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="paths or URLs of pictures")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where to write pictures with boxes, and objects")
+    parser.add_argument("--tags", metavar="WORDS", help="look for these words, separated by commas, instead of tagging")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="pictures at a time (default: 8)")
+    parser.add_argument("--masks", action="store_true", help="find the objects' masks as well")
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Refine every picture; those that cannot be read are named, and the others are done all the same."""
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}.")
+    processor = load_processor(arguments)
+    tags = [word.strip() for word in arguments.tags.split(",") if word.strip()] if arguments.tags else None
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    size, names, done = arguments.batch_size, arguments.images, 0
+    results: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    with tqdm(total=len(names), desc="Refining", disable=len(names) < 2) as progress:
+        for batch in (names[start : start + size] for start in range(0, len(names), size)):
+            pictures = load_all(processor, batch)
+            wanted = None if tags is None else [tags] * len(pictures)
+            seen = processor.refine(list(pictures.values()), tags=wanted, batch_size=size, return_masks=arguments.masks)
+            for (name, picture), objects in zip(pictures.items(), seen, strict=True):
+                files = write_files(processor, picture, objects, name, arguments.out, taken) if arguments.out else {}
+                results.append({"image": name, "tags": objects.tags, "objects": objects_as_json(objects), **files})
+                if not arguments.json:
+                    tqdm.write(describe_picture(name, objects, files), file=sys.stdout)
+            done += len(pictures)
+            progress.update(len(batch))
+    if arguments.json:
+        print(json.dumps(results, ensure_ascii=False, indent=2))
+    return 0 if done == len(names) else 2
+
+
+def load_all(processor: LyricsProcessor, names: list[str]) -> dict[str, Any]:
+    """The pictures that can be read, by name; the others are reported."""
+    pictures = {}
+    for name in names:
+        try:
+            pictures[name] = processor.load_pictures(name)[0]
+        except ValueError as error:
+            tqdm.write(f"lyrics refine: error: {error}", file=sys.stderr)
+    return pictures
+
+
+def describe_picture(name: str, objects: VisualObjects, files: dict[str, str]) -> str:
+    """What was found in a picture, as lines of text."""
+    tags = printable(", ".join(objects.tags)) or "none"
+    return "\n".join([name, f"Tags: {tags}", describe_objects(objects), *(f"Wrote {file}" for file in files.values())])
+
+
+def write_files(
+    processor: LyricsProcessor, picture: Any, objects: VisualObjects, image: str, out: Path, taken: set[str]
+) -> dict[str, str]:
+    """Write overlay and objects; pictures of one name in different folders do not overwrite each other."""
+    stem = name = Path(image.split("?")[0]).stem or "picture"
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    overlay, data = out / f"{name}.objects.png", out / f"{name}.objects.safetensors"
+    processor.visualize(picture, objects).save(overlay)
+    objects.save(data)
+    return {"overlay": str(overlay), "data": str(data)}

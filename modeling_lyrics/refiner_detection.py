@@ -1,0 +1,130 @@
+"""Asking the detector: tags become prompts, and every query of the detector gets the tag that it answers to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .refiner_prompts import TagPrompt, build_prompts
+
+
+@dataclass
+class Detections:
+    """Every query of the detector for one image, over all its prompts. Q queries, D the detector's width.
+
+    Attributes:
+        boxes: (Q, 4) cxcywh in [0, 1].
+        scores: (Q,) probability of the best token that belongs to a tag.
+        label_ids: (Q,) the tag of that token, -1 without a tag.
+        features: (Q, D + 4) last hidden state and last reference box (cxcywh).
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    label_ids: torch.Tensor
+    features: torch.Tensor
+
+    @classmethod
+    def none(cls, width: int, device: torch.device) -> Detections:
+        """No query at all."""
+        empty = torch.zeros(0, device=device)
+        return cls(empty.view(0, 4), empty, empty.long(), empty.view(0, width + 4))
+
+    @classmethod
+    def join(cls, parts: Sequence[Detections]) -> Detections:
+        """The detections of several prompts of one image."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def best_features(self, count: int) -> torch.Tensor:
+        """(count, D + 4): all features of a single prompt, in its order; of several prompts the best-scored ones."""
+        if len(self.features) <= count:
+            return self.features
+        return self.features[self.scores.argsort(descending=True, stable=True)[:count]]
+
+
+def score_tags(logits: torch.Tensor, tag_of_token: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best tag of each query: its probability and its position in the list of tags.
+
+    Args:
+        logits: (Q, T) one logit per query and token of the prompt.
+        tag_of_token: for each token of the prompt, the position of its tag, or -1 for punctuation and special tokens.
+
+    Returns:
+        (Q,) float32 scores and (Q,) int64 tags; score 0 and tag -1 where the prompt has no tag. A logit that is not a
+        number scores 0.
+    """
+    tags = torch.tensor(tag_of_token, device=logits.device)
+    belongs = tags >= 0
+    if not belongs.any():
+        return logits.new_zeros(len(logits), dtype=torch.float32), tags.new_full((len(logits),), -1)
+    probabilities = logits[:, : len(tags)][:, belongs].float().sigmoid().nan_to_num(0.0)
+    scores, best = probabilities.max(dim=1)
+    return scores, tags[belongs][best]
+
+
+def detect(
+    detector: Any,
+    tokenizer: Any,
+    pixel_values: torch.Tensor,
+    tags: Sequence[Sequence[str]],
+    *,
+    separator: str,
+    max_tokens: int,
+    ask_without_tags: bool,
+) -> list[Detections]:
+    """Look for tags in images of one size.
+
+    Args:
+        pixel_values: (N, 3, h, w) float.
+        tags: for each image; too many for one prompt go into several, whose detections are joined.
+        separator, max_tokens: of the prompts.
+        ask_without_tags: an image without tags is still shown to the detector, with an empty prompt.
+    """
+    jobs: list[tuple[int, TagPrompt]] = []
+    for index, words in enumerate(tags):
+        if words or ask_without_tags:
+            jobs += [(index, prompt) for prompt in build_prompts(words, tokenizer, separator, max_tokens)]
+    found = [[Detections.none(detector.config.d_model, pixel_values.device)] for _ in tags]
+    for start in range(0, len(jobs), len(tags)):
+        images, prompts = zip(*jobs[start : start + len(tags)], strict=True)
+        answers = _run_detector(detector, tokenizer, pixel_values[list(images)], prompts)
+        for index, detections in zip(images, answers, strict=True):
+            found[index].append(detections)
+    return [Detections.join(parts) for parts in found]
+
+
+def _run_detector(
+    detector: Any, tokenizer: Any, pixel_values: torch.Tensor, prompts: Sequence[TagPrompt]
+) -> list[Detections]:
+    captions = [prompt.caption for prompt in prompts]
+    text = tokenizer(captions, padding=True, split_special_tokens=True, return_tensors="pt").to(pixel_values.device)
+    output = detector(pixel_values=pixel_values.to(detector.dtype), **text, return_dict=True)
+    references = output.intermediate_reference_points[:, -1]
+    features = torch.cat([output.last_hidden_state, references], dim=-1).float()
+    detections = []
+    for index, prompt in enumerate(prompts):
+        scores, labels = score_tags(output.logits[index], prompt.tag_of_token)
+        detections.append(Detections(output.pred_boxes[index].float(), scores, labels, features[index]))
+    return detections
+
+
+def make_mask_additive(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Forward pre-hook of a text encoder: turn boolean masks into additive ones.
+
+    Grounding DINO gives its text encoder a boolean mask, which eager attention would add as zeros and ones.
+    """
+    dtype = next(module.parameters()).dtype
+
+    def additive(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.dtype != torch.bool:
+            return value
+        allowed = torch.zeros(value.shape, dtype=dtype, device=value.device)
+        return allowed.masked_fill(~value, torch.finfo(dtype).min)
+
+    return tuple(additive(value) for value in args), {name: additive(value) for name, value in kwargs.items()}

@@ -1,0 +1,103 @@
+"""Models and pictures that many tests share: the golden published checkpoint, and the random micro model."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers.utils import logging
+
+from lyrics.assets import draw_table, random_parts
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsVisualRefiner
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+
+logging.disable_progress_bar()
+torch.set_num_threads(1)
+
+GOLDEN = Path(__file__).parent / "golden"
+SHARED_GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
+
+
+def assert_golden(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal within the tolerance that the golden data states."""
+    torch.testing.assert_close(actual, expected, atol=5e-5, rtol=1e-4)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, torch.Tensor]]:
+    """Tensors of a file of the published checkpoint's golden data."""
+    return lambda name: load_file(GOLDEN / "published" / "expected" / f"{name}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def golden_pictures() -> list[Image.Image]:
+    return [Image.open(GOLDEN / "published" / "expected" / f"image_{index}.png") for index in range(2)]
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """A checkpoint in the published layout."""
+    return GOLDEN / "published" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def published_model(published: Path) -> LyricsForConditionalGeneration:
+    return LyricsForConditionalGeneration.from_pretrained(published)
+
+
+@pytest.fixture(scope="session")
+def published_processor(published: Path) -> LyricsProcessor:
+    """With a refiner that sees pictures as small as the golden data's."""
+    processor = LyricsProcessor.from_pretrained(published)
+    processor.refiner.config.detector_shortest_edge = 96
+    processor.refiner.config.detector_longest_edge = 160
+    return processor
+
+
+@pytest.fixture(scope="session")
+def published_refiner(published_processor: LyricsProcessor) -> LyricsVisualRefiner:
+    return published_processor.refiner
+
+
+@pytest.fixture(scope="session")
+def micro() -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
+    return random_parts(seed=0)
+
+
+@pytest.fixture(scope="session")
+def model(micro) -> LyricsForConditionalGeneration:
+    return micro[0]
+
+
+@pytest.fixture(scope="session")
+def processor(micro) -> LyricsProcessor:
+    return micro[1]
+
+
+@pytest.fixture(scope="session")
+def refiner(processor: LyricsProcessor) -> LyricsVisualRefiner:
+    return processor.refiner
+
+
+@pytest.fixture(scope="session")
+def picture() -> Image.Image:
+    return draw_table()
+
+
+@pytest.fixture(scope="session")
+def pictures(picture: Image.Image) -> list[Image.Image]:
+    """Three pictures of different sizes."""
+    return [picture, picture.transpose(Image.Transpose.ROTATE_90), picture.crop((60, 120, 300, 240))]
+
+
+@pytest.fixture(scope="session")
+def objects(processor: LyricsProcessor, pictures: list[Image.Image]) -> list[VisualObjects]:
+    """What the micro refiner sees in the pictures."""
+    return processor.refine(pictures)
