@@ -25,4 +25,3 @@ def draw_table(width: int = 480, height: int = 320) -> Image.Image:
     draw.polygon(((320, 200), (400, 200), (390, 215), (310, 215)), fill=(240, 200, 40), outline=(150, 120, 10))
     draw.line((355, 200, 347, 215), fill=(150, 120, 10), width=2)
     return picture.resize((width, height), Image.Resampling.LANCZOS) if (width, height) != picture.size else picture
-

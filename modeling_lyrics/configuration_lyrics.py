@@ -318,9 +318,9 @@ class LyricsConfig(PreTrainedConfig):
         if mqformer_config is None:
             mqformer_config = LyricsMQFormerConfig(normalize_vision_features=kwargs["vision_feature_layer"] != -1)
         return cls(
-            vision_config=vision_config.to_dict(),
-            mqformer_config=mqformer_config.to_dict(),
-            text_config=text_config.to_dict(),
+            vision_config=vision_config,
+            mqformer_config=mqformer_config,
+            text_config=text_config,
             **kwargs,
         )
 

@@ -380,7 +380,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
-            labels = labels.masked_fill(labels == self.config.image_token_id, IGNORE_INDEX)
+            labels = self._countable_labels(labels, attention_mask)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
@@ -392,6 +392,18 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+    def _countable_labels(self, labels: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Labels without placeholders, and without what would be predicted at a padding position.
+
+        A token is predicted at the position before it. With left padding, that of the first token is padding, so that
+        the loss would depend on the side.
+        """
+        labels = labels.masked_fill(labels == self.config.image_token_id, IGNORE_INDEX)
+        if attention_mask is not None and attention_mask.shape == labels.shape:
+            after_padding = nn.functional.pad(attention_mask[:, :-1] == 0, (1, 0))
+            labels = labels.masked_fill(after_padding, IGNORE_INDEX)
+        return labels
 
     def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
         """Without a `generation_config.json`, take the language model's token ids and nothing else.

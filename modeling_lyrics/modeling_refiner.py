@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .configuration_lyrics import LyricsRefinerConfig
+from .configuration_lyrics import LyricsRefinerConfig, read_tag_thresholds
 from .fingerprint import fingerprint, relevant_settings
 from .modeling_ram import RamForImageTagging
 from .published_checkpoint import DROPPED_BY_REFINER, HUB_KWARGS, find_tokenizer_folder
@@ -154,9 +154,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         """
         config_kwargs.setdefault("region_feature_type", "detection" if segmenter is None else "mask")
         config = LyricsRefinerConfig(
-            tagger_config=None if tagger is None else tagger.config.to_dict(),
-            detector_config=detector.config.to_dict(),
-            segmenter_config=None if segmenter is None else segmenter.config.to_dict(),
+            tagger_config=None if tagger is None else tagger.config,
+            detector_config=detector.config,
+            segmenter_config=None if segmenter is None else segmenter.config,
             **config_kwargs,
         )
         with torch.device("meta"):
@@ -186,12 +186,21 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             kwargs: Transformers', and `tag_thresholds=FILE`, which replaces the tagger's thresholds.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
+        if (tag_thresholds := kwargs.pop("tag_thresholds", None)) is not None:
+            if kwargs.get("config") is None:
+                kwargs["config"] = LyricsRefinerConfig.from_pretrained(
+                    pretrained_model_name_or_path, tag_thresholds=tag_thresholds, **hub_kwargs
+                )
+            else:
+                tagger = kwargs["config"].tagger_config
+                tagger.threshold = read_tag_thresholds(tag_thresholds, tagger.num_labels)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
             folder = find_tokenizer_folder(pretrained_model_name_or_path, **hub_kwargs)
+            trusted = {"trust_remote_code": kwargs.get("trust_remote_code")}
             refiner.tokenizer = AutoTokenizer.from_pretrained(
-                pretrained_model_name_or_path, **(hub_kwargs | {"subfolder": folder})
+                pretrained_model_name_or_path, **hub_kwargs | trusted | {"subfolder": folder}
             )
         PreTrainedModel.requires_grad_(refiner, False)  # loading made new parameters
         return loaded

@@ -72,7 +72,8 @@ def _open(source: PictureLike, max_pixels: int) -> Image.Image:
                 raise ValueError(f"The picture {os.fspath(source)!r} is too large: {error}") from None
     if isinstance(source, str):
         return load_image(source)
-    return to_pil_image(np.asarray(source))
+    values = np.asarray(source)
+    return to_pil_image(values[..., None] if values.ndim == 2 else values)
 
 
 def _check_budget(size: tuple[int, int], max_pixels: int, name: str) -> None:

@@ -137,6 +137,10 @@ class LyricsProcessor(ProcessorMixin):
             self.refiner_fingerprint = self.refiner.config.fingerprint
             if self.refiner._auto_class is not None:  # remote code is looked up in the root, not in the folder
                 custom_object_save(self.refiner, save_directory, config=self.refiner.config)
+        for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
+            # a fast tokenizer saves how it was last called, and would truncate ever after
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
         files = super().save_pretrained(save_directory)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))

@@ -44,7 +44,9 @@ class VisualObjects:
         self.scores = _array(self.scores, np.float32).reshape(-1)
         features = _array(self.region_features, None)
         features = features if features.dtype in (np.float16, np.float32) else features.astype(np.float32)
-        self.region_features = features if features.ndim == 2 else features.reshape(len(features), -1)
+        if features.ndim != 2 and features.size:
+            raise ValueError(f"VisualObjects: region_features must have two dimensions, got shape {features.shape}.")
+        self.region_features = features if features.ndim == 2 else features.reshape(0, 0)
         counts = {"labels": len(self.labels), "boxes": len(self.boxes), "scores": len(self.scores)}
         if self.masks is not None:
             self.masks = _array(self.masks, np.bool_)
@@ -80,8 +82,8 @@ class VisualObjects:
         """The inverse of `to_dict`; takes lists for arrays, as Arrow gives them, and ignores further keys."""
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         objects = cls(**known)
-        if not len(objects.region_features):
-            objects.region_features = objects.region_features.reshape(0, int(values.get("region_feature_size", 0)))
+        if objects.region_features.size == 0 and "region_feature_size" in values:
+            objects.region_features = objects.region_features.reshape(0, int(values["region_feature_size"]))
         return objects
 
     def save(self, path: str | os.PathLike) -> None:

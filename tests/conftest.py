@@ -20,6 +20,9 @@ from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 
 logging.disable_progress_bar()
 torch.set_num_threads(1)
+# Torch 2.13 writes C++ that does not compile for flex attention of dynamic shapes on a CPU: compile each shape.
+torch._dynamo.config.automatic_dynamic_shapes = False
+torch._dynamo.config.recompile_limit = 64
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED_GOLDEN = Path(__file__).parents[2] / "shared" / "golden"

@@ -79,7 +79,9 @@ def copy_checkpoint(source: Path, target: Path) -> None:
         weights = torch.load(shard, weights_only=True)
         unread = [name for name in weights if name.startswith(UNREAD) and not name.endswith(KEPT_OF_UNREAD)]
         removed += unread
-        torch.save({name: tensor.clone() for name, tensor in weights.items() if name not in unread}, target / shard.name)
+        torch.save(
+            {name: tensor.clone() for name, tensor in weights.items() if name not in unread}, target / shard.name
+        )
     index_file = target / "pytorch_model.bin.index.json"
     index = json.loads(index_file.read_text())
     for name in removed:

@@ -18,8 +18,8 @@ from lyrics.modeling_lyrics import (
     LyricsModel,
     LyricsRefinerConfig,
     LyricsVisualRefiner,
+    configuration_lyrics,
 )
-from lyrics.modeling_lyrics import configuration_lyrics
 from lyrics.modeling_lyrics.published_checkpoint import DROPPED_BY_MODEL, DROPPED_BY_REFINER
 from lyrics.processing_lyrics import LyricsProcessor
 
@@ -156,7 +156,7 @@ def test_thresholds_of_the_tags(published, tmp_path, caplog):
     with pytest.raises(ValueError, match=r"thresholds.txt, line 2: 'much' is not a number"):
         LyricsRefinerConfig.from_pretrained(published, tag_thresholds=file)
     file.write_text("0.5\n0.6\n")
-    with pytest.raises(ValueError, match="thresholds.txt has 2 thresholds for 40 tags"):
+    with pytest.raises(ValueError, match=r"thresholds\.txt has 2 thresholds for 40 tags"):
         LyricsRefinerConfig.from_pretrained(published, tag_thresholds=file)
 
 
@@ -199,7 +199,7 @@ def test_missing_files(published, tmp_path, missing):
     else:
         shutil.rmtree(checkpoint / "vicuna-13b_processor")
         config = LyricsRefinerConfig.from_pretrained(published)
-        with pytest.raises(OSError, match="searched .*bert-base-uncased"):
+        with pytest.raises(OSError, match=r"searched .*bert-base-uncased"):
             LyricsVisualRefiner.from_pretrained(checkpoint, config=config)
 
 

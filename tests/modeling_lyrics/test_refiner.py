@@ -41,7 +41,9 @@ def assert_same(one, other, atol=1e-4):
 def test_detector_gives_the_original_numbers(published_refiner, golden, row, implementation):
     """Grounding DINO step by step, through the refiner's own prompt. Eager attention of its BERT is what breaks."""
     expected = golden(f"grounding_single_{row}")
-    tags = json.loads((GOLDEN / "published/expected/expected.json").read_text())["ram"]["tags_english"][row].split(" | ")
+    tags = json.loads((GOLDEN / "published/expected/expected.json").read_text())["ram"]["tags_english"][row].split(
+        " | "
+    )
     prompts = build_prompts(tags, published_refiner.tokenizer, ", ", 256)
     text = published_refiner.tokenizer(prompts[0].caption, return_tensors="pt")
     assert len(prompts) == 1

@@ -101,7 +101,7 @@ def test_degenerate_boxes_are_left_out():
 def test_thresholds_are_exclusive_and_ties_keep_their_order():
     """F10 and F16."""
     boxes = [[0.1, 0.1, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1], [0.1, 0.9, 0.1, 0.1]]
-    _, scores, labels = select_objects(detections(boxes, [0.5, 0.25, 0.5, 0.26], [0, 1, 2, 3]), 0.25, 0.2, 0.6, 10)
+    _, _, labels = select_objects(detections(boxes, [0.5, 0.25, 0.5, 0.26], [0, 1, 2, 3]), 0.25, 0.2, 0.6, 10)
     assert labels.tolist() == [0, 2, 3]
     assert select_objects(detections(boxes, [0.5, 0.25, 0.5, 0.26]), 0.25, 0.45, 0.6, 10)[1].tolist() == [0.5, 0.5]
     _, _, none = select_objects(detections(boxes, [0.9] * 4, [-1] * 4), 0.25, 0.2, 0.6, 10)

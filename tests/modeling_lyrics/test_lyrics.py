@@ -1,0 +1,422 @@
+"""LyricsModel and LyricsForConditionalGeneration: placeholders, padding, generation, parts, saving."""
+
+import copy
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    pipeline,
+)
+
+from lyrics.modeling_lyrics import (
+    LyricsConfig,
+    LyricsForConditionalGeneration,
+    LyricsModel,
+    LyricsMQFormerConfig,
+    LyricsMQFormerModel,
+    modeling_lyrics,
+)
+
+GREEDY = {"max_new_tokens": 6, "do_sample": False, "min_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def model(model):
+    """The micro model with weights large enough for tokens to differ."""
+    model = copy.deepcopy(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.15)
+    return model
+
+
+@pytest.fixture(scope="module")
+def batch(processor, pictures, objects):
+    """Three prompts of different lengths with two, no and one image."""
+    texts = ["<image> and <image>: which is larger?", "No picture here.", "<image> What is on the table, please?"]
+    return processor(
+        images=[pictures[:2], [], pictures[2:]],
+        text=texts,
+        visual_objects=objects,
+        padding=True,
+        return_tensors="pt",
+    )
+
+
+@pytest.fixture(scope="module")
+def single(processor, pictures, objects):
+    """The last prompt alone."""
+    return processor(
+        images=pictures[2:],
+        text="<image> What is on the table, please?",
+        visual_objects=objects[2:],
+        return_tensors="pt",
+    )
+
+
+def forward(model, inputs, **changes):
+    with torch.no_grad():
+        return model(**inputs | changes)
+
+
+# ---------------------------------------------------------------------------------------------------- placeholders
+
+
+def test_placeholders_and_images_must_match(model, single):
+    ids = single["input_ids"]
+    both = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in single.items()}
+    with pytest.raises(ValueError, match=r"do not match, tokens: 25, features: 24 \(1 images of 24 each\)"):
+        model(**single | {"input_ids": torch.cat([ids[:, :2], ids[:, 1:]], dim=1), "attention_mask": None})
+    with pytest.raises(ValueError, match="tokens: 24, features: 48"):
+        model(**both | {"input_ids": ids, "attention_mask": None})
+    with pytest.raises(ValueError, match="tokens: 24, features: 0"):
+        model(input_ids=ids)
+
+
+def test_the_placeholder_lies_outside_the_embedding_table(model, single):
+    """Its row is never looked up, the vocabulary of the head does not grow, and its label never counts."""
+    table = model.get_input_embeddings()
+    assert model.config.image_token_id == table.num_embeddings == model.lm_head.out_features
+    output = forward(model, single, labels=single["input_ids"])
+    assert output.logits.shape[-1] == table.num_embeddings
+    masked = single["input_ids"].masked_fill(single["input_ids"] == model.config.image_token_id, -100)
+    assert torch.equal(output.loss, forward(model, single, labels=masked).loss)
+
+
+def test_what_stands_at_the_placeholders(model, single):
+    image = model.get_image_features(
+        **{name: single[name] for name in single if "input_ids" != name != "attention_mask"}
+    )
+    output = forward(model, single)
+    assert torch.equal(output.image_hidden_states, image.pooler_output)
+    again = forward(
+        model,
+        {"input_ids": single["input_ids"], "attention_mask": single["attention_mask"]},
+        mm_encoder_outputs={"image": image},
+    )
+    assert torch.equal(again.logits, output.logits)
+
+
+def test_inputs_embeds(model, single):
+    """With ids beside them they are used as they are; without ids, images must be encoded, and found in the table."""
+    ids = single["input_ids"]
+    text = ids.masked_fill(ids == model.config.image_token_id, 0)
+    embeds = model.get_input_embeddings()(text)
+    expected = forward(model, single).logits
+    torch.testing.assert_close(forward(model, single, inputs_embeds=embeds).logits, expected)
+    with pytest.raises(ValueError, match="with inputs_embeds alone, pass mm_encoder_outputs"):
+        model(**single | {"input_ids": None, "inputs_embeds": embeds})
+    names = [name for name in single if name not in ("input_ids", "attention_mask")]
+    image = {"image": model.get_image_features(**{name: single[name] for name in names})}
+    with pytest.raises(ValueError, match="lies outside the embedding table"):
+        model(inputs_embeds=embeds, mm_encoder_outputs=image)
+    inside = copy.deepcopy(model)
+    inside.config.image_token_id = 5
+    merged = inside.get_input_embeddings()(ids.masked_fill(ids == model.config.image_token_id, 5))
+    torch.testing.assert_close(forward(inside, {"inputs_embeds": merged, "mm_encoder_outputs": image}).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "Pass input_ids, inputs_embeds, or both"),
+        (
+            {
+                "input_ids": torch.ones(1, 3, dtype=torch.long),
+                "pixel_values": torch.zeros(1, 3, 64, 64),
+                "mm_encoder_outputs": {"image": 1},
+            },
+            "not both",
+        ),
+    ],
+)
+def test_contradictions(model, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        model(**inputs)
+
+
+def test_image_tensors_must_count_the_same_images(model, single):
+    with pytest.raises(ValueError, match=r"one row per image, but count \{'pixel_values': 1, 'region_features': 2"):
+        model(**single | {"region_features": single["region_features"].repeat(2, 1, 1)})
+
+
+def test_images_without_objects(model, single, caplog):
+    """A warning once, or an error where the configuration requires objects."""
+    blind = {name: value for name, value in single.items() if not name.startswith("region")}
+    modeling_lyrics.logger.warning_once.cache_clear()
+    first = forward(model, blind).logits
+    forward(model, blind)
+    assert caplog.text.count("come without region_features") == 1
+    assert not torch.allclose(first, forward(model, single).logits)
+    strict = copy.deepcopy(model)
+    strict.config.require_objects = True
+    with pytest.raises(ValueError, match="come without region_features"):
+        strict(**blind)
+
+
+# ---------------------------------------------------------------------------------------------------- padding
+
+
+def pad(inputs, side, length, pad_id=0):
+    """The text tensors of one prompt, padded to a length on a side."""
+    missing = length - inputs["input_ids"].shape[1]
+    widths = (missing, 0) if side == "left" else (0, missing)
+    padded = dict(inputs)
+    padded["input_ids"] = torch.nn.functional.pad(inputs["input_ids"], widths, value=pad_id)
+    padded["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], widths, value=0)
+    return padded
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_no_real_position(model, single, side, implementation):
+    """F27 and F28."""
+    model = copy.deepcopy(model)
+    model.set_attn_implementation(implementation)
+    length = single["input_ids"].shape[1]
+    expected = forward(model, single, labels=single["input_ids"])
+    padded = pad(single, side, length + 9)
+    labels = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
+    output = forward(model, padded, labels=labels)
+    real = output.logits[:, -length:] if side == "left" else output.logits[:, :length]
+    torch.testing.assert_close(real, expected.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(output.loss, expected.loss, atol=1e-5, rtol=1e-5)
+
+
+def test_batch_equals_single(model, batch, single):
+    """F27: rows with two, no and one image."""
+    length = single["input_ids"].shape[1]
+    torch.testing.assert_close(
+        forward(model, batch).logits[2:, -length:], forward(model, single).logits, atol=1e-4, rtol=1e-4
+    )
+    both = model.generate(**batch, **GREEDY)[2, batch["input_ids"].shape[1] :]
+    alone = model.generate(**single, **GREEDY)[0, length:]
+    assert torch.equal(both, alone)
+
+
+def test_text_alone(model):
+    text = torch.tensor([[1, 40, 41, 42]])
+    expected = model.model.language_model(input_ids=text).last_hidden_state
+    torch.testing.assert_close(model.model(input_ids=text).last_hidden_state, expected)
+
+
+# ---------------------------------------------------------------------------------------------------- generation
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"do_sample": True, "num_return_sequences": 3},
+        {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
+        {"cache_implementation": "static"},
+        {"use_cache": False},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_every_mode_of_generation(model, batch, options):
+    """F39: in every mode each row gives what it gives alone."""
+    torch.manual_seed(0)
+    options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False} | options
+    output = model.generate(**batch, **options)
+    rows = options.get("num_return_sequences", 1)
+    assert output.shape == (3 * rows, batch["input_ids"].shape[1] + 5)
+    if not options["do_sample"]:
+        last = {name: batch[name][2:] for name in ("input_ids", "attention_mask")}
+        images = {name: batch[name][2:] for name in batch if name not in last}
+        alone = model.generate(**last, **images, **options)
+        assert torch.equal(output[2 * rows :], alone)
+
+
+def test_prompt_lookup(model, single):
+    expected = model.generate(**single, **GREEDY)
+    assert torch.equal(model.generate(**single, **GREEDY, prompt_lookup_num_tokens=3), expected)
+
+
+def test_an_image_is_encoded_once(model, single):
+    calls = []
+    hook = model.model.vision_model.register_forward_hook(lambda *_: calls.append(1))
+    model.generate(**single, **GREEDY)
+    hook.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_an_encoded_image_survives_generation(model, single, options):
+    """F40: Transformers expands for beams in place; here the caller's image stays as it was."""
+    text = {name: single[name] for name in ("input_ids", "attention_mask")}
+    image = model.get_image_features(**{name: single[name] for name in single if name not in text})
+    encoded = {"image": image}
+    shape = image.pooler_output.shape
+    first = model.generate(**text, mm_encoder_outputs=encoded, **GREEDY, **options)
+    second = model.generate(**text, mm_encoder_outputs=encoded, **GREEDY, **options)
+    assert torch.equal(first, second)
+    assert torch.equal(first, model.generate(**single, **GREEDY, **options))
+    assert encoded["image"] is image
+    assert image.pooler_output.shape == shape
+
+
+def test_pipeline(model, processor, picture):
+    """F51: without torchvision."""
+    answer = pipeline("image-text-to-text", model=model, processor=processor)
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]
+    chat = answer(text=[{"role": "user", "content": content}], max_new_tokens=4)
+    assert chat[0]["generated_text"][-1]["role"] == "assistant"
+    plain = answer(images=picture, text="<image> What?", max_new_tokens=4)
+    assert plain[0]["generated_text"].startswith("<image>")
+
+
+# ---------------------------------------------------------------------------------------------------- parts and files
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(0)
+    vision = CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=24,
+            intermediate_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=14,
+        )
+    )
+    text = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=60,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            pad_token_id=0,
+        )
+    )
+    return vision.eval(), text.eval()
+
+
+def queries(**changes):
+    return LyricsMQFormerConfig(
+        **{
+            "vocab_size": 40,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_visual_queries": 2,
+            "num_grounding_queries": 2,
+            "encoder_hidden_size": 24,
+            "region_hidden_size": 8,
+        }
+        | changes
+    )
+
+
+@pytest.mark.parametrize("from_files", [False, True])
+def test_from_parts(parts, from_files, tmp_path):
+    """A new model starts from pretrained parts, and their weights are not copied."""
+    vision, text = parts
+    mqformer = LyricsMQFormerModel(queries())
+    if from_files:
+        vision.save_pretrained(tmp_path / "vision")
+        text.save_pretrained(tmp_path / "text")
+        model = LyricsForConditionalGeneration.from_parts(tmp_path / "vision", queries(), str(tmp_path / "text"))
+    else:
+        model = LyricsForConditionalGeneration.from_parts(vision, mqformer, text)
+        assert model.model.vision_model is vision
+        assert model.model.mqformer is mqformer
+        assert model.lm_head is text.lm_head
+    assert model.config.vision_feature_layer == -2
+    assert model.config.image_token_id == 60
+    ids = torch.tensor([[1, 60, 60, 60, 60, 7, 8]])
+    pixels = torch.rand(1, 3, 28, 28)
+    with torch.no_grad():
+        output = model(input_ids=ids, pixel_values=pixels, region_features=torch.rand(1, 3, 8))
+        vision_features = vision(pixels, output_hidden_states=True).hidden_states[-2]
+        image = model.get_image_features(pixel_values=pixels, region_features=torch.rand(1, 3, 8))
+    assert output.logits.shape == (1, 7, 60)
+    torch.testing.assert_close(image.last_hidden_state, vision_features)
+    text_ids = torch.tensor([[1, 7, 8]])
+    torch.testing.assert_close(model(input_ids=text_ids).logits, text(input_ids=text_ids).logits)
+    model.save_pretrained(tmp_path / "joined")
+    again = LyricsForConditionalGeneration.from_pretrained(tmp_path / "joined")
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_from_parts_that_do_not_fit(parts):
+    vision, text = parts
+    with pytest.raises(ValueError, match="vision features of width 20, but the vision encoder gives 24"):
+        LyricsForConditionalGeneration.from_parts(vision, LyricsMQFormerModel(queries(encoder_hidden_size=20)), text)
+
+
+def test_tied_embeddings(parts, tmp_path):
+    """F41."""
+    vision, text = parts
+    text.config.tie_word_embeddings = True
+    text.tie_weights()
+    model = LyricsForConditionalGeneration.from_parts(vision, queries(), text)
+    assert model.config.tie_word_embeddings
+    model.save_pretrained(tmp_path)
+    again = LyricsForConditionalGeneration.from_pretrained(tmp_path)
+    assert again.lm_head.weight is again.model.language_model.embed_tokens.weight
+    assert torch.equal(again.lm_head.weight, text.lm_head.weight)
+
+
+def test_save_and_load(model, batch, tmp_path):
+    """F41: sharded, through every auto class, bit for bit."""
+    model.save_pretrained(tmp_path, max_shard_size="1MB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert type(AutoConfig.from_pretrained(tmp_path)) is LyricsConfig
+    expected = forward(model, batch).logits
+    for auto_class in (LyricsForConditionalGeneration, AutoModelForImageTextToText):
+        loaded, report = auto_class.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(report.values()), report
+        assert torch.equal(forward(loaded, batch).logits, expected)
+    base, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(base) is LyricsModel
+    assert not any(report.values()), report
+    base.save_pretrained(tmp_path / "base")
+    headed, report = LyricsForConditionalGeneration.from_pretrained(tmp_path / "base", output_loading_info=True)
+    assert report["missing_keys"] == {"lm_head.weight"}
+    assert torch.equal(headed.model.mqformer.query_tokens, model.model.mqformer.query_tokens)
+
+
+def test_configuration_round_trip(model, tmp_path):
+    model.config.save_pretrained(tmp_path)
+    assert LyricsConfig.from_pretrained(tmp_path).to_dict() | {"_name_or_path": ""} == model.config.to_dict() | {
+        "_name_or_path": ""
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(model, batch, dtype):
+    """F34: inputs stay float32, as the processor gives them."""
+    half = copy.deepcopy(model).to(dtype)
+    logits = forward(half, batch).logits
+    assert logits.dtype == dtype
+    assert torch.isfinite(logits).all()
+    assert half.generate(**batch, max_new_tokens=2).shape[0] == 3
+
+
+def test_training_reaches_every_trainable_weight(model, batch):
+    """Gradients flow through projection, MQ-Former and queries; the encoder's unused last layer has none."""
+    model = copy.deepcopy(model).train()
+    model(**batch, labels=batch["input_ids"]).loss.backward()
+    without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert all("vision_model" in name or ".text_mlp." in name for name in without), without
+    last = model.config.vision_config.num_hidden_layers - 1
+    assert all(
+        f"encoder.layers.{last}." in name or "post_layernorm" in name for name in without if "vision_model" in name
+    )
+    last_text = f"mqformer.layers.{model.config.mqformer_config.num_hidden_layers - 1}.text_mlp."
+    assert all(last_text in name for name in without if ".text_mlp." in name)

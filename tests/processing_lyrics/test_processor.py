@@ -1,0 +1,355 @@
+"""LyricsProcessor: what a call returns, the refiner behind it, and how it is kept."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoProcessor
+
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+
+SPATIAL = {"mqformer_input_ids", "mqformer_attention_mask", "mqformer_position_ids"}
+REGIONS = {"region_features", "region_attention_mask"}
+
+
+@pytest.fixture
+def bare(processor):
+    """The processor without its refiner."""
+    parts = (processor.image_processor, processor.tokenizer, processor.mqformer_tokenizer)
+    return LyricsProcessor(*parts, num_query_tokens=24, region_feature_size=36)
+
+
+@pytest.fixture(scope="module")
+def saved(processor, model, tmp_path_factory):
+    """A complete checkpoint."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------------- a call
+
+
+def test_what_a_call_returns(processor, pictures, objects):
+    out = processor(
+        images=[pictures[:2], [], pictures[2:]],
+        text=["<image><image> two", "none", "<image> one"],
+        visual_objects=objects,
+        padding=True,
+        return_tensors="pt",
+    )
+    assert set(out) == {"input_ids", "attention_mask", "pixel_values"} | REGIONS | SPATIAL
+    assert set(out) == set(processor.model_input_names)
+    assert out["pixel_values"].shape == (3, 3, 64, 64)
+    longest = max(len(one) for one in objects)
+    assert out["region_features"].shape == (3, longest, 36)
+    assert out["region_attention_mask"].sum(1).tolist() == [len(one) for one in objects]
+    placeholders = (out["input_ids"] == processor.image_token_id).sum(1)
+    assert placeholders.tolist() == [48, 0, 24]
+    assert (out["attention_mask"][:, -1] == 1).all(), "prompts are padded on the left"
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [("none", set()), ("instruction", SPATIAL - {"mqformer_position_ids"}), ("spatial+instruction", SPATIAL)],
+)
+def test_what_the_mqformer_reads(bare, pictures, objects, mode, names):
+    bare.mqformer_text = mode
+    out = bare(images=pictures[0], text="<image> What is it?", visual_objects=objects[0], return_tensors="pt")
+    assert (
+        {name for name in out if name.startswith("mqformer")}
+        == names
+        == {name for name in bare.model_input_names if name.startswith("mqformer")}
+    )
+    if mode == "none":
+        return
+    text = bare.mqformer_tokenizer.decode(out["mqformer_input_ids"][0])
+    assert text.endswith("[CLS] what is it? [SEP]")
+    assert text.startswith("[BOS]" if mode != "instruction" else "[CLS]")
+    if mode != "instruction":
+        assert text.count("[SEP]") == 1
+        starts = (out["mqformer_position_ids"][0] == 0).nonzero().flatten().tolist()
+        tokens = bare.mqformer_tokenizer.convert_ids_to_tokens(out["mqformer_input_ids"][0].tolist())
+        assert [tokens[start] for start in starts] == ["[BOS]", "[CLS]"]
+
+
+def test_long_texts_lose_whole_objects_and_the_end_of_the_instruction(bare, picture):
+    """F25."""
+    many = VisualObjects(
+        labels=[f"object number {index}" for index in range(100)],
+        boxes=np.tile([0.1, 0.2, 0.3, 0.4], (100, 1)),
+        scores=np.linspace(1, 0, 100),
+        region_features=np.zeros((100, 36)),
+    )
+    out = bare(images=picture, text="<image>" + " word" * 5000, visual_objects=many, return_tensors="pt")
+    assert out["mqformer_position_ids"].max() < 512
+    text = bare.mqformer_tokenizer.decode(out["mqformer_input_ids"][0])
+    assert text.split(" [CLS]")[0].endswith("] ;")
+    assert "object number 0 :" in text
+    assert "object number 99" not in text
+    assert out["region_attention_mask"].sum() == 100
+
+
+def test_objects_given_equal_objects_refined(processor, pictures, objects):
+    text = ["<image> a", "<image> b", "<image> c"]
+    given = processor(images=pictures, text=text, visual_objects=objects, padding=True, return_tensors="pt")
+    refined = processor(images=pictures, text=text, padding=True, return_tensors="pt")
+    rows = [one.to_dict() for one in objects]
+    from_rows = processor(images=pictures, text=text, visual_objects=rows, padding=True, return_tensors="pt")
+    for name in given:
+        torch.testing.assert_close(given[name], refined[name], atol=1e-5, rtol=1e-5)
+        assert torch.equal(given[name], from_rows[name])
+
+
+def test_objects_for_some_pictures(processor, pictures, objects):
+    some = processor(images=pictures, visual_objects=[objects[0], None, objects[2]], return_tensors="pt")
+    every = processor(images=pictures, visual_objects=objects, return_tensors="pt")
+    torch.testing.assert_close(some["region_features"], every["region_features"], atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_refiner(bare, picture, caplog):
+    """No region tensors: the model then warns."""
+    out = bare(images=picture, text="<image> What?", return_tensors="pt")
+    assert not REGIONS & set(out)
+    with pytest.raises(ValueError, match="has no refiner"):
+        bare.refine(picture)
+    with pytest.raises(ValueError, match=r"Pictures \[1\] have no visual_objects"):
+        bare(images=[picture] * 2, visual_objects=[VisualObjects(), None])
+
+
+def test_pictures_without_objects(bare, picture):
+    """F9: an empty tensor, not an error."""
+    out = bare(images=picture, text="<image>", visual_objects=VisualObjects(), return_tensors="pt")
+    assert out["region_features"].shape == (1, 0, 36)
+
+
+def test_same_picture_twice(processor, picture, objects):
+    """F6."""
+    out = processor(images=[picture, picture], visual_objects=[objects[0]] * 2, return_tensors="pt")
+    assert torch.equal(out["pixel_values"][0], out["pixel_values"][1])
+
+
+def test_lists_without_return_tensors(processor, picture, objects):
+    out = processor(images=picture, text="<image> What?", visual_objects=objects[0])
+    assert isinstance(out["input_ids"], list)
+    assert isinstance(out["region_features"], np.ndarray)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_padding_side_can_be_chosen(processor, padding_side):
+    mask = processor(text=["a", "a longer text"], padding=True, padding_side=padding_side)["attention_mask"][0]
+    assert mask[0 if padding_side == "left" else -1] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"text": "<image> a", "images": []}, "have 1 <image> placeholders, but there are 0 pictures"),
+        ({"text": "<image> a", "images": 2}, "have 1 <image> placeholders, but there are 2 pictures"),
+        ({"text": ["<image> a", "<image>"], "images": [2, 0]}, "Text 0 has 1 <image> placeholders, but 2 pictures"),
+        (
+            {"text": "<image>", "images": 1, "visual_objects": [VisualObjects()] * 2},
+            "visual_objects for 2 pictures, but 1",
+        ),
+        ({"text": "<image>", "images": 1, "mqformer_instructions": ["a", "b"]}, "2 mqformer_instructions for 1"),
+        ({}, "at least one input"),
+    ],
+)
+def test_counts_that_do_not_match(processor, picture, call, message):
+    """F6: both counts are named."""
+    call = dict(call)
+    if isinstance(call.get("images"), int):
+        call["images"] = [picture] * call["images"]
+    elif call.get("images"):
+        call["images"] = [[picture] * count for count in call["images"]]
+    with pytest.raises(ValueError, match=message):
+        processor(**call)
+
+
+def test_features_of_another_refiner_are_refused(processor, picture):
+    other = VisualObjects(labels=["a"], boxes=[[0, 0, 1, 1]], scores=[1], region_features=np.zeros((1, 260)))
+    with pytest.raises(ValueError, match="width 260, but this model takes 36"):
+        processor(images=picture, visual_objects=other)
+
+
+def test_truncation_never_cuts_a_placeholder(processor, picture, objects, tmp_path):
+    """F25, and a tokenizer that was made to truncate does not do so after it was saved."""
+    with pytest.raises(ValueError, match="Mismatch in `image` token count"):
+        processor(images=picture, text="<image> a", visual_objects=objects[0], truncation=True, max_length=10)
+    processor.save_pretrained(tmp_path, save_refiner=False)
+    assert len(LyricsProcessor.from_pretrained(tmp_path)(text="a" * 50)["input_ids"][0]) == 51
+
+
+def test_options_must_be_known(processor):
+    parts = (processor.image_processor, processor.tokenizer, processor.mqformer_tokenizer)
+    with pytest.raises(ValueError, match="mqformer_text must be one of"):
+        LyricsProcessor(*parts, mqformer_text="everything")
+
+
+# ---------------------------------------------------------------------------------------------------- its refiner
+
+
+class Store:
+    """Anything with a look-up."""
+
+    def __init__(self, known):
+        self.known = known
+        self.asked = 0
+
+    def lookup(self, picture):
+        self.asked += 1
+        return self.known.get(picture.size)
+
+
+def test_a_store_is_asked_first(processor, pictures, objects):
+    marked = copy.deepcopy(objects[1])
+    marked.labels[0] = "from the store"
+    store = Store({pictures[1].size: marked})
+    processor.store = store
+    try:
+        seen = processor.refine(pictures)
+    finally:
+        processor.store = None
+    assert store.asked == 3
+    assert seen[1] is marked
+    assert [one.labels for one in (seen[0], seen[2])] == [objects[0].labels, objects[2].labels]
+
+
+def test_tags_of_ones_own(processor, picture):
+    seen = processor.refine(picture, tags=[["zebra"]])[0]
+    assert set(seen.labels) == {"zebra"}
+    assert seen.tags == ["zebra"]
+
+
+def test_attached_refiner_must_fit(bare, published_refiner, refiner):
+    published = copy.deepcopy(published_refiner)
+    published.config.detector_config.d_model = 256
+    with pytest.raises(ValueError, match="width 260, but this processor's model takes 36"):
+        bare.attach_refiner(published)
+    assert bare.attach_refiner(refiner) is bare
+    assert bare.refiner is refiner
+
+
+def test_the_refiner_is_loaded_once_on_first_use(saved, picture):
+    processor = LyricsProcessor.from_pretrained(saved, refiner_kwargs={"dtype": torch.bfloat16})
+    assert processor.has_refiner
+    assert not processor._refiner.loaded
+    assert str(processor)
+    assert not processor._refiner.loaded
+    refiner = processor.refiner
+    assert refiner is processor.refiner
+    assert refiner.dtype == torch.bfloat16
+    assert processor.to(dtype=torch.float32).refiner.dtype == torch.float32
+    assert LyricsProcessor.from_pretrained(saved).to(dtype=torch.bfloat16).refiner.dtype == torch.bfloat16
+
+
+def test_without_loading_a_refiner(saved, refiner):
+    skipped = AutoProcessor.from_pretrained(saved, refiner=False)
+    assert not skipped.has_refiner
+    assert "refiner" not in skipped.tokenizer.init_kwargs
+    given = LyricsProcessor.from_pretrained(saved, refiner=refiner)
+    assert given.refiner is refiner
+
+
+def test_copies_and_pickles_carry_no_weights(saved, picture, processor):
+    loaded = LyricsProcessor.from_pretrained(saved)
+    expected = loaded.refine(picture)
+    assert copy.deepcopy(loaded).refiner is loaded.refiner
+    content = pickle.dumps(loaded)
+    assert len(content) < 300_000
+    again = pickle.loads(content)
+    assert not again._refiner.loaded
+    assert again.refine(picture) == expected
+    with pytest.raises(ValueError, match="cannot be pickled"):
+        pickle.dumps(processor)
+
+
+# ---------------------------------------------------------------------------------------------------- kept
+
+
+def test_save_and_load(saved, processor, pictures, objects):
+    loaded = AutoProcessor.from_pretrained(saved)
+    assert type(loaded) is LyricsProcessor
+    assert type(loaded.image_processor) is type(processor.image_processor)
+    assert loaded.to_dict() == processor.to_dict()
+    text = ["<image> a", "<image> b c", "<image> d"]
+    one, other = (each(images=pictures, text=text, padding=True, return_tensors="pt") for each in (loaded, processor))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    assert loaded.chat_template == processor.chat_template
+    assert loaded.refiner_fingerprint == processor.refiner.fingerprint()
+
+
+def test_auto_image_processor(saved, processor, picture):
+    loaded = AutoImageProcessor.from_pretrained(saved)
+    assert type(loaded) is type(processor.image_processor)
+    one, other = (each(picture, return_tensors="pt")["pixel_values"] for each in (loaded, processor.image_processor))
+    assert torch.equal(one, other)
+
+
+def test_saving_without_the_refiner(processor, tmp_path):
+    """As trainers should, into their checkpoints."""
+    processor.save_pretrained(tmp_path, save_refiner=False)
+    assert not (tmp_path / "refiner").exists()
+    assert not AutoProcessor.from_pretrained(tmp_path).has_refiner
+
+
+def test_processor_and_model_belong_together(saved, picture):
+    processor, model = LyricsProcessor.from_pretrained(saved), LyricsForConditionalGeneration.from_pretrained(saved)
+    inputs = processor(images=picture, text="<image> What?", return_tensors="pt")
+    assert processor.image_token_id == model.config.image_token_id
+    assert model.generate(**inputs, max_new_tokens=2).shape[0] == 1
+
+
+def test_published_parts_must_belong_together(published, tmp_path):
+    """The placeholder takes the id after the last token, so both sides must agree on it."""
+    import json
+    import shutil
+
+    checkpoint = shutil.copytree(published, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("*.bin"))
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["text_config"]["vocab_size"] += 1
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="tokenizer has 361 tokens and the language model 362"):
+        LyricsProcessor.from_pretrained(checkpoint)
+
+
+# ---------------------------------------------------------------------------------------------------- answers
+
+
+def test_grounding():
+    from lyrics.processing_lyrics import LyricsProcessor as Processor
+
+    answers = ["the cup: [0.25, 0.5, 0.75, 1.000] is blue", "nothing"]
+    found = Processor.post_process_grounding(None, answers, image_sizes=[(200, 400), (10, 10)])
+    assert found[0]["labels"] == ["the cup"]
+    assert found[0]["boxes"].tolist() == [[100.0, 100.0, 300.0, 200.0]]
+    assert found[0]["plain_text"] == "the cup is blue"
+    assert found[1]["boxes"].shape == (0, 4)
+    assert Processor.post_process_grounding(None, answers[0])[0]["boxes"].tolist() == [[0.25, 0.5, 0.75, 1.0]]
+    with pytest.raises(ValueError, match="1 image_sizes for 2 texts"):
+        Processor.post_process_grounding(None, answers, image_sizes=[(1, 1)])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 400), (640, 480)])
+def test_visualize(processor, size):
+    """Boxes are drawn where they are, also at the border, on tiny pictures, and without any object."""
+    picture = Image.new("RGB", size, (128, 128, 128))
+    objects = VisualObjects(
+        labels=["日本", "a", "a"],
+        boxes=[[0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.75, 0.75]],
+        scores=[0.9, 0.5, 0.1],
+        masks=np.ones((3, 4, 4), bool),
+    )
+    drawn = processor.visualize(picture, objects)
+    assert max(drawn.size) >= 320
+    assert drawn.getpixel((drawn.width // 2, drawn.height // 2)) != (128, 128, 128)
+    outlined = processor.visualize(picture, objects, masks=False, labels=False, scores=False)
+    assert outlined.getpixel((0, 0)) != (128, 128, 128)
+    empty = processor.visualize(picture, VisualObjects())
+    assert set(empty.get_flattened_data()) == {(128, 128, 128)}
+    assert picture.getpixel((0, 0)) == (128, 128, 128), "the caller's picture is left alone"

@@ -1,0 +1,97 @@
+"""VisualObjects survive every form in which they are kept."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from lyrics.processing_lyrics import VisualObjects
+
+
+def build(count=3, width=5, dtype=np.float32, masks=False):
+    random = np.random.default_rng(0)
+    return VisualObjects(
+        labels=[f"thing {index}" for index in range(count)],
+        boxes=random.random((count, 4), np.float32),
+        scores=random.random(count, np.float32),
+        region_features=random.random((count, width), np.float32).astype(dtype),
+        masks=random.random((count, 6, 7)) > 0.5 if masks else None,
+        tags=["thing", "日本"],
+    )
+
+
+CASES = [build(), build(0), build(1, dtype=np.float16), build(2, masks=True), VisualObjects()]
+
+
+@pytest.mark.parametrize("objects", CASES)
+def test_dictionary(objects):
+    assert VisualObjects.from_dict(objects.to_dict()) == objects
+
+
+@pytest.mark.parametrize("objects", CASES)
+def test_arrow(objects):
+    """Lists of lists come back; half precision is then a matter of the table's schema."""
+    row = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in objects.to_dict().items()
+    }
+    table = pa.Table.from_pylist([row])
+    back = VisualObjects.from_dict(table.to_pylist()[0])
+    assert back.labels == objects.labels
+    assert back.tags == objects.tags
+    for name in ("boxes", "scores", "region_features"):
+        assert getattr(back, name).shape == getattr(objects, name).shape
+        np.testing.assert_array_equal(getattr(back, name), getattr(objects, name).astype(np.float32))
+    if objects.masks is not None:
+        np.testing.assert_array_equal(back.masks, objects.masks)
+
+
+@pytest.mark.parametrize("objects", CASES)
+def test_file(objects, tmp_path):
+    path = tmp_path / "picture.safetensors"
+    objects.save(path)
+    back = VisualObjects.load(path)
+    assert back == objects
+    assert back.region_features.dtype == objects.region_features.dtype
+
+
+def test_safetensors_of_its_arrays(tmp_path):
+    objects = build()
+    values = objects.to_dict()
+    save_file({name: value for name, value in values.items() if isinstance(value, np.ndarray)}, tmp_path / "arrays")
+    words = {name: values[name] for name in ("labels", "tags")}
+    assert VisualObjects.from_dict(load_file(tmp_path / "arrays") | json.loads(json.dumps(words))) == objects
+
+
+def test_tensors_are_taken():
+    tensors = {"boxes": torch.rand(2, 4), "scores": torch.rand(2), "region_features": torch.rand(2, 3).bfloat16()}
+    objects = VisualObjects(labels=["a", "b"], **tensors)
+    assert objects.region_features.dtype == np.float32
+    np.testing.assert_array_equal(objects.boxes, tensors["boxes"].numpy())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"labels": ["a"]},
+        {"labels": ["a"], "boxes": [[0, 0, 1, 1]], "scores": [1.0, 0.5]},
+        {"masks": np.ones((1, 2, 2))},
+    ],
+)
+def test_counts_must_agree(values):
+    with pytest.raises(ValueError, match="must count the same objects, got"):
+        VisualObjects(**values)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of tensors", None])
+def test_other_files_are_refused(tmp_path, content):
+    """F1 and F42: the message names the file."""
+    path = tmp_path / "picture.safetensors"
+    if content is None:
+        save_file({"boxes": np.zeros((1, 4), np.float32)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"picture\.safetensors is"):
+        VisualObjects.load(path)
