@@ -188,7 +188,7 @@ def test_gradient_checkpointing_changes_nothing(inputs):
     for checkpointing in (False, True):
         model = build().train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         loss = model(**inputs).last_hidden_state.square().mean()
         loss.backward()
         losses.append((loss.item(), model.query_tokens.grad.clone()))
