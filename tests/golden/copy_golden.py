@@ -28,7 +28,7 @@ DETECTOR_INNER = [
 ]
 EXPECTED = {
     "inputs": ["pixel_values", "ram_pixel_values", "grounding_image_0", "grounding_image_1"],
-    "vision": ["last_hidden_state"],
+    "vision": ["last_hidden_state", "pooler_output"],
     "ram": ["visual_encoder_output", "image_embeds", "tagging_embed", "logits", "alt_class_threshold"],
     "text": ["input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask"],
     "lm_no_instruction": None,

@@ -222,7 +222,12 @@ def test_image_features_logits_and_loss(published, golden, image_inputs, impleme
             labels=with_placeholders(model, text["labels"], -100),
             **inputs,
         )
+        ids = inputs.get("mqformer_input_ids")
+        embeddings = model.model.mqformer.embeddings(model.model.mqformer.query_tokens.expand(2, -1, -1), ids, None)
+        vision = model.model.vision_model(inputs["pixel_values"])
     assert_golden(image.last_hidden_state, golden("vision")["last_hidden_state"])
+    assert_golden(vision.pooler_output, golden("vision")["pooler_output"])
+    assert_golden(embeddings, expected["qformer_embeddings"])
     assert_golden(image.mqformer_output.last_hidden_state, expected["qformer_last_hidden_state"])
     assert_golden(image.pooler_output, expected["language_projection"])
     real = with_placeholders(model, text["attention_mask"], 1).bool()

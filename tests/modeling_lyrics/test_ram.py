@@ -17,17 +17,24 @@ def ram(published_refiner):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_features_and_logits(published_refiner, golden, implementation):
+def test_features_and_logits(published_refiner, full_golden, golden, implementation):
     ram = RamForImageTagging(published_refiner.tagger.config)
     ram.load_state_dict(published_refiner.tagger.state_dict())
     ram.eval().set_attn_implementation(implementation)
-    pixels, expected = golden("inputs")["ram_pixel_values"], golden("ram")
+    pixels = golden("inputs")["ram_pixel_values"]
     with torch.no_grad():
         image, tags = ram.model(pixels), ram(pixels)
-    assert_golden(image.last_hidden_state, expected["visual_encoder_output"])
-    assert_golden(image.image_embeds, expected["image_embeds"])
-    assert_golden(tags.tagging_embeds, expected["tagging_embed"])
-    assert_golden(tags.logits, expected["logits"])
+        stages = {
+            "visual_encoder_output": image.last_hidden_state,
+            "image_embeds": image.image_embeds,
+            "label_embed_projected": torch.relu(ram.label_projection(ram.label_embeddings)),
+            "tagging_embed": tags.tagging_embeds,
+            "logits": tags.logits,
+            "class_threshold": torch.full((40,), ram.config.threshold),
+        }
+    for name, expected in full_golden("ram").items():
+        if name != "alt_class_threshold":
+            assert_golden(stages[name], expected)
 
 
 def test_tags(ram, golden, monkeypatch):

@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from datasets.fingerprint import Hasher
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
@@ -267,6 +269,17 @@ def test_copies_and_pickles_carry_no_weights(saved, picture, processor):
     assert again.refine(picture) == expected
     with pytest.raises(ValueError, match="cannot be pickled"):
         pickle.dumps(processor)
+
+
+def test_mapping_a_data_set(saved, picture):
+    """The fingerprint by which `datasets` caches is that of the settings, before and after the refiner is loaded."""
+    loaded = LyricsProcessor.from_pretrained(saved)
+    before = Hasher.hash(loaded)
+    rows = Dataset.from_dict({"text": ["a", "b"]})
+    mapped = rows.map(lambda row: {"count": len(loaded.refine(picture)[0])})
+    assert mapped["count"][0] == mapped["count"][1] > 0
+    assert loaded._refiner.loaded
+    assert Hasher.hash(loaded) == before == Hasher.hash(LyricsProcessor.from_pretrained(saved))
 
 
 # ---------------------------------------------------------------------------------------------------- kept
