@@ -35,17 +35,18 @@ def load_parts(checkpoint: str | os.PathLike, **hub_kwargs: Any) -> dict[str, An
     """What `LyricsProcessor` is made of, image settings still as a dictionary.
 
     Raises:
-        ValueError: when the tokenizer has not exactly the tokens that the language model has, since the placeholder
-            takes the id after them.
+        ValueError: when the tokenizer has more tokens than the language model.
     """
     config, _ = PreTrainedConfig.get_config_dict(checkpoint, **hub_kwargs)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, subfolder=FOLDER, **hub_kwargs)
     vocab_size, qformer = config["text_config"]["vocab_size"], config["qformer_config"]
-    if len(tokenizer) != vocab_size:
+    if len(tokenizer) > vocab_size:
         raise ValueError(
             f"{checkpoint}: the tokenizer has {len(tokenizer)} tokens and the language model {vocab_size}; they do not "
             "belong together."
         )
+    # the placeholder takes the first id after the language model's, and a tokenizer counts on from its own
+    tokenizer.add_tokens([f"<unused_{index}>" for index in range(len(tokenizer), vocab_size)])
     settings = cached_file(checkpoint, f"{FOLDER}/preprocessor_config.json", **hub_kwargs)
     with open(str(settings), encoding="utf-8") as file:
         image_settings = json.load(file)

@@ -1,7 +1,9 @@
 """LyricsProcessor: what a call returns, the refiner behind it, and how it is kept."""
 
 import copy
+import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from datasets.fingerprint import Hasher
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
-from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 
 SPATIAL = {"mqformer_input_ids", "mqformer_attention_mask", "mqformer_position_ids"}
@@ -318,34 +320,34 @@ def test_processor_and_model_belong_together(saved, picture):
     assert model.generate(**inputs, max_new_tokens=2).shape[0] == 1
 
 
-def test_published_parts_must_belong_together(published, tmp_path):
-    """The placeholder takes the id after the last token, so both sides must agree on it."""
-    import json
-    import shutil
-
+@pytest.mark.parametrize("vocab_size", [360, 365])
+def test_published_parts_must_agree_on_the_placeholder(published, tmp_path, vocab_size):
+    """It takes the id after the language model's last one."""
     checkpoint = shutil.copytree(published, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("*.bin"))
     config = json.loads((checkpoint / "config.json").read_text())
-    config["text_config"]["vocab_size"] += 1
+    config["text_config"]["vocab_size"] = vocab_size
     (checkpoint / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="tokenizer has 361 tokens and the language model 362"):
-        LyricsProcessor.from_pretrained(checkpoint)
+    if vocab_size < 361:
+        with pytest.raises(ValueError, match="tokenizer has 361 tokens and the language model 360"):
+            LyricsProcessor.from_pretrained(checkpoint)
+    else:
+        processor = LyricsProcessor.from_pretrained(checkpoint)
+        assert processor.image_token_id == LyricsConfig.from_pretrained(checkpoint).image_token_id == vocab_size
 
 
 # ---------------------------------------------------------------------------------------------------- answers
 
 
 def test_grounding():
-    from lyrics.processing_lyrics import LyricsProcessor as Processor
-
     answers = ["the cup: [0.25, 0.5, 0.75, 1.000] is blue", "nothing"]
-    found = Processor.post_process_grounding(None, answers, image_sizes=[(200, 400), (10, 10)])
+    found = LyricsProcessor.post_process_grounding(None, answers, image_sizes=[(200, 400), (10, 10)])
     assert found[0]["labels"] == ["the cup"]
     assert found[0]["boxes"].tolist() == [[100.0, 100.0, 300.0, 200.0]]
     assert found[0]["plain_text"] == "the cup is blue"
     assert found[1]["boxes"].shape == (0, 4)
-    assert Processor.post_process_grounding(None, answers[0])[0]["boxes"].tolist() == [[0.25, 0.5, 0.75, 1.0]]
+    assert LyricsProcessor.post_process_grounding(None, answers[0])[0]["boxes"].tolist() == [[0.25, 0.5, 0.75, 1.0]]
     with pytest.raises(ValueError, match="1 image_sizes for 2 texts"):
-        Processor.post_process_grounding(None, answers, image_sizes=[(1, 1)])
+        LyricsProcessor.post_process_grounding(None, answers, image_sizes=[(1, 1)])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 400), (640, 480)])
