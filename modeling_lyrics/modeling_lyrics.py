@@ -15,8 +15,6 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.generation.configuration_utils import GenerationConfig
-from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import logging
@@ -24,6 +22,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
 from .configuration_lyrics import LyricsConfig
+from .generation_lyrics import LyricsGenerationMixin
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
 from .saving import NativeCheckpointModel
@@ -316,7 +315,7 @@ class LyricsModel(LyricsPreTrainedModel):
         return embeds, None
 
 
-class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
+class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixin):
     """Lyrics with a language modelling head: answers in text, with boxes written as text."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
@@ -404,22 +403,6 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, GenerationMixin):
             after_padding = nn.functional.pad(attention_mask[:, :-1] == 0, (1, 0))
             labels = labels.masked_fill(after_padding, IGNORE_INDEX)
         return labels
-
-    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
-        """Without a `generation_config.json`, take the language model's token ids and nothing else.
-
-        Transformers reads generation settings out of `config.json` then, where the published checkpoint has the
-        defaults of an old release, such as answers of 20 tokens.
-        """
-        super().adjust_generation_fn(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        if self.generation_config._from_model_config:
-            self.generation_config = GenerationConfig.from_model_config(self.config)
-
-    def _expand_inputs_for_generation(self, *args: Any, **kwargs: Any) -> tuple[torch.LongTensor, dict[str, Any]]:
-        """Transformers expands encoded images for beams in place; expand copies, so that a caller may keep theirs."""
-        if (encoded := kwargs.get("mm_encoder_outputs")) is not None:
-            kwargs["mm_encoder_outputs"] = {name: copy.copy(output) for name, output in encoded.items()}
-        return super()._expand_inputs_for_generation(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
     @classmethod
     def from_parts(

@@ -238,6 +238,12 @@ def test_every_mode_of_generation(model, batch, options):
         assert torch.equal(output[2 * rows :], alone)
 
 
+def test_a_prompt_padded_on_the_right_is_refused(model, single):
+    """Transformers would continue after the padding, with other tokens and a warning at most."""
+    with pytest.raises(ValueError, match=r"Rows \[0\] of attention_mask end with padding.*Pad prompts "):
+        model.generate(**pad(single, "right", single["input_ids"].shape[1] + 3), max_new_tokens=2)
+
+
 def test_prompt_lookup(model, single):
     expected = model.generate(**single, **GREEDY)
     assert torch.equal(model.generate(**single, **GREEDY, prompt_lookup_num_tokens=3), expected)
