@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+SUITE := $(VENV)/transformers_suite
 IMAGE ?= assets/example.png
 QUESTION ?= What is on the table?
 MODEL ?= $(VENV)/micro
@@ -39,8 +40,16 @@ ask: $(INSTALLED) | $(MODEL)  ## ask about a picture: make ask IMAGE=photo.jpg Q
 test: lint types  ## lint, types and the fast tests
 	$(BIN)/pytest -n auto -m 'not slow'
 
-test-slow: $(INSTALLED)  ## the slow tests
-	$(BIN)/pytest -n auto -m slow
+# The source distribution brings Transformers' own test suites, in the version that is installed.
+$(SUITE): constraints.txt tests/suites/unpack.py | $(INSTALLED)
+	rm -rf $(VENV)/sdist
+	$(BIN)/pip download --quiet --no-deps --no-binary transformers --dest $(VENV)/sdist transformers -c constraints.txt
+	$(BIN)/python tests/suites/unpack.py $(VENV)/sdist/*.tar.gz $@
+	touch $@
+
+test-slow: $(INSTALLED) $(SUITE)  ## the slow tests, and Transformers' own suites
+	RUN_SLOW=1 TRANSFORMERS_SUITE=$(SUITE) $(BIN)/pytest -n auto -m slow --junitxml=$(VENV)/slow.xml
+	$(BIN)/python tests/suites/report.py $(VENV)/slow.xml $(REPORT)
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .

@@ -39,7 +39,8 @@ class LyricsImageFeatures(BaseModelOutputWithPooling):
     Attributes:
         last_hidden_state: (N, P, vision width), the vision features that the visual queries attended to.
         pooler_output: (N, V + G, text width), what stands at the placeholders of the language model.
-        hidden_states, attentions: of the vision encoder, when asked for.
+        hidden_states: of the vision encoder; `None` for those that were neither used nor asked for.
+        attentions: of the vision encoder, when asked for.
         mqformer_output: of the MQ-Former.
     """
 
@@ -138,9 +139,10 @@ class LyricsModel(LyricsPreTrainedModel):
             raise ValueError("get_image_features needs pixel_values.")
         self._check_image_inputs(pixel_values, region_features, region_attention_mask, mqformer_input_ids)
         layer = self.config.vision_feature_layer
+        all_layers = output_hidden_states or self.config.output_hidden_states
         vision = self.vision_model(
             pixel_values.to(self.vision_model.dtype),
-            output_hidden_states=output_hidden_states or (False if layer == -1 else layer),
+            output_hidden_states=all_layers or (False if layer == -1 else layer),  # an index keeps that layer only
             return_dict=True,
             **kwargs,
         )
@@ -161,7 +163,7 @@ class LyricsModel(LyricsPreTrainedModel):
             pooler_output=self.language_projection(
                 queried.last_hidden_state[:, :num_queries].to(self.language_projection.weight.dtype)
             ),
-            hidden_states=vision.hidden_states if output_hidden_states else None,
+            hidden_states=vision.hidden_states,
             attentions=vision.attentions,
             mqformer_output=queried,
         )
@@ -249,8 +251,8 @@ class LyricsModel(LyricsPreTrainedModel):
             pixel_values and the region and MQ-Former tensors: of N images, in the order of their placeholders over
                 the whole batch; see `get_image_features`.
             attention_mask: (B, L), 1 for a token and 0 for padding, on either side; positions are counted over it.
-            inputs_embeds: (B, L, text width) instead of, or beside, `input_ids`. Without `input_ids`, images come as
-                `mm_encoder_outputs`.
+            inputs_embeds: (B, L, text width) instead of, or beside, `input_ids`. Without `input_ids`, placeholders
+                are found by their embedding, which needs an `image_token_id` inside the embedding table.
             mm_encoder_outputs: `{"image": get_image_features(...)}`, to skip the encoders.
 
         Raises:
@@ -258,8 +260,6 @@ class LyricsModel(LyricsPreTrainedModel):
         """
         if pixel_values is not None and mm_encoder_outputs:
             raise ValueError("Pass either pixel_values or mm_encoder_outputs, not both.")
-        if pixel_values is not None and input_ids is None:
-            raise ValueError("pixel_values need input_ids; with inputs_embeds alone, pass mm_encoder_outputs.")
         image = (mm_encoder_outputs or {}).get("image")
         if pixel_values is not None:
             image = self.get_image_features(

@@ -152,7 +152,7 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
 class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
     """The MQ-Former with its learned queries and, where configured, the LayerNorm over the vision features."""
 
-    main_input_name = "encoder_hidden_states"
+    main_input_name = "input_ids"
     _can_record_outputs = {
         "hidden_states": LyricsMQFormerLayer,
         "attentions": OutputRecorder(AttentionBlock, index=1, layer_name="self_attention"),

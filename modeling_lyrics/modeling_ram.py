@@ -143,7 +143,10 @@ class RamForImageTagging(RamPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> RamTaggingOutput:
         """Score every tag.
 

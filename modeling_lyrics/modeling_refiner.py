@@ -54,7 +54,7 @@ class LyricsRefinerOutput(ModelOutput):
         scores: (N, R) float32, best first, zero-padded.
         label_ids: (N, R) int64, positions in the tags given or else in the tagger's vocabulary; -1 is padding.
         tag_logits: (N, T) of the tagger, when it ran.
-        tag_mask: (N, T) bool, the tags that fired, when the tagger ran.
+        tag_mask: (N, T) int64, 1 for the tags that fired, when the tagger ran.
         masks: for each image (objects, height, width) bool at the image's size, when asked for.
     """
 
@@ -116,8 +116,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     def __init__(self, config: LyricsRefinerConfig) -> None:
         super().__init__(config)
         _check_supported("detector", config.detector_config, SUPPORTED_DETECTORS)
-        # The detector has one attention implementation; its text encoder and its backbone choose their own.
-        config.detector_config._attn_implementation = None
+        if config.detector_config._attn_implementation not in (None, "eager"):
+            # the detector itself has no other; what was asked for is left to its text encoder and its backbone
+            config.detector_config._attn_implementation = {"": "eager"}
         self.tagger = None if config.tagger_config is None else RamForImageTagging(config.tagger_config)
         self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config)
         self.segmenter = None
@@ -344,7 +345,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             scores=pad_sequence(list(scores), batch_first=True),
             label_ids=pad_sequence(list(label_ids), batch_first=True, padding_value=-1),
             tag_logits=tag_logits,
-            tag_mask=tag_mask,
+            tag_mask=None if tag_mask is None else tag_mask.long(),
             masks=tuple(masks) if return_masks else None,
         )
 

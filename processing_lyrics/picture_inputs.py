@@ -1,4 +1,4 @@
-"""What a model takes beside the pixels: padded region features, and the text that the MQ-Former reads."""
+"""What goes with the pixels: placeholders, padded region features, and the text that the MQ-Former reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .images import flatten_pictures
 from .spatial_text import tokenize_objects
 from .visual_objects import VisualObjects
 
@@ -14,6 +15,26 @@ MQFormerText = Literal["none", "instruction", "spatial+instruction"]
 
 BOS = "[BOS]"  # begins the objects, as in the first training stage; old tokenizers do not have it
 DEFAULT_MAX_LENGTH = 512  # BERT's positions, for tokenizers that do not say
+
+
+def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> None:
+    """One placeholder per picture: in each text where pictures come as lists, else in all texts together.
+
+    Raises:
+        ValueError: with both counts.
+    """
+    counts = [text.count(image_token) for text in texts]
+    nested = isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
+    if nested and len(images) == len(texts):
+        for index, (count, group) in enumerate(zip(counts, images, strict=True)):
+            if count != len(group):
+                raise ValueError(f"Text {index} has {count} {image_token} placeholders, but {len(group)} pictures.")
+    total = len(flatten_pictures(images))
+    if sum(counts) != total:
+        raise ValueError(
+            f"The number of {image_token} tokens in the prompts should be the same as the number of pictures: "
+            f"got {sum(counts)} placeholders and {total} pictures."
+        )
 
 
 def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from PIL import Image
 from tokenizers import AddedToken
 from transformers import BatchFeature
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.import_utils import is_torchvision_available
 
 from .chat_templates import (
@@ -25,7 +25,7 @@ from .chat_templates import (
 from .drawing import draw_objects
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .images import PictureLike, flatten_pictures, load_picture
-from .picture_inputs import MQFormerText, build_mqformer_text, pad_regions
+from .picture_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
 from .published_processor import is_published, load_parts
 from .refiner_handle import HUB_KWARGS, REFINER_FOLDER, RefinerHandle
 from .spatial_text import parse_spatial_text
@@ -255,7 +255,7 @@ class LyricsProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else text
         instructions = mqformer_instructions
         if texts is not None:
-            self._check_placeholders(texts, images)
+            check_placeholders(texts, images, self.image_token)
             instructions = self._instructions_of(texts) if instructions is None else instructions
             texts, kwargs = self._with_one_bos(texts, kwargs)
         pictures = self.load_pictures(images)
@@ -294,6 +294,15 @@ class LyricsProcessor(ProcessorMixin):
         """A placeholder for every query of the MQ-Former."""
         return self.image_token * self.num_query_tokens
 
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Placeholders per picture, whatever its (height, width): serving engines reserve space by it."""
+        if image_sizes is None:
+            return MultiModalData()
+        count = len(image_sizes)
+        return MultiModalData(num_image_tokens=[self.num_query_tokens] * count, num_image_patches=[1] * count)
+
     @property
     def _control_tokens(self) -> list[str]:
         return [token.content for token in self.tokenizer.added_tokens_decoder.values()] + [self.image_token]
@@ -301,24 +310,6 @@ class LyricsProcessor(ProcessorMixin):
     def _instructions_of(self, texts: Sequence[str]) -> list[str]:
         tokens = self._control_tokens
         return [words for text in texts for words in instructions_of_text(text, self.image_token, tokens)]
-
-    def _check_placeholders(self, texts: Sequence[str], images: Any) -> None:
-        """One placeholder per picture: in each text where pictures come as lists, else in all texts together."""
-        counts = [text.count(self.image_token) for text in texts]
-        nested = (
-            isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
-        )
-        if nested and len(images) == len(texts):
-            for index, (count, group) in enumerate(zip(counts, images, strict=True)):
-                if count != len(group):
-                    raise ValueError(
-                        f"Text {index} has {count} {self.image_token} placeholders, but {len(group)} pictures."
-                    )
-        total = len(flatten_pictures(images))
-        if sum(counts) != total:
-            raise ValueError(
-                f"The texts have {sum(counts)} {self.image_token} placeholders, but there are {total} pictures."
-            )
 
     def _with_one_bos(self, texts: list[str], kwargs: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         """Texts that hold a BOS get no second one; those beside them that hold none still get theirs."""

@@ -153,8 +153,8 @@ def test_padding_side_can_be_chosen(processor, padding_side):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"text": "<image> a", "images": []}, "have 1 <image> placeholders, but there are 0 pictures"),
-        ({"text": "<image> a", "images": 2}, "have 1 <image> placeholders, but there are 2 pictures"),
+        ({"text": "<image> a", "images": []}, "got 1 placeholders and 0 pictures"),
+        ({"text": "<image> a", "images": 2}, "got 1 placeholders and 2 pictures"),
         ({"text": ["<image> a", "<image>"], "images": [2, 0]}, "Text 0 has 1 <image> placeholders, but 2 pictures"),
         (
             {"text": "<image>", "images": 1, "visual_objects": [VisualObjects()] * 2},
