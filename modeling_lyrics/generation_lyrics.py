@@ -11,7 +11,7 @@ from transformers.generation.utils import GenerationMixin
 
 
 class LyricsGenerationMixin(GenerationMixin):
-    """`GenerationMixin`, with right padding refused and the caller's encoded images left alone."""
+    """`GenerationMixin`, with right padding refused and encoded images given where they belong."""
 
     config: Any
 
@@ -34,7 +34,34 @@ class LyricsGenerationMixin(GenerationMixin):
                 f"Rows {rows} of attention_mask end with padding, so generation would continue after it. Pad prompts "
                 "on the left, as `processor(..., padding=True)` does."
             )
-        return super().prepare_inputs_for_generation(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._with_images_of_new_tokens(inputs, *args, **kwargs)
+
+    def _with_images_of_new_tokens(
+        self, inputs: dict[str, Any], input_ids: torch.Tensor, *_: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Inputs with exactly those encoded images whose placeholders are among the tokens that are not cached yet.
+
+        Transformers passes all images of a prompt whose beginning is cached, and none to an assistant model.
+        """
+        new_ids, image = inputs.get("input_ids"), (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        if image is None or new_ids is None or new_ids.shape[1] == 1:  # one token: decoding
+            return inputs
+        features = image.pooler_output
+        per_row, new_per_row = (
+            ((ids == self.config.image_token_id).sum(1) // len(features[0])).tolist() for ids in (input_ids, new_ids)
+        )
+        is_new = [
+            index >= count - new for count, new in zip(per_row, new_per_row, strict=True) for index in range(count)
+        ]
+        if len(is_new) != len(features):
+            return inputs  # the forward pass says that placeholders and images do not match
+        inputs = {name: value for name, value in inputs.items() if name != "mm_encoder_outputs"}
+        if not any(is_new):
+            return inputs
+        image = copy.copy(image)
+        image.pooler_output = [feature for feature, new in zip(features, is_new, strict=True) if new]
+        return inputs | {"mm_encoder_outputs": {"image": image}}
 
     def _expand_inputs_for_generation(self, *args: Any, **kwargs: Any) -> tuple[torch.LongTensor, dict[str, Any]]:
         """Transformers expands encoded images for beams in place; expand copies, so that a caller may keep theirs."""

@@ -25,6 +25,7 @@ from .configuration_lyrics import LyricsConfig
 from .generation_lyrics import LyricsGenerationMixin
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
+from .quantization_lyrics import spare_vision_parts
 from .saving import NativeCheckpointModel
 
 logger = logging.get_logger(__name__)
@@ -74,6 +75,7 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
     base_model_prefix = "model"
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
+    _no_split_modules = ["LyricsMQFormerModel"]  # small, and its queries are bare parameters
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -81,6 +83,16 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _keys_to_ignore_on_load_unexpected = list(DROPPED_BY_MODEL)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers; a `quantization_config` applies to the language model alone.
+
+        One whose list of modules to leave alone is not the default is used as it is.
+        """
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = spare_vision_parts(kwargs["quantization_config"])
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
 
 def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -110,6 +122,18 @@ class LyricsModel(LyricsPreTrainedModel):
         self.language_projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
+
+    def train(self, mode: bool = True) -> LyricsModel:
+        """As in PyTorch, but a part without trainable weights stays in evaluation mode.
+
+        A frozen language model with gradient checkpointing is the exception: layers recompute in training mode only.
+        """
+        super().train(mode)
+        recomputes = any(getattr(module, "gradient_checkpointing", False) for module in self.language_model.modules())
+        for part in (self.vision_model, self.mqformer, *([] if recomputes else [self.language_model])):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        return self
 
     @can_return_tuple
     def get_image_features(
@@ -307,6 +331,11 @@ class LyricsModel(LyricsPreTrainedModel):
         if image is not None:
             features = image.pooler_output
             features = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+            if features.shape[-1] != embeds.shape[-1]:
+                raise ValueError(
+                    f"The encoded images have width {features.shape[-1]}, but this language model has width "
+                    f"{embeds.shape[-1]}: they were encoded by another model."
+                )
             features = features.to(embeds.device, embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, embeds, features)
             return embeds.masked_scatter(mask, features), features

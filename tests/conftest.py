@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from safetensors.torch import load_file
 from transformers.utils import logging
@@ -19,6 +20,8 @@ from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsVisualR
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 
 logging.disable_progress_bar()
+settings.register_profile("lyrics", deadline=None, derandomize=True)  # the same examples every time, however slow
+settings.load_profile("lyrics")
 torch.set_num_threads(1)
 # Torch 2.13 writes C++ that does not compile for flex attention of dynamic shapes on a CPU: compile each shape.
 torch._dynamo.config.automatic_dynamic_shapes = False

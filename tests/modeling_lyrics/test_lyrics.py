@@ -23,20 +23,9 @@ from lyrics.modeling_lyrics import (
     LyricsMQFormerModel,
     modeling_lyrics,
 )
+from lyrics.modeling_lyrics.modeling_lyrics import LyricsImageFeatures
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "min_new_tokens": 6}
-
-
-@pytest.fixture(scope="module")
-def model(model):
-    """The micro model with weights large enough for tokens to differ."""
-    model = copy.deepcopy(model)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.15)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -163,46 +152,6 @@ def test_images_without_objects(model, single, caplog):
         strict(**blind)
 
 
-# ---------------------------------------------------------------------------------------------------- padding
-
-
-def pad(inputs, side, length, pad_id=0):
-    """The text tensors of one prompt, padded to a length on a side."""
-    missing = length - inputs["input_ids"].shape[1]
-    widths = (missing, 0) if side == "left" else (0, missing)
-    padded = dict(inputs)
-    padded["input_ids"] = torch.nn.functional.pad(inputs["input_ids"], widths, value=pad_id)
-    padded["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], widths, value=0)
-    return padded
-
-
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_no_real_position(model, single, side, implementation):
-    """F27 and F28."""
-    model = copy.deepcopy(model)
-    model.set_attn_implementation(implementation)
-    length = single["input_ids"].shape[1]
-    expected = forward(model, single, labels=single["input_ids"])
-    padded = pad(single, side, length + 9)
-    labels = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
-    output = forward(model, padded, labels=labels)
-    real = output.logits[:, -length:] if side == "left" else output.logits[:, :length]
-    torch.testing.assert_close(real, expected.logits, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(output.loss, expected.loss, atol=1e-5, rtol=1e-5)
-
-
-def test_batch_equals_single(model, batch, single):
-    """F27: rows with two, no and one image."""
-    length = single["input_ids"].shape[1]
-    torch.testing.assert_close(
-        forward(model, batch).logits[2:, -length:], forward(model, single).logits, atol=1e-4, rtol=1e-4
-    )
-    both = model.generate(**batch, **GREEDY)[2, batch["input_ids"].shape[1] :]
-    alone = model.generate(**single, **GREEDY)[0, length:]
-    assert torch.equal(both, alone)
-
-
 def test_text_alone(model):
     text = torch.tensor([[1, 40, 41, 42]])
     expected = model.model.language_model(input_ids=text).last_hidden_state
@@ -240,13 +189,26 @@ def test_every_mode_of_generation(model, batch, options):
 
 def test_a_prompt_padded_on_the_right_is_refused(model, single):
     """Transformers would continue after the padding, with other tokens and a warning at most."""
+    padded = dict(single)
+    padded["input_ids"] = torch.nn.functional.pad(single["input_ids"], (0, 3))
+    padded["attention_mask"] = torch.nn.functional.pad(single["attention_mask"], (0, 3))
     with pytest.raises(ValueError, match=r"Rows \[0\] of attention_mask end with padding.*Pad prompts "):
-        model.generate(**pad(single, "right", single["input_ids"].shape[1] + 3), max_new_tokens=2)
+        model.generate(**padded, max_new_tokens=2)
 
 
-def test_prompt_lookup(model, single):
+def test_assisted_decoding(model, micro, single):
+    """An assistant, the same model or another one, proposes tokens; it is given the encoded image."""
     expected = model.generate(**single, **GREEDY)
     assert torch.equal(model.generate(**single, **GREEDY, prompt_lookup_num_tokens=3), expected)
+    for assistant in (model, micro[0]):
+        assert torch.equal(model.generate(**single, **GREEDY, assistant_model=assistant), expected)
+
+
+def test_images_encoded_by_another_model_are_refused(model, single):
+    """As when an assistant model has another width."""
+    image = LyricsImageFeatures(pooler_output=torch.zeros(1, 24, 32))
+    with pytest.raises(ValueError, match="encoded images have width 32, but this language model has width 128"):
+        model(input_ids=single["input_ids"], mm_encoder_outputs={"image": image})
 
 
 def test_an_image_is_encoded_once(model, single):
@@ -270,6 +232,27 @@ def test_an_encoded_image_survives_generation(model, single, options):
     assert torch.equal(first, model.generate(**single, **GREEDY, **options))
     assert encoded["image"] is image
     assert image.pooler_output.shape == shape
+
+
+@pytest.mark.parametrize("given", ["all images", "new images", "nothing"])
+@pytest.mark.parametrize("new_image", [False, True])
+def test_a_cached_turn_equals_a_full_one(model, single, given, new_image):
+    """F40: the second turn reuses the cache of the first, whichever images the caller gives again."""
+    text = ("input_ids", "attention_mask")
+    images = {name: value for name, value in single.items() if name not in text}
+    first = model.generate(**single, **GREEDY, return_dict_in_generate=True)
+    more = single["input_ids"].flip(1) if new_image else torch.tensor([[70, 71, 72]])
+    ids = torch.cat([first.sequences, more], dim=1)
+    new = {name: value.flip(1) if name == "region_features" else value for name, value in images.items()}
+    both = {name: torch.cat([value, new[name]]) for name, value in images.items()} if new_image else images
+    expected = model.generate(input_ids=ids, **both, **GREEDY)
+    again = {"all images": both, "new images": new if new_image else {}, "nothing": {}}[given]
+    call = {"input_ids": ids, "past_key_values": first.past_key_values, **again, **GREEDY}
+    if new_image and given == "nothing":
+        with pytest.raises(ValueError, match="tokens: 24, features: 0"):
+            model.generate(**call)
+    else:
+        assert torch.equal(model.generate(**call), expected)
 
 
 def test_pipeline(model, processor, picture):
@@ -402,16 +385,6 @@ def test_configuration_round_trip(model, tmp_path):
     assert LyricsConfig.from_pretrained(tmp_path).to_dict() | {"_name_or_path": ""} == model.config.to_dict() | {
         "_name_or_path": ""
     }
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(model, batch, dtype):
-    """F34: inputs stay float32, as the processor gives them."""
-    half = copy.deepcopy(model).to(dtype)
-    logits = forward(half, batch).logits
-    assert logits.dtype == dtype
-    assert torch.isfinite(logits).all()
-    assert half.generate(**batch, max_new_tokens=2).shape[0] == 3
 
 
 def test_training_reaches_every_trainable_weight(model, batch):

@@ -45,7 +45,7 @@ def test_captions(tags, captions):
     assert [prompt.caption for prompt in build_prompts(tags, TOKENIZER, ", ", 256)] == captions
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(max_size=12), max_size=30), st.integers(20, 60))
 def test_every_token_knows_its_tag(tags, limit):
     """Every prompt fits, no tag is cut, and a tag's tokens are those of its words."""
@@ -108,7 +108,7 @@ def test_thresholds_are_exclusive_and_ties_keep_their_order():
     assert len(none) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(*[st.integers(0, 8)] * 4), max_size=12), st.floats(0, 1), st.integers(0, 12))
 def test_suppression_by_its_definition(corners, threshold, limit):
     boxes = torch.tensor(corners, dtype=torch.float32).view(-1, 4)
@@ -180,7 +180,7 @@ def test_size_of_the_detectors_view(size, expected):
     assert height == expected[1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
 def test_no_view_is_too_large_or_too_thin(width, height):
     """F5."""
