@@ -9,14 +9,17 @@ import torch
 from PIL import Image, ImageOps
 
 BILINEAR = Image.Resampling.BILINEAR
+ORIENTATION = 0x0112  # in EXIF
 
 # No side of the detector's view is shorter: its deepest feature map is 32 times smaller than its input.
 MIN_DETECTOR_EDGE = 32
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture upright and in RGB."""
-    return ImageOps.exif_transpose(image).convert("RGB")
+    """The picture upright and in RGB; one that already is, itself."""
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

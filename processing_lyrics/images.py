@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from http.client import HTTPException
+from io import BytesIO
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers.image_transforms import to_pil_image
-from transformers.image_utils import load_image
 
 PictureLike = Any  # a PIL picture, a path, a URL, an array (H, W[, C]) or (C, H, W), or such a tensor
 
 WHITE = (255, 255, 255, 255)
+ORIENTATION = 0x0112  # in EXIF
+MAX_DOWNLOAD = 256 * 2**20  # bytes
+TIMEOUT = 30.0  # seconds without an answer
+RUN_BY_OTHERS = ("EPS", "WMF")  # programs rather than pixels: Pillow starts Ghostscript, or asks Windows
+SHORTEST_FILE = 24  # bytes of a picture in any format; a shorter name is hardly base64
+
+
+class PictureError(ValueError):
+    """What is wrong with a picture, as the end of a sentence that begins with its name."""
 
 
 def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
@@ -25,27 +36,23 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
     frame is taken.
 
     Args:
-        source: a PIL picture, a path, a URL, an array or a tensor.
+        source: a PIL picture, a path, a URL, base64 text with or without `data:` before it, an array or a tensor.
         max_pixels: pictures with more pixels are refused before they are decoded.
 
     Raises:
         ValueError: naming the picture, when it is too large, empty, corrupt or of an unknown kind.
     """
-    name = f"picture {os.fspath(source)!r}" if isinstance(source, str | os.PathLike) else "picture"
+    name = f"picture {_shorten(os.fspath(source))!r}" if isinstance(source, str | os.PathLike) else "picture"
     try:
-        image = _open(source, max_pixels)
-        if image.width * image.height == 0:
-            raise ValueError(f"The {name} is empty: {image.width} x {image.height} pixels.")
-        _check_budget(image.size, max_pixels, name)
-        if getattr(image, "n_frames", 1) > 1:
-            image.seek(0)
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise ValueError(f"The {name} does not exist.") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"The {name} is not in a format that can be read, or it is empty or damaged.") from None
-    except (OSError, SyntaxError, EOFError) as error:  # Pillow's errors for damaged files
-        raise ValueError(f"The {name} is damaged or cannot be read: {error}") from error
+        image = _open(source)
+        _check_size(image.size, max_pixels)
+        return _decode(image)
+    except PictureError as error:
+        raise ValueError(f"The {name} {error}") from error.__cause__
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:100]}...{name[-20:]}"
 
 
 def flatten_pictures(images: Any) -> list[PictureLike]:
@@ -57,31 +64,81 @@ def flatten_pictures(images: Any) -> list[PictureLike]:
     return [images]
 
 
-def _open(source: PictureLike, max_pixels: int) -> Image.Image:
+def _open(source: PictureLike) -> Image.Image:
+    """A picture whose size is known, and whose pixels are not read yet."""
     if isinstance(source, Image.Image):
         return source
-    if isinstance(source, Path) or (
-        isinstance(source, str) and not source.startswith(("http://", "https://", "data:"))
-    ):
-        with warnings.catch_warnings():
-            # Pillow has a budget of its own, which only warns; `max_pixels` is the one that counts
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            try:
-                return Image.open(source)
-            except Image.DecompressionBombError as error:
-                raise ValueError(f"The picture {os.fspath(source)!r} is too large: {error}") from None
+    if not isinstance(source, str | os.PathLike):
+        values = np.asarray(source)
+        try:
+            return to_pil_image(values[..., None] if values.ndim == 2 else values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise PictureError(f"is no array of pixels, of shape {values.shape} and {values.dtype}: {error}") from error
+    file: Any = source
     if isinstance(source, str):
-        return load_image(source)
-    values = np.asarray(source)
-    return to_pil_image(values[..., None] if values.ndim == 2 else values)
+        if source.startswith(("http://", "https://")):
+            file = BytesIO(_download(source))
+        elif source.startswith("data:") or not os.path.lexists(source):
+            file = _from_base64(source)
+    with warnings.catch_warnings():
+        # Pillow has a budget of its own, which only warns at first; `max_pixels` is the one that counts
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(file)
+        except FileNotFoundError:
+            raise PictureError("does not exist.") from None
+        except UnidentifiedImageError:
+            raise PictureError("is not in a format that can be read, or it is empty or damaged.") from None
+        except Exception as error:  # Pillow's readers fail in many ways on damaged files
+            raise PictureError(f"cannot be read: {error}") from error
+    if image.format in RUN_BY_OTHERS:
+        raise PictureError(f"is in format {image.format}, which another program would have to draw.")
+    return image
 
 
-def _check_budget(size: tuple[int, int], max_pixels: int, name: str) -> None:
-    if size[0] * size[1] > max_pixels:
-        raise ValueError(
-            f"The {name} has {size[0]} x {size[1]} = {size[0] * size[1]:,} pixels, and the limit is {max_pixels:,} "
+def _from_base64(text: str) -> BytesIO:
+    """The bytes of a `data:` URI or of bare base64 text; what is neither is taken for the name of a missing file."""
+    encoded = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        content = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        raise PictureError("does not exist.") from None
+    if not text.startswith("data:") and len(content) < SHORTEST_FILE:
+        raise PictureError("does not exist.")
+    return BytesIO(content)
+
+
+def _download(url: str) -> bytes:
+    """The content of a URL, which the caller has asked for by giving it; at most `MAX_DOWNLOAD` bytes of it."""
+    request = Request(url, headers={"User-Agent": "lyrics"})  # noqa: S310  (the scheme is known to be http)
+    try:
+        with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+            content = response.read(MAX_DOWNLOAD + 1)
+    except (OSError, HTTPException, ValueError) as error:
+        raise PictureError(f"cannot be fetched: {error}") from error
+    if len(content) > MAX_DOWNLOAD:
+        raise PictureError(f"is larger than {MAX_DOWNLOAD:,} bytes.")
+    return content
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height == 0:
+        raise PictureError(f"is empty: {width} x {height} pixels.")
+    if width * height > max_pixels:
+        raise PictureError(
+            f"has {width} x {height} = {width * height:,} pixels, and the limit is {max_pixels:,} "
             "(`max_image_pixels` of the processor): make it smaller, or raise the limit."
         )
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    try:
+        if image.tell() != 0:
+            image.seek(0)
+        return _to_rgb(image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image))
+    except Exception as error:  # as in `_open`
+        raise PictureError(f"is damaged or cannot be read: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,10 +1,18 @@
 """Pictures of any kind become upright RGB, or an error that names them."""
 
+import base64
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.image_processing_backends import PilBackend
 
+from lyrics.processing_lyrics import LyricsImageProcessorPil, images
 from lyrics.processing_lyrics.images import flatten_pictures, load_picture
 
 LIMIT = 1_000_000
@@ -100,7 +108,49 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
         load_picture(Image.new("L", (2000, 1000)), LIMIT)
 
 
-@pytest.mark.parametrize("fault", ["missing", "empty", "text", "truncated", "flipped", "folder"])
+MEMORY = """
+import resource, sys
+from lyrics.assets import draw_table, random_parts
+_, processor = random_parts()
+processor(images=draw_table(), text="<image>")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+processor(images=sys.argv[1], text="<image>")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_hundred_megapixels_take_little_more_memory_than_their_pixels(tmp_path):
+    """F3: model's view, tagger, detector and segmenter together; Pillow alone takes 400 MB."""
+    Image.new("RGB", (10_000, 10_000)).save(tmp_path / "large.jpg")
+    command = [sys.executable, "-c", MEMORY, tmp_path / "large.jpg"]
+    megabytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert megabytes < 700
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"size": 9},
+        {"size": (5, 6)},
+        {"size": {"height": 11, "width": 7}},
+        {"size": {"shortest_edge": 9}},
+        {"resample": 0},
+        {"do_resize": False},
+        {"do_normalize": False},
+    ],
+    ids=str,
+)
+def test_resizing_first_gives_the_same_pixels(options):
+    """As Transformers' own, which resizes a copy."""
+    processor = LyricsImageProcessorPil(size={"height": 20, "width": 30})
+    picture = Image.effect_noise((333, 221), 80).convert("RGB")
+    ours = processor([[picture], [picture]], return_tensors="np", **options)["pixel_values"]
+    theirs = PilBackend.preprocess(processor, [[picture], [picture]], return_tensors="np", **options)["pixel_values"]
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fault", ["missing", "empty", "text", "truncated", "flipped", "folder", "program"])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_unreadable_files_are_named(tmp_path, fault, suffix):
     """F1."""
@@ -113,12 +163,72 @@ def test_unreadable_files_are_named(tmp_path, fault, suffix):
         path.write_bytes(bytes(64) + content[64:])
     elif fault in ("empty", "text"):
         path.write_bytes(b"" if fault == "empty" else b"I am a picture")
+    elif fault == "program":  # F44: Pillow would start Ghostscript
+        Image.new("RGB", (4, 4)).save(path, format="EPS")
     else:
         path.unlink()
         if fault == "folder":
             path.mkdir()
     with pytest.raises(ValueError, match=rf"photo\.{suffix}"):
         load_picture(path, LIMIT)
+
+
+@pytest.mark.parametrize("scheme", ["", "data:image/png;base64,"])
+def test_base64(tmp_path, scheme):
+    Image.new("RGB", (5, 4), RED).save(tmp_path / "red.png")
+    text = scheme + base64.b64encode((tmp_path / "red.png").read_bytes()).decode()
+    assert load_picture(text, LIMIT).getpixel((0, 0)) == RED
+    with pytest.raises(ValueError, match="5 x 4 = 20 pixels, and the limit is 10"):
+        load_picture(text, 10)
+    with pytest.raises(ValueError, match=r"The picture '.{0,150}' (is not in a format|does not exist)"):
+        load_picture(scheme + "QUJD" * 1000, LIMIT)
+
+
+@pytest.mark.parametrize("name", ["no\0where.png", "\ud800.png", "a" * 5000, "abcd", "", "data:,"])
+def test_names_that_no_file_can_have(name):
+    """F26."""
+    with pytest.raises(ValueError, match=r"does not exist|is not in a format|cannot be read"):
+        load_picture(name, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((2, 2, 2, 2)), np.zeros((5, 4, 7)), np.array(["a"]), np.zeros(0), object()]
+)
+def test_arrays_that_are_no_pictures(values):
+    with pytest.raises(ValueError, match="is no array of pixels"):
+        load_picture(values, LIMIT)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A local one, which knows a picture, something large, and nothing else."""
+    Image.new("RGB", (5, 4), RED).save(tmp_path / "red.png")
+    content = {"/red.png": (tmp_path / "red.png").read_bytes(), "/large.png": bytes(10_000)}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path in content else 404)
+            self.end_headers()
+            self.wfile.write(content.get(self.path, b"nothing"))
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_pictures_from_the_web(server, monkeypatch):
+    monkeypatch.setattr(images, "MAX_DOWNLOAD", 5_000)
+    assert load_picture(f"{server}/red.png", LIMIT).getpixel((0, 0)) == RED
+    with pytest.raises(ValueError, match=r"The picture 'http.*/none.png' cannot be fetched: .*404"):
+        load_picture(f"{server}/none.png", LIMIT)
+    with pytest.raises(ValueError, match=r"large.png' is larger than 5,000 bytes"):
+        load_picture(f"{server}/large.png", LIMIT)
+    with pytest.raises(ValueError, match="cannot be fetched"):
+        load_picture("http://127.0.0.1:1/red.png", LIMIT)
 
 
 @pytest.mark.parametrize(
