@@ -139,6 +139,6 @@ def instructions_of_text(text: str, image_token: str, control_tokens: Iterable[s
     instructions = []
     for start, end in zip(starts, ends, strict=True):
         turn = text[start:end]
-        words = " ".join(others.sub(" ", turn.replace(image_token, " ")).split())
-        instructions += [words] * turn.count(image_token)
+        if count := turn.count(image_token):
+            instructions += [" ".join(others.sub(" ", turn.replace(image_token, " ")).split())] * count
     return instructions

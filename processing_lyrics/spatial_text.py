@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 SEPARATOR = "; "
 UNNAMED = "object"
@@ -25,8 +25,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
 _SPACES = re.compile(r"\s+")
 
 
-@dataclass(frozen=True)
-class GroundedObject:
+class GroundedObject(NamedTuple):
     """A box in a text.
 
     Attributes:
@@ -111,10 +110,11 @@ def parse_spatial_text(text: str) -> GroundedText:
     """
     objects, plain, end = [], [], 0
     for match in _BOX.finditer(text):
-        values = [float(group) for group in match.groups()]
-        if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
+        x1, y1, x2, y2 = values = [float(group) for group in match.groups()]
+        if min(values) < -_TOLERANCE or max(values) > 1 + _TOLERANCE:
             continue
-        x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) + 0.0 for value in values)
+        if min(values) <= 0 or max(values) > 1:
+            x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) + 0.0 for value in values)  # and no -0.0
         box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
         before = text[end : match.start()]
         label, stripped = _label_before(before)
