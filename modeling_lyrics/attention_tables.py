@@ -39,7 +39,7 @@ class AttentionTable:
 
     def mask(self, segments: torch.Tensor) -> torch.Tensor:
         """(N, L) int64 segments -> (N, L, L) bool, True where the row may attend to the column."""
-        of = {segment: segments == segment for segment in (V, G, S, C)}
+        of = {segment: segments == segment.value for segment in (V, G, S, C)}
         allowed = torch.zeros(*segments.shape, segments.shape[-1], dtype=torch.bool, device=segments.device)
         for segment, seen in self.sees.items():
             keys = torch.stack([of[one] for one in seen]).any(0)
@@ -84,7 +84,7 @@ class SegmentedText:
 
     def starts(self, segment: Segment) -> torch.Tensor:
         """(N,) where the segment begins."""
-        return (self.segment_ids == segment).int().argmax(dim=1)
+        return (self.segment_ids == segment.value).int().argmax(dim=1)
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> SegmentedText:
         """The same change of all three tensors."""
@@ -110,9 +110,8 @@ def run_mqformer(
     config = mqformer.config
     parts = [] if text is None else [text.segment_ids]
     if images is not None:
-        counts = torch.tensor([config.num_visual_queries, config.num_grounding_queries])
-        queries = torch.repeat_interleave(torch.tensor([V, G]), counts).to(mqformer.device)
-        parts.insert(0, queries.expand(images.num_images, -1))
+        kinds = [V.value] * config.num_visual_queries + [G.value] * config.num_grounding_queries
+        parts.insert(0, torch.tensor(kinds, device=mqformer.device).expand(images.num_images, -1))
     states = mqformer(
         input_ids=None if text is None else text.input_ids,
         position_ids=None if text is None else text.position_ids,

@@ -257,16 +257,18 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         Raises:
             ValueError: naming the inputs that an objective lacks.
         """
-        given = locals()
-        self._check_inputs({name: given[name] for names in _NEEDED.values() for name in names})
-        text = SegmentedText(input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
+        _require("model", pixel_values=pixel_values, input_ids=input_ids, position_ids=position_ids)
+        _require("model", segment_ids=segment_ids)
+        text: Any = SegmentedText(input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
         images = self.model(pixel_values, region_features, region_attention_mask)
         outputs: dict[str, ObjectiveOutput] = {}
         queries = None
         if self.captioning is not None:
+            _require("captioning", caption_input_ids=caption_input_ids, caption_segment_ids=caption_segment_ids)
+            _require("captioning", caption_positions=caption_positions, caption_labels=caption_labels)
             caption = self._caption(caption_input_ids, caption_segment_ids)
             queries, states = run_mqformer(self.model.mqformer, self.captioning.table, caption, images.key_values)
-            labels = Labels(caption_positions, caption_labels)  # pyright: ignore[reportArgumentType]
+            labels: Any = Labels(caption_positions, caption_labels)  # pyright: ignore[reportArgumentType]
             outputs["icg"] = self.captioning(states, labels, self.lm_head)
         negatives: list[Any] = [None, None]
         if self.contrastive is not None or self.matching is not None:
@@ -276,25 +278,13 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
             if self.matching is not None:
                 outputs["itm"], *negatives = self._match(images, text, pairs, negative_draws)
         if self.spatial is not None:
-            masked = SegmentedText(masked_input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
+            _require("spatial", masked_input_ids=masked_input_ids, masked_positions=masked_positions)
+            _require("spatial", masked_labels=masked_labels, masked_items=masked_items, masked_kinds=masked_kinds)
+            masked: Any = SegmentedText(masked_input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
             _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values)
             labels = Labels(masked_positions, masked_labels)  # pyright: ignore[reportArgumentType]
             outputs["msp"] = self.spatial(states, labels, masked_items, masked_kinds, self.lm_head)
         return self._collect(outputs, *negatives)
-
-    def _check_inputs(self, given: dict[str, Any]) -> None:
-        """Every objective has its inputs.
-
-        Raises:
-            ValueError: naming the objective and what it lacks.
-        """
-        for objective, names in _NEEDED.items():
-            missing = [name for name in names if given[name] is None]
-            if missing and (objective == "model" or getattr(self, objective) is not None):
-                raise ValueError(
-                    f"LyricsForPreTraining: {objective} lacks {', '.join(missing)}. `LyricsPretrainingCollator` makes "
-                    "them; an objective with loss weight 0 needs none."
-                )
 
     @staticmethod
     def _caption(input_ids: Any, segment_ids: Any) -> SegmentedText:
@@ -417,10 +407,14 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         return model
 
 
-_NEEDED = {
-    "model": ("pixel_values", "input_ids", "position_ids", "segment_ids"),
-    "captioning": ("caption_input_ids", "caption_segment_ids", "caption_positions", "caption_labels"),
-    "spatial": ("masked_input_ids", "masked_positions", "masked_labels", "masked_items", "masked_kinds"),
-}
+def _require(user: str, **inputs: Any) -> None:
+    """Raise a `ValueError` that names the inputs that an objective, or the model, lacks."""
+    missing = [name for name, value in inputs.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"LyricsForPreTraining: {user} lacks {', '.join(missing)}. `LyricsPretrainingCollator` makes them; an "
+            "objective with loss weight 0 needs none."
+        )
+
 
 __all__ = ["LyricsForPreTraining", "LyricsPreTrainingModel", "LyricsPreTrainingOutput"]
