@@ -18,7 +18,7 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from transformers.utils import logging
 
-from ..refinement.files import remove_folder, sha256_of, sync_folder, sync_tree
+from ..refinement.files import remove_folder, remove_leftovers, sha256_of, sync_folder, sync_tree
 
 logger = logging.get_logger(__name__)
 
@@ -157,6 +157,7 @@ class CompleteCheckpoints(Trainer if TYPE_CHECKING else object):
         if self.args.should_save:
             run_folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(run_folder / STAGING, ignore_errors=True)
+            remove_leftovers(run_folder)
         self.accelerator.wait_for_everyone()
 
     def _complete(self, written: Path, folder: Path) -> None:

@@ -76,7 +76,7 @@ class LyricsPretrainingTrainer(CompleteCheckpoints, Trainer):
         if isinstance(self.train_dataset, StreamRows):
             args.ignore_data_skip = True  # a stream goes on where it was
             self.train_dataset.rank, self.train_dataset.num_ranks = args.process_index, args.world_size
-        self.add_callback(_BeforeSteps(self))
+        self.add_callback(_AroundSteps(self))
 
     def _rows(self, dataset: Any, args: LyricsPretrainingArguments, streams: bool = False) -> Any:
         """A data set whose rows come out prepared."""
@@ -107,7 +107,16 @@ class LyricsPretrainingTrainer(CompleteCheckpoints, Trainer):
             persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            generator=torch.Generator(),  # so that a new iterator takes nothing from the numbers that dropout draws
         )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As in Transformers, with the last, smaller batch as well."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Weights that decay: matrices and queries, and no bias, norm or temperature."""
@@ -138,6 +147,14 @@ class LyricsPretrainingTrainer(CompleteCheckpoints, Trainer):
         for name, count in outputs.metric_counts.items():
             averages.add(name, outputs[name], count)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def stream_epoch(self) -> float:
+        """How often the stream that was used last has been read, to the nearest shard."""
+        position = next(reversed(self._positions.values()))
+        streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
+        rows: Any = self.train_dataset
+        shards = len(range(position.stream, len(rows.source.names), streams))
+        return position.epoch + position.shard / shards
 
     def stop_at_bad_loss(self) -> None:
         """Called before each optimizer step.
@@ -208,8 +225,8 @@ class LyricsPretrainingTrainer(CompleteCheckpoints, Trainer):
         return folder
 
 
-class _BeforeSteps(TrainerCallback):
-    """What must happen before an epoch and before an optimizer step, on every rank."""
+class _AroundSteps(TrainerCallback):
+    """What must happen before an epoch and around an optimizer step, on every rank."""
 
     def __init__(self, trainer: LyricsPretrainingTrainer) -> None:
         self.trainer = trainer
@@ -218,6 +235,11 @@ class _BeforeSteps(TrainerCallback):
         """Tell the data set; accelerate tells it on one process alone."""
         if isinstance(self.trainer.train_dataset, MapRows):
             self.trainer.train_dataset.set_epoch(int((state.epoch or 0) + 1e-6))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """How often a stream has been read, which Transformers cannot know."""
+        if isinstance(self.trainer.train_dataset, StreamRows):
+            state.epoch = self.trainer.stream_epoch()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop before a step on a loss that is not finite."""
