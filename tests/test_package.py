@@ -46,7 +46,8 @@ def test_exported_packages_are_flat_and_self_contained(package):
 
 def test_dependencies_point_one_way():
     """cli -> trainers, conversion -> refinement -> processing, modeling; these two know each other for registration."""
-    order = {"cli": 4, "trainers": 3, "conversion": 3, "assets": 2, "refinement": 2, "processing_lyrics": 1, "modeling_lyrics": 1}
+    order = {"cli": 4, "trainers": 3, "conversion": 3, "assets": 2, "refinement": 2, "processing_lyrics": 1}
+    order["modeling_lyrics"] = 1
     for package in PACKAGES:
         for file in (ROOT / package).glob("*.py"):
             for level, module, _ in imports(file):
