@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -36,11 +37,7 @@ def gather_with_gradient(rows: torch.Tensor) -> torch.Tensor:
 
     They are summed, so that the mean over ranks, which data parallelism takes, is the gradient of the joined batch.
     """
-    if num_ranks() == 1:
-        return rows
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(rows.contiguous()))
+    return rows if num_ranks() == 1 else _Gather.apply(rows)
 
 
 def mean_over_ranks(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -54,6 +51,36 @@ def mean_over_ranks(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
         count = count.clone()
         dist.all_reduce(count)
     return total * num_ranks() / count.clamp(min=1)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        return gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(num_ranks())[this_rank()]
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, leaving: torch.Tensor, sent: list[int], received: list[int]) -> torch.Tensor:
+        ctx.sent, ctx.received = sent, received
+        return _all_to_all(leaving, sent, received)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _all_to_all(gradient, ctx.received, ctx.sent), None, None
+
+
+def _all_to_all(leaving: torch.Tensor, sent: list[int], received: list[int]) -> torch.Tensor:
+    """Rows for each rank, in the order of ranks -> rows from each rank."""
+    arriving = leaving.new_empty(sum(received), *leaving.shape[1:])
+    dist.all_to_all_single(arriving, leaving.contiguous(), received, sent)
+    return arriving
 
 
 class RowExchange:
@@ -77,17 +104,10 @@ class RowExchange:
         places = {row: batch_size + place for place, row in enumerate(coming)}
         rows = [row % batch_size if row // batch_size == me else places[row] for row in wanted[me]]
         self.rows = torch.tensor(rows, dtype=torch.long, device=device)
-        self.num_coming = len(coming)
         self._leaving = torch.tensor(list(chain(*leaving)), dtype=torch.long, device=device)
         self._sent = [len(rows) for rows in leaving]
         self._received = [sum(row // batch_size == rank for row in coming) for rank in range(len(wanted))]
 
     def bring(self, tensor: torch.Tensor) -> torch.Tensor:
         """(B, ...) of this rank -> (M, ...), the rows of other ranks that this one wants; gradients flow back."""
-        if num_ranks() == 1:
-            return tensor[:0]
-        from torch.distributed.nn.functional import all_to_all_single
-
-        leaving = tensor.index_select(0, self._leaving).contiguous()
-        arriving = tensor.new_empty(self.num_coming, *tensor.shape[1:])
-        return all_to_all_single(arriving, leaving, self._received, self._sent)
+        return _Exchange.apply(tensor.index_select(0, self._leaving), self._sent, self._received)

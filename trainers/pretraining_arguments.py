@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -37,6 +38,9 @@ class LyricsPretrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Every trained weight is used in each step."}
     )
     train_vision_model: bool = field(default=False, metadata={"help": "Train the vision encoder; else it is frozen."})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "Speed up the way to a GPU, where there is one."}
+    )
     image_column: str = field(default="image", metadata={"help": "Column of the pictures."})
     caption_column: str = field(default="caption", metadata={"help": "Column of the captions."})
     mask_probability: float = field(default=0.15, metadata={"help": "Of an item, in masked spatial prediction."})

@@ -22,9 +22,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("ranks")
 
 
-@pytest.fixture(scope="module")
-def ranks(folder):
-    """The results of both."""
+def run_two(folder, kind):
+    """Start both ranks, and give what each has left."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,7 +33,7 @@ def ranks(folder):
         environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tests.trainers.two_ranks", str(folder)],
+                [sys.executable, "-m", "tests.trainers.two_ranks", str(folder), kind],
                 cwd=ROOT,
                 env=os.environ | {name: str(value) for name, value in environment.items()},
                 stderr=subprocess.PIPE,
@@ -43,7 +42,12 @@ def ranks(folder):
         )
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(error[-3000:] for error in errors)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return [torch.load(folder / f"{kind}{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def ranks(folder):
+    return run_two(folder, "copied")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "trained vision"])
@@ -96,3 +100,15 @@ def test_a_loss_that_is_not_finite_stops_both_ranks(ranks, folder):
     assert re.search(r"loss of step \d is not finite, .* not taken \(rank \d: loss nan, samples \d+, ", messages[0])
     named = set(re.findall(r"\d+", messages[0].partition("samples")[2]))
     assert "7" in named
+
+
+@pytest.mark.slow
+def test_divided_weights_change_nothing(folder, tmp_path):
+    """FSDP2: a layer that only projects keys and values gathers its weights as one that runs whole."""
+    results = run_two(folder, "fsdp")[0]
+    trainer = build_trainer(tmp_path, 1)
+    trainer.train()
+    for mine, theirs in zip(history(trainer), results["log"], strict=True):
+        for name, value in mine.items():
+            assert theirs[name] == pytest.approx(value, abs=1e-4, rel=1e-3), name
+    assert results["resumed log"] == results["log"]

@@ -1,9 +1,8 @@
-"""What two processes compute together: `python -m tests.trainers.two_ranks FOLDER`, started once for each rank.
+"""What two processes compute together: `python -m tests.trainers.two_ranks FOLDER [fsdp]`, once for each rank.
 
 Every job leaves its results in the folder; `test_two_ranks.py` compares them with one process.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -81,10 +80,29 @@ def history(trainer):
     return [line for line in trainer.state.log_history if "loss" in line]
 
 
-def main(folder):
-    logging.set_verbosity_error()
-    torch.set_num_threads(1)
-    rank = int(os.environ["RANK"])
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LyricsMQFormerLayer,CLIPEncoderLayer",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
+
+
+def run_sharded(folder):
+    """Weights, gradients and optimizer divided among the ranks, saved, and resumed."""
+    os.environ |= FSDP
+    trainer = build_trainer(folder / "fsdp", 2)
+    trainer.train()
+    results = {"log": history(trainer)}
+    trainer = build_trainer(folder / "fsdp", 2)
+    trainer.train(str(folder / "fsdp" / f"checkpoint-{SAVED}"))
+    return results | {"resumed log": history(trainer)}
+
+
+def run_copied(folder, rank):
+    """A copy of the model on each rank."""
     trainer = build_trainer(folder / "run", 2)  # sets up the processes
     trainer.train()
     results = {"log": history(trainer), "weights": dict(trainer.model.state_dict())}
@@ -104,10 +122,17 @@ def main(folder):
         build_trainer(folder / "bad", 2, rows).train()
     except FloatingPointError as error:
         results["bad loss"] = str(error)
-    torch.save(results, folder / f"rank{rank}.pt")
-    (folder / f"rank{rank}.json").write_text(json.dumps({"done": True}))
+    return results
+
+
+def main(folder, kind="copied"):
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    results = run_sharded(folder) if kind == "fsdp" else run_copied(folder, rank)
+    torch.save(results, folder / f"{kind}{rank}.pt")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
