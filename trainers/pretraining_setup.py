@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,25 @@ class PretrainingModelArguments:
     projection_size: int = field(default=256, metadata={"help": "Width of the contrastive features."})
     label_smoothing: float = field(default=0.1, metadata={"help": "Of contrast, captions and masked items."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager, sdpa or flex_attention."})
+
+    def __post_init__(self) -> None:
+        for name in ("vision_config", "mqformer_config"):
+            setattr(self, name, as_mapping(getattr(self, name), name))
+
+
+def as_mapping(value: Any, name: str) -> dict[str, Any]:
+    """A mapping of a recipe, or the JSON text of one from the command line.
+
+    Raises:
+        ValueError: naming the option, when it is neither.
+    """
+    try:
+        value = json.loads(value) if isinstance(value, str) else value or {}
+    except ValueError as error:
+        raise ValueError(f"{name} is no JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be a mapping, got {value!r}.")
+    return value
 
 
 @dataclass
@@ -123,7 +143,10 @@ def _build_mqformer(arguments: PretrainingModelArguments, tokenizer: Any, vision
 def _open_processor(arguments: PretrainingModelArguments, vision_config: Any) -> LyricsProcessor:
     place = arguments.processor or arguments.checkpoint
     if place is not None:
-        return LyricsProcessor.from_pretrained(place)
+        processor = LyricsProcessor.from_pretrained(place)
+        if vision_config is not None:  # it comes with a vision encoder of its own
+            processor.image_processor = _build_image_processor(arguments, vision_config)
+        return processor
     if arguments.tokenizer == SPELLING:
         from ..assets.micro import build_bert_tokenizer
 
