@@ -59,8 +59,9 @@ def prepare_attention_mask(
         return None
     if implementation == "sdpa":
         # it would make this of a boolean mask in every layer, and keep each for the backward pass
-        device_type = allowed.device.type
-        dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else dtype
+        kind = allowed.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
         allowed = torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, -torch.inf)
     allowed = allowed.expand(-1, 1, num_queries, -1)
     if implementation != "flex_attention":
