@@ -29,11 +29,24 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy, normalize
-from transformers import CLIPVisionConfig, InstructBlipQFormerConfig, InstructBlipQFormerModel, PreTrainedTokenizerFast
+from transformers import (
+    CLIPVisionConfig,
+    InstructBlipQFormerConfig,
+    InstructBlipQFormerModel,
+    PreTrainedTokenizerFast,
+    SamConfig,
+)
 from transformers.utils import logging
 
 from lyrics.assets import random_parts
-from lyrics.modeling_lyrics import LyricsForPreTraining, LyricsMQFormerConfig, LyricsPreTrainingConfig
+from lyrics.modeling_lyrics import (
+    LyricsForPreTraining,
+    LyricsMQFormerConfig,
+    LyricsPreTrainingConfig,
+    LyricsRefinerConfig,
+    LyricsVisualRefiner,
+    RamConfig,
+)
 from lyrics.modeling_lyrics.modeling_lyrics import run_vision_model
 from lyrics.modeling_lyrics.objectives_lyrics import LanguageModelingHead
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
@@ -201,6 +214,28 @@ def peer_text(batch: dict[str, Any], length: int | None) -> dict[str, torch.Tens
     return text
 
 
+def build_refiner(size: str) -> LyricsVisualRefiner:
+    """The micro refiner for the laptop; at paper size RAM (Swin-L), Grounding DINO (Swin-T) and SAM (ViT-H), random.
+
+    With thresholds of 0 it keeps 16 objects of each picture.
+    """
+    if size == "laptop":
+        return random_parts()[1].refiner
+    tags = {index: f"word{index}" for index in range(4585)}
+    vision = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "mlp_dim": 5120}
+    segmenter = SamConfig(vision_config=vision | {"global_attn_indexes": [7, 15, 23, 31]})
+    config = LyricsRefinerConfig(
+        tagger_config=RamConfig(id2label=tags, label2id={tag: index for index, tag in tags.items()}, threshold=0.7),
+        segmenter_config=segmenter,
+        box_threshold=0.0,
+        text_threshold=0.0,
+        max_regions=16,
+    )
+    refiner = LyricsVisualRefiner(config)
+    refiner.tokenizer = build_tokenizer()
+    return refiner
+
+
 def kept_bytes(model: nn.Module, run: Callable[[], torch.Tensor], device: torch.device) -> float:
     """What a step keeps for its backward pass; on a GPU its peak above what was there."""
     if device.type == "cuda":
@@ -290,8 +325,8 @@ def main() -> None:
     model = build_lyrics(size, len(tokenizer)).to(device)
     peer = FourPasses(size, len(tokenizer), model.model.vision_model).to(device).train()
     texts = {"true length": peer_text(batch, None), f"padded to {PADDED}": peer_text(batch, PADDED)}
-    refiner = random_parts()[1].to(device)
-    pictures = [row["image"] for row in rows]
+    refiner = build_refiner(arguments.size).to(device)
+    pictures, tags = [row["image"] for row in rows], [WORDS[:10]] * len(rows)
 
     runs: dict[str, Callable[[], torch.Tensor]] = {"Lyrics": lambda: model(**batch).loss}
     for name, text in texts.items():
@@ -299,7 +334,9 @@ def main() -> None:
     steps: dict[str, Callable[[], Any]] = {name: lambda run=run: run().backward() for name, run in runs.items()}
 
     def step_with_refiner() -> None:
-        refiner.refine(pictures, batch_size=len(pictures), progress=False)
+        if refiner.tagger is not None:  # its answer is random, so that words are given; but it is asked
+            refiner._tag(refiner.preprocess(pictures)["tagger_pixel_values"])
+        refiner.refine(pictures, tags=tags, batch_size=8, progress=False)
         model(**batch).loss.backward()
 
     steps["Lyrics, refiner on line"] = step_with_refiner
