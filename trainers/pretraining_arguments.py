@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
+
+from .row_arguments import RowArguments, require_one_of
 
 
 @dataclass
-class LyricsPretrainingArguments(TrainingArguments):
+class LyricsPretrainingArguments(RowArguments, TrainingArguments):
     """`TrainingArguments` for `LyricsPretrainingTrainer`: other defaults, and the settings of the data.
 
     The learning rate rises in `warmup_steps` from a hundredth to 1e-4, and falls along a cosine to a tenth of that. All
@@ -27,20 +28,10 @@ class LyricsPretrainingArguments(TrainingArguments):
     lr_scheduler_kwargs: dict[str, Any] | str | None = field(
         default_factory=lambda: {"min_lr_rate": 0.1, "warmup_lr_rate": 0.01}, metadata={"help": "Of the scheduler."}
     )
-    dataloader_drop_last: bool = field(
-        default=True, metadata={"help": "Leave out the last batch of an epoch where it is smaller than the others."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns it needs."})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "A loss that is not finite stops the run, so that nothing is filtered."}
-    )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Every trained weight is used in each step."}
     )
     train_vision_model: bool = field(default=False, metadata={"help": "Train the vision encoder; else it is frozen."})
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available, metadata={"help": "Speed up the way to a GPU, where there is one."}
-    )
     image_column: str = field(default="image", metadata={"help": "Column of the pictures."})
     caption_column: str = field(default="caption", metadata={"help": "Column of the captions."})
     mask_probability: float = field(default=0.15, metadata={"help": "Of an item, in masked spatial prediction."})
@@ -49,18 +40,7 @@ class LyricsPretrainingArguments(TrainingArguments):
     )
     max_spatial_tokens: int = field(default=512, metadata={"help": "Longest text of the objects, cut after an object."})
     max_caption_tokens: int = field(default=128, metadata={"help": "Longest caption, special tokens included."})
-    on_bad_row: str = field(
-        default="raise",
-        metadata={
-            "help": "At a row that cannot be used: 'raise' stops and names it; 'replace' names it and takes another."
-        },
-    )
-    shuffle_block: int = field(default=256, metadata={"help": "Rows of a shard that are held and shuffled together."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, values in (("mask_unit", ("item", "object")), ("on_bad_row", ("raise", "replace"))):
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
-        accelerator_config: Any = self.accelerator_config
-        accelerator_config.dispatch_batches = False  # it would cut tensors whose first dimension is not the row
+        require_one_of("mask_unit", self.mask_unit, ("item", "object"))
