@@ -21,11 +21,13 @@ from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
+from .adapters import check_adapter
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
 from .generation_lyrics import LyricsGenerationMixin
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
 from .quantization_lyrics import spare_vision_parts
+from .ranks import num_ranks
 from .saving import NativeCheckpointModel
 
 logger = logging.get_logger(__name__)
@@ -93,6 +95,12 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = spare_vision_parts(kwargs["quantization_config"])
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers; an adapter that lacks its connector, or was made for another model, is an error."""
+        if peft_model_id is not None:
+            check_adapter(self, peft_model_id)
+        return super().load_adapter(peft_model_id, *args, **kwargs)
 
 
 def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -379,7 +387,23 @@ class LyricsModel(LyricsPreTrainedModel):
             return embeds.masked_scatter(mask, features), features
         if input_ids is not None and input_ids.shape[1] > 1:  # while decoding there is nothing to check
             self.get_placeholder_mask(input_ids, embeds, embeds.new_empty(0, 0, embeds.shape[-1]))
+        if self.training and num_ranks() > 1:
+            embeds = self._run_image_path(embeds)
         return embeds, None
+
+    def _run_image_path(self, embeds: torch.Tensor) -> torch.Tensor:
+        """The same embeddings, after a blank image was encoded for nothing.
+
+        Where other processes have images and this one has none, their parts, which may be divided among processes,
+        must run here as well.
+        """
+        config: Any = self.config
+        side, regions = config.vision_config.image_size, None
+        if config.mqformer_config.num_grounding_queries:
+            regions = embeds.new_zeros(1, 1, config.mqformer_config.region_hidden_size)
+        blank = embeds.new_zeros(1, config.vision_config.num_channels, side, side)
+        features = self.get_image_features(blank, regions, return_dict=True).pooler_output
+        return embeds + 0.0 * features.sum().to(embeds.dtype)
 
 
 class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixin):
