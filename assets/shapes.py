@@ -22,7 +22,7 @@ _GRID = 3  # at most one shape in each of 3 x 3 cells
 
 
 class ShapeRows:
-    """A data set of `count` rows (`image`, `caption`, `visual_objects`), each a function of seed and index.
+    """Captions: `count` rows of `image`, `caption` and `visual_objects`, each a function of seed and index.
 
     The region feature of an object is its crop, scaled down to 2 x 2 pixels in [-1, 1], and its box: 16 numbers.
     """
@@ -66,3 +66,44 @@ class ShapeRows:
         pixels = [round(value * self.size) for value in box]
         crop = picture.crop(tuple(pixels)).resize((2, 2), Image.Resampling.BOX)  # pyright: ignore[reportArgumentType]
         return np.asarray(crop, np.float32).flatten() / 127.5 - 1
+
+
+class ShapeChats(ShapeRows):
+    """Conversations: `count` rows of `images`, `messages` and `visual_objects` about the same pictures.
+
+    One asks what there is, how many there are, or where something is, which is answered with a box.
+    """
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = super().__getitem__(index)
+        objects, random = row["visual_objects"], np.random.default_rng((self.seed, index, 1))
+        kind, place = random.choice(("what", "how many", "where")), int(random.integers(len(objects)))
+        answer: list[dict[str, Any]] = [{"type": "text", "text": row["caption"]}]
+        question = "What is there?"
+        if kind == "how many":
+            question, answer = "How many are there?", [{"type": "text", "text": str(len(objects))}]
+        elif kind == "where":
+            question = f"Where is the {objects.labels[place]}?"
+            answer = [{"type": "box", "box": objects.boxes[place].tolist(), "image": 0}]
+        messages = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+            {"role": "assistant", "content": answer},
+        ]
+        return {"images": [row["image"]], "messages": messages, "visual_objects": [objects]}
+
+
+class ShapePairs(ShapeRows):
+    """Preferences: `count` rows of `images`, `prompt`, `chosen` and `rejected`: is there such a shape, or not?"""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = super().__getitem__(index)
+        random, there = np.random.default_rng((self.seed, index, 2)), set(row["visual_objects"].labels)
+        every = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+        asked = str(random.choice(sorted(there) if random.random() < 0.5 else sorted(set(every) - there)))
+        right, wrong = ("Yes.", "No.") if asked in there else ("No.", "Yes.")
+        return {
+            "images": [row["image"]],
+            "prompt": [{"role": "user", "content": f"Is there a {asked}?"}],
+            "chosen": [{"role": "assistant", "content": right}],
+            "rejected": [{"role": "assistant", "content": wrong}],
+        }

@@ -14,12 +14,12 @@ DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    from . import ask, convert, init, pretrain, refine
+    from . import ask, compose, convert, dpo, init, merge, pretrain, refine, sft
 
     parser = argparse.ArgumentParser(prog="lyrics", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"lyrics {version('ziya-lyrics')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    for command in (ask, refine, pretrain, init, convert):
+    for command in (ask, refine, pretrain, compose, sft, dpo, merge, init, convert):
         command.add_parser(commands)
     return parser
 

@@ -402,7 +402,7 @@ class LyricsModel(LyricsPreTrainedModel):
         if config.mqformer_config.num_grounding_queries:
             regions = embeds.new_zeros(1, 1, config.mqformer_config.region_hidden_size)
         blank = embeds.new_zeros(1, config.vision_config.num_channels, side, side)
-        features = self.get_image_features(blank, regions, return_dict=True).pooler_output
+        features: Any = self.get_image_features(blank, regions, return_dict=True).pooler_output
         return embeds + 0.0 * features.sum().to(embeds.dtype)
 
 

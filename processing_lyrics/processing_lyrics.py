@@ -213,6 +213,11 @@ class LyricsProcessor(ProcessorMixin):
         if self.store is not None and tags is None and not return_masks:
             found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
+        twins: dict[int, int] = {}
+        if tags is None:  # a picture that stands there twice, as in pairs of answers, is refined once
+            first = {id(pictures[index]): index for index in reversed(missing)}
+            twins = {index: first[id(pictures[index])] for index in missing if first[id(pictures[index])] != index}
+            missing = [index for index in missing if index not in twins]
         if missing:
             wanted = None if tags is None else [tags[index] for index in missing]
             refined = self.refiner.refine(
@@ -223,7 +228,7 @@ class LyricsProcessor(ProcessorMixin):
                 progress=progress,
             )
             found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
-        return [found[index] for index in range(len(pictures))]
+        return [found[twins.get(index, index)] for index in range(len(pictures))]
 
     def visualize(self, image: PictureLike, visual_objects: VisualObjects, **options: bool) -> Image.Image:
         """The picture with boxes, labels, scores and masks; `masks=False`, `labels=False`, `scores=False` leave out."""

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 EXPORTED = ["modeling_lyrics", "processing_lyrics"]
 PACKAGES = [*EXPORTED, "refinement", "conversion", "trainers", "assets", "recipes", "cli"]
 ALLOWED = {
-    "modeling_lyrics": {"torch", "transformers", "numpy", "PIL", "huggingface_hub"},
+    "modeling_lyrics": {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "safetensors"},
     "processing_lyrics": {"torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors"},
 }
 

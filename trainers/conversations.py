@@ -68,6 +68,21 @@ def box_blocks(messages: Sequence[Message]) -> Iterator[Message]:
     return (block for message in messages for block in message["content"] if block["type"] == "box")
 
 
+def outline(row: Mapping[str, Any]) -> tuple[list[str], int, int]:
+    """What is in a row, without its pictures being there: its texts, and how many pictures and boxes go with them.
+
+    Raises:
+        ValueError: when the row has no conversation.
+    """
+    texts, places, boxes = [], 0, 0
+    for message in _read_messages(row)[0]:
+        for block in _to_blocks(message, marks=_holds_marks(row, message))["content"]:
+            places += block["type"] == "image"
+            boxes += block["type"] == "box"
+            texts += [block["text"]] if block["type"] == "text" else []
+    return texts, max(places, len(_as_list(row.get("images", row.get("image"))))), boxes
+
+
 def _read_messages(row: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int]:
     if row.get("messages"):
         return list(row["messages"]), 0

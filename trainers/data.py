@@ -79,6 +79,11 @@ class MapRows(Dataset):
         self.seed = seed
         self._epoch = SharedNumber()
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that rows are prepared for."""
+        return self._epoch.get()
+
     def set_epoch(self, epoch: int) -> None:
         """Called by accelerate at the beginning of each epoch."""
         self._epoch.set(epoch)
@@ -92,11 +97,13 @@ class MapRows(Dataset):
         Raises:
             BadRowError: naming the row, its file and the reason.
         """
-        epoch = self._epoch.get()
+        epoch = self.epoch
         candidate = index
         for attempt in range(MAX_REPLACEMENTS):
             try:
-                return self.prepare(self.dataset[candidate], str(candidate), epoch)
+                prepared = self.prepare(self.dataset[candidate], str(candidate), epoch)
+                prepared.replaced = attempt
+                return prepared
             except Exception as error:  # whatever a row's file or its decoder raises
                 bad = BadRowError(candidate, error)
                 if self.on_bad_row == "raise":
@@ -185,6 +192,34 @@ class Position:
     row: int = 0
 
 
+@dataclass(kw_only=True)
+class FromDataSet:
+    """What a prepared row knows of the data set that it came from; it has a name, `sample`, beside.
+
+    Attributes:
+        position: where a stream goes on after this row.
+        replaced: how many rows that could not be used it stands for.
+    """
+
+    position: Position | None = None
+    replaced: int = 0
+
+
+NOT_FOR_THE_MODEL = ("samples", "position", "replaced")  # keys of `describe_rows`
+
+
+def describe_rows(rows: Sequence[Any]) -> dict[str, Any]:
+    """What a batch says of its rows, beside tensors: `samples`, their names; `position`, where a stream goes on after
+    them; `replaced`, how many rows could not be used. The last two are left out where there is nothing to say.
+    """
+    said: dict[str, Any] = {"samples": [row.sample for row in rows]}
+    if rows[-1].position is not None:
+        said["position"] = rows[-1].position
+    if replaced := sum(row.replaced for row in rows):
+        said["replaced"] = replaced
+    return said
+
+
 class StreamRows(IterableDataset):
     """An endless stream of prepared rows, one part of it for each worker of each rank.
 
@@ -252,12 +287,15 @@ class StreamRows(IterableDataset):
         epoch, first_shard, first_row = start.epoch, start.shard, start.row
         while True:
             found = first_shard > 0 or first_row > 0  # before this start
+            skipped = 0
             shards = permutation(len(self.source.names), self.seed, epoch, "shards")[start.stream :: num_streams]
             for place, shard in list(enumerate(shards))[first_shard:]:
                 for row_number, key, row in self._shuffled(int(shard), epoch, first_row):
                     prepared = self._prepare(row, f"{self.source.names[shard]}/{key}", epoch)
+                    skipped += prepared is None
                     if prepared is not None:
                         found = True
+                        prepared.replaced, skipped = skipped, 0
                         prepared.position = Position(start.stream, epoch, place, row_number + 1)
                         yield prepared
                 first_row = 0

@@ -15,9 +15,16 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 from .checkpointing import CompleteCheckpoints
-from .data import DatasetsSource, MapRows, Position, ShardSource, StreamRows, load_positions, save_positions
-
-NOT_FOR_THE_MODEL = ("samples", "position")
+from .data import (
+    NOT_FOR_THE_MODEL,
+    DatasetsSource,
+    MapRows,
+    Position,
+    ShardSource,
+    StreamRows,
+    load_positions,
+    save_positions,
+)
 
 
 class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else object):
@@ -26,6 +33,8 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
     collator: Any
     _recent: list[tuple[list[str], torch.Tensor]]  # samples and losses since the last optimizer step
     _positions: dict[int, Position]  # of this rank's streams, the last used one last
+    _replaced: int  # rows that could not be used; of this rank since the last step, and of all ranks before
+    _all_replaced: int
 
     def prepare_rows(self, dataset: Any, args: Any, streams: bool = False) -> Any:
         """A data set whose rows come out prepared; several by name stay several.
@@ -52,8 +61,18 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
 
     def _watch(self) -> None:
         """Begin to remember what is used; the end of `__init__`."""
-        self._recent, self._positions = [], {}
+        self._forget()
         self.add_callback(_AroundSteps(self))
+
+    def _forget(self) -> None:
+        self._recent, self._positions = [], {}
+        self._replaced = self._all_replaced = 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in Transformers; where rows could not be used, with their number since the run began or went on."""
+        if self._all_replaced and "loss" in logs:
+            logs = {**logs, "replaced_rows": self._all_replaced}
+        super().log(logs, start_time)
 
     def get_train_dataloader(self) -> DataLoader:
         """As in Transformers; a stream divides itself among processes and workers, and accelerate leaves it alone."""
@@ -82,7 +101,8 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As in Transformers; it also remembers whose loss it is, and how far the stream has been used."""
-        samples, position = inputs.pop("samples"), inputs.pop("position", None)
+        samples, position, replaced = (inputs.pop(name, None) for name in NOT_FOR_THE_MODEL)
+        self._replaced += replaced or 0
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._recent.append((samples, loss))
         if position is not None:
@@ -99,15 +119,18 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
         return position.epoch + position.shard / shards
 
     def stop_at_bad_loss(self) -> None:
-        """Called before each optimizer step.
+        """Called before each optimizer step; it also counts the rows that were replaced on all ranks.
 
         Raises:
             FloatingPointError: when a loss since the last step is not finite, with step, ranks and samples.
         """
         recent, self._recent = self._recent, []
         is_bad = ~torch.stack([loss for _, loss in recent]).isfinite()
-        count: Any = self.accelerator.reduce(is_bad.sum(), "sum")
-        if not count.item():
+        counts: Any = torch.stack([is_bad.sum(), torch.tensor(self._replaced, device=is_bad.device)])
+        summed: Any = self.accelerator.reduce(counts, "sum")
+        num_bad, num_replaced = summed.tolist()
+        self._all_replaced, self._replaced = self._all_replaced + num_replaced, 0
+        if not num_bad:
             return
         rank = self.args.process_index
         found = [(rank, loss.item(), samples) for samples, loss in recent if not loss.isfinite()]
@@ -127,7 +150,7 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """See `CompleteCheckpoints.train`; streams go on where the checkpoint left them."""
-        self._recent, self._positions = [], {}
+        self._forget()
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _find_resumable(self, resume: str | bool) -> str:

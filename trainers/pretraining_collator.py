@@ -15,6 +15,7 @@ from transformers.utils import logging
 from ..processing_lyrics import LyricsProcessor, VisualObjects
 from ..processing_lyrics.picture_inputs import BOS, pad_regions, pad_rows
 from ..processing_lyrics.spatial_text import SpatialTokens, tokenize_objects
+from .data import FromDataSet, describe_rows
 from .draws import generator, stable_hash
 
 logger = logging.get_logger(__name__)
@@ -36,7 +37,7 @@ def add_stage_1_tokens(tokenizer: Any) -> Any:
 
 
 @dataclass
-class PreparedRow:
+class PreparedRow(FromDataSet):
     """A row that is ready to be put into a batch.
 
     Attributes:
@@ -46,7 +47,6 @@ class PreparedRow:
         pixel_values: (3, H, W) float32.
         objects: what the refiner saw, or `None` where it is still to be asked.
         caption: the words.
-        position: where a stream goes on after this row.
     """
 
     sample: str
@@ -55,7 +55,6 @@ class PreparedRow:
     pixel_values: np.ndarray
     objects: VisualObjects | None
     caption: str
-    position: Any = None
 
 
 @dataclass
@@ -162,8 +161,7 @@ class LyricsPretrainingCollator:
         """Make a batch of B rows.
 
         Returns:
-            The arguments of `LyricsForPreTraining.forward`, and `samples`, the rows' names; rows of a stream also give
-            `position`, where it goes on.
+            The arguments of `LyricsForPreTraining.forward`, and what `describe_rows` says of the rows.
         """
         prepared = [row if isinstance(row, PreparedRow) else self.prepare(row) for row in rows]
         objects = self._find_objects(prepared)
@@ -179,10 +177,7 @@ class LyricsPretrainingCollator:
         draws = [generator(self.seed, row.epoch, row.sample, "negatives").random(2) for row in prepared]
         batch["negative_draws"] = np.array(draws, np.float32)
         tensors: dict[str, Any] = {name: torch.from_numpy(values) for name, values in batch.items()}
-        tensors["samples"] = [row.sample for row in prepared]
-        if prepared[-1].position is not None:
-            tensors["position"] = prepared[-1].position
-        return tensors
+        return tensors | describe_rows(prepared)
 
     def _find_objects(self, rows: Sequence[PreparedRow]) -> list[VisualObjects]:
         if not self.use_objects:

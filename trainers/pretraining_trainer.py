@@ -8,7 +8,8 @@ import torch
 from transformers import Trainer
 
 from .averages import RunningAverages
-from .prepared_rows import NOT_FOR_THE_MODEL, TrainsPreparedRows
+from .data import NOT_FOR_THE_MODEL
+from .prepared_rows import TrainsPreparedRows
 from .pretraining_arguments import LyricsPretrainingArguments
 from .pretraining_collator import LyricsPretrainingCollator
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
 from .augmentation import Augmentation, Move
-from .conversations import Conversation, Message, box_blocks, read_conversation
+from .conversations import Conversation, Message, box_blocks, outline, read_conversation
+from .data import FromDataSet, describe_rows
 from .draws import generator
 from .fitting import fit_conversation
 
@@ -22,7 +23,7 @@ SLACK = 0.01  # how far a relative coordinate may lie outside [0, 1]
 
 
 @dataclass
-class PreparedConversation:
+class PreparedConversation(FromDataSet):
     """A row that is ready to be put into a batch.
 
     Attributes:
@@ -32,7 +33,6 @@ class PreparedConversation:
         objects: for each picture what the refiner saw, or `None` where it is still to be asked.
         learned_from: the number of the first message whose answer is learned.
         shortened: numbers of answers that lost their end, and must not teach to stop there.
-        position: where a stream goes on after this row.
     """
 
     sample: str
@@ -41,7 +41,6 @@ class PreparedConversation:
     objects: list[VisualObjects | None]
     learned_from: int
     shortened: set[int]
-    position: Any = None
 
 
 class LyricsSFTCollator:
@@ -159,6 +158,14 @@ class LyricsSFTCollator:
             block.clear()
             block.update({"type": "text", "text": text})
 
+    def measure(self, row: Mapping[str, Any]) -> int:
+        """About how many tokens a row takes, without its pictures being opened; for `group_by_length`."""
+        texts, pictures, boxes = outline(row)
+        texts.append(format_box([0.0, 0.0, 1.0, 1.0]))
+        ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        tokens = sum(map(len, ids[:-1])) + boxes * len(ids[-1]) + pictures * self.processor.num_query_tokens
+        return tokens if self.max_length is None else min(tokens, self.max_length)
+
     def _count_tokens(self, messages: list[Message]) -> int:
         """Tokens of a conversation, its pictures included."""
         prompt = self.processor.apply_chat_template(messages)
@@ -171,7 +178,7 @@ class LyricsSFTCollator:
 
         Returns:
             The arguments of `LyricsForConditionalGeneration.forward`, right-padded, with `labels` (B, L) int64; and
-            `samples`, the rows' names; rows of a stream also give `position`, where it goes on.
+            what `describe_rows` says of the rows.
         """
         prepared = [row if isinstance(row, PreparedConversation) else self.prepare(row) for row in rows]
         objects = [seen for row in prepared for seen in row.objects]
@@ -188,10 +195,7 @@ class LyricsSFTCollator:
         )
         batch = dict(batch)
         batch["labels"] = self._label(batch, batch.pop("assistant_masks"), prepared)
-        batch["samples"] = [row.sample for row in prepared]
-        if prepared[-1].position is not None:
-            batch["position"] = prepared[-1].position
-        return batch
+        return batch | describe_rows(prepared)
 
     def _label(self, batch: dict[str, Any], spoken: Any, rows: Sequence[PreparedConversation]) -> torch.Tensor:
         """(B, L) int64: the answers that are learned; a shortened one without its end-of-sequence token."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers.utils import logging
 from trl import SFTTrainer
@@ -12,16 +11,19 @@ from trl import SFTTrainer
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from .adapters import SavesAdapters
 from .augmentation import Augmentation
-from .prepared_rows import NOT_FOR_THE_MODEL, TrainsPreparedRows
+from .data import NOT_FOR_THE_MODEL, MapRows
+from .lengths import GroupedByLength, measure_rows
+from .prepared_rows import TrainsPreparedRows
 from .sft_collator import LyricsSFTCollator
-from .sft_config import LyricsSFTConfig, lora_config
+from .sft_config import LyricsSFTConfig
+from .tuning import describe_trained, load_model, lora_config, set_trained_parts
 
 logger = logging.get_logger(__name__)
 
 _SAMPLE = {"messages": [[{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]], "images": [[]]}
 
 
-class LyricsSFTTrainer(TrainsPreparedRows, SavesAdapters, SFTTrainer):
+class LyricsSFTTrainer(TrainsPreparedRows, SavesAdapters, SFTTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Tunes a `LyricsForConditionalGeneration` on conversations.
 
     Args:
@@ -64,7 +66,7 @@ class LyricsSFTTrainer(TrainsPreparedRows, SavesAdapters, SFTTrainer):
             train_dataset=sample,
             eval_dataset=None if eval_dataset is None else sample,
             processing_class=processing_class,
-            peft_config=peft_config or (lora_config(args) if args.use_lora else None),
+            peft_config=peft_config or lora_config(args),
             **kwargs,
         )
         self.train_dataset = self.prepare_rows(train_dataset, args, streams=True)
@@ -72,6 +74,15 @@ class LyricsSFTTrainer(TrainsPreparedRows, SavesAdapters, SFTTrainer):
         self._watch()
         if self.is_world_process_zero():
             logger.info(describe_trained(self.model))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As in Transformers; rows are measured by their texts and the number of their pictures."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, MapRows):
+            return super()._get_train_sampler(train_dataset)
+        lengths = measure_rows(rows, self.collator.measure, self.args.length_column_name)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return GroupedByLength(rows, lengths, size, self.collator.seed)
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -88,21 +99,6 @@ class LyricsSFTTrainer(TrainsPreparedRows, SavesAdapters, SFTTrainer):
         return super().evaluate(rows, *args, **kwargs)
 
 
-def load_model(name: str, args: LyricsSFTConfig) -> LyricsForConditionalGeneration:
-    """Load the model to be tuned, its language model in 4 bits where `args` say so."""
-    given: Any = args.model_init_kwargs or {}
-    settings: dict[str, Any] = dict(given)
-    if args.bf16:
-        settings.setdefault("dtype", torch.bfloat16)
-    if args.load_in_4bit:
-        from transformers import BitsAndBytesConfig
-
-        settings["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=settings.get("dtype", torch.float32)
-        )
-    return LyricsForConditionalGeneration.from_pretrained(name, **settings)
-
-
 def build_collator(processor: Any, args: LyricsSFTConfig) -> LyricsSFTCollator:
     """The collator that `args` describe."""
     return LyricsSFTCollator(
@@ -112,30 +108,3 @@ def build_collator(processor: Any, args: LyricsSFTConfig) -> LyricsSFTCollator:
         box_units=args.box_units,  # pyright: ignore[reportArgumentType]
         augmentation=Augmentation(args.flip, args.crop),
     )
-
-
-def set_trained_parts(model: Any, args: LyricsSFTConfig) -> None:
-    """Switch gradients on for the parts that `args` train in full, and off for the others."""
-    inner = model.model
-    parts = {
-        "vision_model": [inner.vision_model],
-        "mqformer": [inner.mqformer],
-        "projection": [inner.language_projection],
-        "language_model": [inner.language_model, model.lm_head],
-    }
-    for part, modules in parts.items():
-        for module in modules:
-            for parameter in module.parameters():
-                if parameter.is_floating_point():
-                    parameter.requires_grad_(args.trains(part))
-
-
-def describe_trained(model: Any) -> str:
-    """How many parameters of each part are trained."""
-    lines = []
-    for part in ("vision_model", "mqformer", "language_projection", "language_model", "lm_head"):
-        own = [(name, one) for name, one in model.named_parameters() if f".{part}." in f".{name}"]
-        total = sum(one.numel() for name, one in own if ".modules_to_save." not in name)
-        trained = sum(one.numel() for _, one in own if one.requires_grad)
-        lines.append(f"  {part:20} {trained:>13,} of {total:,} trained")
-    return "\n".join(["Parameters:", *lines])
