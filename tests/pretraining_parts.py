@@ -59,11 +59,13 @@ def build_model(std=None, seed=0, **changes):
 def build_objects(seed, count):
     random = np.random.default_rng(seed)
     corners = np.sort(random.random((count, 2, 2)), axis=1).reshape(count, 4)
+    features = random.standard_normal((count, REGION_WIDTH)).astype(np.float32)
+    features[:, -4:] = corners
     return VisualObjects(
         labels=[str(random.choice(WORDS)) for _ in range(count)],
         boxes=corners,
         scores=np.sort(random.random(count))[::-1],
-        region_features=random.standard_normal((count, REGION_WIDTH)).astype(np.float32),
+        region_features=features,
     )
 
 

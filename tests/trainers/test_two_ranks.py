@@ -1,20 +1,14 @@
 """Two processes (gloo) against one on the joined batch: the same negatives, losses, gradients and run."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from lyrics.trainers.checkpointing import CheckpointError, check_checkpoint
 
+from .launch import run_two
 from .two_ranks import KINDS, SAVED, STEPS, build_trainer, history, run_step
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -22,32 +16,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("ranks")
 
 
-def run_two(folder, kind):
-    """Start both ranks, and give what each has left."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(2):
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.trainers.two_ranks", str(folder), kind],
-                cwd=ROOT,
-                env=os.environ | {name: str(value) for name, value in environment.items()},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(error[-3000:] for error in errors)
-    return [torch.load(folder / f"{kind}{rank}.pt", weights_only=True) for rank in range(2)]
-
-
 @pytest.fixture(scope="module")
 def ranks(folder):
-    return run_two(folder, "copied")
+    return run_two("two_ranks", folder, "copied")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "trained vision"])
@@ -105,7 +76,7 @@ def test_a_loss_that_is_not_finite_stops_both_ranks(ranks, folder):
 @pytest.mark.slow
 def test_divided_weights_change_nothing(folder, tmp_path):
     """FSDP2: a layer that only projects keys and values gathers its weights as one that runs whole."""
-    results = run_two(folder, "fsdp")[0]
+    results = run_two("two_ranks", folder, "fsdp")[0]
     trainer = build_trainer(tmp_path, 1)
     trainer.train()
     for mine, theirs in zip(history(trainer), results["log"], strict=True):
