@@ -56,7 +56,8 @@ def build_chat(seed, pictures=1, turns=1):
     messages = [SYSTEM]
     for turn in range(turns):
         places = [None] * pictures if turn == 0 else []
-        messages += [say("user", *places, f"What is {seed}.{turn}?"), say("assistant", f"It is {(seed * 7 + turn) % 10}.")]
+        answer = f"It is {(seed * 7 + turn) % 10}."
+        messages += [say("user", *places, f"What is {seed}.{turn}?"), say("assistant", answer)]
     return {
         "images": [build_row(100 * seed + number)["image"] for number in range(pictures)],
         "messages": messages,

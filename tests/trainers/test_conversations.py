@@ -66,7 +66,8 @@ def test_of_a_prompt_and_a_completion_the_completion_is_learned(as_text):
 
 def test_text_that_looks_like_a_place_stays_text():
     """F21: in TRL's form a place is a block, unless the row says what goes there."""
-    conversation = read_conversation({"messages": [say("user", "<image> <box>"), {"role": "assistant", "content": "<image>"}]})
+    messages = [say("user", "<image> <box>"), {"role": "assistant", "content": "<image>"}]
+    conversation = read_conversation({"messages": messages})
     assert conversation.messages[0]["content"] == [{"type": "text", "text": "<image> <box>"}]
     assert conversation.messages[1]["content"] == [{"type": "text", "text": "<image>"}]
     assert conversation.pictures == []
