@@ -63,6 +63,10 @@ class Run:
             if trainer.is_world_process_zero():
                 print(describe(trainer))
             return 0
+        if trainer.is_world_process_zero():
+            from ..trainers.tuning import describe_trained
+
+            print(describe_trained(trainer.model))
         output_dir = Path(trainer.args.output_dir)
         goes_on = self.arguments.resume and any(output_dir.glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=goes_on or None)

@@ -24,9 +24,11 @@ def describe_pretraining(trainer: Any) -> str:
     """The plan of a `LyricsPretrainingTrainer` as lines of text. Nothing is trained; one batch is read."""
     batch = next(iter(trainer.get_train_dataloader()))
     samples, *_ = (batch.pop(name, None) for name in NOT_FOR_THE_MODEL)
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in trainer.model.config.loss_weights().items())
     return "\n".join(
         [
-            *_describe_parameters(trainer.model),
+            describe_trained(trainer.model),
+            f"Objectives: {weights}",
             *_describe_steps(trainer, batch),
             *_describe_memory(trainer, trainer.model, batch),
             *_describe_batch(trainer.collator.tokenizer, batch, samples),
@@ -71,17 +73,6 @@ def _describe_answers(
         padding = processor.tokenizer.pad_token
         lines += [f"Row {sample}", "  " + "".join(texts).replace(padding, "").strip().replace("\n", "\n  ")]
     return lines
-
-
-def _describe_parameters(model: Any) -> list[str]:
-    parts = {"vision encoder": model.model.vision_model, "MQ-Former": model.model.mqformer, "all": model}
-    lines = ["Parameters (trained / frozen)"]
-    for name, part in parts.items():
-        total = sum(one.numel() for one in part.parameters())
-        trained = sum(one.numel() for one in part.parameters() if one.requires_grad)
-        lines.append(f"  {name:16} {trained:>13,} / {total - trained:,}")
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in model.config.loss_weights().items())
-    return [*lines, f"Objectives: {weights}"]
 
 
 def _describe_step(args: Any) -> str:

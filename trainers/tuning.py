@@ -102,11 +102,12 @@ def set_trained_parts(model: Any, args: TuningArguments) -> None:
 
 
 def describe_trained(model: Any) -> str:
-    """How many parameters of each part are trained."""
-    lines = []
-    for part in ("vision_model", "mqformer", "language_projection", "language_model", "lm_head"):
-        own = [(name, one) for name, one in model.named_parameters() if f".{part}." in f".{name}"]
+    """How many parameters of each part, and of all, are trained; of either stage, with adapters or without."""
+    counts: dict[str, tuple[int, int]] = {}
+    every = list(model.named_parameters())
+    for part in ("vision_model", "mqformer", "language_projection", "language_model", "lm_head", "all"):
+        own = [(name, one) for name, one in every if part == "all" or f".{part}." in f".{name}"]
         total = sum(one.numel() for name, one in own if ".modules_to_save." not in name)
-        trained = sum(one.numel() for _, one in own if one.requires_grad)
-        lines.append(f"  {part:20} {trained:>13,} of {total:,} trained")
-    return "\n".join(["Parameters:", *lines])
+        counts[part] = sum(one.numel() for _, one in own if one.requires_grad), total
+    lines = [f"  {part:20} {trained:>13,} of {total:,}" for part, (trained, total) in counts.items() if total]
+    return "\n".join(["Trained parameters", *lines])

@@ -65,7 +65,7 @@ def test_dry_run(tmp_path, capsys):
     """The plan, and the first batch as text with its masks; nothing is written."""
     assert pretrain(tmp_path / "run", "--dry-run") == 0
     plan = capsys.readouterr().out
-    for words in ("Parameters (trained / frozen)", "MQ-Former", "Step: 4 rows", "Memory of a process", "activations"):
+    for words in ("Trained parameters", "mqformer", "Step: 4 rows", "Memory of a process", "activations"):
         assert words in plan
     assert plan.count("caption: [CLS]") == 2
     assert "[MLM]" in plan
