@@ -160,7 +160,7 @@ def test_the_oldest_go_and_the_best_stays(tmp_path):
         save_total_limit=2,
         metric_for_best_model="loss",
         load_best_model_at_end=True,
-        learning_rate=1.0,  # it only gets worse
+        learning_rate=0.0,  # so that nothing is better than the first
     )
     trainer.train()
     best = trainer.state.best_model_checkpoint

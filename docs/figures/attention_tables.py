@@ -1,0 +1,65 @@
+"""Draws who may attend to whom in each objective of stage 1, from the tables that the model itself uses.
+
+python docs/figures/attention_tables.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib import pyplot
+from matplotlib.colors import ListedColormap
+
+from lyrics.modeling_lyrics.attention_tables import CAPTIONING, CONTRASTIVE, MATCHING, SPATIAL, AttentionTable, Segment
+
+OUT = Path(__file__).parent / "attention_tables.png"
+TABLES = {
+    "ITC: contrast": (CONTRASTIVE, "VGSC"),
+    "ITM: matching": (MATCHING, "VGSC"),
+    "ICG: caption": (CAPTIONING, "VGC"),
+    "MSP: masked objects": (SPATIAL, "VGSC"),
+}
+SIZES = {"V": 3, "G": 4, "S": 5, "C": 5}  # positions drawn of each segment
+SEGMENTS = {"V": Segment.VISUAL, "G": Segment.GROUNDING, "S": Segment.SPATIAL, "C": Segment.CAPTION}
+COLORS = ListedColormap(["#f1f1f1", "#0072b2", "#e69f00", "#009e73", "#cc79a7"])
+
+
+def draw(axes: pyplot.Axes, name: str, table: AttentionTable, letters: str) -> None:
+    """One table: rows attend to the columns that are coloured by the segment that is seen."""
+    segments = torch.tensor([SEGMENTS[letter].value for letter in letters for _ in range(SIZES[letter])])[None]
+    allowed = table.mask(segments)[0]
+    axes.imshow(torch.where(allowed, segments, 0).numpy(), cmap=COLORS, vmin=0, vmax=4)
+    edges, middles = [0.0], []
+    for letter in letters:
+        middles.append(edges[-1] + SIZES[letter] / 2 - 0.5)
+        edges.append(edges[-1] + SIZES[letter])
+    for edge in edges:
+        axes.axhline(edge - 0.5, color="white", linewidth=3)
+        axes.axvline(edge - 0.5, color="white", linewidth=3)
+    for place in range(len(segments[0])):
+        axes.axhline(place - 0.5, color="white", linewidth=0.7)
+        axes.axvline(place - 0.5, color="white", linewidth=0.7)
+    axes.set_xticks(middles, list(letters))
+    axes.set_yticks(middles, list(letters))
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.set_title(name, fontsize=11)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def main() -> None:
+    """Write the picture."""
+    mpl.use("agg")
+    figure, every = pyplot.subplots(1, 4, figsize=(12, 3.4), layout="constrained")
+    for axes, (name, (table, letters)) in zip(every, TABLES.items(), strict=True):
+        draw(axes, name, table, letters)
+    every[0].set_ylabel("attends ...")
+    seen = "... to V visual queries, G grounding queries, S [BOS] and objects, C [CLS] and caption"
+    figure.supxlabel(seen, fontsize=10)
+    figure.savefig(OUT, dpi=110, bbox_inches="tight", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
