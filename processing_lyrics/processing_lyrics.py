@@ -26,9 +26,11 @@ from .drawing import draw_objects
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .images import PictureLike, flatten_pictures, load_picture
 from .picture_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
+from .plain_text import as_text
 from .published_processor import is_published, load_parts
 from .refiner_handle import HUB_KWARGS, REFINER_FOLDER, RefinerHandle
 from .spatial_text import parse_spatial_text
+from .truncation import Truncation
 from .visual_objects import VisualObjects
 
 
@@ -242,7 +244,8 @@ class LyricsProcessor(ProcessorMixin):
             visual_objects: `VisualObjects` (or their dictionaries) for each picture, instead of refining it.
             mqformer_instructions: what the MQ-Former reads beside each picture; by default the turn of its text that
                 holds the picture.
-            kwargs: of the tokenizer and the image processor (`return_tensors`, `padding`, `max_length`, ...).
+            kwargs: of the tokenizer and the image processor (`return_tensors`, `padding`, ...). With `truncation`, text
+                is cut to `max_length` tokens; placeholders, a BOS and boxes never are.
 
         Returns:
             `input_ids`, `attention_mask` (B, L); for N pictures `pixel_values` (N, 3, H, W), `region_features`
@@ -252,27 +255,40 @@ class LyricsProcessor(ProcessorMixin):
         Raises:
             ValueError: when placeholders, pictures and objects do not match, with their counts.
         """
-        texts = [text] if isinstance(text, str) else text
+        texts = None if text is None else _as_texts("text", text)
+        if texts == []:
+            raise ValueError("Got an empty list of texts.")
         instructions = mqformer_instructions
+        if instructions is not None:
+            instructions = _as_texts("mqformer_instructions", instructions)
+        return_tensors = kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors"))
         if texts is not None:
             check_placeholders(texts, images, self.image_token)
             instructions = self._instructions_of(texts) if instructions is None else instructions
             texts, kwargs = self._with_one_bos(texts, kwargs)
         pictures = self.load_pictures(images)
-        data = super().__call__(images=pictures or None, text=texts, **kwargs)
-        if not pictures:
-            return data
+        truncation = None if texts is None else self._truncation_of(kwargs)
+        if truncation is None:
+            data = super().__call__(images=pictures or None, text=texts, **kwargs)
+        else:
+            data = super().__call__(images=pictures or None, text=texts, **truncation.untruncated(kwargs))
+            expanded = [one.replace(self.image_token, self.image_token * self.num_query_tokens) for one in texts or ()]
+            truncation.apply(data, expanded, self.tokenizer, (self.image_token_id, self.tokenizer.bos_token_id))
+        if pictures:
+            data.update(self._mqformer_inputs(pictures, instructions, visual_objects))
+        return data.convert_to_tensors(return_tensors)
+
+    def _mqformer_inputs(
+        self, pictures: list[Image.Image], instructions: Sequence[str] | None, visual_objects: Any
+    ) -> dict[str, np.ndarray]:
+        """Region features and text for each picture."""
         instructions = [""] * len(pictures) if instructions is None else instructions
         if len(instructions) != len(pictures):
             raise ValueError(f"Got {len(instructions)} mqformer_instructions for {len(pictures)} pictures.")
         objects = self._objects_of(pictures, visual_objects)
-        if objects is not None:
-            data.update(pad_regions(objects, self.region_feature_size))
         described = [None] * len(pictures) if objects is None else objects
-        data.update(build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described))
-        return data.convert_to_tensors(
-            kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors"))
-        )
+        regions = {} if objects is None else pad_regions(objects, self.region_feature_size)
+        return regions | build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers, for content of unknown origin.
@@ -305,7 +321,9 @@ class LyricsProcessor(ProcessorMixin):
 
     @property
     def _control_tokens(self) -> list[str]:
-        return [token.content for token in self.tokenizer.added_tokens_decoder.values()] + [self.image_token]
+        """What content of unknown origin must not hold: special tokens, not every word that was added."""
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return [*added, *(self.tokenizer.chat_control_tokens or ()), self.image_token]
 
     def _instructions_of(self, texts: Sequence[str]) -> list[str]:
         tokens = self._control_tokens
@@ -321,6 +339,12 @@ class LyricsProcessor(ProcessorMixin):
         if "text_kwargs" in kwargs:
             return texts, kwargs | {"text_kwargs": {**kwargs["text_kwargs"], "add_special_tokens": False}}
         return texts, kwargs | {"add_special_tokens": False}
+
+    def _truncation_of(self, kwargs: dict[str, Any]) -> Truncation | None:
+        if not (kwargs.get("truncation") or kwargs.get("text_kwargs", {}).get("truncation")):
+            return None
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        return Truncation.of(merged["text_kwargs"], self.tokenizer)
 
     def _objects_of(self, pictures: list[Image.Image], visual_objects: Any) -> list[VisualObjects] | None:
         """Objects of each picture: given, refined where they were not, or `None` where nothing can refine."""
@@ -379,12 +403,22 @@ class LyricsProcessor(ProcessorMixin):
         return list(dict.fromkeys(name for name in names if name != "token_type_ids"))
 
 
+def _as_texts(name: str, texts: Any) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list | tuple) or not all(isinstance(one, str) for one in texts):
+        kinds = {type(one).__name__ for one in texts} if isinstance(texts, list | tuple) else {type(texts).__name__}
+        raise ValueError(f"{name} must be a string or a list of strings, got {', '.join(sorted(kinds))}.")
+    return [as_text(one) for one in texts]
+
+
 def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
     """One, a list, or a list of lists of `VisualObjects` or their dictionaries -> a flat list."""
     if visual_objects is None or isinstance(visual_objects, VisualObjects):
         return [visual_objects]
     if isinstance(visual_objects, Mapping):
         return [VisualObjects.from_dict(visual_objects)]
+    if not isinstance(visual_objects, list | tuple):
+        raise ValueError(f"visual_objects must be VisualObjects or their dictionaries, got {type(visual_objects)}.")
     return [objects for element in visual_objects for objects in _flatten_objects(element)]
 
 

@@ -16,12 +16,10 @@ SEPARATOR = "; "
 UNNAMED = "object"
 MAX_LABEL_LENGTH = 200
 
-_NUMBER = r"([+-]?[0-9]{1,4}(?:\.[0-9]{1,12})?)"
-_COMMA = r"\s{0,4},\s{0,4}"
-_BOX = re.compile(rf"\[\s{{0,4}}{_NUMBER}{_COMMA}{_NUMBER}{_COMMA}{_NUMBER}{_COMMA}{_NUMBER}\s{{0,4}}\]")
+_BOX = re.compile(r"\[([-+0-9.,\s]{7,120})\]")  # bounded, and no bracket within: linear in any text
 _TOLERANCE = 0.01  # a coordinate this far outside [0, 1] is taken for rounding, one beyond for no box at all
-_LABEL_ENDS = re.compile(r"[;\n\[\]]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
+_LABEL_ENDS = ";\n[]"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]+")
 _SPACES = re.compile(r"\s+")
 
 
@@ -110,19 +108,37 @@ def parse_spatial_text(text: str) -> GroundedText:
     """
     objects, plain, end = [], [], 0
     for match in _BOX.finditer(text):
-        x1, y1, x2, y2 = values = [float(group) for group in match.groups()]
-        if min(values) < -_TOLERANCE or max(values) > 1 + _TOLERANCE:
+        box = _read_box(match[1])
+        if box is None:
             continue
-        if min(values) <= 0 or max(values) > 1:
-            x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) + 0.0 for value in values)  # and no -0.0
-        box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-        before = text[end : match.start()]
-        label, stripped = _label_before(before)
-        objects.append(GroundedObject(label, box, match.span()))
-        plain.append(stripped)
-        end = match.end()
+        start, stop = span = match.span()
+        label = ""
+        if start > end:
+            label, before = _label_before(text[end:start])
+            plain.append(before)
+        objects.append(GroundedObject(label, box, span))
+        end = stop
     plain.append(text[end:])
     return GroundedText(text, "".join(plain), tuple(objects))
+
+
+def _read_box(text: str) -> tuple[float, float, float, float] | None:
+    """The corners that four numbers between commas say, in order and within [0, 1]; `None` for anything else."""
+    numbers = text.split(",")
+    if len(numbers) != 4:
+        return None
+    try:
+        x1, y1, x2, y2 = map(float, numbers)
+    except ValueError:
+        return None
+    low, high = -_TOLERANCE, 1 + _TOLERANCE
+    if not (low <= x1 <= high and low <= y1 <= high and low <= x2 <= high and low <= y2 <= high):
+        return None
+    x1 = 0.0 if x1 <= 0 else 1.0 if x1 > 1 else x1  # and no -0.0
+    y1 = 0.0 if y1 <= 0 else 1.0 if y1 > 1 else y1
+    x2 = 0.0 if x2 <= 0 else 1.0 if x2 > 1 else x2
+    y2 = 0.0 if y2 <= 0 else 1.0 if y2 > 1 else y2
+    return (x1 if x1 < x2 else x2, y1 if y1 < y2 else y2, x2 if x1 < x2 else x1, y2 if y1 < y2 else y1)
 
 
 def _label_before(text: str) -> tuple[str, str]:
@@ -132,8 +148,7 @@ def _label_before(text: str) -> tuple[str, str]:
         return "", text
     stripped = stripped[:-1]
     window = stripped[-MAX_LABEL_LENGTH:]
-    boundaries = [match.end() for match in _LABEL_ENDS.finditer(window)]
-    return window[boundaries[-1] if boundaries else 0 :].strip(" ,"), stripped
+    return window[max(map(window.rfind, _LABEL_ENDS)) + 1 :].strip(" ,"), stripped
 
 
 def tokenize_objects(
