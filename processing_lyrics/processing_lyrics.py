@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import AddedToken
-from transformers import BatchFeature
+from transformers import AutoTokenizer, BatchFeature
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.import_utils import is_torchvision_available
@@ -27,8 +27,11 @@ from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcess
 from .images import PictureLike, flatten_pictures, load_picture
 from .picture_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
 from .plain_text import as_text
+from .processor_files import HUB_KWARGS, TOKENIZER_FILES, find_damage, find_file
+from .published_processor import FOLDER as PUBLISHED_FOLDER
+from .published_processor import MQFORMER_FOLDER as PUBLISHED_MQFORMER_FOLDER
 from .published_processor import is_published, load_parts
-from .refiner_handle import HUB_KWARGS, REFINER_FOLDER, RefinerHandle
+from .refiner_handle import REFINER_FOLDER, RefinerHandle
 from .spatial_text import parse_spatial_text
 from .truncation import Truncation
 from .visual_objects import VisualObjects
@@ -74,6 +77,12 @@ class LyricsProcessor(ProcessorMixin):
     ) -> None:
         if mqformer_text not in get_args(MQFormerText):
             raise ValueError(f"mqformer_text must be one of {get_args(MQFormerText)}, got {mqformer_text!r}.")
+        counts = {"num_query_tokens": num_query_tokens, "region_feature_size": region_feature_size}
+        for name, value in (counts | {"max_image_pixels": max_image_pixels}).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive number, got {value!r}.")
+        if not isinstance(image_token, str) or not image_token.strip():
+            raise ValueError(f"image_token must be text, got {image_token!r}.")
         if image_token not in tokenizer.get_vocab():
             tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
         if tokenizer.pad_token is None:
@@ -107,21 +116,58 @@ class LyricsProcessor(ProcessorMixin):
             refiner: `False` for a processor without one, or a `LyricsVisualRefiner` to use instead of the saved one.
             refiner_kwargs: for the refiner's `from_pretrained`: `dtype`, `device_map`, `tag_thresholds`, ...
             kwargs: Transformers' (`revision`, `token`, `cache_dir`, ...).
+
+        Raises:
+            ValueError: naming the file, or the checkpoint and what is wrong with it.
+            OSError: when a file is missing.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
         load_kwargs = hub_kwargs | dict(refiner_kwargs or {})
-        if is_published(pretrained_model_name_or_path, **hub_kwargs):
-            parts = load_parts(pretrained_model_name_or_path, **hub_kwargs)
-            processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
-            handle = RefinerHandle(os.fspath(pretrained_model_name_or_path), "", load_kwargs)
-        else:
-            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            handle = RefinerHandle.find(pretrained_model_name_or_path, load_kwargs)
+        try:
+            processor, handle = cls._load(pretrained_model_name_or_path, load_kwargs, hub_kwargs, *args, **kwargs)
+        except Exception as error:
+            folders = ("", "mqformer_tokenizer", PUBLISHED_FOLDER, PUBLISHED_MQFORMER_FOLDER)
+            damage = find_damage(pretrained_model_name_or_path, folders, **hub_kwargs)
+            place = os.fspath(pretrained_model_name_or_path)
+            if damage is None and (isinstance(error, OSError) or place in str(error)):
+                raise
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(damage or f"{place} cannot be loaded as {cls.__name__}: {kind}{error}") from error
         if refiner is True:
             processor._refiner = handle
         elif refiner not in (False, None):
             processor.attach_refiner(refiner)
         return processor
+
+    @classmethod
+    def _load(
+        cls,
+        checkpoint: str | os.PathLike,
+        load_kwargs: dict[str, Any],
+        hub_kwargs: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[LyricsProcessor, RefinerHandle]:
+        if is_published(checkpoint, **hub_kwargs):
+            parts = load_parts(checkpoint, **hub_kwargs)
+            processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
+            return processor, RefinerHandle(os.fspath(checkpoint), "", load_kwargs)
+        return super().from_pretrained(checkpoint, *args, **kwargs), RefinerHandle.find(checkpoint, load_kwargs)
+
+    @classmethod
+    def _load_tokenizer_from_pretrained(
+        cls, sub_processor_type: str, pretrained_model_name_or_path: Any, subfolder: str = "", **kwargs: Any
+    ) -> Any:
+        """As in Transformers, which takes the language model's where the MQ-Former's is missing or damaged."""
+        folder = subfolder if sub_processor_type == "tokenizer" else os.path.join(subfolder, sub_processor_type)
+        hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
+        places = (
+            find_file(pretrained_model_name_or_path, name, subfolder=folder, **hub_kwargs) for name in TOKENIZER_FILES
+        )
+        if not any(places):
+            place = os.path.join(pretrained_model_name_or_path, folder)
+            raise OSError(f"There is no {sub_processor_type} in {place}: looked for {', '.join(TOKENIZER_FILES)}.")
+        return AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **kwargs)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, save_refiner: bool = True, **kwargs: Any

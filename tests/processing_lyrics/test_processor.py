@@ -32,15 +32,6 @@ def bare(processor):
     return LyricsProcessor(*parts, num_query_tokens=24, region_feature_size=36)
 
 
-@pytest.fixture(scope="module")
-def saved(processor, model, tmp_path_factory):
-    """A complete checkpoint."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
 # ---------------------------------------------------------------------------------------------------- a call
 
 
