@@ -67,18 +67,25 @@ class CheckedConfig(PreTrainedConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers; `from_dict` is told the place."""
-        kwargs.setdefault("name_or_path", os.fspath(pretrained_model_name_or_path))
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        """As in Transformers.
+
+        Raises:
+            ValueError: naming place, class and key, when a value is wrong.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except ValueError as error:
+            place = os.fspath(pretrained_model_name_or_path)
+            raise error if place in str(error) else ValueError(f"{place}: {error}") from error
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in Transformers.
 
         Raises:
-            ValueError: naming place, class and key, when a value is wrong.
+            ValueError: naming class and key, and the place where the auto classes tell it, when a value is wrong.
         """
-        place = kwargs.get("name_or_path") or config_dict.get("name_or_path")
+        place = kwargs.get("name_or_path")
         try:
             return super().from_dict(config_dict, **kwargs)
         except Exception as error:

@@ -20,6 +20,7 @@ from .checked_configuration import CheckedConfig
 logger = logging.get_logger(__name__)
 
 RegionFeatureType = Literal["mask", "detection"]
+PerChannel = list[float | int] | tuple[float | int, ...] | float | int  # three numbers, or one for all
 
 
 def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
@@ -91,8 +92,8 @@ class RamConfig(CheckedConfig):
     threshold: float | int | list[float | int] = 0.68
     chinese_labels: list[str] | None = None
     suppressed_label_ids: list[int] | None = None
-    image_mean: list[float | int] | tuple[float | int, ...] = (0.485, 0.456, 0.406)
-    image_std: list[float | int] | tuple[float | int, ...] = (0.229, 0.224, 0.225)
+    image_mean: PerChannel = (0.485, 0.456, 0.406)
+    image_std: PerChannel = (0.229, 0.224, 0.225)
 
     def validate_architecture(self) -> None:
         """Part of `@strict` validation: the head's width, and one threshold and one translation per tag."""
@@ -151,8 +152,8 @@ class LyricsRefinerConfig(CheckedConfig):
     detector_shortest_edge: int = 800
     detector_longest_edge: int = 1333
     boxes_per_batch: int = 32
-    image_mean: list[float | int] | tuple[float | int, ...] = (0.485, 0.456, 0.406)
-    image_std: list[float | int] | tuple[float | int, ...] = (0.229, 0.224, 0.225)
+    image_mean: PerChannel = (0.485, 0.456, 0.406)
+    image_std: PerChannel = (0.229, 0.224, 0.225)
     fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

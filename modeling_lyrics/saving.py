@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from .checkpoint_files import check_file, check_index, check_names
@@ -39,8 +38,8 @@ class NativeCheckpointModel(PreTrainedModel):
             check_index(os.path.join(place, kwargs.get("subfolder") or ""), kwargs.get("variant"))
         try:
             return super().from_pretrained(place, *args, **kwargs)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-            if place is None or isinstance(error, torch.OutOfMemoryError) or "Allocator" in str(error):
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            if place is None:
                 raise
             raise ValueError(f"{place} cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}") from error
 
