@@ -127,7 +127,7 @@ def is_answer(kind: str, error: BaseException) -> bool:
         return True
     if not isinstance(error, ValueError | OSError | ImportError) or isinstance(error, UnicodeError):
         return False
-    return any(word in str(error) for word in ("checkpoint", "picture.safetensors")) or (
+    return any(word in str(error) for word in ("checkpoint", "picture.safetensors", "chat template")) or (
         kind != "loader" and bool(str(error).strip())
     )
 

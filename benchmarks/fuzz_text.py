@@ -196,24 +196,25 @@ def check_call(draw: random.Random, processor: LyricsProcessor) -> None:
     count = count if draw.random() < 0.95 else draw.randrange(4)
     images = [picture(draw) for _ in range(count)]
     chosen = options(draw)
+    given = texts if draw.random() < 0.9 else draw.choice((texts[0], *ODD))
     out = processor(
         images=images or None,
-        text=texts if draw.random() < 0.9 else draw.choice((texts[0], *ODD)),
+        text=given,
         visual_objects=[objects(draw) for _ in images] if draw.random() < 0.98 else draw.choice(ODD[1:]),
         **chosen,
     )
-    rows = out["input_ids"]
+    rows = out["input_ids"] if given is not None else []
     placeholders = sum(list(row).count(processor.image_token_id) for row in map(_as_list, rows))
-    assert placeholders == count * processor.num_query_tokens
+    assert placeholders == (0 if given is None else count) * processor.num_query_tokens
     if chosen.get("truncation"):
-        assert max(map(len, rows)) <= chosen["max_length"]
+        assert all(len(row) <= chosen["max_length"] for row in rows)
     if images:
         assert len(out["pixel_values"]) == len(out["region_features"]) == len(out["mqformer_input_ids"]) == count
 
 
 def check_chat(draw: random.Random, processor: LyricsProcessor) -> None:
     """A conversation: no content makes a placeholder, a special token or a role."""
-    special = set(processor.tokenizer.all_special_ids)
+    special = {*processor.tokenizer.all_special_ids, processor.image_token_id}
     chat, images = [], []
     for _ in range(draw.randrange(4)):
         blocks: Any = [{"type": "text", "text": text(draw, 6)} for _ in range(draw.randrange(3))]

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from traceback import walk_tb
 from typing import Any
 
 from .plain_text import as_text
@@ -200,3 +201,8 @@ def instructions_of_text(text: str, image_token: str, control_tokens: Iterable[s
             turn = text[start:end].replace(image_token, " ")
             instructions += [" ".join(others.sub(" ", turn).split())] * count
     return instructions
+
+
+def is_raised_in_template(error: Exception) -> bool:
+    """Whether an exception comes from a Jinja template, whose frames carry its file name."""
+    return any(frame.f_code.co_filename == "<template>" for frame, _ in walk_tb(error.__traceback__))

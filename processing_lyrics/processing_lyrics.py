@@ -20,6 +20,7 @@ from .chat_templates import (
     VICUNA_TEMPLATE,
     instructions_of_messages,
     instructions_of_text,
+    is_raised_in_template,
     neutralize_messages,
 )
 from .drawing import draw_objects
@@ -341,6 +342,9 @@ class LyricsProcessor(ProcessorMixin):
 
         Text of a message that imitates a placeholder, a role or any special token is changed so that it stays text,
         and the MQ-Former reads, for each picture, the message that holds it: never another turn, never an answer.
+
+        Raises:
+            ValueError: when the template fails on these messages; where it refuses them, a `TemplateError` of Jinja.
         """
         batched = isinstance(conversation, Sequence) and bool(conversation) and not isinstance(conversation[0], Mapping)
         conversations = [getattr(chat, "messages", chat) for chat in (conversation if batched else [conversation])]
@@ -350,7 +354,12 @@ class LyricsProcessor(ProcessorMixin):
             options = dict(kwargs.get("processor_kwargs") or {})
             options.setdefault("mqformer_instructions", instructions)
             kwargs["processor_kwargs"] = options
-        return super().apply_chat_template(conversations if batched else conversations[0], *args, **kwargs)
+        try:
+            return super().apply_chat_template(conversations if batched else conversations[0], *args, **kwargs)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+            if not is_raised_in_template(error):
+                raise
+            raise ValueError(f"The chat template failed: {type(error).__name__}: {error}") from error
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         """A placeholder for every query of the MQ-Former."""

@@ -164,6 +164,15 @@ def test_what_is_no_conversation_is_named(processor, conversation, message):
         processor.apply_chat_template(conversation)
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ 1 / 0 }}", "{{ bos_token + messages }}", "{{ messages[0].a.b }}", "{% for a in range(10**9) %}{% endfor %}"],
+)
+def test_a_template_that_fails_says_so(processor, template):
+    with pytest.raises((ValueError, TemplateError), match=r"chat template failed: \w+Error: \w|has no attribute"):
+        processor.apply_chat_template([user("Hello")], chat_template=template)
+
+
 # ---------------------------------------------------------------------------------------------------- instructions
 
 
