@@ -1,6 +1,6 @@
 """Random inputs, most of them hostile: every one gets a result or an error that says what is wrong.
 
-Input n of a seed is always the same: of a hundred inputs, ninety are text for the parser and its neighbours, nine go
+Input n of a seed is always the same: of two hundred inputs, 190 are text for the parser and its neighbours, nine go
 through the processor (prompts, chats, pictures, labels), and one is a checkpoint with damaged files. Anything but a
 normal result, a ValueError, an OSError, an ImportError of a library that a checkpoint asks for, or a TemplateError of
 Jinja is a finding: another exception, an invariant that does not hold, an error without a message, a process that dies
@@ -99,7 +99,7 @@ class Worker:
     def run(self, seed: int, number: int) -> tuple[str, str | None]:
         """What became of an input, and the finding, if it is one."""
         draw = random.Random(f"{seed}:{number}")  # noqa: S311  (repeatable, and no secret)
-        kind = draw.choices(("text", "processor", "loader"), (90, 9, 1))[0]
+        kind = draw.choices(("text", "processor", "loader"), (190, 9, 1))[0]
         os.pwrite(self.current, f"{number:20d}".encode(), 0)
         signal.alarm(TIME_LIMIT)
         self.watching = True

@@ -30,7 +30,7 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
         ) from error
     except FileNotFoundError:
         raise
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{os.fspath(path)!r} is damaged or incomplete: {error}") from error
 
 

@@ -38,6 +38,10 @@ class NativeCheckpointModel(PreTrainedModel):
             check_index(os.path.join(place, kwargs.get("subfolder") or ""), kwargs.get("variant"))
         try:
             return super().from_pretrained(place, *args, **kwargs)
+        except ValueError as error:
+            if place is None or os.fspath(place) in str(error):
+                raise
+            raise ValueError(f"{place}: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
             if place is None:
                 raise

@@ -18,7 +18,7 @@ MAX_LABEL_LENGTH = 200
 
 _BOX = re.compile(r"\[([-+0-9.,\s]{7,120})\]")  # bounded, and no bracket within: linear in any text
 _TOLERANCE = 0.01  # a coordinate this far outside [0, 1] is taken for rounding, one beyond for no box at all
-_LABEL_ENDS = ";\n[]"
+_LABEL_END = re.compile(r"[;\n\[\]]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]+")
 _SPACES = re.compile(r"\s+")
 
@@ -107,8 +107,9 @@ def parse_spatial_text(text: str) -> GroundedText:
     such as three numbers, exponents, full-width digits or pixel coordinates, stays text.
     """
     objects, plain, end = [], [], 0
+    coordinates = _Coordinates()
     for match in _BOX.finditer(text):
-        box = _read_box(match[1])
+        box = _read_box(match[1], coordinates)
         if box is None:
             continue
         start, stop = span = match.span()
@@ -116,29 +117,45 @@ def parse_spatial_text(text: str) -> GroundedText:
         if start > end:
             label, before = _label_before(text[end:start])
             plain.append(before)
-        objects.append(GroundedObject(label, box, span))
+        objects.append(tuple.__new__(GroundedObject, (label, box, span)))  # three times faster than by its name
         end = stop
     plain.append(text[end:])
     return GroundedText(text, "".join(plain), tuple(objects))
 
 
-def _read_box(text: str) -> tuple[float, float, float, float] | None:
+class _Coordinates(dict[str, float]):
+    """What the numbers of a text say, each read once: a coordinate in [0, 1], or NaN for anything else."""
+
+    def __missing__(self, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
+            value = math.nan
+        elif value <= 0:  # and no -0.0
+            value = 0.0
+        elif value > 1:
+            value = 1.0
+        self[text] = value
+        return value
+
+
+def _read_box(text: str, coordinates: _Coordinates) -> tuple[float, float, float, float] | None:
     """The corners that four numbers between commas say, in order and within [0, 1]; `None` for anything else."""
     numbers = text.split(",")
     if len(numbers) != 4:
         return None
-    try:
-        x1, y1, x2, y2 = map(float, numbers)
-    except ValueError:
-        return None
-    low, high = -_TOLERANCE, 1 + _TOLERANCE
-    if not (low <= x1 <= high and low <= y1 <= high and low <= x2 <= high and low <= y2 <= high):
-        return None
-    x1 = 0.0 if x1 <= 0 else 1.0 if x1 > 1 else x1  # and no -0.0
-    y1 = 0.0 if y1 <= 0 else 1.0 if y1 > 1 else y1
-    x2 = 0.0 if x2 <= 0 else 1.0 if x2 > 1 else x2
-    y2 = 0.0 if y2 <= 0 else 1.0 if y2 > 1 else y2
-    return (x1 if x1 < x2 else x2, y1 if y1 < y2 else y2, x2 if x1 < x2 else x1, y2 if y1 < y2 else y1)
+    x1, y1, x2, y2 = map(coordinates.__getitem__, numbers)
+    if not x1 <= x2:
+        if not x2 < x1:  # one is NaN
+            return None
+        x1, x2 = x2, x1
+    if not y1 <= y2:
+        if not y2 < y1:
+            return None
+        y1, y2 = y2, y1
+    return x1, y1, x2, y2
 
 
 def _label_before(text: str) -> tuple[str, str]:
@@ -147,8 +164,7 @@ def _label_before(text: str) -> tuple[str, str]:
     if not stripped.endswith(":"):
         return "", text
     stripped = stripped[:-1]
-    window = stripped[-MAX_LABEL_LENGTH:]
-    return window[max(map(window.rfind, _LABEL_ENDS)) + 1 :].strip(" ,"), stripped
+    return _LABEL_END.split(stripped[-MAX_LABEL_LENGTH:])[-1].strip(" ,"), stripped
 
 
 def tokenize_objects(
