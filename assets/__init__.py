@@ -2,5 +2,14 @@
 
 from .example import EXAMPLE_PICTURE, draw_table
 from .micro import random_parts, write_random_checkpoint
+from .shapes import ShapeChats, ShapePairs, ShapeRows
 
-__all__ = ["EXAMPLE_PICTURE", "draw_table", "random_parts", "write_random_checkpoint"]
+__all__ = [
+    "EXAMPLE_PICTURE",
+    "ShapeChats",
+    "ShapePairs",
+    "ShapeRows",
+    "draw_table",
+    "random_parts",
+    "write_random_checkpoint",
+]

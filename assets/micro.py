@@ -156,7 +156,9 @@ def micro_refiner_config(vocab_size: int) -> LyricsRefinerConfig:
     )
 
 
-def micro_config(text_vocab_size: int, mqformer_vocab_size: int, image_token_id: int) -> LyricsConfig:
+def micro_config(
+    text_vocab_size: int, mqformer_vocab_size: int, image_token_id: int, region_feature_size: int = REGION_WIDTH + 4
+) -> LyricsConfig:
     """CLIP, the MQ-Former and LLaMA of about two million parameters together."""
     return LyricsConfig(
         vision_config=CLIPVisionConfig(
@@ -175,7 +177,7 @@ def micro_config(text_vocab_size: int, mqformer_vocab_size: int, image_token_id:
             intermediate_size=128,
             num_visual_queries=8,
             num_grounding_queries=16,
-            region_hidden_size=REGION_WIDTH + 4,
+            region_hidden_size=region_feature_size,
         ).to_dict(),
         text_config=LlamaConfig(
             vocab_size=text_vocab_size,
@@ -193,15 +195,24 @@ def micro_config(text_vocab_size: int, mqformer_vocab_size: int, image_token_id:
     )
 
 
-def random_parts(seed: int = 0) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
-    """A micro model and its processor, with the refiner attached; the weights depend on the seed alone."""
+def random_parts(
+    seed: int = 0, region_feature_size: int | None = None
+) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
+    """A micro model and its processor; the weights depend on the seed alone.
+
+    Args:
+        seed: of the weights.
+        region_feature_size: for objects of another width than the micro refiner's, which is then left out; else it is
+            attached.
+    """
     tokenizer, mqformer_tokenizer = build_text_tokenizer(), build_bert_tokenizer(*STAGE_1_TOKENS)
     detector_tokenizer = build_bert_tokenizer()
     text_vocab_size = len(tokenizer)
+    width = REGION_WIDTH + 4 if region_feature_size is None else region_feature_size
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         refiner = LyricsVisualRefiner(micro_refiner_config(len(detector_tokenizer)))
-        config = micro_config(text_vocab_size, len(mqformer_tokenizer), image_token_id=text_vocab_size)
+        config = micro_config(text_vocab_size, len(mqformer_tokenizer), text_vocab_size, width)
         model = LyricsForConditionalGeneration(config).eval()
     refiner.tokenizer = detector_tokenizer
     processor = LyricsProcessor(
@@ -209,9 +220,9 @@ def random_parts(seed: int = 0) -> tuple[LyricsForConditionalGeneration, LyricsP
         tokenizer,
         mqformer_tokenizer,
         num_query_tokens=24,
-        region_feature_size=refiner.config.region_feature_size,
+        region_feature_size=width,
     )
-    return model, processor.attach_refiner(refiner)
+    return model, processor if region_feature_size is not None else processor.attach_refiner(refiner)
 
 
 def write_random_checkpoint(out: str | os.PathLike, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:

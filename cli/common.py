@@ -44,6 +44,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
+def require_new_folder(out: Path) -> None:
+    """Raise a `ValueError` when `--out` holds anything."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"--out {out} exists and is not an empty directory.")
+
+
 def choose_device(name: str | None) -> torch.device:
     """The device asked for, or CUDA where there is one.
 

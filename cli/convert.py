@@ -8,7 +8,7 @@ from typing import Any
 
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..processing_lyrics import LyricsProcessor
-from .common import DTYPES
+from .common import DTYPES, require_new_folder
 
 EXAMPLES = """example:
   lyrics convert IDEA-CCNL/Ziya-Visual-Lyrics-14B --out lyrics-14b --dtype bfloat16 \\
@@ -36,8 +36,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load and save, the model first, so that it is gone when the refiner is loaded."""
-    if arguments.out.is_file() or (arguments.out.is_dir() and any(arguments.out.iterdir())):
-        raise ValueError(f"--out {arguments.out} exists and is not an empty directory.")
+    require_new_folder(arguments.out)
     dtype = DTYPES.get(arguments.dtype, "auto")
     refiner_kwargs: dict[str, Any] = {"dtype": dtype}
     if arguments.tag_thresholds is not None:

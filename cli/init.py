@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import write_random_checkpoint
+from .common import require_new_folder
 
 EXAMPLES = """example:
   lyrics init --size micro --out my-micro
@@ -33,8 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the checkpoint."""
-    if arguments.out.is_file() or (arguments.out.is_dir() and any(arguments.out.iterdir())):
-        raise ValueError(f"--out {arguments.out} exists and is not an empty directory.")
+    require_new_folder(arguments.out)
     write_random_checkpoint(arguments.out, seed=arguments.seed)
     print(f"Wrote model, processor and refiner with random weights to {arguments.out}")
     return 0

@@ -247,6 +247,7 @@ class LyricsProcessor(ProcessorMixin):
         tags: Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
+        progress: bool = True,
     ) -> list[VisualObjects]:
         """Find the objects of pictures, one `VisualObjects` per picture; what the store holds is not computed again.
 
@@ -254,19 +255,29 @@ class LyricsProcessor(ProcessorMixin):
             tags: what to look for in each picture, instead of asking the tagger.
             batch_size: pictures at a time.
             return_masks: keep each object's mask, at the picture's size.
+            progress: show a bar when there are several batches.
         """
         pictures = self.load_pictures(images)
         found: dict[int, Any] = {}
         if self.store is not None and tags is None and not return_masks:
             found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
+        twins: dict[int, int] = {}
+        if tags is None:  # a picture that stands there twice, as in pairs of answers, is refined once
+            first = {id(pictures[index]): index for index in reversed(missing)}
+            twins = {index: first[id(pictures[index])] for index in missing if first[id(pictures[index])] != index}
+            missing = [index for index in missing if index not in twins]
         if missing:
             wanted = None if tags is None else [tags[index] for index in missing]
             refined = self.refiner.refine(
-                [pictures[index] for index in missing], tags=wanted, batch_size=batch_size, return_masks=return_masks
+                [pictures[index] for index in missing],
+                tags=wanted,
+                batch_size=batch_size,
+                return_masks=return_masks,
+                progress=progress,
             )
             found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
-        return [found[index] for index in range(len(pictures))]
+        return [found[twins.get(index, index)] for index in range(len(pictures))]
 
     def visualize(self, image: PictureLike, visual_objects: VisualObjects, **options: bool) -> Image.Image:
         """The picture with boxes, labels, scores and masks; `masks=False`, `labels=False`, `scores=False` leave out."""

@@ -106,6 +106,12 @@ def test_objects_given_equal_objects_refined(processor, pictures, objects):
         assert torch.equal(given[name], from_rows[name])
 
 
+def test_a_picture_that_stands_there_twice_is_refined_once(processor, picture, pictures):
+    first, other, second = processor.refine([picture, pictures[1], picture])
+    assert first is second
+    assert other is not first
+
+
 def test_objects_for_some_pictures(processor, pictures, objects):
     some = processor(images=pictures, visual_objects=[objects[0], None, objects[2]], return_tensors="pt")
     every = processor(images=pictures, visual_objects=objects, return_tensors="pt")

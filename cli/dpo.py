@@ -1,0 +1,46 @@
+"""`lyrics dpo`: preference tuning with TRL's trainer, on pairs of a right and a wrong answer about one image."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..recipes import list_recipes
+from .training import Run, add_recipe_parser, parse_recipe
+
+STAGE = "preferences"
+
+EXAMPLES = f"""examples:
+  lyrics dpo --config hallucination --model runs/stage2-merged --train_data pairs.jsonl --output_dir runs/dpo
+  lyrics dpo --config smoke
+
+Rows have images, prompt, chosen and rejected, the last three as messages or as plain text. Pictures are refined on the
+way, or looked up in the processor's store. Recipes that are shipped: {", ".join(list_recipes(STAGE))}.
+Every key of one is also an option, and options win; `lyrics dpo --help-all` lists them.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    add_recipe_parser(commands, "dpo", "tune on preferences, a right answer over a wrong one", EXAMPLES, run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or say what would be trained."""
+    from ..trainers.dpo import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
+    from ..trainers.sft_setup import SFTDataArguments, SFTModelArguments, build_sft
+    from ..trainers.sources import open_rows
+    from ..trainers.tuning import describe_trained
+
+    kinds = (SFTModelArguments, SFTDataArguments, LyricsDPOConfig)
+    model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
+    if data.train_data is None:
+        raise ValueError("no training data: give --train_data, or a recipe that names it.")
+    model, processor = build_sft(model_arguments, training, with_objects=False)
+    where = {"image_root": data.image_root}
+    train_rows = to_dataset(open_rows(data.train_data, split=data.train_split, **where))
+    eval_rows = None
+    if data.eval_data is not None:
+        eval_rows = to_dataset(open_rows(data.eval_data, split=data.eval_split, **where))
+    trainer = LyricsDPOTrainer(model, training, train_rows, eval_rows, processor)
+    return Run(trainer, arguments).start(lambda trainer: describe_trained(trainer.model))

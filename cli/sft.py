@@ -1,0 +1,49 @@
+"""`lyrics sft`: the second stage, instruction tuning, from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..recipes import list_recipes
+from .training import Run, add_recipe_parser, parse_recipe
+
+STAGE = "stage2"
+
+EXAMPLES = f"""examples:
+  lyrics sft --config smoke
+  lyrics compose runs/stage1 --language-model LLM --out composed
+  lyrics sft --config paper --model composed --train_data chats.jsonl --output_dir runs/mine
+  lyrics sft --config paper --dry-run
+  lyrics sft --config paper --resume
+  lyrics sft --config paper --freeze mqformer --train vision_model
+  accelerate launch --config_file FILE -m lyrics.cli.main sft --config paper
+
+A recipe is a YAML file, or the name of one that is shipped: {", ".join(list_recipes(STAGE))}.
+Every key of it is also an option, and options win; `lyrics sft --help-all` lists them.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    add_recipe_parser(commands, "sft", "train the second stage, instruction tuning with LoRA", EXAMPLES, run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or say what would be trained."""
+    from ..trainers.plan import describe_sft
+    from ..trainers.sft_config import LyricsSFTConfig
+    from ..trainers.sft_setup import SFTDataArguments, SFTModelArguments, build_sft
+    from ..trainers.sft_trainer import LyricsSFTTrainer
+    from ..trainers.sources import open_rows
+
+    kinds = (SFTModelArguments, SFTDataArguments, LyricsSFTConfig)
+    model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
+    if data.train_data is None:
+        raise ValueError("no training data: give --train_data, or a recipe that names it.")
+    model, processor = build_sft(model_arguments, training)
+    where = {"image_root": data.image_root}
+    train_rows = open_rows(data.train_data, split=data.train_split, streaming=data.streaming, **where)
+    eval_rows = None if data.eval_data is None else open_rows(data.eval_data, split=data.eval_split, **where)
+    trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
+    return Run(trainer, arguments).start(describe_sft)

@@ -1,0 +1,119 @@
+"""`lyrics sft`, `lyrics dpo` and `lyrics merge`: recipes, dry runs, going on, one directory."""
+
+import json
+from argparse import Namespace
+
+import pytest
+from transformers import AutoModelForImageTextToText
+
+from lyrics.assets import ShapeChats, write_random_checkpoint
+from lyrics.cli.main import main
+from lyrics.cli.training import parse_recipe
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.recipes import list_recipes
+from lyrics.trainers import LyricsSFTConfig
+from lyrics.trainers.dpo import LyricsDPOConfig
+from lyrics.trainers.sft_setup import SFTDataArguments, SFTModelArguments
+from lyrics.trainers.sources import open_rows
+
+QUICK = ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true", "--eval_strategy", "no"]
+RECIPES = [(stage, name) for stage in ("stage2", "preferences") for name in list_recipes(stage)]
+
+
+@pytest.mark.parametrize(("stage", "name"), RECIPES)
+def test_every_recipe_is_readable(stage, name, tmp_path):
+    kind = LyricsSFTConfig if stage == "stage2" else LyricsDPOConfig
+    options = ["--output_dir", str(tmp_path), "--bf16", "no"]
+    arguments = Namespace(command="sft", config=name, help_all=False, more=options)
+    model, data, training = parse_recipe(arguments, stage, (SFTModelArguments, SFTDataArguments, kind))
+    assert model.model
+    assert data.train_data
+    assert training.use_lora
+    if name == "published":
+        assert not training.trains("mqformer")
+        assert (training.lora_r, training.lora_alpha, training.lora_dropout) == (8, 32, 0.05)
+        assert training.lora_targets == ["q_proj", "k_proj", "v_proj"]
+    if name == "qlora":
+        assert training.load_in_4bit
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    """A checkpoint with a refiner, and LLaVA's JSON with pictures beside it and boxes."""
+    folder = tmp_path_factory.mktemp("chats")
+    write_random_checkpoint(folder / "micro")
+    lines = []
+    for index in range(4):
+        row = ShapeChats(4)[index]
+        row["images"][0].save(folder / f"{index}.png")
+        box = row["visual_objects"][0].boxes[0].tolist()
+        talk = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": "<box>"}]
+        lines.append(json.dumps({"image": f"{index}.png", "conversations": talk, "boxes": [box]}))
+    (folder / "chats.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def sft(folder, out, *options, steps=1):
+    settings = ["--model", str(folder / "micro"), "--train_data", str(folder / "chats.jsonl"), "--output_dir", str(out)]
+    batch = ["--per_device_train_batch_size", "2", "--bf16", "no", "--max_steps", str(steps)]
+    return main(["sft", *settings, *batch, *QUICK, *options])
+
+
+def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
+    """Pictures are refined on the way; the run goes on; the adapter is merged, with the base model's refiner."""
+    run, out = tmp_path / "run", tmp_path / "merged"
+    assert sft(chats, run, "--save_steps", "1") == 0
+    printed = capsys.readouterr().out
+    assert f"Wrote model and processor to {run}" in printed
+    assert "language_projection" in printed
+    assert sft(chats, run, "--save_steps", "1", "--resume", steps=2) == 0
+    state = json.loads((run / "checkpoint-2" / "trainer_state.json").read_text())
+    assert [line["step"] for line in state["log_history"] if "loss" in line] == [1, 2]
+    assert (run / "adapter_config.json").is_file()
+    assert main(["merge", str(run), "--out", str(out)]) == 0
+    assert LyricsProcessor.from_pretrained(out).has_refiner
+    assert not any("lora" in name for name, _ in AutoModelForImageTextToText.from_pretrained(out).named_parameters())
+    assert main(["merge", str(run), "--out", str(out)]) == 2
+    assert "exists and is not an empty directory" in capsys.readouterr().err
+
+
+def test_dry_run(chats, tmp_path, capsys):
+    """The plan, and the first batch as text with what is learned between marks; nothing is trained."""
+    assert sft(chats, tmp_path / "run", "--dry-run", "--freeze", "mqformer") == 0
+    plan = capsys.readouterr().out
+    assert "Step: 2 rows = 2 x 1 accumulated x 1 processes" in plan
+    assert "Memory of a process, about:" in plan
+    assert plan.count("USER: [24 tokens]") == plan.count(">>> [0.") == plan.count("</s><<<") == 2
+    mqformer = next(line for line in plan.splitlines() if line.split()[:1] == ["mqformer"])
+    assert mqformer.split()[1] == "0"
+    assert not (tmp_path / "run" / "checkpoint-1").exists()
+
+
+def test_preferences(tmp_path, capsys):
+    words = ["--config", "smoke", "--output_dir", str(tmp_path), "--train_data", "pairs:4", "--max_steps", "1"]
+    words += ["--per_device_train_batch_size", "2", "--report_to", "none", "--use_cpu", "true"]
+    assert main(["dpo", *words]) == 0
+    assert "Wrote model and processor" in capsys.readouterr().out
+    assert (tmp_path / "lyrics_adapter.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train_data", "chats:4"], "no model: give --model DIR"),
+        (["--model", "micro"], "no training data: give --train_data"),
+        (["--config", "smoke", "--freeze", "encoder"], "a part to freeze or to train must be one of"),
+        (["--config", "smoke", "--mqformer_text", "all"], "mqformer_text must be one of"),
+        (["--config", "smoke", "--train_data", "chats:x"], "is not chats:COUNT"),
+    ],
+)
+def test_mistakes(tmp_path, capsys, options, message):
+    assert main(["sft", "--output_dir", str(tmp_path), "--bf16", "no", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_pictures_in_lists_lie_in_the_folder_too(tmp_path):
+    """F48."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"images": ["a.png", "../b.png"]}))
+    with pytest.raises(ValueError, match=r"'\.\./b\.png' lies outside"):
+        open_rows(str(tmp_path / "rows.jsonl"))[0]

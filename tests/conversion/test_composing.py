@@ -1,0 +1,65 @@
+"""A first-stage checkpoint and a language model become a second-stage model."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+from lyrics.assets import write_random_checkpoint
+from lyrics.assets.micro import build_text_tokenizer
+from lyrics.cli.main import main
+from lyrics.conversion import compose
+from lyrics.processing_lyrics import LyricsProcessor
+
+from ..pretraining_parts import build_model as build_stage_1
+from ..sft_parts import build_chats, build_processor, build_text_config
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Directories of both, the language model with an embedding table larger than its tokenizer."""
+    folder = tmp_path_factory.mktemp("parts")
+    build_stage_1(std=0.2).save_pretrained(folder / "stage1")
+    processor = build_processor()
+    processor.mqformer_text = "instruction"
+    processor.save_pretrained(folder / "stage1")
+    config = build_text_config()
+    config.vocab_size += 5
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "llm")
+    build_text_tokenizer().save_pretrained(folder / "llm")
+    return folder
+
+
+def test_the_parts_are_what_they_were(parts):
+    from lyrics.trainers import LyricsSFTCollator
+
+    first, text = build_stage_1(std=0.2), AutoModelForCausalLM.from_pretrained(parts / "llm")
+    model, processor = compose(parts / "stage1", parts / "llm")
+    for mine, theirs in (
+        (model.model.vision_model, first.model.vision_model),
+        (model.model.mqformer, first.model.mqformer),
+        (model.model.language_model, text.model),
+        (model.lm_head, text.lm_head),
+    ):
+        tensors = theirs.state_dict()
+        assert all(torch.equal(one, tensors[name]) for name, one in mine.state_dict().items())
+    assert not model.training
+    assert processor.mqformer_text == "instruction"
+    assert processor.num_query_tokens == model.config.mqformer_config.num_queries
+    assert processor.image_token_id == model.config.image_token_id
+    batch = LyricsSFTCollator(processor)(build_chats(3))
+    del batch["samples"]
+    assert model(**batch).loss.isfinite()
+
+
+def test_the_command(parts, tmp_path, capsys):
+    """With a refiner from elsewhere; what it writes loads by the auto classes."""
+    write_random_checkpoint(tmp_path / "micro")
+    words = [str(parts / "stage1"), "--language-model", str(parts / "llm"), "--out", str(tmp_path / "out")]
+    assert main(["compose", *words, "--refiner", str(tmp_path / "micro")]) == 2
+    assert "region features of width 36, but this processor's model takes 12" in capsys.readouterr().err
+    assert main(["compose", *words, "--dtype", "bfloat16"]) == 0
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+    assert LyricsProcessor.from_pretrained(tmp_path / "out").has_refiner is False
+    assert main(["compose", *words]) == 2
+    assert "exists and is not an empty directory" in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""Rows in TRL's forms and LLaVA's: all become the same conversation, or say what is wrong."""
+
+import pytest
+
+from lyrics.trainers.conversations import outline, read_conversation
+
+from ..sft_parts import say
+
+BOX = [0.1, 0.2, 0.3, 0.4]
+ASKED, ANSWERED = say("user", None, "Where is the cup?"), say("assistant", "At ", BOX, ".")
+LLAVA = [{"from": "human", "value": "<image>\nWhere is the cup?"}, {"from": "gpt", "value": "At <box>."}]
+MARKED = [{"role": "user", "content": "Where is the cup?"}, {"role": "assistant", "content": "At <box>."}]
+
+FORMS = {
+    "messages": {"messages": [ASKED, ANSWERED], "images": ["a.png"]},
+    "picture in its block": {
+        "messages": [
+            {"role": "user", "content": [{"type": "image", "image": "a.png"}, *ASKED["content"][1:]]},
+            ANSWERED,
+        ]
+    },
+    "one picture": {"messages": [ASKED, ANSWERED], "image": "a.png"},
+    "as Arrow fills it": {
+        "messages": [
+            {
+                "role": message["role"],
+                "content": [{"type": None, "text": None, "box": None} | block for block in message["content"]],
+            }
+            for message in (ASKED, ANSWERED)
+        ],
+        "images": ["a.png"],
+        "prompt": None,
+    },
+    "no place": {"messages": [say("user", "Where is the cup?"), ANSWERED], "images": ["a.png"]},
+    "marks": {"messages": MARKED, "images": ["a.png"], "boxes": [BOX]},
+    "conversations": {"conversations": LLAVA, "image": "a.png", "boxes": [BOX]},
+    "boxes as mappings": {"conversations": LLAVA, "image": "a.png", "boxes": [{"box": BOX}]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_forms_are_one(form):
+    conversation = read_conversation(FORMS[form])
+    assert conversation.messages == [ASKED, ANSWERED]
+    assert conversation.pictures == ["a.png"]
+    assert conversation.learned_from == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_outline_needs_no_picture(form):
+    row = FORMS[form]
+    texts, pictures, boxes = outline(row)
+    assert ("".join(texts), pictures, boxes) == ("Where is the cup?At .", 1, 1)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_of_a_prompt_and_a_completion_the_completion_is_learned(as_text):
+    earlier = [say("user", "One?"), say("assistant", "Two."), say("user", "Three?")]
+    row = {"prompt": "Three?" if as_text else earlier, "completion": "Four."}
+    if not as_text:
+        row["completion"] = [say("assistant", "Four.")]
+    conversation = read_conversation(row)
+    assert conversation.messages[conversation.learned_from :] == [say("assistant", "Four.")]
+    assert len(conversation.messages) == (2 if as_text else 4)
+
+
+def test_text_that_looks_like_a_place_stays_text():
+    """F21: in TRL's form a place is a block, unless the row says what goes there."""
+    messages = [say("user", "<image> <box>"), {"role": "assistant", "content": "<image>"}]
+    conversation = read_conversation({"messages": messages})
+    assert conversation.messages[0]["content"] == [{"type": "text", "text": "<image> <box>"}]
+    assert conversation.messages[1]["content"] == [{"type": "text", "text": "<image>"}]
+    assert conversation.pictures == []
+
+
+def test_pictures_keep_their_places():
+    row = {
+        "conversations": [
+            {"from": "human", "value": "<image>\n<image>\nFirst, then <image> here"},
+            {"from": "gpt", "value": "Yes."},
+            {"from": "human", "value": "And <image>?"},
+            {"from": "gpt", "value": "No."},
+        ],
+        "images": list("abcd"),
+    }
+    conversation = read_conversation(row)
+    first, third = conversation.messages[0], conversation.messages[2]
+    assert first == say("user", None, None, "First, then ", None, " here")
+    assert third == say("user", "And ", None, "?")
+    assert conversation.pictures == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "x"}, "no conversation: it needs .* and has 'text'"),
+        ({"messages": [ASKED, ANSWERED]}, "1 places for pictures, but 0 pictures"),
+        ({"messages": [ASKED, ANSWERED], "images": ["a", "b"]}, "1 places for pictures, but 2 pictures"),
+        ({"messages": [ASKED], "images": ["a"]}, "no answer to be learned"),
+        ({"messages": [ANSWERED], "images": ["a"]}, "1 pictures and no message of a user"),
+        ({"messages": [say("tool", "x"), ANSWERED]}, "role 'tool'"),
+        ({"messages": [say("user", "x"), say("assistant", None)], "images": ["a"]}, "only those of the user"),
+        ({"messages": [say("user", "x"), say("system", "x"), ANSWERED]}, "must be the first"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}, ANSWERED]}, "no text, picture or box"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}, ANSWERED]}, "no text, picture or"),
+        ({"messages": MARKED, "boxes": [BOX, BOX]}, "1 boxes more than <box>"),
+        ({"conversations": LLAVA, "image": "a"}, "more <box> than boxes"),
+        ({"conversations": [{"from": "bing", "value": "x"}]}, "from 'bing'; known are human, gpt"),
+    ],
+)
+def test_what_is_wrong_is_said(row, message):
+    with pytest.raises(ValueError, match=message):
+        read_conversation(row)

@@ -1,0 +1,64 @@
+"""Preference tuning with TRL's own trainer: a right answer over a wrong one about the same picture."""
+
+import pytest
+import torch
+
+from lyrics.assets import ShapePairs, random_parts
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.trainers.dpo import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
+
+from .two_ranks import history
+
+
+def say(text):
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dpo")
+    model, processor = random_parts(seed=1)
+    model.save_pretrained(folder / "base")
+    model = LyricsForConditionalGeneration.from_pretrained(folder / "base")
+    args = LyricsDPOConfig(
+        output_dir=str(folder / "run"),
+        per_device_train_batch_size=4,
+        max_steps=6,
+        learning_rate=3e-3,
+        lora_dropout=0.0,
+        logging_steps=1,
+        save_steps=3,
+        gradient_checkpointing=False,
+        bf16=False,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    pairs = [{**row, "chosen": say("Yes."), "rejected": say("No.")} for row in map(ShapePairs(8).__getitem__, range(8))]
+    trainer = LyricsDPOTrainer(model, args, to_dataset(pairs), None, processor)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    trainer.save_model()
+    return folder, trainer, before
+
+
+def test_the_right_answer_gains(tuned):
+    """And nothing but LoRA on the language model changes."""
+    _, trainer, before = tuned
+    log = history(trainer)
+    assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # ln 2: tuned and reference are the same
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+    assert log[-1]["rewards/accuracies"] == 1
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, before[name]) == (".lora_" not in name), name
+
+
+def test_it_is_saved_as_an_adapter_of_its_base(tuned):
+    folder, trainer, _ = tuned
+    assert (folder / "run" / "checkpoint-6" / "manifest.json").is_file()
+    assert not (folder / "run" / "refiner").exists()
+    model = LyricsForConditionalGeneration.from_pretrained(folder / "run")
+    loaded = {f"base_model.model.{name}": one for name, one in model.state_dict().items()}
+    tuned_weights = {name: one for name, one in trainer.model.state_dict().items() if ".lora_" in name}
+    assert tuned_weights
+    assert all(torch.equal(one, loaded[name]) for name, one in tuned_weights.items())

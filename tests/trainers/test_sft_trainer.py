@@ -1,0 +1,319 @@
+"""LyricsSFTTrainer: what is trained, what is learned, saved, resumed, and how many processes it takes."""
+
+import copy
+import re
+
+import pytest
+import torch
+
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.trainers import BadRowError, LyricsSFTConfig, LyricsSFTTrainer
+
+from ..sft_parts import SYSTEM, build_chat, build_chats, build_model, build_processor, say
+from .launch import run_two
+from .sft_ranks import build_trainer, mixed_rows, weights
+from .two_ranks import history
+
+
+def parts_of(model):
+    """The base model's weights by part, adapters apart; names as in the model without PEFT."""
+    parts = {"vision_model": {}, "mqformer": {}, "language_projection": {}, "language_model": {}, "lora": {}}
+    for name, tensor in model.state_dict().items():
+        if ".original_module." in name:
+            continue
+        plain = re.sub(r"^base_model\.model\.|\.modules_to_save\.default|\.base_layer", "", name)
+        part = plain.removeprefix("model.").split(".")[0].replace("lm_head", "language_model")
+        parts["lora" if ".lora_" in name else part][plain] = tensor
+    return parts
+
+
+UNUSED = ("embed", "mqformer.layers.1.text_mlp", "vision_model.encoder.layers.1")  # rows of tables; after the last use
+TRAINED = {
+    "default": ({}, {"mqformer", "language_projection", "lora"}),
+    "published": ({"train_mqformer": False}, {"language_projection", "lora"}),
+    "lora alone": ({"freeze": ["mqformer", "projection"]}, {"lora"}),
+    "vision as well": ({"train": ["vision_model"]}, {"vision_model", "mqformer", "language_projection", "lora"}),
+    "connector alone": ({"use_lora": False}, {"mqformer", "language_projection"}),
+    "all of the language model": (
+        {"train_language_model": True, "freeze": ["mqformer"]},
+        {"language_projection", "language_model"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TRAINED)
+def test_what_is_trained(tmp_path, case):
+    """Every part that should change does, in each of its matrices; every other is the same, bit for bit."""
+    options, trained = TRAINED[case]
+    base = build_model(std=0.15)
+    before = parts_of(base)
+    trainer = build_trainer(tmp_path, model=copy.deepcopy(base), rows=build_chats(8), max_steps=2, **options)
+    modes = []
+    trainer.model.get_submodule(
+        "base_model.model.model.vision_model" if trained & {"lora"} else "model.vision_model"
+    ).register_forward_hook(lambda module, *_: modes.append(module.training))
+    trainer.train()
+    after = parts_of(trainer.model)
+    for part, tensors in before.items():
+        for name, tensor in tensors.items():
+            same = torch.equal(tensor, after[part][name])
+            if part not in trained:
+                assert same, name
+            elif tensor.dim() > 1 and not any(word in name for word in UNUSED):
+                assert not same, name
+    assert bool(after["lora"]) == ("lora" in trained)
+    assert all(".language_model." in name and ".self_attn." in name for name in after["lora"])
+    assert modes
+    assert not any(modes) or "vision_model" in trained
+
+
+def test_it_says_what_is_trained(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="lyrics"):
+        build_trainer(tmp_path)
+    for part in ("vision_model", "mqformer", "language_projection", "language_model", "lm_head"):
+        assert re.search(rf"{part} +[\d,]+ of [\d,]+", caplog.text)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Ten samples that were trained on until they are known by heart, as an adapter in a folder."""
+    folder = tmp_path_factory.mktemp("learned")
+    base = build_model(std=0.1)
+    base.save_pretrained(folder / "base")
+    build_processor().save_pretrained(folder / "base")
+    rows = []
+    for seed in range(10):
+        row = build_chat(seed)
+        row["messages"] = [SYSTEM, say("user", None, "Which?"), say("assistant", f"{seed * 37 % 100:02}")]
+        rows.append(row)
+    trainer = build_trainer(
+        folder / "adapter",
+        rows=rows,
+        model=str(folder / "base"),
+        per_device_train_batch_size=10,
+        max_steps=150,
+        learning_rate=5e-3,
+        save_strategy="no",
+        logging_steps=50,
+    )
+    trainer.train()
+    trainer.save_model()
+    return folder, rows, trainer
+
+
+def answer(model, processor, rows):
+    asked = rows[0]["messages"][1]["content"][1:]
+    inputs = processor.apply_chat_template(
+        [[SYSTEM, {"role": "user", "content": [{"type": "image", "image": row["images"][0]}, *asked]}] for row in rows],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"visual_objects": [one for row in rows for one in row["visual_objects"]], "padding": True},
+    )
+    ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)]
+
+
+def test_ten_samples_are_learned_by_heart(learned):
+    """The same question about ten pictures: only what is seen tells them apart. In a batch, and one by one."""
+    _, rows, trainer = learned
+    model, processor = trainer.model.eval(), trainer.processing_class
+    expected = [row["messages"][-1]["content"][0]["text"] for row in rows]
+    assert history(trainer)[-1]["mean_token_accuracy"] == 1
+    assert answer(model, processor, rows) == expected
+    assert [answer(model, processor, [row])[0] for row in rows] == expected
+
+
+def test_one_directory_holds_everything(learned):
+    """F39: the tuned model in one call, by class and by AutoModel; merged; saved and loaded again: the same logits."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from lyrics.conversion import merge_adapter
+    from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+
+    folder, rows, trainer = learned
+    adapter = folder / "adapter"
+    processor = AutoProcessor.from_pretrained(adapter)
+    assert isinstance(processor, LyricsProcessor)
+    batch = trainer.collator(rows)
+    del batch["samples"]
+    merged, _ = merge_adapter(adapter)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    merged.save_pretrained(folder / "merged")
+    models = {
+        "class": LyricsForConditionalGeneration.from_pretrained(adapter),
+        "auto": AutoModelForImageTextToText.from_pretrained(adapter),
+        "merged": merged,
+        "reloaded": LyricsForConditionalGeneration.from_pretrained(folder / "merged"),
+    }
+    with torch.no_grad():
+        expected = trainer.model.eval()(**batch).logits
+        for name, model in models.items():
+            logits = model.eval()(**batch).logits
+            torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5, msg=name)
+    assert answer(models["reloaded"], processor, rows[:3]) == answer(trainer.model, processor, rows[:3])
+
+
+def test_what_an_adapter_says_of_itself(learned):
+    import json
+
+    folder, _, trainer = learned
+    details = json.loads((folder / "adapter" / "lyrics_adapter.json").read_text())
+    assert details["base_model"] == str(folder / "base")
+    assert sorted(details["trained_parts"]) == ["language_projection", "mqformer"]
+    assert details["arguments"]["lora_r"] == trainer.args.lora_r == 8
+    files = {path.name for path in (folder / "adapter").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "processor_config.json"} <= files
+    assert not {"refiner", "model.safetensors"} & files
+
+
+@pytest.mark.parametrize("part", ["mqformer", "language_projection"])
+def test_an_adapter_without_its_connector_is_refused(learned, tmp_path, part):
+    """By `from_pretrained` and by `load_adapter`, naming what it lacks."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from lyrics.conversion import merge_adapter
+    from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+
+    shutil.copytree(learned[0] / "adapter", tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = {name: one for name, one in load_file(file).items() if f".{part}." not in name}
+    save_file(tensors, file, metadata={"format": "pt"})
+    for load in (LyricsForConditionalGeneration.from_pretrained, merge_adapter):
+        with pytest.raises(ValueError, match=rf"lacks its {part}, which was trained with it"):
+            load(tmp_path / "adapter")
+
+
+def test_another_base_model_is_refused(learned, tmp_path):
+    from lyrics.conversion import merge_adapter
+
+    folder = learned[0]
+    other = build_model(seed=3, std=0.15)
+    other.save_pretrained(tmp_path / "other")
+    build_processor().save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"was trained on .*base.*, and this model has other weights"):
+        other.load_adapter(str(folder / "adapter"))
+    with pytest.raises(ValueError, match="this model has other weights"):
+        merge_adapter(folder / "adapter", base_model=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"is no adapter: it has no adapter_config\.json"):
+        merge_adapter(tmp_path / "other")
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, strategy):
+    """F46: losses, gradients, learning rate and data, bit for bit, with dropout and augmentation."""
+    settings = {"lora_dropout": 0.2, "max_steps": 5, "flip": 0.5, "train_sampling_strategy": strategy}
+    settings |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    whole = build_trainer(tmp_path, **settings)
+    whole.train()
+    torch.manual_seed(99)
+    resumed = build_trainer(tmp_path, **settings)
+    resumed.train(str(tmp_path / "checkpoint-2"))
+    logs = [[line | {"num_tokens": None} for line in history(trainer)] for trainer in (resumed, whole)]
+    assert logs[0] == logs[1]  # but for the tokens, which TRL counts from zero again
+    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
+
+
+def test_rows_of_one_length_stand_together(tmp_path):
+    """Hardly any padding, every row once, another order in each epoch."""
+    rows = [build_chat(seed, pictures=0, turns=1 + seed % 4) for seed in range(96)]
+    shares, orders = {}, {}
+    for strategy in ("random", "group_by_length"):
+        trainer = build_trainer(tmp_path, rows=rows, train_sampling_strategy=strategy)
+        loader = trainer.get_train_dataloader()
+        for epoch in range(2):
+            batches = list(loader)
+            orders[strategy, epoch] = [int(name) for batch in batches for name in batch["samples"]]
+            masks = [batch["attention_mask"] for batch in batches]
+            shares[strategy, epoch] = sum(mask.sum().item() for mask in masks) / sum(mask.numel() for mask in masks)
+    assert shares["random", 0] < 0.8
+    assert min(shares["group_by_length", epoch] for epoch in range(2)) > 0.88
+    assert all(sorted(order) == list(range(96)) for order in orders.values())
+    assert orders["group_by_length", 0] != orders["group_by_length", 1]
+
+
+def test_rows_that_cannot_be_used(tmp_path, caplog):
+    """F47: named and counted, replaced or raised; no error of TRL's about truncation."""
+    from transformers.utils import logging
+
+    logging.enable_propagation()
+    rows = build_chats(8)
+    rows[3] = build_chat(3, pictures=40)
+    with pytest.raises(BadRowError, match=r"Row 3 cannot be used: The conversation takes \d+ tokens at the least"):
+        build_trainer(tmp_path, rows=rows, max_steps=4).train()
+    trainer = build_trainer(tmp_path, rows=rows, max_steps=4, on_bad_row="replace")
+    trainer.train()
+    assert "Row 3 cannot be used: The conversation takes" in caplog.text
+    assert history(trainer)[-1]["replaced_rows"] == 2  # of two epochs
+
+
+def test_gradient_checkpointing_and_accumulation_change_nothing(tmp_path):
+    """F27: a batch in pieces weighs every token the same."""
+    logs = []
+    pieces = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    for options in ({}, {"gradient_checkpointing": True}, pieces):
+        trainer = build_trainer(tmp_path / str(len(logs)), max_steps=2, save_strategy="no", **options)
+        trainer.train()
+        logs.append(history(trainer))
+    for log in logs[1:]:
+        for mine, theirs in zip(log, logs[0], strict=True):
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
+
+
+def test_evaluation_and_bf16(tmp_path):
+    trainer = build_trainer(tmp_path, eval_rows=build_chats(5, first=20), bf16=True, max_steps=1, save_strategy="no")
+    trainer.train()
+    first, second = trainer.evaluate(), trainer.evaluate(build_chats(5, first=20))
+    assert first["eval_loss"] == pytest.approx(second["eval_loss"])
+    assert first["eval_loss"] == pytest.approx(history(trainer)[0]["loss"], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"packing": True}, "Pictures are not packed"),
+        ({"box_units": "pt"}, "box_units must be one of"),
+        ({"freeze": ["mq_former"]}, "a part to freeze or to train must be one of .*'mqformer'"),
+        ({"freeze": ["mqformer"], "train": ["mqformer"]}, "mqformer: to freeze and to train are both asked for"),
+    ],
+)
+def test_impossible_arguments(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        LyricsSFTConfig(output_dir=str(tmp_path), bf16=False, **options)
+    with pytest.raises(ValueError, match="needs a processing_class"):
+        LyricsSFTTrainer(build_model(), LyricsSFTConfig(output_dir=str(tmp_path), bf16=False), build_chats(1))
+
+
+@pytest.fixture(scope="module")
+def ranks_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sft_ranks")
+
+
+def check_ranks(results, tmp_path):
+    """Against one process on the joined batch, and against itself after a resume."""
+    trainer = build_trainer(tmp_path, rows=mixed_rows(), train_sampling_strategy="sequential")
+    trainer.train()
+    for mine, theirs in zip(history(trainer), results[0]["log"], strict=True):
+        for name, value in mine.items():
+            assert theirs[name] == pytest.approx(value, abs=1e-4, rel=1e-3), name
+    for mine, theirs in zip(results[0]["resumed log"], results[0]["log"], strict=True):
+        assert mine["loss"] == theirs["loss"]
+    return trainer
+
+
+def test_two_processes_are_one(ranks_folder, tmp_path):
+    """Also when a process has no picture in its batch, and after a resume."""
+    results = run_two("sft_ranks", ranks_folder, "sft")
+    trainer = check_ranks(results, tmp_path)
+    for name, tensor in weights(trainer).items():
+        torch.testing.assert_close(results[1]["weights"][name], tensor, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_divided_weights_change_nothing(ranks_folder, tmp_path):
+    """FSDP2."""
+    check_ranks(run_two("sft_ranks", ranks_folder, "fsdp"), tmp_path)

@@ -1,0 +1,83 @@
+"""What a recipe of the second stage is made of: its model, its processor and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from transformers.utils import logging
+
+from ..modeling_lyrics import LyricsForConditionalGeneration
+from ..processing_lyrics import LyricsProcessor
+from .tuning import TuningArguments, load_model
+
+logger = logging.get_logger(__name__)
+
+MICRO = "micro"
+
+
+@dataclass
+class SFTModelArguments:
+    """Where the model of the second stage starts."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Directory or Hub id (`lyrics compose` makes one); 'micro' for a tiny random one."},
+    )
+    processor: str | None = field(default=None, metadata={"help": "Directory or Hub id, if not the model's."})
+    mqformer_text: str | None = field(
+        default=None,
+        metadata={"help": "What the MQ-Former reads: none, instruction, or spatial+instruction (the processor's)."},
+    )
+
+
+@dataclass
+class SFTDataArguments:
+    """Where the rows of the second stage come from."""
+
+    train_data: str | None = field(
+        default=None,
+        metadata={"help": "A .jsonl, .json or .parquet file, a data set on disk or on the Hub, or chats:N."},
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
+    image_root: str | None = field(default=None, metadata={"help": "Where the pictures of a file lie (its folder)."})
+    train_split: str = field(default="train", metadata={"help": "Split of train_data."})
+    eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
+    streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
+
+
+def build_sft(
+    arguments: SFTModelArguments, training: TuningArguments, with_objects: bool = True
+) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
+    """Model and processor of a recipe.
+
+    Args:
+        arguments: where they start.
+        training: how they are tuned.
+        with_objects: whether rows that are drawn on the spot bring their objects; else 'micro' has a refiner.
+
+    Raises:
+        ValueError: when there is no model.
+    """
+    if arguments.model is None:
+        raise ValueError("no model: give --model DIR or --model HUB_ID; `lyrics compose` makes one.")
+    if arguments.model == MICRO:
+        from ..assets import random_parts
+        from ..assets.shapes import REGION_WIDTH
+
+        model, processor = random_parts(training.seed, REGION_WIDTH if with_objects else None)
+    else:
+        model = load_model(arguments.model, training)
+        processor = LyricsProcessor.from_pretrained(arguments.processor or arguments.model)
+    if arguments.mqformer_text is not None:
+        kept: Any = processor
+        kept.mqformer_text = check_mqformer_text(arguments.mqformer_text)
+    return cast(LyricsForConditionalGeneration, model), processor
+
+
+def check_mqformer_text(value: str) -> str:
+    """Raise a `ValueError` unless it is one of the processor's choices."""
+    known = ("none", "instruction", "spatial+instruction")
+    if value not in known:
+        raise ValueError(f"mqformer_text must be one of {known}, got {value!r}.")
+    return value
