@@ -185,6 +185,8 @@ def test_every_mode_of_generation(model, batch, options):
         images = {name: batch[name][2:] for name in batch if name not in last}
         alone = model.generate(**last, **images, **options)
         assert torch.equal(output[2 * rows :], alone)
+    if options.keys() & {"cache_implementation", "use_cache"}:
+        assert torch.equal(output, model.generate(**batch, **GREEDY))
 
 
 def test_a_prompt_padded_on_the_right_is_refused(model, single):

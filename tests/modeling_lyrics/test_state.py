@@ -12,6 +12,7 @@ from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,
     LyricsMQFormerConfig,
+    LyricsPreTrainingConfig,
     LyricsRefinerConfig,
     LyricsVisualRefiner,
     RamConfig,
@@ -232,6 +233,7 @@ def test_wrong_settings_of_generation_are_named(damaged):
     [
         (LyricsConfig, "vision_feature_layers", "did you mean 'vision_feature_layer'?"),
         (LyricsMQFormerConfig, "num_visual_query", "did you mean 'num_visual_queries'?"),
+        (LyricsPreTrainingConfig, "itc_weigth", "did you mean 'itc_weight'?"),
         (LyricsRefinerConfig, "box_treshold", "did you mean 'box_threshold'?"),
         (RamConfig, "zzz", "it has no effect."),
     ],
