@@ -14,20 +14,15 @@ above the weights.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import platform
-import statistics
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from measuring import kept_bytes, measure, name_machine
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy, normalize
 from transformers import (
     CLIPVisionConfig,
@@ -236,44 +231,6 @@ def build_refiner(size: str) -> LyricsVisualRefiner:
     return refiner
 
 
-def kept_bytes(model: nn.Module, run: Callable[[], torch.Tensor], device: torch.device) -> float:
-    """What a step keeps for its backward pass; on a GPU its peak above what was there."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run().backward()
-        return float(torch.cuda.max_memory_allocated() - before)
-    weights = {one.untyped_storage().data_ptr() for one in model.parameters()}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = run()
-    del loss
-    return float(sum(sizes.values()))
-
-
-def measure(steps: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each step; the steps take turns, so that the machine's moods meet all of them."""
-    times: dict[str, list[float]] = defaultdict(list)
-    for repeat in range(repeats + 1):
-        for name, step in steps.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat:  # the first warms up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def time_parts(
     size: dict[str, Any], batch: dict[str, Any], vocab_size: int, repeats: int, device: torch.device
 ) -> dict[str, float]:
@@ -291,17 +248,6 @@ def time_parts(
         steps[name] = lambda model=model: model(**batch).loss.backward()
     times = measure(steps, repeats, device)
     return {"vision encoder": times["vision"], **{name: times["all"] - times[name] for name in names}}
-
-
-def name_machine(device: torch.device) -> str:
-    """The GPU, or the processor and the threads used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
-    return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def main() -> None:

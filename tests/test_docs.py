@@ -30,4 +30,4 @@ def test_code_of_a_page(page, tmp_path, monkeypatch, capsys):
 
 
 def test_there_are_examples():
-    assert {page.name for page in PAGES} >= {"README.md", "pretraining.md"}
+    assert {page.name for page in PAGES} >= {"README.md", "stage1.md", "stage2.md"}

@@ -50,9 +50,10 @@ def describe_sft(trainer: Any) -> str:
     ]
     if not trainer.args.load_in_4bit:  # a language model in 4 bits runs on its own device alone
         base = getattr(trainer.model, "get_base_model", lambda: trainer.model)()
-        # the values of a mask would be looked at
-        unmasked = {name: value for name, value in batch.items() if name != "attention_mask"}
-        lines += _describe_memory(trainer, base.model, unmasked)
+        rows, length = batch["input_ids"].shape
+        # Transformers looks at the values of a mask of two dimensions, and there will be none
+        batch["attention_mask"] = torch.zeros(rows, 1, length, length, dtype=base.dtype)
+        lines += _describe_memory(trainer, base.model, batch)
     return "\n".join([*lines, *_describe_answers(trainer.processing_class, batch["input_ids"], labels, samples)])
 
 

@@ -189,12 +189,12 @@ class LyricsSFTCollator:
             [_with_pictures(row) for row in prepared],
             tokenize=True,
             return_dict=True,
-            return_tensors="pt",
+            return_tensors="np",  # whose offsets are faster to walk through than a tensor's
             return_assistant_tokens_mask=True,
             processor_kwargs=options,
         )
-        batch = dict(batch)
-        batch["labels"] = self._label(batch, batch.pop("assistant_masks"), prepared)
+        batch = {name: torch.from_numpy(np.asarray(values)) for name, values in batch.items()}
+        batch["labels"] = self._label(batch, batch.pop("assistant_masks").bool(), prepared)
         return batch | describe_rows(prepared)
 
     def _label(self, batch: dict[str, Any], spoken: Any, rows: Sequence[PreparedConversation]) -> torch.Tensor:

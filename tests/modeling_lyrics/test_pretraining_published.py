@@ -1,6 +1,6 @@
 """The published first stage: its weights load, and our modules give its numbers under its masks and inputs.
 
-The published code differs from the paper in places (docs/pretraining.md). What is compared here is each module, loss
+The published code differs from the paper in places (docs/stage1.md). What is compared here is each module, loss
 function and gradient where both compute the same, with the published masks written out.
 """
 

@@ -317,3 +317,24 @@ def test_two_processes_are_one(ranks_folder, tmp_path):
 def test_divided_weights_change_nothing(ranks_folder, tmp_path):
     """FSDP2."""
     check_ranks(run_two("sft_ranks", ranks_folder, "fsdp"), tmp_path)
+
+
+def test_qlora(tmp_path):
+    """The language model in 4 bits and nothing else; what comes out loads on the base model in full precision."""
+    from bitsandbytes.nn import Linear4bit
+
+    from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+
+    build_model(std=0.15).save_pretrained(tmp_path / "base")
+    trainer = build_trainer(tmp_path, model=str(tmp_path / "base"), load_in_4bit=True, learning_rate=1e-2, max_steps=8)
+    in_4_bits = [name for name, module in trainer.model.named_modules() if isinstance(module, Linear4bit)]
+    assert in_4_bits
+    assert all(".language_model." in name for name in in_4_bits)
+    trainer.train()
+    trainer.save_model()
+    assert history(trainer)[-1]["loss"] < 0.9 * history(trainer)[0]["loss"]
+    model = LyricsForConditionalGeneration.from_pretrained(tmp_path)
+    assert {one.dtype for one in model.parameters()} == {torch.float32}
+    adapted = {name: one for name, one in trainer.model.named_parameters() if ".lora_" in name}
+    loaded = {f"base_model.model.{name}": one for name, one in model.named_parameters()}
+    assert all(torch.equal(one, loaded[name]) for name, one in adapted.items())
