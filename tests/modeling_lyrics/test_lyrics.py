@@ -176,10 +176,10 @@ def test_text_alone(model):
 def test_every_mode_of_generation(model, batch, options):
     """F39: in every mode each row gives what it gives alone."""
     torch.manual_seed(0)
-    options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False} | options
+    options = GREEDY | options
     output = model.generate(**batch, **options)
     rows = options.get("num_return_sequences", 1)
-    assert output.shape == (3 * rows, batch["input_ids"].shape[1] + 5)
+    assert output.shape == (3 * rows, batch["input_ids"].shape[1] + 6)
     if not options["do_sample"]:
         last = {name: batch[name][2:] for name in ("input_ids", "attention_mask")}
         images = {name: batch[name][2:] for name in batch if name not in last}
