@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..modeling_lyrics.checkpoint_files import naming, read_pickled
 from ..modeling_lyrics.weight_tables import WeightTable
 
 StateDict = dict[str, torch.Tensor]
@@ -31,16 +30,12 @@ def read_weights(path: str | os.PathLike) -> StateDict:
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"There is no checkpoint file {path!r}.")
-    try:
+    with naming(path):
         if path.endswith(".safetensors"):
             return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-    except UnpicklingError as error:
-        raise ValueError(
-            f"{path!r} is not a file of weights alone; it is not loaded, since it could run code."
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path!r} is damaged or incomplete: {error}") from error
+        weights = read_pickled(path, map_location="cpu")
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path!r} holds no weights by name.")
     for wrapper in _WRAPPERS:
         if isinstance(weights.get(wrapper), dict):
             weights = weights[wrapper]

@@ -11,13 +11,16 @@ import os
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
+
+from .checked_configuration import CheckedConfig
 
 logger = logging.get_logger(__name__)
 
 RegionFeatureType = Literal["mask", "detection"]
+PerChannel = list[float | int] | tuple[float | int, ...] | float | int  # three numbers, or one for all
 
 
 def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
@@ -43,7 +46,7 @@ def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
 
 
 @strict
-class RamConfig(PreTrainedConfig):
+class RamConfig(CheckedConfig):
     """Configuration of the Recognize Anything Model (RAM, arXiv 2306.03514): a Swin encoder and a tagging head.
 
     The vocabulary of tags is `id2label`; its order is the order of the rows of the label embedding.
@@ -84,13 +87,13 @@ class RamConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
-    threshold: float | int | list[float] = 0.68
+    layer_norm_eps: float | int = 1e-12
+    initializer_range: float | int = 0.02
+    threshold: float | int | list[float | int] = 0.68
     chinese_labels: list[str] | None = None
     suppressed_label_ids: list[int] | None = None
-    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
-    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    image_mean: PerChannel = (0.485, 0.456, 0.406)
+    image_std: PerChannel = (0.229, 0.224, 0.225)
 
     def validate_architecture(self) -> None:
         """Part of `@strict` validation: the head's width, and one threshold and one translation per tag."""
@@ -106,7 +109,7 @@ class RamConfig(PreTrainedConfig):
 
 
 @strict
-class LyricsRefinerConfig(PreTrainedConfig):
+class LyricsRefinerConfig(CheckedConfig):
     """Configuration of the visual refiner: tagger -> open-vocabulary detector -> segmenter.
 
     Args:
@@ -149,14 +152,26 @@ class LyricsRefinerConfig(PreTrainedConfig):
     detector_shortest_edge: int = 800
     detector_longest_edge: int = 1333
     boxes_per_batch: int = 32
-    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
-    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    image_mean: PerChannel = (0.485, 0.456, 0.406)
+    image_std: PerChannel = (0.229, 0.224, 0.225)
     fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.region_feature_type == "mask" and self.segmenter_config is None:
             self.segmenter_config = {}
         super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Part of `@strict` validation: counts and sizes are positive."""
+        for name in (
+            "max_regions",
+            "max_prompt_tokens",
+            "detector_shortest_edge",
+            "detector_longest_edge",
+            "boxes_per_batch",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"LyricsRefinerConfig: {name} must be positive, got {getattr(self, name)}.")
 
     @classmethod
     def get_config_dict(
@@ -194,7 +209,7 @@ class LyricsRefinerConfig(PreTrainedConfig):
 
 
 @strict
-class LyricsMQFormerConfig(PreTrainedConfig):
+class LyricsMQFormerConfig(CheckedConfig):
     """Configuration of the MQ-Former, a BERT encoder with two sets of learned queries.
 
     Args:
@@ -218,8 +233,8 @@ class LyricsMQFormerConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
     max_position_embeddings: int = 512
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
+    initializer_range: float | int = 0.02
+    layer_norm_eps: float | int = 1e-12
     pad_token_id: int | None = 0
     cross_attention_frequency: int = 2
     num_visual_queries: int = 32
@@ -248,7 +263,7 @@ class LyricsMQFormerConfig(PreTrainedConfig):
 
 
 @strict
-class LyricsConfig(PreTrainedConfig):
+class LyricsConfig(CheckedConfig):
     """Configuration of a Lyrics model: vision encoder, MQ-Former and language model.
 
     Args:
@@ -287,7 +302,7 @@ class LyricsConfig(PreTrainedConfig):
     image_token_id: Any = None
     require_objects: bool = False
     tie_word_embeddings: bool = False
-    initializer_range: float = 0.02
+    initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

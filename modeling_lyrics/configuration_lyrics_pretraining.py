@@ -6,16 +6,16 @@ import os
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .checked_configuration import CheckedConfig
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
 
 OBJECTIVES = ("itc", "itm", "icg", "msp")
 
 
 @strict
-class LyricsPreTrainingConfig(PreTrainedConfig):
+class LyricsPreTrainingConfig(CheckedConfig):
     """Configuration of `LyricsForPreTraining`, the paper's first stage.
 
     Args:

@@ -9,19 +9,43 @@ import torch
 from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.utils import GenerationMixin
 
+from .checkpoint_files import find_file, read_object
+from .published_checkpoint import HUB_KWARGS
+
 
 class LyricsGenerationMixin(GenerationMixin):
     """`GenerationMixin`, with right padding refused and encoded images given where they belong."""
 
     config: Any
 
-    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
+    def adjust_generation_fn(
+        self,
+        generation_config: Any,
+        from_auto_class: Any,
+        from_pipeline: Any,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         """Without a `generation_config.json`, take the language model's token ids and nothing else.
 
         Transformers reads generation settings out of `config.json` then, where the published checkpoint has the
         defaults of an old release, such as answers of 20 tokens.
+
+        Raises:
+            ValueError: naming the file, when there is one and it is damaged; Transformers would leave it out.
         """
-        super().adjust_generation_fn(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        place, path = pretrained_model_name_or_path, None
+        if generation_config is None and place is not None:
+            hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
+            path = find_file(place, "generation_config.json", **hub_kwargs)
+        if path is not None:
+            read_object(path)
+        parent: Any = super()
+        try:
+            parent.adjust_generation_fn(generation_config, from_auto_class, from_pipeline, place, *args, **kwargs)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path or place} holds wrong settings of generation: {error}") from error
         if self.generation_config._from_model_config:
             self.generation_config = GenerationConfig.from_model_config(self.config)
 

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
+from .checkpoint_files import find_file, read_object
 from .configuration_lyrics import LyricsRefinerConfig, read_tag_thresholds
 from .fingerprint import fingerprint, relevant_settings
 from .modeling_ram import RamForImageTagging
@@ -99,6 +100,16 @@ class LyricsRefinerPreTrainedModel(NativeCheckpointModel):
     input_modalities = ["image"]
     _supports_sdpa = True
     _keys_to_ignore_on_load_unexpected = list(DROPPED_BY_REFINER)
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        """As in Transformers, but missing weights are an error: the refiner is never trained, only used."""
+        loading_info = NativeCheckpointModel._finalize_model_loading(model, load_config, loading_info)
+        if missing := sorted(loading_info.missing_keys):
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            place = load_config.pretrained_model_name_or_path
+            raise ValueError(f"{place} lacks weights of the refiner: {', '.join(missing[:5])}{more}.")
+        return loading_info
 
 
 class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
@@ -195,14 +206,13 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             else:
                 tagger = kwargs["config"].tagger_config
                 tagger.threshold = read_tag_thresholds(tag_thresholds, tagger.num_labels)
+        tokenizer = None
+        if pretrained_model_name_or_path is not None:  # before the weights, which take longer
+            trusted = {"trust_remote_code": kwargs.get("trust_remote_code")}
+            tokenizer = _load_tokenizer(pretrained_model_name_or_path, hub_kwargs, trusted)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
-        if pretrained_model_name_or_path is not None:
-            folder = find_tokenizer_folder(pretrained_model_name_or_path, **hub_kwargs)
-            trusted = {"trust_remote_code": kwargs.get("trust_remote_code")}
-            refiner.tokenizer = AutoTokenizer.from_pretrained(
-                pretrained_model_name_or_path, **hub_kwargs | trusted | {"subfolder": folder}
-            )
+        refiner.tokenizer = tokenizer
         PreTrainedModel.requires_grad_(refiner, False)  # loading made new parameters
         return loaded
 
@@ -390,6 +400,19 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 masks=None if output.masks is None else output.masks[index].cpu(),
                 tags=words,
             )
+
+
+def _load_tokenizer(checkpoint: Any, hub_kwargs: dict[str, Any], trusted: dict[str, Any]) -> PreTrainedTokenizerBase:
+    folder = find_tokenizer_folder(checkpoint, **hub_kwargs)
+    in_folder: Any = hub_kwargs | {"subfolder": folder}
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint, **in_folder, **trusted)
+    except Exception as error:
+        for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+            if (path := find_file(checkpoint, name, **in_folder)) is not None:
+                read_object(path)
+        place = os.path.join(checkpoint, folder)
+        raise ValueError(f"The detector's tokenizer in {place} cannot be read: {error!r}") from error
 
 
 def _check_supported(part: str, config: PreTrainedConfig, supported: tuple[str, ...]) -> None:

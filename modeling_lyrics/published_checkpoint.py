@@ -18,9 +18,10 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.models.blip_2 import Blip2Config as TransformersBlip2Config
 from transformers.models.blip_2 import Blip2VisionConfig
 from transformers.models.swin import SwinConfig
-from transformers.utils.hub import cached_file
 
 from .adapted_weights import AppendRows, HalveAndRepeat
+from .checked_configuration import naming_what_is_missing
+from .checkpoint_files import find_file, is_inside
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig, RamConfig
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .weight_tables import GROUNDING_DINO, QFORMER, RAM
@@ -55,6 +56,7 @@ def is_published_config(config: dict[str, Any]) -> bool:
     return config.get("model_type") == "blip-2" and {"ram_config", "detection_config"} <= config.keys()
 
 
+@naming_what_is_missing
 def translate_model_config(published: dict[str, Any]) -> dict[str, Any]:
     """The published `config.json` as the fields of a `LyricsConfig`."""
     qformer, text = published["qformer_config"], published["text_config"]
@@ -81,6 +83,7 @@ def is_pretraining_config(published: dict[str, Any]) -> bool:
     return published.get("architectures") == [PUBLISHED_PRETRAINING_CLASS]
 
 
+@naming_what_is_missing
 def translate_pretraining_config(published: dict[str, Any]) -> dict[str, Any]:
     """The published first-stage `config.json` as the fields of a `LyricsPreTrainingConfig`."""
     translated = translate_model_config(published)
@@ -97,6 +100,7 @@ def translate_pretraining_config(published: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@naming_what_is_missing
 def translate_refiner_config(
     published: dict[str, Any], checkpoint: str | os.PathLike, **hub_kwargs: Any
 ) -> dict[str, Any]:
@@ -216,17 +220,16 @@ def read_lines(text: str) -> list[str]:
 
 
 def _read_text(checkpoint: str | os.PathLike, name: str, required: bool, **hub_kwargs: Any) -> str:
-    path = cached_file(
-        checkpoint,
-        name,
-        _raise_exceptions_for_missing_entries=required,
-        _raise_exceptions_for_connection_errors=required,
-        **{key: value for key, value in hub_kwargs.items() if key in HUB_KWARGS},
-    )
+    if not is_inside(name):
+        raise ValueError(f"{checkpoint}: config.json names {name!r}, which is no file of this checkpoint.")
+    path = find_file(checkpoint, name, required, **{key: hub_kwargs[key] for key in HUB_KWARGS if key in hub_kwargs})
     if path is None:
         return ""
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path!r} is no text: {error}") from error
 
 
 class Blip2Config(TransformersBlip2Config):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+
+from .configuration_lyrics import PerChannel
 
 BILINEAR = Image.Resampling.BILINEAR
 ORIENTATION = 0x0112  # in EXIF
@@ -22,13 +22,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def to_tensor(image: Image.Image, mean: PerChannel, std: PerChannel) -> torch.Tensor:
     """RGB picture -> (3, H, W) float32, scaled to [0, 1] and normalised."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255
-    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
-def tagger_view(image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def tagger_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
     """(3, size, size): the whole picture, its aspect ratio not kept."""
     return to_tensor(image.resize((size, size), BILINEAR), mean, std)
 
@@ -47,7 +47,7 @@ def detector_size(width: int, height: int, shortest_edge: int, longest_edge: int
 
 
 def detector_view(
-    image: Image.Image, shortest_edge: int, longest_edge: int, mean: Sequence[float], std: Sequence[float]
+    image: Image.Image, shortest_edge: int, longest_edge: int, mean: PerChannel, std: PerChannel
 ) -> torch.Tensor:
     """(3, h, w): the whole picture, resized by `detector_size`."""
     size = detector_size(*image.size, shortest_edge, longest_edge)
@@ -55,7 +55,7 @@ def detector_view(
 
 
 def segmenter_view(
-    image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]
+    image: Image.Image, size: int, mean: PerChannel, std: PerChannel
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """(3, size, size): the long side resized to `size`, padded with zeros at the right and the bottom; and (h, w)."""
     scale = size / max(image.size)

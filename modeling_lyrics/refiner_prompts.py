@@ -11,8 +11,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# The detector reads "." and "?" as the end of a phrase.
-_PHRASE_ENDS = re.compile(r"[.?\s]+")
+# The detector reads "." and "?" as the end of a phrase; half of a character is no text.
+_PHRASE_ENDS = re.compile(r"[.?\s\ud800-\udfff]+")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class TagPrompt:
 def build_prompts(tags: Sequence[str], tokenizer: Any, separator: str, max_tokens: int) -> list[TagPrompt]:
     """Join tags into as few captions as fit, each of at most `max_tokens` tokens, cut between two tags only.
 
-    Full stops, question marks and line breaks inside a tag become spaces in the caption; of tags that read the same
-    then, the first stands for all. Without a tag there is one caption, ".", as in the published model.
+    Full stops, question marks, line breaks and lone surrogates inside a tag become spaces in the caption; of tags that
+    read the same then, the first stands for all. Without a tag there is one caption, ".", as in the published model.
 
     Raises:
         ValueError: naming the tag, when a single tag is too long for a caption.

@@ -1,4 +1,4 @@
-"""What every model of this package does when it is saved."""
+"""What every model of this package does when it is saved and when it is loaded."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from .checkpoint_files import check_file, check_index, check_names
+
 
 class NativeCheckpointModel(PreTrainedModel):
-    """A `PreTrainedModel` that is always saved in this package's own layout.
+    """A `PreTrainedModel` that is always saved in this package's own layout, and says which file is to blame.
 
     Transformers writes a model back in the layout that it was loaded from, and a model whose class has a registered
-    conversion in that conversion's source layout. Both would give files that nothing else can read.
+    conversion in that conversion's source layout. Both would give files that nothing else can read. Its errors about
+    damaged files name no file, those about shapes no weight, and an index of shards may name any file of the machine.
     """
 
     def save_pretrained(
@@ -20,3 +23,58 @@ class NativeCheckpointModel(PreTrainedModel):
     ) -> None:
         """As in Transformers, with `save_original_format=False` as the default."""
         super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers.
+
+        Raises:
+            ValueError: naming file and weight or key, when a file is damaged, could run code, lies outside the
+                checkpoint, or does not fit the configuration.
+            OSError: when a file is missing.
+        """
+        place = pretrained_model_name_or_path
+        if place is not None and os.path.isdir(place):
+            check_index(os.path.join(place, kwargs.get("subfolder") or ""), kwargs.get("variant"))
+        try:
+            return super().from_pretrained(place, *args, **kwargs)
+        except ValueError as error:
+            if place is None or os.fspath(place) in str(error):
+                raise
+            raise ValueError(f"{place}: {error}") from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            if place is None:
+                raise
+            raise ValueError(f"{place} cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}") from error
+
+    # Two steps of Transformers' loading that are not public; tests/modeling_lyrics/test_state.py fails if they change.
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: list[str] | None, load_config: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        check_names(
+            (load_config.sharded_metadata or {}).get("weight_map", {}), load_config.pretrained_model_name_or_path
+        )
+        try:
+            return PreTrainedModel._load_pretrained_model(
+                model, state_dict, checkpoint_files, load_config, *args, **kwargs
+            )
+        except Exception:
+            for path in checkpoint_files or () if state_dict is None else ():
+                check_file(path)
+            raise
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        """Refuse weights of another shape before anything is allocated for them."""
+        place = load_config.pretrained_model_name_or_path
+        if loading_info.conversion_errors:
+            name, error = next(iter(loading_info.conversion_errors.items()))
+            raise ValueError(f"{place}: {name} cannot be made from the checkpoint's weights: {error}")
+        if loading_info.mismatched_keys and not load_config.ignore_mismatched_sizes:
+            listed = sorted(loading_info.mismatched_keys)
+            names = [f"{name} is {tuple(stored)} and not {tuple(wanted)}" for name, stored, wanted in listed[:5]]
+            more = f", and {len(listed) - 5} more" if len(listed) > 5 else ""
+            raise ValueError(f"{place} does not fit its configuration: {', '.join(names)}{more}.")
+        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)

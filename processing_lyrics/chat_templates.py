@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from traceback import walk_tb
 from typing import Any
+
+from .plain_text import as_text
 
 SYSTEM_PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -82,36 +88,89 @@ PUBLISHED_TEMPLATE = """
 {%- endif -%}
 """.strip()
 
-_TURNS = re.compile(rf"(?<!\w)(?:{USER}|{ASSISTANT})")
+_WORD = re.compile(r"\w")
+_ROLES = re.compile(f"{USER}|{ASSISTANT}")
+_TURNS = re.compile(rf"(?<!\w)(?:{_ROLES.pattern})")
+_SPACES = " \u2009\u200a\u2002\u2003"  # the first that no control token holds is put into imitations
+
+
+@lru_cache(maxsize=16)
+def _imitations(tokens: frozenset[str]) -> tuple[re.Pattern[str], dict[str, list[int]], str]:
+    """What finds control tokens that may overlap, where each is to be cut, and what with.
+
+    A token is cut before its last character, and where others begin like it, also before theirs.
+    """
+    ordered = sorted(tokens, key=len, reverse=True)
+    pattern = re.compile(f"(?=({'|'.join(map(re.escape, ordered))}))" if tokens else "(?!)")
+    cuts = {token: [end - 1 for end in range(2, len(token) + 1) if token[:end] in tokens] for token in tokens}
+    return pattern, cuts, next((space for space in _SPACES if not any(space in token for token in tokens)), "\ufffd")
 
 
 def neutralize(text: str, control_tokens: Iterable[str]) -> str:
     """Untrusted text, changed so that it holds no control token and no role: a space goes before their last character.
 
-    `"</s>"` becomes `"</s >"` and `"USER:"` becomes `"USER :"`; any other text is returned as it is.
+    `"</s>"` becomes `"</s >"` and `"USER:"` becomes `"USER :"`; any other text is returned as `as_text` gives it. Tokens
+    of one character, or of white space, cannot be told from text and are left alone. The time is linear in the text.
     """
-    tokens = sorted({token for token in control_tokens if token.strip()}, key=len, reverse=True)
-    roles = rf"(?<!\w)(?:{USER}|{ASSISTANT})"
-    pattern = re.compile("|".join([*map(re.escape, tokens), roles]))
-    previous = None
-    while previous != text:  # one replacement may bring the ends of another token together
-        previous, text = text, pattern.sub(lambda match: f"{match.group()[:-1]} {match.group()[-1]}", text)
-    return text
+    return neutralize_parts([text], control_tokens)[0]
+
+
+def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str]) -> list[str]:
+    """As `neutralize`, for texts that a template may write one right after the other, so that no joint makes a token."""
+    parts = [as_text(part) for part in parts]
+    text, bounds = "".join(parts), [0, *accumulate(map(len, parts))]
+    pattern, cuts, space = _imitations(frozenset(token for token in control_tokens if len(token) > 1 and token.strip()))
+    at = {match.start() + cut for match in pattern.finditer(text) for cut in cuts[match[1]]}
+    begins = at.union(bounds)
+    at |= {
+        match.end() - 1
+        for match in _ROLES.finditer(text)
+        if match.start() in begins or not _WORD.match(text, match.start() - 1)
+    }
+    if not at:
+        return parts
+    ordered = sorted(at)
+    within = [ordered[bisect_left(ordered, begin) : bisect_left(ordered, end)] for begin, end in pairwise(bounds)]
+    return [
+        space.join(text[start:stop] for start, stop in pairwise([begin, *inside, end]))
+        for (begin, end), inside in zip(pairwise(bounds), within, strict=True)
+    ]
 
 
 def neutralize_messages(messages: Sequence[Mapping[str, Any]], control_tokens: Iterable[str]) -> list[dict[str, Any]]:
-    """A copy of a conversation with the text of every message neutralised; images are shared, not copied."""
+    """A copy of a conversation with the text of every message neutralised; images are shared, not copied.
+
+    Raises:
+        ValueError: naming the message, when the conversation is not one.
+    """
     tokens = tuple(control_tokens)
+    if not messages:
+        raise ValueError("The conversation is empty.")
+    cleaned = []
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise ValueError(f"Message {number} must be a dictionary with a role and content, got {_kind(message)}.")
+        cleaned.append({**message, "content": _clean_content(number, message.get("content"), tokens)})
+    return cleaned
 
-    def clean(content: Any) -> Any:
-        if isinstance(content, str):
-            return neutralize(content, tokens)
-        return [
-            {**block, "text": neutralize(block["text"], tokens)} if block.get("type") == "text" else dict(block)
-            for block in content or []
-        ]
 
-    return [{**message, "content": clean(message.get("content"))} for message in messages]
+def _clean_content(number: int, content: Any, tokens: tuple[str, ...]) -> Any:
+    if isinstance(content, str):
+        return neutralize(content, tokens)
+    if content is None:
+        return []
+    if not isinstance(content, Sequence) or not all(isinstance(block, Mapping) for block in content):
+        raise ValueError(f"Message {number}: content must be text or a list of blocks, got {_kind(content)}.")
+    texts = [block.get("text") for block in content if block.get("type") == "text"]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"Message {number}: a block of type 'text' needs text, got {_kind(text)}.")
+    cleaned = iter(neutralize_parts(texts, tokens))
+    return [{**block, "text": next(cleaned)} if block.get("type") == "text" else dict(block) for block in content]
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def instructions_of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -138,7 +197,12 @@ def instructions_of_text(text: str, image_token: str, control_tokens: Iterable[s
     others = re.compile("|".join(map(re.escape, sorted(control_tokens, key=len, reverse=True))) or "(?!)")
     instructions = []
     for start, end in zip(starts, ends, strict=True):
-        turn = text[start:end]
-        if count := turn.count(image_token):
-            instructions += [" ".join(others.sub(" ", turn.replace(image_token, " ")).split())] * count
+        if count := text.count(image_token, start, end):
+            turn = text[start:end].replace(image_token, " ")
+            instructions += [" ".join(others.sub(" ", turn).split())] * count
     return instructions
+
+
+def is_raised_in_template(error: Exception) -> bool:
+    """Whether an exception comes from a Jinja template, whose frames carry its file name."""
+    return any(frame.f_code.co_filename == "<template>" for frame, _ in walk_tb(error.__traceback__))

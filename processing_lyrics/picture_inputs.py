@@ -71,10 +71,11 @@ def build_mqformer_text(
         return {}
     limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
     spatial = [_object_ids(one, tokenizer, limit) if mode == "spatial+instruction" else [] for one in objects]
-    texts = [
-        tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
-        for text in instructions
-    ]
+    ids = {  # one text may hold many pictures
+        text: tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
+        for text in set(instructions)
+    }
+    texts = [ids[text] for text in instructions]
     rows = [[*first, *second] for first, second in zip(spatial, texts, strict=True)]
     positions = [[*range(len(first)), *range(len(second))] for first, second in zip(spatial, texts, strict=True)]
     inputs = {

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import AddedToken
-from transformers import BatchFeature
+from transformers import AutoTokenizer, BatchFeature
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.import_utils import is_torchvision_available
@@ -20,15 +20,21 @@ from .chat_templates import (
     VICUNA_TEMPLATE,
     instructions_of_messages,
     instructions_of_text,
+    is_raised_in_template,
     neutralize_messages,
 )
 from .drawing import draw_objects
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .images import PictureLike, flatten_pictures, load_picture
 from .picture_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
+from .plain_text import as_text
+from .processor_files import HUB_KWARGS, TOKENIZER_FILES, find_damage, find_file
+from .published_processor import FOLDER as PUBLISHED_FOLDER
+from .published_processor import MQFORMER_FOLDER as PUBLISHED_MQFORMER_FOLDER
 from .published_processor import is_published, load_parts
-from .refiner_handle import HUB_KWARGS, REFINER_FOLDER, RefinerHandle
+from .refiner_handle import REFINER_FOLDER, RefinerHandle
 from .spatial_text import parse_spatial_text
+from .truncation import Truncation
 from .visual_objects import VisualObjects
 
 
@@ -72,6 +78,12 @@ class LyricsProcessor(ProcessorMixin):
     ) -> None:
         if mqformer_text not in get_args(MQFormerText):
             raise ValueError(f"mqformer_text must be one of {get_args(MQFormerText)}, got {mqformer_text!r}.")
+        counts = {"num_query_tokens": num_query_tokens, "region_feature_size": region_feature_size}
+        for name, value in (counts | {"max_image_pixels": max_image_pixels}).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive number, got {value!r}.")
+        if not isinstance(image_token, str) or not image_token.strip():
+            raise ValueError(f"image_token must be text, got {image_token!r}.")
         if image_token not in tokenizer.get_vocab():
             tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
         if tokenizer.pad_token is None:
@@ -105,21 +117,58 @@ class LyricsProcessor(ProcessorMixin):
             refiner: `False` for a processor without one, or a `LyricsVisualRefiner` to use instead of the saved one.
             refiner_kwargs: for the refiner's `from_pretrained`: `dtype`, `device_map`, `tag_thresholds`, ...
             kwargs: Transformers' (`revision`, `token`, `cache_dir`, ...).
+
+        Raises:
+            ValueError: naming the file, or the checkpoint and what is wrong with it.
+            OSError: when a file is missing.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
         load_kwargs = hub_kwargs | dict(refiner_kwargs or {})
-        if is_published(pretrained_model_name_or_path, **hub_kwargs):
-            parts = load_parts(pretrained_model_name_or_path, **hub_kwargs)
-            processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
-            handle = RefinerHandle(os.fspath(pretrained_model_name_or_path), "", load_kwargs)
-        else:
-            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            handle = RefinerHandle.find(pretrained_model_name_or_path, load_kwargs)
+        try:
+            processor, handle = cls._load(pretrained_model_name_or_path, load_kwargs, hub_kwargs, *args, **kwargs)
+        except Exception as error:
+            folders = ("", "mqformer_tokenizer", PUBLISHED_FOLDER, PUBLISHED_MQFORMER_FOLDER)
+            damage = find_damage(pretrained_model_name_or_path, folders, **hub_kwargs)
+            place = os.fspath(pretrained_model_name_or_path)
+            if damage is None and (isinstance(error, OSError) or place in str(error)):
+                raise
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(damage or f"{place} cannot be loaded as {cls.__name__}: {kind}{error}") from error
         if refiner is True:
             processor._refiner = handle
         elif refiner not in (False, None):
             processor.attach_refiner(refiner)
         return processor
+
+    @classmethod
+    def _load(
+        cls,
+        checkpoint: str | os.PathLike,
+        load_kwargs: dict[str, Any],
+        hub_kwargs: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[LyricsProcessor, RefinerHandle]:
+        if is_published(checkpoint, **hub_kwargs):
+            parts = load_parts(checkpoint, **hub_kwargs)
+            processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
+            return processor, RefinerHandle(os.fspath(checkpoint), "", load_kwargs)
+        return super().from_pretrained(checkpoint, *args, **kwargs), RefinerHandle.find(checkpoint, load_kwargs)
+
+    @classmethod
+    def _load_tokenizer_from_pretrained(
+        cls, sub_processor_type: str, pretrained_model_name_or_path: Any, subfolder: str = "", **kwargs: Any
+    ) -> Any:
+        """As in Transformers, which takes the language model's where the MQ-Former's is missing or damaged."""
+        folder = subfolder if sub_processor_type == "tokenizer" else os.path.join(subfolder, sub_processor_type)
+        hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
+        places = (
+            find_file(pretrained_model_name_or_path, name, subfolder=folder, **hub_kwargs) for name in TOKENIZER_FILES
+        )
+        if not any(places):
+            place = os.path.join(pretrained_model_name_or_path, folder)
+            raise OSError(f"There is no {sub_processor_type} in {place}: looked for {', '.join(TOKENIZER_FILES)}.")
+        return AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **kwargs)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, save_refiner: bool = True, **kwargs: Any
@@ -253,7 +302,8 @@ class LyricsProcessor(ProcessorMixin):
             visual_objects: `VisualObjects` (or their dictionaries) for each picture, instead of refining it.
             mqformer_instructions: what the MQ-Former reads beside each picture; by default the turn of its text that
                 holds the picture.
-            kwargs: of the tokenizer and the image processor (`return_tensors`, `padding`, `max_length`, ...).
+            kwargs: of the tokenizer and the image processor (`return_tensors`, `padding`, ...). With `truncation`, text
+                is cut to `max_length` tokens; placeholders, a BOS and boxes never are.
 
         Returns:
             `input_ids`, `attention_mask` (B, L); for N pictures `pixel_values` (N, 3, H, W), `region_features`
@@ -263,33 +313,49 @@ class LyricsProcessor(ProcessorMixin):
         Raises:
             ValueError: when placeholders, pictures and objects do not match, with their counts.
         """
-        texts = [text] if isinstance(text, str) else text
+        texts = None if text is None else _as_texts("text", text)
+        if texts == []:
+            raise ValueError("Got an empty list of texts.")
         instructions = mqformer_instructions
+        if instructions is not None:
+            instructions = _as_texts("mqformer_instructions", instructions)
+        return_tensors = kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors"))
         if texts is not None:
             check_placeholders(texts, images, self.image_token)
             instructions = self._instructions_of(texts) if instructions is None else instructions
             texts, kwargs = self._with_one_bos(texts, kwargs)
         pictures = self.load_pictures(images)
-        data = super().__call__(images=pictures or None, text=texts, **kwargs)
-        if not pictures:
-            return data
+        truncation = None if texts is None else self._truncation_of(kwargs)
+        if truncation is None:
+            data = super().__call__(images=pictures or None, text=texts, **kwargs)
+        else:
+            data = super().__call__(images=pictures or None, text=texts, **truncation.untruncated(kwargs))
+            expanded = [one.replace(self.image_token, self.image_token * self.num_query_tokens) for one in texts or ()]
+            truncation.apply(data, expanded, self.tokenizer, (self.image_token_id, self.tokenizer.bos_token_id))
+        if pictures:
+            data.update(self._mqformer_inputs(pictures, instructions, visual_objects))
+        return data.convert_to_tensors(return_tensors)
+
+    def _mqformer_inputs(
+        self, pictures: list[Image.Image], instructions: Sequence[str] | None, visual_objects: Any
+    ) -> dict[str, np.ndarray]:
+        """Region features and text for each picture."""
         instructions = [""] * len(pictures) if instructions is None else instructions
         if len(instructions) != len(pictures):
             raise ValueError(f"Got {len(instructions)} mqformer_instructions for {len(pictures)} pictures.")
         objects = self._objects_of(pictures, visual_objects)
-        if objects is not None:
-            data.update(pad_regions(objects, self.region_feature_size))
         described = [None] * len(pictures) if objects is None else objects
-        data.update(build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described))
-        return data.convert_to_tensors(
-            kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors"))
-        )
+        regions = {} if objects is None else pad_regions(objects, self.region_feature_size)
+        return regions | build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers, for content of unknown origin.
 
         Text of a message that imitates a placeholder, a role or any special token is changed so that it stays text,
         and the MQ-Former reads, for each picture, the message that holds it: never another turn, never an answer.
+
+        Raises:
+            ValueError: when the template fails on these messages; where it refuses them, a `TemplateError` of Jinja.
         """
         batched = isinstance(conversation, Sequence) and bool(conversation) and not isinstance(conversation[0], Mapping)
         conversations = [getattr(chat, "messages", chat) for chat in (conversation if batched else [conversation])]
@@ -299,7 +365,12 @@ class LyricsProcessor(ProcessorMixin):
             options = dict(kwargs.get("processor_kwargs") or {})
             options.setdefault("mqformer_instructions", instructions)
             kwargs["processor_kwargs"] = options
-        return super().apply_chat_template(conversations if batched else conversations[0], *args, **kwargs)
+        try:
+            return super().apply_chat_template(conversations if batched else conversations[0], *args, **kwargs)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+            if not is_raised_in_template(error):
+                raise
+            raise ValueError(f"The chat template failed: {type(error).__name__}: {error}") from error
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         """A placeholder for every query of the MQ-Former."""
@@ -316,7 +387,9 @@ class LyricsProcessor(ProcessorMixin):
 
     @property
     def _control_tokens(self) -> list[str]:
-        return [token.content for token in self.tokenizer.added_tokens_decoder.values()] + [self.image_token]
+        """What content of unknown origin must not hold: special tokens, not every word that was added."""
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return [*added, *(self.tokenizer.chat_control_tokens or ()), self.image_token]
 
     def _instructions_of(self, texts: Sequence[str]) -> list[str]:
         tokens = self._control_tokens
@@ -332,6 +405,12 @@ class LyricsProcessor(ProcessorMixin):
         if "text_kwargs" in kwargs:
             return texts, kwargs | {"text_kwargs": {**kwargs["text_kwargs"], "add_special_tokens": False}}
         return texts, kwargs | {"add_special_tokens": False}
+
+    def _truncation_of(self, kwargs: dict[str, Any]) -> Truncation | None:
+        if not (kwargs.get("truncation") or kwargs.get("text_kwargs", {}).get("truncation")):
+            return None
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        return Truncation.of(merged["text_kwargs"], self.tokenizer)
 
     def _objects_of(self, pictures: list[Image.Image], visual_objects: Any) -> list[VisualObjects] | None:
         """Objects of each picture: given, refined where they were not, or `None` where nothing can refine."""
@@ -390,12 +469,22 @@ class LyricsProcessor(ProcessorMixin):
         return list(dict.fromkeys(name for name in names if name != "token_type_ids"))
 
 
+def _as_texts(name: str, texts: Any) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list | tuple) or not all(isinstance(one, str) for one in texts):
+        kinds = {type(one).__name__ for one in texts} if isinstance(texts, list | tuple) else {type(texts).__name__}
+        raise ValueError(f"{name} must be a string or a list of strings, got {', '.join(sorted(kinds))}.")
+    return [as_text(one) for one in texts]
+
+
 def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
     """One, a list, or a list of lists of `VisualObjects` or their dictionaries -> a flat list."""
     if visual_objects is None or isinstance(visual_objects, VisualObjects):
         return [visual_objects]
     if isinstance(visual_objects, Mapping):
         return [VisualObjects.from_dict(visual_objects)]
+    if not isinstance(visual_objects, list | tuple):
+        raise ValueError(f"visual_objects must be VisualObjects or their dictionaries, got {type(visual_objects)}.")
     return [objects for element in visual_objects for objects in _flatten_objects(element)]
 
 

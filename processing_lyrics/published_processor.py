@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from .chat_templates import PUBLISHED_TEMPLATE
+from .processor_files import find_file
 
 FOLDER = "vicuna-13b_processor"
 MQFORMER_FOLDER = f"{FOLDER}/qformer_tokenizer"
@@ -18,14 +19,7 @@ _IMAGE_SETTINGS = ("size", "image_mean", "image_std", "resample", "rescale_facto
 
 def is_published(checkpoint: str | os.PathLike, **hub_kwargs: Any) -> bool:
     """Whether a directory or Hub id is in the published layout."""
-    settings = cached_file(
-        checkpoint,
-        f"{FOLDER}/preprocessor_config.json",
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **hub_kwargs,
-    )
-    if settings is None:
+    if find_file(checkpoint, f"{FOLDER}/preprocessor_config.json", **hub_kwargs) is None:
         return False
     config, _ = PreTrainedConfig.get_config_dict(checkpoint, **hub_kwargs)
     return {"ram_config", "detection_config"} <= config.keys()

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModel
-from transformers.utils.hub import cached_file
 
-HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+from .processor_files import HUB_KWARGS, find_file
+
 REFINER_FOLDER = "refiner"
 REFINER_TYPE = "lyrics_refiner"
 
@@ -44,14 +44,7 @@ class RefinerHandle:
     def find(cls, checkpoint: str | os.PathLike, load_kwargs: dict[str, Any]) -> RefinerHandle:
         """A handle on the refiner of a checkpoint; an empty one where the checkpoint has none."""
         hub_kwargs = {name: load_kwargs[name] for name in HUB_KWARGS if name in load_kwargs}
-        found = cached_file(
-            checkpoint,
-            "config.json",
-            subfolder=REFINER_FOLDER,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **hub_kwargs,
-        )
+        found = find_file(checkpoint, "config.json", subfolder=REFINER_FOLDER, **hub_kwargs)
         return cls() if found is None else cls(os.fspath(checkpoint), REFINER_FOLDER, load_kwargs)
 
     @property
@@ -72,7 +65,7 @@ class RefinerHandle:
         """The refiner, loaded on the first call.
 
         Raises:
-            ValueError: when there is none.
+            ValueError: when there is none, or when its files are damaged.
         """
         if self._module is None:
             if self.source is None:
@@ -80,7 +73,13 @@ class RefinerHandle:
                     "This processor has no refiner. Load it with one (`refiner=False` skips it), give it one by "
                     "`processor.attach_refiner(model)`, or pass `visual_objects`."
                 )
-            self._module = self._load(self.source)
+            try:
+                self._module = self._load(self.source)
+            except (OSError, ValueError):
+                raise
+            except Exception as error:
+                place = os.path.join(self.source, self.subfolder)
+                raise ValueError(f"The refiner in {place} cannot be loaded: {type(error).__name__}: {error}") from error
             self._place()
         return self._module
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from .plain_text import as_text
 
 FORMAT = "lyrics-visual-objects"
 
@@ -37,19 +39,23 @@ class VisualObjects:
     tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Take lists, arrays and tensors; check that they describe the same objects."""
-        self.labels = [str(label) for label in self.labels]
-        self.tags = [str(tag) for tag in self.tags]
-        self.boxes = _array(self.boxes, np.float32).reshape(-1, 4)
-        self.scores = _array(self.scores, np.float32).reshape(-1)
-        features = _array(self.region_features, None)
-        features = features if features.dtype in (np.float16, np.float32) else features.astype(np.float32)
+        """Take lists, arrays and tensors; check that they are numbers and describe the same objects."""
+        self.labels = _words("labels", self.labels)
+        self.tags = _words("tags", self.tags)
+        self.boxes = _array("boxes", self.boxes, np.float32)
+        self.scores = _array("scores", self.scores, np.float32).reshape(-1)
+        features = _array("region_features", self.region_features, None)
         if features.ndim != 2 and features.size:
             raise ValueError(f"VisualObjects: region_features must have two dimensions, got shape {features.shape}.")
         self.region_features = features if features.ndim == 2 else features.reshape(0, 0)
+        if self.boxes.size % 4:
+            raise ValueError(f"VisualObjects: boxes must be (R, 4), got shape {self.boxes.shape}.")
+        self.boxes = self.boxes.reshape(-1, 4)
         counts = {"labels": len(self.labels), "boxes": len(self.boxes), "scores": len(self.scores)}
         if self.masks is not None:
-            self.masks = _array(self.masks, np.bool_)
+            self.masks = _array("masks", self.masks, np.bool_)
+            if self.masks.ndim != 3:
+                raise ValueError(f"VisualObjects: masks must be (R, height, width), got shape {self.masks.shape}.")
             counts["masks"] = len(self.masks)
         if len(set(counts.values())) > 1:
             raise ValueError(
@@ -83,7 +89,11 @@ class VisualObjects:
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         objects = cls(**known)
         if objects.region_features.size == 0 and "region_feature_size" in values:
-            objects.region_features = objects.region_features.reshape(0, int(values["region_feature_size"]))
+            width = values["region_feature_size"]
+            try:
+                objects.region_features = objects.region_features.reshape(0, int(width))
+            except (ValueError, TypeError, OverflowError):
+                raise ValueError(f"VisualObjects: region_feature_size must be a width, got {width!r}.") from None
         return objects
 
     def save(self, path: str | os.PathLike) -> None:
@@ -99,20 +109,39 @@ class VisualObjects:
 
         Raises:
             ValueError: naming the file, when it is not such a file or is damaged.
+            OSError: when there is none.
         """
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise ValueError(f"{path} is a safetensors file, but not one of visual objects.")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-        except SafetensorError as error:
+        except (SafetensorError, TypeError) as error:  # the latter for types that numpy does not have
             raise ValueError(f"{path} is not a file of visual objects, or it is damaged: {error}") from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path} is a safetensors file, but not one of visual objects.")
-        return cls.from_dict(json.loads(metadata["words"]) | arrays)
+        try:
+            return cls.from_dict(json.loads(metadata["words"]) | arrays)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{path} is a damaged file of visual objects: {error}") from error
 
 
-def _array(values: Any, dtype: Any) -> np.ndarray:
+def _words(name: str, values: Any) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"VisualObjects: {name} must be a list of names, got {type(values).__name__}.")
+    return [as_text(str(value)) for value in values]
+
+
+def _array(name: str, values: Any, dtype: Any) -> np.ndarray:
+    """An array of finite numbers; without `dtype` in half precision if it is in that, else in float32."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-    return np.asarray(values, dtype=dtype)
+    try:
+        array = np.asarray(values, dtype=dtype)
+        if dtype is None and array.dtype != np.float16:
+            array = array.astype(np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"VisualObjects: {name} is no array of numbers: {error}") from error
+    if array.dtype != np.bool_ and not np.isfinite(array).all():
+        raise ValueError(f"VisualObjects: {name} has values that are not finite.")
+    return array

@@ -1,6 +1,7 @@
 """Models and pictures that many tests share: the golden published checkpoint, and the random micro model."""
 
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -98,6 +99,21 @@ def processor(micro) -> LyricsProcessor:
 @pytest.fixture(scope="session")
 def refiner(processor: LyricsProcessor) -> LyricsVisualRefiner:
     return processor.refiner
+
+
+@pytest.fixture(scope="session")
+def saved(micro, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete checkpoint in our layout; not to be changed."""
+    folder = tmp_path_factory.mktemp("saved")
+    for part in micro:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(saved, tmp_path / "damaged")
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,12 @@ def test_exported_packages_are_flat_and_self_contained(package):
             assert level == 1 or module.split(".")[0] in known, f"{file.name}: {module}"
 
 
+def test_exported_files_have_names_of_their_own():
+    """Both packages lie in one folder of the Hub."""
+    names = [file.name for package in EXPORTED for file in (ROOT / package).glob("*.py") if file.name != "__init__.py"]
+    assert len(set(names)) == len(names)
+
+
 def test_dependencies_point_one_way():
     """cli -> trainers, conversion -> refinement -> processing, modeling; these two know each other for registration."""
     order = {"cli": 4, "trainers": 3, "conversion": 3, "assets": 2, "refinement": 2, "processing_lyrics": 1}

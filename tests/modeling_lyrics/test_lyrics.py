@@ -176,15 +176,17 @@ def test_text_alone(model):
 def test_every_mode_of_generation(model, batch, options):
     """F39: in every mode each row gives what it gives alone."""
     torch.manual_seed(0)
-    options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False} | options
+    options = GREEDY | options
     output = model.generate(**batch, **options)
     rows = options.get("num_return_sequences", 1)
-    assert output.shape == (3 * rows, batch["input_ids"].shape[1] + 5)
+    assert output.shape == (3 * rows, batch["input_ids"].shape[1] + 6)
     if not options["do_sample"]:
         last = {name: batch[name][2:] for name in ("input_ids", "attention_mask")}
         images = {name: batch[name][2:] for name in batch if name not in last}
         alone = model.generate(**last, **images, **options)
         assert torch.equal(output[2 * rows :], alone)
+    if options.keys() & {"cache_implementation", "use_cache"}:
+        assert torch.equal(output, model.generate(**batch, **GREEDY))
 
 
 def test_a_prompt_padded_on_the_right_is_refused(model, single):
@@ -202,6 +204,34 @@ def test_assisted_decoding(model, micro, single):
     assert torch.equal(model.generate(**single, **GREEDY, prompt_lookup_num_tokens=3), expected)
     for assistant in (model, micro[0]):
         assert torch.equal(model.generate(**single, **GREEDY, assistant_model=assistant), expected)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, torch.OutOfMemoryError])
+@pytest.mark.parametrize("part", ["model.vision_model", "model.mqformer", "model.language_model.layers.2", "lm_head"])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=["greedy", "beams", "static"]
+)
+def test_an_interrupted_generation_leaves_the_model_usable(model, single, interruption, part, options):
+    """F54: Ctrl-C, or too little memory, in the encoders or at the third token."""
+    expected = model.generate(**single, **GREEDY, **options)
+    text = {name: single[name] for name in ("input_ids", "attention_mask")}
+    encoded = {"image": model.get_image_features(**{name: single[name] for name in single if name not in text})}
+    inputs = single if part.endswith(("vision_model", "mqformer")) else text | {"mm_encoder_outputs": encoded}
+    calls = []
+
+    def interrupt(*_):
+        calls.append(1)
+        if inputs is single or len(calls) == 3:
+            raise interruption
+
+    hook = model.get_submodule(part).register_forward_hook(interrupt)
+    try:
+        with pytest.raises(interruption):
+            model.generate(**inputs, **GREEDY, **options)
+    finally:
+        hook.remove()
+    assert torch.equal(model.generate(**inputs, **GREEDY, **options), expected)
+    assert torch.is_grad_enabled()
 
 
 def test_images_encoded_by_another_model_are_refused(model, single):

@@ -1,7 +1,6 @@
 """The published layout loads as it stands, and gives the original code's numbers."""
 
 import json
-import pickle
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from lyrics.modeling_lyrics import (
     LyricsModel,
     LyricsRefinerConfig,
     LyricsVisualRefiner,
+    checked_configuration,
     configuration_lyrics,
 )
 from lyrics.modeling_lyrics.published_checkpoint import DROPPED_BY_MODEL, DROPPED_BY_REFINER
@@ -182,7 +182,7 @@ def test_a_shard_that_would_run_code_is_refused(published, tmp_path):
     checkpoint = shutil.copytree(published, tmp_path / "checkpoint")
     trap = tmp_path / "sprung"
     torch.save({"query_tokens": Trap(str(trap))}, checkpoint / "pytorch_model-00001-of-00003.bin")
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(ValueError, match=r"00001-of-00003.bin' is not a file of weights alone; it is not loaded"):
         LyricsForConditionalGeneration.from_pretrained(checkpoint)
     assert not trap.exists()
 
@@ -201,6 +201,46 @@ def test_missing_files(published, tmp_path, missing):
         config = LyricsRefinerConfig.from_pretrained(published)
         with pytest.raises(OSError, match=r"searched .*bert-base-uncased"):
             LyricsVisualRefiner.from_pretrained(checkpoint, config=config)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.txt", "//etc/hostname", "/../outside.txt", "..\\outside.txt", "C:outside.txt"]
+)
+def test_files_outside_the_checkpoint_are_not_read(published, tmp_path, name):
+    """F48: the configuration names its tag list, but not just any file."""
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (tmp_path / "outside.txt").write_text("secret")
+    config = json.loads((published / "config.json").read_text())
+    config["ram_config"]["tag_list"] = name
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"names .*(outside\.txt|hostname)"):
+        LyricsRefinerConfig.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("config_class", [LyricsConfig, LyricsRefinerConfig])
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [("detection_config", "hidden_dim", "lacks 'hidden_dim'"), ("qformer_config", None, "is wrong"), (None, None, "")],
+)
+def test_what_the_published_configuration_lacks_is_named(
+    published, tmp_path, config_class, section, key, message, caplog
+):
+    """F42; and F50: nothing that it holds beside is unknown after the translation."""
+    config = json.loads((published / "config.json").read_text())
+    if key is not None:
+        del config[section][key]
+    elif section is not None:
+        config[section] = config["ram_config"] = 3
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "vicuna*"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if section is None:
+        checked_configuration.logger.warning_once.cache_clear()
+        config_class.from_pretrained(tmp_path)
+        assert "does not know" not in caplog.text
+    else:
+        with pytest.raises(ValueError, match=f"config.json of type 'blip-2' {message}"):
+            config_class.from_pretrained(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------- numbers

@@ -146,6 +146,24 @@ def test_same_picture_twice_gives_the_same_bits(refiner, picture):
     assert torch.equal(first.boxes, second.boxes)
 
 
+@pytest.mark.parametrize("part", ["tagger", "detector", "segmenter.mask_decoder"])
+def test_an_interrupted_refiner_stays_usable(refiner, picture, part):
+    """F54."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    expected = refiner.refine([picture])[0]
+    hook = refiner.get_submodule(part).register_forward_hook(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            refiner.refine([picture])
+    finally:
+        hook.remove()
+    assert_same(refiner.refine([picture])[0], expected, atol=0)
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize("kind", ["mask", "detection"])
 @pytest.mark.parametrize("fault", ["no tag", "no box"])
 def test_nothing_to_see_is_a_normal_result(changed, monkeypatch, pictures, kind, fault):

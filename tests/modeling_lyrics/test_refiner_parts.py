@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lyrics.assets.micro import build_bert_tokenizer
 from lyrics.modeling_lyrics.refiner_detection import Detections, score_tags
-from lyrics.modeling_lyrics.refiner_images import detector_size
+from lyrics.modeling_lyrics.refiner_images import detector_size, to_tensor
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
 from lyrics.modeling_lyrics.refiner_regions import (
     box_coverage,
@@ -188,3 +189,8 @@ def test_no_view_is_too_large_or_too_thin(width, height):
     assert 32 <= min(view) <= 800
     assert max(view) <= 1333 + 1
     assert (width <= height) == (view[0] <= view[1]) or view[0] == view[1]
+
+
+def test_one_number_normalises_all_channels():
+    picture = Image.effect_noise((5, 4), 90).convert("RGB")
+    assert torch.equal(to_tensor(picture, 0.5, 0.25), to_tensor(picture, [0.5] * 3, (0.25,) * 3))

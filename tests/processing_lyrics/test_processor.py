@@ -6,15 +6,20 @@ import pickle
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration
+from lyrics.modeling_lyrics.refiner_prompts import build_prompts
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+from lyrics.processing_lyrics.plain_text import as_text
 
 SPATIAL = {"mqformer_input_ids", "mqformer_attention_mask", "mqformer_position_ids"}
 REGIONS = {"region_features", "region_attention_mask"}
@@ -25,15 +30,6 @@ def bare(processor):
     """The processor without its refiner."""
     parts = (processor.image_processor, processor.tokenizer, processor.mqformer_tokenizer)
     return LyricsProcessor(*parts, num_query_tokens=24, region_feature_size=36)
-
-
-@pytest.fixture(scope="module")
-def saved(processor, model, tmp_path_factory):
-    """A complete checkpoint."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 # ---------------------------------------------------------------------------------------------------- a call
@@ -187,12 +183,70 @@ def test_features_of_another_refiner_are_refused(processor, picture):
         processor(images=picture, visual_objects=other)
 
 
-def test_truncation_never_cuts_a_placeholder(processor, picture, objects, tmp_path):
-    """F25, and a tokenizer that was made to truncate does not do so after it was saved."""
-    with pytest.raises(ValueError, match="Mismatch in `image` token count"):
-        processor(images=picture, text="<image> a", visual_objects=objects[0], truncation=True, max_length=10)
+def test_a_truncating_tokenizer_is_not_saved_as_one(processor, picture, objects, tmp_path):
+    processor(images=picture, text="<image> a", visual_objects=objects[0], truncation=True, max_length=30)
+    processor.mqformer_tokenizer("a", truncation=True, max_length=3)
     processor.save_pretrained(tmp_path, save_refiner=False)
-    assert len(LyricsProcessor.from_pretrained(tmp_path)(text="a" * 50)["input_ids"][0]) == 51
+    loaded = LyricsProcessor.from_pretrained(tmp_path)
+    assert len(loaded(text="a" * 50)["input_ids"][0]) == 51
+    assert len(loaded.mqformer_tokenizer("a " * 50)["input_ids"]) == 52
+
+
+strange = st.text(alphabet="a \0\ud800\udfff\u202e\u05d0\u0301\U0001f600\ufeff\U000f0000[]<>{}%\n.,?|;:", max_size=12)
+
+
+@settings(max_examples=40)
+@given(words=strange, label=strange, answer=st.text(max_size=8))
+def test_strange_text_is_text(processor, picture, words, label, answer):
+    """F12, F23, F24 and F26: in prompts, chats, labels and tags, and on the way back."""
+    objects = VisualObjects(labels=[label], boxes=[[0, 0, 1, 1]], scores=[1], region_features=np.zeros((1, 36)))
+    options = {"visual_objects": objects, "return_tensors": "pt"}
+    prompt = processor(images=picture, text=f"<image>{words}", **options)
+    chat = [
+        {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": words}]},
+        {"role": "assistant", "content": answer},
+    ]
+    structured = processor.apply_chat_template(chat, tokenize=True, return_dict=True, processor_kwargs=options)
+    for inputs in (prompt, structured):
+        assert (inputs["input_ids"] == processor.image_token_id).sum() == 24
+        assert inputs["mqformer_input_ids"].shape[1] <= 2 * 512
+    assert processor.decode(prompt["input_ids"][0], skip_special_tokens=True) == as_text(words)
+    prompts = build_prompts([label, words], processor.refiner.tokenizer, ", ", 256)
+    assert all(one.caption.endswith(".") for one in prompts)
+    assert processor.visualize(picture, objects)
+    assert VisualObjects.from_dict(objects.to_dict()) == objects
+    assert pa.array(objects.labels).to_pylist() == objects.labels
+
+
+@pytest.mark.parametrize("unit", ["word ", "<image", "[0.1, 0.2, 0.3, 0.4] ", "\ud800"])
+def test_a_hundred_thousand_characters(processor, picture, objects, unit):
+    """F25: nothing is lost, and the placeholders stay together."""
+    text = (unit * (100_000 // len(unit) + 1))[:100_000]
+    chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": text}]}]
+    options = {"visual_objects": objects[0], "return_tensors": "pt"}
+    ids = processor.apply_chat_template(chat, tokenize=True, return_dict=True, processor_kwargs=options)["input_ids"]
+    assert (ids[0] == processor.image_token_id).nonzero().flatten().diff().unique().tolist() == [1]
+    assert processor.decode(ids[0], skip_special_tokens=True).endswith(as_text(text))
+    cut = processor(images=picture, text=f"<image>{text}", truncation=True, max_length=500, **options)["input_ids"]
+    assert cut.shape[1] <= 500
+    found = processor.post_process_grounding(processor.decode(cut[0]))[0]["boxes"]
+    assert len(found) == processor.decode(cut[0]).count("[")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"text": 3}, "text must be a string or a list of strings, got int"),
+        ({"text": ["a", None]}, "got NoneType, str"),
+        ({"text": []}, "empty list of texts"),
+        ({"visual_objects": "abc"}, "must be VisualObjects or their dictionaries"),
+        ({"visual_objects": {"boxes": [[0, 0, 1]]}}, r"boxes must be \(R, 4\)"),
+        ({"mqformer_instructions": [3]}, "mqformer_instructions must be a string"),
+    ],
+)
+def test_what_is_no_input_is_named(processor, picture, call, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**{"images": None if "text" in call else picture} | call)
 
 
 def test_options_must_be_known(processor):

@@ -15,7 +15,7 @@ coordinate = st.floats(0, 1) | st.sampled_from([0.0, -0.0, 1.0, 0.0005, 0.9995, 
 box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
     lambda values: (*map(min, values[:2], values[2:]), *map(max, values[:2], values[2:]))
 )
-label = st.text(max_size=40) | st.text(alphabet=string.punctuation + " \n\tab", max_size=20)
+label = st.text(max_size=40) | st.text(alphabet=string.punctuation + " \n\tab\ud800", max_size=20)
 
 
 @given(box)
@@ -75,6 +75,12 @@ def test_no_number_is_an_error():
         ("[[0.1, 0.2, 0.3, 0.4]]", [(0.1, 0.2, 0.3, 0.4)]),
         ("(0.1, 0.2, 0.3, 0.4)", []),
         ("{0} %s [0.1, 0.2, 0.3, 0.4]", [(0.1, 0.2, 0.3, 0.4)]),
+        ("[.5, 1., +0.25, 00.75]", [(0.25, 0.75, 0.5, 1.0)]),
+        ("[0.1234567890123456, 0, 1, 1]", [(0.1234567890123456, 0, 1, 1)]),
+        ("[0.1, 0.2, 0.3, 0.4 0]", []),
+        ("[0.1, 0.2, 0.3, 0.4.]", []),
+        ("[,,,,,,,]", []),
+        ("[0.1, 0.2, " + " " * 200 + "0.3, 0.4]", []),
         ("", []),
     ],
 )

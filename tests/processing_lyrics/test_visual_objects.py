@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_tensors
 
 from lyrics.processing_lyrics import VisualObjects
 
@@ -85,13 +86,56 @@ def test_counts_must_agree(values):
         VisualObjects(**values)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a file of tensors", None])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"boxes": "x"}, "boxes is no array of numbers"),
+        ({"boxes": [[0, 0, 1]]}, r"boxes must be \(R, 4\), got shape \(1, 3\)"),
+        ({"boxes": [[0, 0, 1, np.nan]]}, "boxes has values that are not finite"),
+        ({"scores": [10**400]}, "scores is no array of numbers"),
+        ({"region_features": [[np.inf]]}, "region_features has values that are not finite"),
+        ({"region_features": np.zeros((1, 2, 3))}, "must have two dimensions"),
+        ({"region_feature_size": "wide"}, "region_feature_size must be a width, got 'wide'"),
+        ({"masks": [True]}, r"masks must be \(R, height, width\)"),
+        ({"labels": "cup"}, "labels must be a list of names, got str"),
+        ({"tags": 3}, "tags must be a list of names, got int"),
+    ],
+)
+def test_what_does_not_describe_objects_is_named(values, message):
+    """F14 and F42."""
+    with pytest.raises(ValueError, match=message):
+        VisualObjects.from_dict(values)
+
+
+ARRAYS = {"boxes": np.zeros((1, 4), np.float32), "scores": np.zeros(1, np.float32)}
+HEADER = {"format": "lyrics-visual-objects"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a file of tensors",
+        (10**9).to_bytes(8, "little") + b"{}",
+        (ARRAYS, {}),
+        (ARRAYS, HEADER),
+        (ARRAYS, HEADER | {"words": "{"}),
+        (ARRAYS, HEADER | {"words": "[" * 100_000}),
+        (ARRAYS, HEADER | {"words": "[]"}),
+        (ARRAYS, HEADER | {"words": '{"labels": ["a", "b"]}'}),
+        ({"boxes": torch.zeros(1, 4, dtype=torch.bfloat16)}, HEADER | {"words": "{}"}),
+    ],
+)
 def test_other_files_are_refused(tmp_path, content):
     """F1 and F42: the message names the file."""
     path = tmp_path / "picture.safetensors"
-    if content is None:
-        save_file({"boxes": np.zeros((1, 4), np.float32)}, path)
-    else:
+    if isinstance(content, bytes):
         path.write_bytes(content)
+    else:
+        arrays, metadata = content
+        save = save_file if isinstance(next(iter(arrays.values())), np.ndarray) else save_tensors
+        save(arrays, path, metadata=metadata)
     with pytest.raises(ValueError, match=r"picture\.safetensors is"):
         VisualObjects.load(path)
+    with pytest.raises(OSError, match="absent"):
+        VisualObjects.load(tmp_path / "absent")

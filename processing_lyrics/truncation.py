@@ -1,0 +1,133 @@
+"""Prompts cut to a length: text goes, and what cannot be cut stays whole.
+
+Transformers' tokenizers cut anywhere. Here placeholders of pictures, the BOS and what the tokenizer adds to every text
+are kept, and a box or a character is kept or dropped as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .spatial_text import parse_spatial_text
+
+_PADDING = {
+    "input_ids": None,  # the tokenizer's
+    "attention_mask": 0,
+    "token_type_ids": 0,
+    "mm_token_type_ids": 0,
+    "special_tokens_mask": 1,
+    "offset_mapping": (0, 0),
+}
+_HANDLED = ("truncation", "max_length", "padding", "padding_side", "pad_to_multiple_of", "return_tensors")
+_NEEDED = ("return_offsets_mapping", "return_special_tokens_mask")
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """How prompts are cut and padded.
+
+    Attributes:
+        limit: of tokens, padding included.
+        side: where text is dropped, `"right"` or `"left"`.
+        padding: `False`, `True` or `"longest"`, or `"max_length"`.
+        padding_side, pad_to_multiple_of: as in Transformers.
+        wanted: which of the tokenizer's further outputs the caller asked for.
+    """
+
+    limit: int
+    side: str
+    padding: bool | str
+    padding_side: str
+    pad_to_multiple_of: int | None
+    wanted: frozenset[str]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], tokenizer: Any) -> Truncation | None:
+        """What the options of a call ask for; `None` where nothing is to be cut."""
+        strategy, limit = options.get("truncation"), options.get("max_length") or tokenizer.model_max_length
+        if strategy in (None, False, "do_not_truncate") or limit >= 10**9:  # Transformers' mark for no limit
+            return None
+        padding = options.get("padding") or False
+        return cls(
+            limit=int(limit),
+            side=tokenizer.truncation_side,
+            padding=False if padding == "do_not_pad" else getattr(padding, "value", padding),
+            padding_side=options.get("padding_side") or tokenizer.padding_side,
+            pad_to_multiple_of=options.get("pad_to_multiple_of"),
+            wanted=frozenset(name for name in _NEEDED if options.get(name)),
+        )
+
+    @staticmethod
+    def untruncated(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a call that cuts and pads nothing, and gives what is needed to do so."""
+        flat = {name: value for name, value in kwargs.items() if name not in _HANDLED + _NEEDED}
+        nested = {name: value for name, value in kwargs.get("text_kwargs", {}).items() if name not in _HANDLED}
+        return flat | {"text_kwargs": nested | dict.fromkeys(_NEEDED, True)}
+
+    def apply(
+        self, data: MutableMapping[str, Any], texts: Sequence[str], tokenizer: Any, kept_ids: Iterable[int]
+    ) -> None:
+        """Cut and pad the tokens of `texts`, which stand in `data` as lists.
+
+        Raises:
+            ValueError: naming the text and the counts, when what has to stay is longer than the limit.
+        """
+        kept_ids = frozenset(kept_ids)
+        names = [name for name in _PADDING if name in data]
+        for row, text in enumerate(texts):
+            ids = data["input_ids"][row]
+            if len(ids) <= self.limit:
+                continue
+            is_kept = [
+                token in kept_ids or bool(added)
+                for token, added in zip(ids, data["special_tokens_mask"][row], strict=True)
+            ]
+            if (needed := sum(is_kept)) > self.limit:
+                raise ValueError(
+                    f"Text {row} has {needed} placeholders and special tokens, which are never cut, and max_length is "
+                    f"{self.limit}."
+                )
+            boxes = [found.span for found in parse_spatial_text(text).objects]
+            dropped = _choose(data["offset_mapping"][row], is_kept, len(ids) - self.limit, self.side, boxes)
+            for name in names:
+                data[name][row] = [value for index, value in enumerate(data[name][row]) if index not in dropped]
+        self._pad(data, names, tokenizer.pad_token_id)
+        for name, output in zip(_NEEDED, ("offset_mapping", "special_tokens_mask"), strict=True):
+            if name not in self.wanted:
+                data.pop(output)
+
+    def _pad(self, data: MutableMapping[str, Any], names: Sequence[str], pad_token_id: int) -> None:
+        if not self.padding:
+            return
+        length = self.limit if self.padding == "max_length" else max(map(len, data["input_ids"]), default=0)
+        if self.pad_to_multiple_of:
+            length = -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        for name in names:
+            value = pad_token_id if name == "input_ids" else _PADDING[name]
+            for row, values in enumerate(data[name]):
+                padding = [value] * (length - len(values))
+                data[name][row] = [*padding, *values] if self.padding_side == "left" else [*values, *padding]
+
+
+def _choose(
+    offsets: Sequence[tuple[int, int]],
+    is_kept: Sequence[bool],
+    excess: int,
+    side: str,
+    boxes: Sequence[tuple[int, int]],
+) -> set[int]:
+    """Positions of the tokens to drop: `excess` of them from one side, and the rest of a box or character they cut."""
+    order = [index for index, kept in enumerate(is_kept) if not kept]
+    order = order if side == "left" else order[::-1]
+    last = offsets[order[excess - 1]]
+    cut = [box for box in boxes if _overlap(box, last)] or [last]
+    whole = cut[-1 if side == "left" else 0]
+    while excess < len(order) and _overlap(offsets[order[excess]], whole):
+        excess += 1
+    return set(order[:excess])
+
+
+def _overlap(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    return first[0] < second[1] and second[0] < first[1]

@@ -1,0 +1,107 @@
+"""Files of a processor that are damaged, missing or hostile: the message names them, and no code runs."""
+
+import json
+import shutil
+
+import pytest
+from jinja2.exceptions import SecurityError
+
+from lyrics.assets import draw_table
+from lyrics.processing_lyrics import LyricsProcessor
+
+
+def edit(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{nope", b"null", b"[]", b"{}", b"\xff\xfe\x00", b"[" * 10**5],
+    ids=lambda content: ascii(content[:6]),
+)
+@pytest.mark.parametrize(
+    "name",
+    [f"{folder}tokenizer{kind}.json" for folder in ("", "mqformer_tokenizer/") for kind in ("", "_config")]
+    + ["processor_config.json", "config.json"],
+)
+def test_damaged_files_are_named(damaged, name, content):
+    """F42. Without its settings, a tokenizer still has its vocabulary, and the model's are not the processor's."""
+    (damaged / name).write_bytes(content)
+    if content == b"{}" and name not in (
+        "processor_config.json",
+        "tokenizer.json",
+        "mqformer_tokenizer/tokenizer.json",
+    ):
+        assert LyricsProcessor.from_pretrained(damaged)
+        return
+    with pytest.raises((OSError, ValueError), match=f"{name}|damaged"):
+        LyricsProcessor.from_pretrained(damaged)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{nope", r"refiner/config\.json"),
+        ("null", "The refiner in .*refiner cannot"),
+        ("{}", "Unrecognized model in .*damaged"),
+    ],
+)
+def test_a_damaged_refiner_is_named(damaged, content, message):
+    """F42: on first use; without it the processor can be used."""
+    (damaged / "refiner" / "config.json").write_text(content)
+    processor = LyricsProcessor.from_pretrained(damaged)
+    with pytest.raises((OSError, ValueError), match=message):
+        processor.refine(draw_table())
+
+
+def test_a_tokenizer_that_is_missing_is_named(damaged):
+    """F42: Transformers would take the language model's tokenizer for the MQ-Former's."""
+    shutil.rmtree(damaged / "mqformer_tokenizer")
+    with pytest.raises(OSError, match=r"There is no mqformer_tokenizer in .*damaged/mqformer_tokenizer"):
+        LyricsProcessor.from_pretrained(damaged)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mqformer_text": "everything"}, "mqformer_text must be one of"),
+        ({"num_query_tokens": "many"}, "num_query_tokens must be a positive number, got 'many'"),
+        ({"max_image_pixels": -1}, "max_image_pixels must be a positive number, got -1"),
+        ({"region_feature_size": None}, "region_feature_size must be a positive number, got None"),
+        ({"image_token": ""}, "image_token must be text, got ''"),
+        ({"image_processor": 3}, "cannot be loaded as LyricsProcessor: AttributeError"),
+    ],
+)
+def test_wrong_settings_are_named(damaged, values, message):
+    """F42."""
+    edit(damaged / "processor_config.json", **values)
+    with pytest.raises(ValueError, match=f"damaged cannot be loaded as LyricsProcessor.*{message}|{message}"):
+        LyricsProcessor.from_pretrained(damaged)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('touch sprung') }}",
+        "{{ messages.__class__.__base__ }}",
+    ],
+)
+def test_a_template_cannot_leave_its_sandbox(damaged, template, monkeypatch, tmp_path):
+    """F44: Transformers runs templates in a sandbox."""
+    monkeypatch.chdir(tmp_path)
+    (damaged / "chat_template.jinja").write_text(template)
+    processor = LyricsProcessor.from_pretrained(damaged)
+    with pytest.raises(SecurityError):
+        processor.apply_chat_template([{"role": "user", "content": "a"}])
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_remote_code_is_not_run(damaged):
+    """F44: neither the model's nor the processor's `auto_map` is followed unless asked for."""
+    (damaged / "evil.py").write_text("open('sprung', 'w')\nclass Evil:\n    pass\n")
+    edit(damaged / "processor_config.json", auto_map={"AutoProcessor": "evil.Evil"})
+    edit(damaged / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
+    edit(damaged / "refiner" / "config.json", auto_map={"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"})
+    assert LyricsProcessor.from_pretrained(damaged).refiner
+    assert not list(damaged.parent.rglob("sprung"))
