@@ -14,12 +14,12 @@ DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    from . import ask, convert, init, refine
+    from . import ask, convert, init, refine, refine_dataset, store
 
     parser = argparse.ArgumentParser(prog="lyrics", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"lyrics {version('ziya-lyrics')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    for command in (ask, refine, init, convert):
+    for command in (ask, refine, refine_dataset, store, init, convert):
         command.add_parser(commands)
     return parser
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = build_parser().parse_args(arguments)
     try:
         return parsed.run(parsed)
-    except (ValueError, OSError, StrictDataclassError) as error:
+    except (ValueError, OSError, ImportError, StrictDataclassError) as error:
         print(f"lyrics {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

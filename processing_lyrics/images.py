@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers.image_transforms import to_pil_image
 
-PictureLike = Any  # a PIL picture, a path, a URL, an array (H, W[, C]) or (C, H, W), or such a tensor
+PictureLike = Any  # a PIL picture, a path, a URL, bytes of a file, an array (H, W[, C]) or (C, H, W), or such a tensor
 
 WHITE = (255, 255, 255, 255)
 ORIENTATION = 0x0112  # in EXIF
@@ -36,7 +36,8 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
     frame is taken.
 
     Args:
-        source: a PIL picture, a path, a URL, base64 text with or without `data:` before it, an array or a tensor.
+        source: a PIL picture, a path, a URL, the bytes of a file, base64 text with or without `data:` before it, an
+            array or a tensor.
         max_pixels: pictures with more pixels are refused before they are decoded.
 
     Raises:
@@ -68,13 +69,13 @@ def _open(source: PictureLike) -> Image.Image:
     """A picture whose size is known, and whose pixels are not read yet."""
     if isinstance(source, Image.Image):
         return source
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | bytes | os.PathLike):
         values = np.asarray(source)
         try:
             return to_pil_image(values[..., None] if values.ndim == 2 else values)
         except (ValueError, TypeError, KeyError) as error:
             raise PictureError(f"is no array of pixels, of shape {values.shape} and {values.dtype}: {error}") from error
-    file: Any = source
+    file: Any = BytesIO(source) if isinstance(source, bytes) else source
     if isinstance(source, str):
         if source.startswith(("http://", "https://")):
             file = BytesIO(_download(source))

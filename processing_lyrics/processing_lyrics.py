@@ -115,9 +115,9 @@ class LyricsProcessor(ProcessorMixin):
         else:
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
             handle = RefinerHandle.find(pretrained_model_name_or_path, load_kwargs)
-        if refiner is True:
-            processor._refiner = handle
-        elif refiner not in (False, None):
+        handle.skipped = refiner is not True
+        processor._refiner = handle
+        if refiner not in (True, False, None):
             processor.attach_refiner(refiner)
         return processor
 
@@ -158,12 +158,28 @@ class LyricsProcessor(ProcessorMixin):
         return self._refiner.exists
 
     @property
+    def refiner_loaded(self) -> bool:
+        """Whether the refiner's weights are in memory."""
+        return self._refiner.loaded
+
+    @property
+    def refiner_config(self) -> Any:
+        """The refiner's configuration, read without its weights, skipped ones included; `None` where there is none."""
+        return self._refiner.config()
+
+    @property
     def store(self) -> Any:
-        """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`."""
+        """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`.
+
+        One that also has `check(processor)` is asked whether it belongs to this processor's refiner, and raises a
+        `ValueError` if it does not: when it is attached, and when the refiner or its dtype changes.
+        """
         return self._refiner.store
 
     @store.setter
     def store(self, store: Any) -> None:
+        if hasattr(store, "check"):
+            store.check(self)
         self._refiner.store = store
 
     def attach_refiner(self, refiner: Any) -> LyricsProcessor:
@@ -178,12 +194,16 @@ class LyricsProcessor(ProcessorMixin):
                 f"The refiner gives region features of width {width}, but this processor's model takes "
                 f"{self.region_feature_size}."
             )
+        store, self.store = self.store, None
         self._refiner.attach(refiner)
+        self.store = store  # which is asked again
         return self
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LyricsProcessor:
         """Put the refiner on a device and into a dtype, now or when it is loaded. Returns the processor."""
+        store, self.store = self.store, None
         self._refiner.to(device, dtype)
+        self.store = store  # which is asked again
         return self
 
     # ---------------------------------------------------------------- pictures
@@ -211,6 +231,8 @@ class LyricsProcessor(ProcessorMixin):
         if self.store is not None and tags is None and not return_masks:
             found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
+        if missing and found and not self.has_refiner:
+            raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
         if missing:
             wanted = None if tags is None else [tags[index] for index in missing]
             refined = self.refiner.refine(

@@ -1,0 +1,107 @@
+"""The end of a store: its indices, its failures in one file, and the manifest that says that it is complete."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from .errors import DuplicateKeyError, StoreError
+from .files import sha256_of, write_file
+from .index import hash_images, hash_keys, write_index
+from .manifest import SHARDS, Manifest
+from .shards import Receipt, ShardFile, shard_name
+
+INDEX = "index"
+FAILURES = "failures.jsonl"
+KEYS, IMAGES = "keys", "images"  # names of the indices
+
+
+def finish_store(folder: Path, manifest: Manifest, origins: Sequence[Path] = ()) -> Manifest:
+    """Complete a store whose shards are all there.
+
+    Args:
+        folder: of the store.
+        manifest: with which it was begun.
+        origins: what messages call the shards; by default their own paths.
+
+    Raises:
+        DuplicateKeyError: naming both places of a key that is there twice.
+        StoreError: naming a shard that is missing or damaged.
+    """
+    receipts = load_receipts(folder, manifest.plan["shards"])
+    missing = [shard_name(index) for index, receipt in enumerate(receipts) if receipt is None]
+    if missing:
+        raise StoreError(f"{folder / SHARDS / missing[0]} and {len(missing) - 1} more shards are missing.")
+    done = [receipt for receipt in receipts if receipt is not None]
+    (folder / INDEX).mkdir(exist_ok=True)
+    shards = [ShardFile(folder / SHARDS, receipt.facts, manifest.rows) for receipt in done]
+    _write_indices(folder / INDEX, shards, origins or [shard.path for shard in shards])
+    write_failures(folder, done)
+    files = [folder / FAILURES, *sorted((folder / INDEX).glob("*.npy"))]
+    checksums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    finished = manifest.finished(tuple(receipt.facts for receipt in done), checksums)
+    finished.save(folder)
+    return finished
+
+
+def write_failures(folder: Path, receipts: Sequence[Receipt | None]) -> None:
+    """Write `failures.jsonl`: the pictures of finished shards that could not be refined, in the order of the source."""
+    with write_file(folder / FAILURES, "w", encoding="utf-8") as file:
+        for receipt in receipts:
+            for failure in receipt.failures if receipt else ():
+                file.write(json.dumps(failure, ensure_ascii=False) + "\n")
+
+
+def load_receipts(folder: Path, count: int) -> list[Receipt | None]:
+    """For each shard of a store its receipt, or `None` where it is not finished."""
+    return [Receipt.load(folder / SHARDS, shard_name(index)) for index in range(count)]
+
+
+def _write_indices(folder: Path, shards: Sequence[ShardFile], origins: Sequence[Path]) -> None:
+    count = sum(shard.facts.rows for shard in shards)
+    with _scratch(folder, count) as keys, _scratch(folder, count) as images:
+        start = 0
+        for shard in logging.tqdm(shards, desc="Indexing", unit="shard", disable=len(shards) < 2):
+            for batch in shard.open().batches():
+                keys[start : start + len(batch)] = hash_keys(batch.key(row) for row in range(len(batch)))
+                images[start : start + len(batch)] = hash_images(batch.hashes())
+                start += len(batch)
+        for rows in write_index(folder, KEYS, keys):
+            _check_different(shards, origins, rows.tolist())
+        for _ in write_index(folder, IMAGES, images):
+            pass  # one picture may have several keys
+
+
+def _check_different(shards: Sequence[ShardFile], origins: Sequence[Path], rows: Sequence[int]) -> None:
+    """Rows whose keys share 64 bits of their hash must have different keys."""
+    ends = list(accumulate(shard.facts.rows for shard in shards))
+    places: dict[str, str] = {}
+    for row in rows:
+        number = bisect_right(ends, row)
+        place = row - (ends[number] - shards[number].facts.rows)
+        key, name = shards[number].open().key(place), f"{origins[number]}, row {place}"
+        if key in places:
+            raise DuplicateKeyError(f"Key {key!r} is there twice: {places[key]}, and {name}.")
+        places[key] = name
+
+
+@contextmanager
+def _scratch(folder: Path, count: int) -> Iterator[Any]:
+    """(count,) uint64 in a file that is removed, so that it takes no memory."""
+    if count == 0:
+        yield np.zeros(0, np.uint64)
+        return
+    path = folder / f".scratch.tmp-{uuid.uuid4().hex[:12]}"
+    try:
+        yield np.memmap(path, np.uint64, "w+", shape=(count,))
+    finally:
+        path.unlink(missing_ok=True)
