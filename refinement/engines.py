@@ -7,7 +7,6 @@ another one makes anew.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import traceback
 from collections import Counter, deque
@@ -81,9 +80,11 @@ class _Worker:
     def __init__(self, task: RefiningTask, number: int, workers: int, devices: Sequence[str]) -> None:
         self.number = number
         self.shard: int | None = None
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        # forked from a process that has imported everything and nothing more: CUDA would not survive a fork of this one
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         self._pipe, other = context.Pipe()
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        threads = max(1, torch.get_num_threads() // workers)
         device = devices[number % len(devices)] if devices else None
         self._process = context.Process(target=_work, args=(task, other, threads, device), daemon=True)
         self._process.start()
@@ -143,10 +144,10 @@ def _work(task: RefiningTask, pipe: Connection, threads: int, device: str | None
             receipt = task.make_shard(shard, lambda done, failures: pipe.send(("progress", done, failures)))
             pipe.send(("finished", receipt))
         except Exception as error:  # noqa: BLE001  (raised where the run was started)
-            pipe.send(("failed", _portable(error)))
+            pipe.send(("failed", as_portable(error)))
 
 
-def _portable(error: Exception) -> Exception:
+def as_portable(error: Exception) -> Exception:
     """The error as another process can have it, with its traceback as a note."""
     try:
         portable = pickle.loads(pickle.dumps(error))  # noqa: S301  (what was pickled just now)

@@ -15,7 +15,7 @@ import numpy as np
 from transformers.utils import logging
 
 from .errors import DuplicateKeyError, StoreError
-from .files import sha256_of, write_file
+from .files import naming_file, sha256_of, write_file
 from .index import hash_images, hash_keys, write_index
 from .manifest import SHARDS, Manifest
 from .shards import Receipt, ShardFile, shard_name
@@ -67,14 +67,7 @@ def load_receipts(folder: Path, count: int) -> list[Receipt | None]:
 
 
 def _write_indices(folder: Path, shards: Sequence[ShardFile], origins: Sequence[Path]) -> None:
-    count = sum(shard.facts.rows for shard in shards)
-    with _scratch(folder, count) as keys, _scratch(folder, count) as images:
-        start = 0
-        for shard in logging.tqdm(shards, desc="Indexing", unit="shard", disable=len(shards) < 2):
-            for batch in shard.open().batches():
-                keys[start : start + len(batch)] = hash_keys(batch.key(row) for row in range(len(batch)))
-                images[start : start + len(batch)] = hash_images(batch.hashes())
-                start += len(batch)
+    with _collect_hashes(folder, shards) as (keys, images):
         for rows in write_index(folder, KEYS, keys):
             _check_different(shards, origins, rows.tolist())
         for _ in write_index(folder, IMAGES, images):
@@ -95,13 +88,17 @@ def _check_different(shards: Sequence[ShardFile], origins: Sequence[Path], rows:
 
 
 @contextmanager
-def _scratch(folder: Path, count: int) -> Iterator[Any]:
-    """(count,) uint64 in a file that is removed, so that it takes no memory."""
-    if count == 0:
-        yield np.zeros(0, np.uint64)
-        return
-    path = folder / f".scratch.tmp-{uuid.uuid4().hex[:12]}"
+def _collect_hashes(folder: Path, shards: Sequence[ShardFile]) -> Iterator[list[Any]]:
+    """The hashes of all keys and of all pictures, (rows,) uint64, in files that take no memory and are removed."""
+    paths = [folder / f".{name}.tmp-{uuid.uuid4().hex[:12]}" for name in (KEYS, IMAGES)]
     try:
-        yield np.memmap(path, np.uint64, "w+", shape=(count,))
+        with naming_file(paths[0]), open(paths[0], "xb") as keys, open(paths[1], "xb") as images:
+            for shard in logging.tqdm(shards, desc="Indexing", unit="shard", disable=len(shards) < 2):
+                for batch in shard.open().batches():
+                    keys.write(hash_keys(batch.key(row) for row in range(len(batch))).tobytes())
+                    images.write(hash_images(batch.hashes()).tobytes())
+        is_empty = not any(shard.facts.rows for shard in shards)  # which cannot be mapped
+        yield [np.zeros(0, np.uint64) if is_empty else np.memmap(path, np.uint64, "r") for path in paths]
     finally:
-        path.unlink(missing_ok=True)
+        for path in paths:
+            path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def open_source(
         if os.path.isdir(place) and not is_saved_dataset(place):
             _refuse(place, key=key, image=image, root=root)
             return FolderSource(place, shard_size, limit)
-        if not os.path.exists(place) and (file_kind(place) or place.count("/") > 1):
+        is_path = "://" not in place and (file_kind(place) is not None or place.count("/") > 1)
+        if is_path and not os.path.exists(place) and not glob.glob(place):
             raise FileNotFoundError(f"There is no {place}.")
         root = (Path(place).parent if file_kind(place) else "") if root is None else root
         where = DatasetPlace(place, split, name, revision, streaming)

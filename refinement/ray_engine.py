@@ -6,6 +6,7 @@ making is made anew by another one; as a shard is written aside and renamed, not
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from logging import WARNING
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from .engines import as_portable
 from .monitor import Monitor
 from .optional import import_optional
 from .refining import RefiningTask
-from .shards import Receipt, ShardFacts
+from .shards import Receipt
 
 
 def refine_on_ray(task: RefiningTask, shards: Sequence[int], monitor: Monitor, workers: int | None = None) -> None:
@@ -45,11 +47,11 @@ def refine_on_ray(task: RefiningTask, shards: Sequence[int], monitor: Monitor, w
         num_cpus=int(cpus) or cpus,
         num_gpus=min(1.0, gpus) or None,
     )
-    try:
-        for row in receipts.iter_rows():
-            monitor.finished(row["shard"], Receipt(ShardFacts(**row["facts"]), ()))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
+    for row in receipts.iter_rows():
+        receipt = pickle.loads(row["receipt"])  # noqa: S301  (of our own actors)
+        if isinstance(receipt, Exception):
+            raise receipt
+        monitor.finished(row["shard"], receipt)
 
 
 class ShardActor:
@@ -63,6 +65,12 @@ class ShardActor:
             task.processor.to(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """A batch of numbers of shards -> facts about the shards."""
+        """A batch of numbers of shards -> their receipts without the failures, or what was raised, pickled."""
         numbers = [int(number) for number in batch["shard"]]
-        return {"shard": numbers, "facts": [vars(self.task.make_shard(number).facts) for number in numbers]}
+        return {"shard": numbers, "receipt": [pickle.dumps(self._make(number)) for number in numbers]}
+
+    def _make(self, number: int) -> Receipt | Exception:
+        try:
+            return Receipt(self.task.make_shard(number).facts, ())
+        except Exception as error:  # noqa: BLE001  (Ray would hide it behind its own)
+            return as_portable(error)

@@ -237,7 +237,8 @@ class BatchView:
         parts += [self._boxes[index], self._scores[index], self._features[index]]
         if self.format.masks:
             first, last = self._mask_lists[index : index + 2].tolist()
-            parts += [self._mask_sizes[index], *(self._runs[mask] for mask in range(first, last))]
+            parts += [self._mask_sizes[index], np.diff(self._runs.offsets[first : last + 1])]
+            parts += [self._runs[mask] for mask in range(first, last)]
         value = 0
         for part in parts:
             value = zlib.crc32(part, value)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 from .errors import StoreError
 from .files import write_file
 from .optional import import_optional
 from .rows import BatchView, Row, RowFormat, build_batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class ShardReader:
                 batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
             if RowFormat.of_schema(reader.schema) != row_format:
                 raise StoreError("belongs to another store: it has other metadata.")
+            for batch in batches:
+                batch.validate()  # or damaged metadata would have buffers read beyond their end
             self._batches = [BatchView(batch, row_format) for batch in batches]
             if len(self) != facts.rows:
                 raise StoreError(f"has {len(self)} rows instead of {facts.rows}.")
@@ -167,23 +171,24 @@ class ShardReader:
 
     def key(self, index: int) -> str:
         """The key of a row."""
-        batch, place = self._find(index)
-        return batch.key(place)
+        return self._read(index, BatchView.key)
 
     def image_hash(self, index: int) -> bytes:
         """The image hash of a row."""
-        batch, place = self._find(index)
-        return batch.hash(place)
+        return self._read(index, BatchView.hash)
 
     def row(self, index: int, masks: bool = False) -> Row:
-        """Read a row.
+        """Read a row, once its checksum was found right.
 
         Raises:
             StoreError: naming the file, when the row is damaged.
         """
+        return self._read(index, lambda batch, place: batch.row(place, masks))
+
+    def _read(self, index: int, read: Callable[[BatchView, int], T]) -> T:
+        batch, place = divmod(index, self._rows_per_batch)
         try:
-            batch, place = self._find(index)
-            return batch.row(place, masks)
+            return read(self._batches[batch], place)
         except (StoreError, ValueError, IndexError) as error:
             raise StoreError(f"{self.path}: row {index} is damaged: {error}") from error
 
@@ -199,9 +204,6 @@ class ShardReader:
     def batches(self) -> Iterator[BatchView]:
         """All record batches."""
         return iter(self._batches)
-
-    def _find(self, index: int) -> tuple[BatchView, int]:
-        return self._batches[index // self._rows_per_batch], index % self._rows_per_batch
 
 
 class _HashingFile:

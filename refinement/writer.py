@@ -83,8 +83,9 @@ def refine_dataset(
         missing = [number for number, receipt in enumerate(receipts) if receipt is None]
         whole = manifest.complete and not missing and all((folder / name).is_file() for name in manifest.files)
         if not whole:
-            manifest = replace(manifest, shards=(), files={})
-            manifest.save(folder)
+            if manifest.complete:
+                manifest = replace(manifest, shards=(), files={})
+                manifest.save(folder)
             task = RefiningTask(opened, processor, folder, manifest.rows, batch_size)
             try:
                 with Monitor(receipts, opened.shards, opened.total, max_failure_rate) as monitor:
@@ -93,6 +94,7 @@ def refine_dataset(
             except TooManyFailuresError:
                 write_failures(folder, load_receipts(folder, opened.shards))
                 raise
+            remove_leftovers(folder / SHARDS)  # of workers that died
             finish_store(folder, manifest)
     return RefinementStore.open(folder)
 
