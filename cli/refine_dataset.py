@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{store.path}: {len(store):,} pictures, {store.bytes / max(1, len(store)):,.0f} bytes each")
         if failures:
-            print(f"{failures:,} pictures could not be refined; {store.path / 'failures.jsonl'} says why")
+            print(f"not refined: {failures:,}, see {store.path / 'failures.jsonl'}")
     return 0
 
 

@@ -76,8 +76,8 @@ class ObjectsOfRow:
         if found is None and self.missing == "raise":
             name = "A picture" if key is None else repr(key)
             raise StoreError(
-                f"{name} is not in {self.store}. {self.store.manifest.failure_count:,} pictures could not be refined "
-                f"(see {FAILURES} there); `missing='none'` goes on without objects."
+                f"{name} is not in {self.store}. Pictures that could not be refined: "
+                f"{self.store.manifest.failure_count:,} (see {FAILURES} there). `missing='none'` goes on without objects."
             )
         return found
 
