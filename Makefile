@@ -8,7 +8,7 @@ QUESTION ?= What is on the table?
 MODEL ?= $(VENV)/micro
 
 # A strict editable install knows the files that were there when it was made: a new file makes a new install.
-SOURCES := $(sort $(wildcard modeling_lyrics/* processing_lyrics/* refinement/* conversion/* assets/* cli/*))
+SOURCES := $(sort $(wildcard modeling_lyrics/* processing_lyrics/* refinement/* conversion/* trainers/* assets/* recipes/* recipes/*/* cli/*))
 INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
 .PHONY: help setup ask test test-slow lint types format clean

@@ -14,22 +14,26 @@ DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    from . import ask, convert, init, refine, refine_dataset, store
+    from . import ask, convert, init, pretrain, refine, refine_dataset, store
 
     parser = argparse.ArgumentParser(prog="lyrics", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"lyrics {version('ziya-lyrics')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    for command in (ask, refine, refine_dataset, store, init, convert):
+    for command in (ask, refine, refine_dataset, store, pretrain, init, convert):
         command.add_parser(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, or 2 after a mistake of the user, who gets one line about it."""
-    parsed = build_parser().parse_args(arguments)
+    parser = build_parser()
+    parsed, more = parser.parse_known_args(arguments)
+    if more and not getattr(parsed, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    parsed.more = more
     try:
         return parsed.run(parsed)
-    except (ValueError, OSError, ImportError, StrictDataclassError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError) as error:
         print(f"lyrics {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,30 +1,36 @@
 """Models of Lyrics. Importing this package registers them with Transformers' auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForPreTraining
 
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig, LyricsRefinerConfig, RamConfig
+from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .modeling_lyrics import LyricsForConditionalGeneration, LyricsModel, LyricsPreTrainedModel
+from .modeling_lyrics_pretraining import LyricsForPreTraining, LyricsPreTrainingOutput
 from .modeling_mqformer import LyricsMQFormerModel
 from .modeling_ram import RamForImageTagging, RamModel
 from .modeling_refiner import LyricsVisualRefiner, RefinedImage
 
-for _config in (LyricsConfig, LyricsMQFormerConfig, LyricsRefinerConfig, RamConfig):
+for _config in (LyricsConfig, LyricsMQFormerConfig, LyricsPreTrainingConfig, LyricsRefinerConfig, RamConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
 AutoModel.register(LyricsConfig, LyricsModel, exist_ok=True)
 AutoModel.register(LyricsMQFormerConfig, LyricsMQFormerModel, exist_ok=True)
 AutoModel.register(LyricsRefinerConfig, LyricsVisualRefiner, exist_ok=True)
 AutoModel.register(RamConfig, RamModel, exist_ok=True)
 AutoModelForImageTextToText.register(LyricsConfig, LyricsForConditionalGeneration, exist_ok=True)
+AutoModelForPreTraining.register(LyricsPreTrainingConfig, LyricsForPreTraining, exist_ok=True)
 
 from .. import processing_lyrics as _processing_lyrics  # noqa: E402, F401  (registers the processors)
 
 __all__ = [
     "LyricsConfig",
     "LyricsForConditionalGeneration",
+    "LyricsForPreTraining",
     "LyricsMQFormerConfig",
     "LyricsMQFormerModel",
     "LyricsModel",
     "LyricsPreTrainedModel",
+    "LyricsPreTrainingConfig",
+    "LyricsPreTrainingOutput",
     "LyricsRefinerConfig",
     "LyricsVisualRefiner",
     "RamConfig",

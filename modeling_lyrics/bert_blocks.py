@@ -63,12 +63,13 @@ class KeyValueProjection(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.head_dim = hidden_size // num_heads
         self.key = nn.Linear(input_size, hidden_size)
         self.value = nn.Linear(input_size, hidden_size)
 
     def forward(self, states: torch.Tensor) -> KeyValue:
         """`(batch, keys, input_size)` -> two tensors `(batch, heads, keys, head_dim)`."""
-        shape = (*states.shape[:2], self.num_heads, -1)
+        shape = (*states.shape[:2], self.num_heads, self.head_dim)
         return self.key(states).view(shape).transpose(1, 2), self.value(states).view(shape).transpose(1, 2)
 
 

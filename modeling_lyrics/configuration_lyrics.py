@@ -301,30 +301,6 @@ class LyricsConfig(PreTrainedConfig):
             raise ValueError(f"LyricsConfig: image_token_id must be a token id, got {self.image_token_id!r}.")
 
     @classmethod
-    def from_parts(
-        cls,
-        vision_config: PreTrainedConfig,
-        mqformer_config: PreTrainedConfig | None,
-        text_config: PreTrainedConfig,
-        **kwargs: Any,
-    ) -> LyricsConfig:
-        """Join the configurations of pretrained parts; `kwargs` are further fields of `LyricsConfig`.
-
-        `vision_feature_layer` defaults to -2 for CLIP, as in BLIP-2 and LLaVA, and to -1 for every other encoder; a
-        new MQ-Former normalises vision features where no final LayerNorm of the encoder has done so.
-        """
-        kwargs.setdefault("vision_feature_layer", -2 if vision_config.model_type == "clip_vision_model" else -1)
-        kwargs.setdefault("tie_word_embeddings", bool(getattr(text_config, "tie_word_embeddings", False)))
-        if mqformer_config is None:
-            mqformer_config = LyricsMQFormerConfig(normalize_vision_features=kwargs["vision_feature_layer"] != -1)
-        return cls(
-            vision_config=vision_config,
-            mqformer_config=mqformer_config,
-            text_config=text_config,
-            **kwargs,
-        )
-
-    @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:

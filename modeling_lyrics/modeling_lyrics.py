@@ -21,7 +21,7 @@ from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
-from .configuration_lyrics import LyricsConfig
+from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
 from .generation_lyrics import LyricsGenerationMixin
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
@@ -108,6 +108,46 @@ def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModel.from_config(config)
 
 
+def run_vision_model(
+    vision_model: Any, pixel_values: torch.Tensor, layer: int, *, output_hidden_states: bool = False, **kwargs: Any
+) -> tuple[torch.Tensor, Any]:
+    """The hidden state (N, P, vision width) of `layer`, -1 for the last one, and all that the encoder returns."""
+    output = vision_model(
+        pixel_values.to(vision_model.dtype),
+        output_hidden_states=output_hidden_states or (False if layer == -1 else layer),  # an index keeps that one only
+        return_dict=True,
+        **kwargs,
+    )
+    return (output.last_hidden_state if layer == -1 else output.hidden_states[layer]), output
+
+
+def prepare_parts(
+    vision_model: PreTrainedModel | str | Path,
+    mqformer: LyricsMQFormerModel | PreTrainedConfig | None,
+    config_kwargs: dict[str, Any],
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Vision encoder, MQ-Former (or the configuration of a new one) and configuration of a model made of them.
+
+    `vision_feature_layer` defaults to -2 for CLIP, as in BLIP-2 and LLaVA, and to -1 for every other encoder; a new
+    MQ-Former normalises vision features where no final LayerNorm of the encoder has done so.
+
+    Raises:
+        ValueError: when the MQ-Former attends to features of another width.
+    """
+    vision: Any = AutoModel.from_pretrained(vision_model) if isinstance(vision_model, str | Path) else vision_model
+    vision = getattr(vision, "vision_model", vision)
+    layer = config_kwargs.get("vision_feature_layer", -2 if vision.config.model_type == "clip_vision_model" else -1)
+    if mqformer is None:
+        mqformer = LyricsMQFormerConfig(normalize_vision_features=layer != -1)
+    if isinstance(mqformer, PreTrainedModel):
+        width, given = mqformer.config.encoder_hidden_size, vision.config.hidden_size
+        if width != given:
+            raise ValueError(
+                f"The MQ-Former attends to vision features of width {width}, but the vision encoder gives {given}."
+            )
+    return vision, mqformer, {**config_kwargs, "vision_feature_layer": layer}
+
+
 class LyricsModel(LyricsPreTrainedModel):
     """Vision encoder, MQ-Former, projection and language model, without a language modelling head."""
 
@@ -162,15 +202,13 @@ class LyricsModel(LyricsPreTrainedModel):
         if pixel_values is None:
             raise ValueError("get_image_features needs pixel_values.")
         self._check_image_inputs(pixel_values, region_features, region_attention_mask, mqformer_input_ids)
-        layer = self.config.vision_feature_layer
-        all_layers = output_hidden_states or self.config.output_hidden_states
-        vision = self.vision_model(
-            pixel_values.to(self.vision_model.dtype),
-            output_hidden_states=all_layers or (False if layer == -1 else layer),  # an index keeps that layer only
-            return_dict=True,
+        vision_features, vision = run_vision_model(
+            self.vision_model,
+            pixel_values,
+            self.config.vision_feature_layer,
+            output_hidden_states=bool(output_hidden_states or self.config.output_hidden_states),
             **kwargs,
         )
-        vision_features = vision.last_hidden_state if layer == -1 else vision.hidden_states[layer]
         queried = self.mqformer(
             input_ids=mqformer_input_ids,
             attention_mask=mqformer_attention_mask,
@@ -453,22 +491,15 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         Returns:
             The model in evaluation mode. The language projection is new, and so is what was given as a configuration.
         """
-        vision: Any = AutoModel.from_pretrained(vision_model) if isinstance(vision_model, str | Path) else vision_model
-        vision = getattr(vision, "vision_model", vision)
+        vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
         text: Any = language_model
         if isinstance(language_model, str | Path):
             text = AutoModelForCausalLM.from_pretrained(language_model)
-        queries: Any = mqformer
-        if isinstance(queries, PreTrainedModel):
-            mqformer_config: Any = queries.config
-            if mqformer_config.encoder_hidden_size != vision.config.hidden_size:
-                raise ValueError(
-                    f"The MQ-Former attends to vision features of width {mqformer_config.encoder_hidden_size}, but the "
-                    f"vision encoder gives {vision.config.hidden_size}."
-                )
-        else:
-            mqformer_config = queries
-        config = LyricsConfig.from_parts(vision.config, mqformer_config, text.config, **config_kwargs)
+        queries_config = queries.config if isinstance(queries, PreTrainedModel) else queries
+        config_kwargs.setdefault("tie_word_embeddings", bool(getattr(text.config, "tie_word_embeddings", False)))
+        config = LyricsConfig(
+            vision_config=vision.config, mqformer_config=queries_config, text_config=text.config, **config_kwargs
+        )
         with torch.device("meta"):
             model: Any = cls(config)
         if not isinstance(queries, PreTrainedModel):

@@ -20,6 +20,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .bert_blocks import AttentionBlock, FeedForwardBlock, prepare_attention_mask
 from .configuration_lyrics import LyricsMQFormerConfig
+from .image_key_values import LayerKeyValues, LyricsImageKeyValues
 from .saving import NativeCheckpointModel
 
 
@@ -35,6 +36,7 @@ class LyricsMQFormerOutput(ModelOutput):
             cross-attention; recorded together with `attentions`.
         grounding_attentions: of the grounding queries over the regions, (N, heads, G, regions); recorded with
             `output_grounding_attentions=True`, and empty where an image has no regions.
+        image_key_values: keys and values of the images, and nothing else, with `project_only=True`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -42,6 +44,7 @@ class LyricsMQFormerOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
     grounding_attentions: tuple[torch.Tensor, ...] | None = None
+    image_key_values: LyricsImageKeyValues | None = None
 
 
 class LyricsMQFormerEmbeddings(nn.Module):
@@ -97,33 +100,49 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
+        hidden_states: torch.Tensor | None,
         attention_mask: Any = None,
-        encoder_hidden_states: torch.Tensor | None = None,
+        key_values: LayerKeyValues | None = None,
         encoder_attention_mask: Any = None,
-        region_features: torch.Tensor | None = None,
         region_attention_mask: Any = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
         text_only: bool = False,
         **kwargs: Any,
-    ) -> torch.Tensor:
-        """(N, Q + L, hidden) -> the same shape; the masks are prepared for the attention implementation."""
+    ) -> Any:
+        """(N, Q + L, hidden) -> the same shape; the masks are prepared for the attention implementation.
+
+        The features that the queries attend to come as they are or, projected ahead, as `key_values`. Without
+        `hidden_states` they are projected, and these keys and values are all that is returned: a projection is a call
+        of the layer, so that hooks on it (of FSDP, of offload) see it.
+        """
+        if key_values is None and not text_only:
+            key_values = self._project(encoder_hidden_states, region_features)
+        if hidden_states is None:
+            return key_values
         key_value = self.self_attention.key_value(hidden_states)
-        hidden_states, _ = self.self_attention(hidden_states, key_value, attention_mask, **kwargs)
-        if text_only:
-            return self.text_mlp(hidden_states)
-        visual, grounding, text = hidden_states.tensor_split((self.num_visual_queries, self.num_queries), dim=1)
+        states, _ = self.self_attention(hidden_states, key_value, attention_mask, **kwargs)
+        if key_values is None:
+            return self.text_mlp(states)
+        visual, grounding, text = states.tensor_split((self.num_visual_queries, self.num_queries), dim=1)
         if self.visual_cross_attention is not None:
-            key_value = self.visual_cross_attention.key_value(encoder_hidden_states)
-            visual, _ = self.visual_cross_attention(visual, key_value, encoder_attention_mask, **kwargs)
+            visual, _ = self.visual_cross_attention(visual, key_values[0], encoder_attention_mask, **kwargs)
         if self.grounding_cross_attention is not None:
-            key_value = None
-            if region_features is not None:
-                key_value = self.grounding_cross_attention.key_value(region_features)
-            grounding, _ = self.grounding_cross_attention(grounding, key_value, region_attention_mask, **kwargs)
+            grounding, _ = self.grounding_cross_attention(grounding, key_values[1], region_attention_mask, **kwargs)
         queries = self.query_mlp(torch.cat([visual, grounding], dim=1))
         if text.shape[1] == 0:
             return queries
         return torch.cat([queries, self.text_mlp(text)], dim=1)
+
+    def _project(
+        self, encoder_hidden_states: torch.Tensor | None, region_features: torch.Tensor | None
+    ) -> LayerKeyValues:
+        visual = grounding = None
+        if self.visual_cross_attention is not None:
+            visual = self.visual_cross_attention.key_value(encoder_hidden_states)
+        if self.grounding_cross_attention is not None and region_features is not None:
+            grounding = self.grounding_cross_attention.key_value(region_features)
+        return visual, grounding
 
 
 class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
@@ -194,6 +213,8 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         region_features: torch.Tensor | None = None,
         region_attention_mask: torch.Tensor | None = None,
         text_only: bool = False,
+        image_key_values: LyricsImageKeyValues | None = None,
+        project_only: bool = False,
         **kwargs: Any,
     ) -> LyricsMQFormerOutput:
         """Run the queries, the text, or both.
@@ -210,40 +231,58 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
             region_attention_mask: (N, R), 1 for a region and 0 for padding. An image without a region is normal:
                 the context of its grounding queries is zero.
             text_only: run the text alone, without queries and cross-attention.
+            image_key_values: of N images, instead of the features and their masks.
+            project_only: return `image_key_values` of the features and run nothing else.
 
         Raises:
             ValueError: when what the queries or the text need is missing, or when shapes do not fit together.
         """
-        encoder_hidden_states, region_features = self._check_inputs(
-            input_ids, query_embeds, encoder_hidden_states, region_features, text_only
-        )
-        if region_features is not None and region_attention_mask is not None:
-            # whatever stands in the padding, even NaN, must not reach the attention's products
-            region_features = region_features.masked_fill(~region_attention_mask.bool().unsqueeze(-1), 0.0)
-        if not text_only:
-            query_embeds = self._expand_queries(query_embeds, input_ids, encoder_hidden_states, region_features)
-        hidden_states = self.embeddings(None if text_only else query_embeds, input_ids, position_ids)
-        masks = self._prepare_masks(
-            attention_mask, encoder_attention_mask, region_attention_mask, input_ids, hidden_states, region_features
-        )
-        if encoder_hidden_states is not None:
-            encoder_hidden_states = self.vision_layer_norm(encoder_hidden_states)
-        for layer in self.layers:
+        if image_key_values is not None and (encoder_hidden_states is not None or region_features is not None):
+            raise ValueError("Pass either features or image_key_values, not both.")
+        if image_key_values is None:
+            encoder_hidden_states, region_features = self._check_inputs(
+                input_ids, encoder_hidden_states, region_features, region_attention_mask, text_only
+            )
+            if region_features is None:
+                region_attention_mask = None
+        if project_only:
+            masks = (encoder_attention_mask, region_attention_mask)
+            projected = self._project(encoder_hidden_states, region_features, *masks)
+            return LyricsMQFormerOutput(image_key_values=projected)
+        others = (input_ids, encoder_hidden_states, region_features)
+        query_embeds = None if text_only else self._expand_queries(query_embeds, image_key_values, *others)
+        hidden_states = self.embeddings(query_embeds, input_ids, position_ids)
+        text_length = 0 if input_ids is None else input_ids.shape[1]
+        attention_mask = self._prepare_self_attention_mask(attention_mask, hidden_states.shape[1], text_length)
+        if image_key_values is not None:
+            encoder_attention_mask = image_key_values.encoder_attention_mask
+            region_attention_mask = image_key_values.region_attention_mask
+        encoder_attention_mask = self._broadcast_mask(encoder_attention_mask, self.config.num_visual_queries)
+        region_attention_mask = self._broadcast_mask(region_attention_mask, self.config.num_grounding_queries)
+        for index, layer in enumerate(self.layers):
             hidden_states = layer(
-                hidden_states, masks[0], encoder_hidden_states, masks[1], region_features, masks[2], text_only, **kwargs
+                hidden_states,
+                attention_mask,
+                None if image_key_values is None else image_key_values.layers[index],
+                encoder_attention_mask,
+                region_attention_mask,
+                encoder_hidden_states,
+                region_features,
+                text_only,
+                **kwargs,
             )
         return LyricsMQFormerOutput(last_hidden_state=hidden_states)
 
     def _check_inputs(
         self,
         input_ids: torch.Tensor | None,
-        query_embeds: torch.Tensor | None,
         encoder_hidden_states: torch.Tensor | None,
         region_features: torch.Tensor | None,
+        region_attention_mask: torch.Tensor | None,
         text_only: bool,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Check what is needed and cast the features to the module's dtype; no region at all becomes `None`."""
-        config = self.config
+        """Check what is needed; normalise the features and cast them. No region at all becomes `None`."""
+        config, dtype = self.config, self.query_tokens.dtype
         if text_only:
             if input_ids is None:
                 raise ValueError("text_only=True needs input_ids.")
@@ -253,52 +292,55 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
                 f"The {config.num_visual_queries} visual queries need encoder_hidden_states; for text without an "
                 "image pass text_only=True."
             )
-        if query_embeds is not None and query_embeds.shape[1] != config.num_queries:
-            raise ValueError(f"query_embeds has {query_embeds.shape[1]} queries, the model {config.num_queries}.")
-        if region_features is not None and region_features.shape[-1] != config.region_hidden_size:
+        if encoder_hidden_states is not None:
+            encoder_hidden_states = self.vision_layer_norm(encoder_hidden_states.to(dtype))
+        if region_features is None or not region_features.shape[1]:
+            return encoder_hidden_states, None
+        if region_features.shape[-1] != config.region_hidden_size:
             raise ValueError(
                 f"region_features has width {region_features.shape[-1]}, but this MQ-Former attends to regions of "
                 f"width {config.region_hidden_size}: model and refiner do not belong together."
             )
-        dtype = self.query_tokens.dtype
-        if encoder_hidden_states is not None:
-            encoder_hidden_states = encoder_hidden_states.to(dtype)
-        if region_features is not None:
-            region_features = region_features.to(dtype) if region_features.shape[1] else None
-        return encoder_hidden_states, region_features
+        if region_attention_mask is not None:
+            # whatever stands in the padding, even NaN, must not reach the attention's products
+            region_features = region_features.masked_fill(~region_attention_mask.bool().unsqueeze(-1), 0.0)
+        return encoder_hidden_states, region_features.to(dtype)
 
-    def _expand_queries(self, query_embeds: torch.Tensor | None, *others: torch.Tensor | None) -> torch.Tensor:
-        query_embeds = self.query_tokens if query_embeds is None else query_embeds
-        batch_size = next((other.shape[0] for other in others if other is not None), query_embeds.shape[0])
-        return query_embeds.expand(batch_size, -1, -1)
-
-    def _prepare_masks(
+    def _project(
         self,
-        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor | None,
+        region_features: torch.Tensor | None,
         encoder_attention_mask: torch.Tensor | None,
         region_attention_mask: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
-        hidden_states: torch.Tensor,
-        region_features: torch.Tensor | None,
-    ) -> tuple[Any, Any, Any]:
-        """Masks of the self-attention and of both cross-attentions, for the attention implementation in use."""
-        length = hidden_states.shape[1]
-        num_queries = length - (0 if input_ids is None else input_ids.shape[1])
-        if attention_mask is not None and attention_mask.dim() == 2:
-            attention_mask = nn.functional.pad(attention_mask.bool(), (num_queries, 0), value=True)
-        if attention_mask is not None and attention_mask.shape[-1] != length:
+    ) -> LyricsImageKeyValues:
+        features = {"encoder_hidden_states": encoder_hidden_states, "region_features": region_features}
+        num_images = next((len(given) for given in features.values() if given is not None), 0)
+        layers = tuple(layer(None, **features) for layer in self.layers)
+        return LyricsImageKeyValues(layers, encoder_attention_mask, region_attention_mask, num_images)
+
+    def _expand_queries(
+        self,
+        query_embeds: torch.Tensor | None,
+        image_key_values: LyricsImageKeyValues | None,
+        *others: torch.Tensor | None,
+    ) -> torch.Tensor:
+        query_embeds = self.query_tokens if query_embeds is None else query_embeds
+        if query_embeds.shape[1] != self.config.num_queries:
+            raise ValueError(f"query_embeds has {query_embeds.shape[1]} queries, the model {self.config.num_queries}.")
+        sizes = [query_embeds.shape[0]] if image_key_values is None else [image_key_values.num_images]
+        sizes = [other.shape[0] for other in others if other is not None] or sizes
+        return query_embeds.expand(sizes[0], -1, -1)
+
+    def _prepare_self_attention_mask(self, mask: torch.Tensor | None, length: int, text_length: int) -> Any:
+        """(N, L) of the text or (N, Q + L, Q + L) -> what the attention implementation takes."""
+        if mask is not None and mask.dim() == 2:
+            mask = nn.functional.pad(mask.bool(), (length - text_length, 0), value=True)
+        if mask is not None and mask.shape[-1] != length:
             raise ValueError(
-                f"The MQ-Former's attention_mask covers {attention_mask.shape[-1] - num_queries} text positions; "
-                f"input_ids has {length - num_queries}."
+                f"The MQ-Former's attention_mask covers {mask.shape[-1] - (length - text_length)} text positions; "
+                f"input_ids has {text_length}."
             )
-        config = self.config
-        return (
-            self._broadcast_mask(attention_mask, length),
-            self._broadcast_mask(encoder_attention_mask, config.num_visual_queries),
-            self._broadcast_mask(
-                None if region_features is None else region_attention_mask, config.num_grounding_queries
-            ),
-        )
+        return self._broadcast_mask(mask, length)
 
     def _broadcast_mask(self, mask: torch.Tensor | None, num_rows: int) -> Any:
         """(N, keys) or (N, rows, keys) -> what the attention implementation takes."""

@@ -228,6 +228,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         tags: Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
+        progress: bool = True,
     ) -> list[RefinedImage]:
         """Find the objects of pictures.
 
@@ -238,6 +239,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             tags: what to look for in each picture, instead of asking the tagger.
             batch_size: pictures at a time.
             return_masks: keep each object's mask, at the picture's size.
+            progress: show a bar when there are several batches.
 
         Returns:
             One `RefinedImage` per picture, in their order. A picture without any object is a normal result.
@@ -253,7 +255,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
         ]
         refined: dict[int, RefinedImage] = {}
-        for batch in logging.tqdm(batches, desc="Refining", disable=len(batches) < 2):
+        for batch in logging.tqdm(batches, desc="Refining", disable=not progress or len(batches) < 2):
             wanted: Any = None if tags is None else [tags[index] for index in batch]
             inputs = self.preprocess([pictures[index] for index in batch])
             output = self(**inputs, tags=wanted, return_masks=return_masks, return_dict=True)

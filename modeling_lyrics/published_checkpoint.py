@@ -14,16 +14,24 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, PreTrainedConfig
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
+from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.models.blip_2 import Blip2Config as TransformersBlip2Config
 from transformers.models.blip_2 import Blip2VisionConfig
 from transformers.models.swin import SwinConfig
 from transformers.utils.hub import cached_file
 
+from .adapted_weights import AppendRows, HalveAndRepeat
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig, RamConfig
+from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .weight_tables import GROUNDING_DINO, QFORMER, RAM
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+PUBLISHED_PRETRAINING_CLASS = "LyricsQFromerForPretrain"  # so spelt there
+
+# Tokens that the published first stage lacks, and the token whose weights each starts from; appended in this order.
+APPENDED_TOKENS = {"[BOS]": "[CLS]", "[MLM]": "[MASK]"}
+_BERT_IDS = {"[CLS]": 101, "[MASK]": 103}
 
 # Where the detector's tokenizer may lie: both hold bert-base-uncased's vocabulary.
 DETECTOR_TOKENIZER_FOLDERS = ("bert-base-uncased", "vicuna-13b_processor/qformer_tokenizer")
@@ -34,6 +42,7 @@ DROPPED_BY_MODEL = {
     r"^grounding_dino\.": "the detector, loaded by LyricsVisualRefiner",
     r"rotary_emb\.inv_freq$": "a buffer that is computed",
     r"embeddings\.position_ids$": "a buffer that is computed",
+    r"^qformer\.cls\.predictions\.decoder\.bias$": "the same tensor as `qformer.cls.predictions.bias`",
 }
 DROPPED_BY_REFINER = {
     r"^(vision_model|qformer|query_tokens|language_projection|language_model)(\.|$)": "loaded by LyricsModel",
@@ -64,6 +73,27 @@ def translate_model_config(published: dict[str, Any]) -> dict[str, Any]:
         "vision_feature_layer": -1,
         "image_token_id": text["vocab_size"],  # the published tokenizer has no placeholder: the first id after it
         "dtype": published.get("torch_dtype"),
+    }
+
+
+def is_pretraining_config(published: dict[str, Any]) -> bool:
+    """Whether a `config.json` in the published layout is that of a first-stage model, which has no language model."""
+    return published.get("architectures") == [PUBLISHED_PRETRAINING_CLASS]
+
+
+def translate_pretraining_config(published: dict[str, Any]) -> dict[str, Any]:
+    """The published first-stage `config.json` as the fields of a `LyricsPreTrainingConfig`."""
+    translated = translate_model_config(published)
+    mqformer = translated["mqformer_config"]
+    return {
+        "model_type": LyricsPreTrainingConfig.model_type,
+        "architectures": ["LyricsForPreTraining"],
+        "vision_config": translated["vision_config"],
+        "mqformer_config": mqformer | {"vocab_size": mqformer["vocab_size"] + len(APPENDED_TOKENS)},
+        "vision_feature_layer": translated["vision_feature_layer"],
+        "projection_size": published["image_text_hidden_size"],
+        "tie_word_embeddings": False,  # in its class, but not in what it loads
+        "dtype": translated["dtype"],
     }
 
 
@@ -207,8 +237,10 @@ class Blip2Config(TransformersBlip2Config):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """A `LyricsConfig` for the published layout, else Transformers' `Blip2Config`."""
+        """A configuration of this package for the published layout, else Transformers' `Blip2Config`."""
         if is_published_config(config_dict):
+            if is_pretraining_config(config_dict):
+                return LyricsPreTrainingConfig.from_dict(translate_pretraining_config(config_dict), **kwargs)
             return LyricsConfig.from_dict(translate_model_config(config_dict), **kwargs)
         return TransformersBlip2Config.from_dict(config_dict, **kwargs)
 
@@ -232,6 +264,30 @@ def register() -> None:
         *GROUNDING_DINO.transforms(scope="detector"),
     ]
     register_checkpoint_conversion_mapping("LyricsVisualRefiner", refiner, overwrite=True)
+    register_checkpoint_conversion_mapping("LyricsForPreTraining", _pretraining_transforms(), overwrite=True)
+
+
+def _pretraining_transforms() -> list[Any]:
+    """Published first-stage weights -> `LyricsForPreTraining`; what the paper shapes otherwise is adapted."""
+    head = r"^qformer\.cls\.predictions\."
+    words = r"qformer\.bert\.embeddings\.word_embeddings\.weight$"
+    rows = AppendRows({token: _BERT_IDS[source] for token, source in APPENDED_TOKENS.items()})
+    return [
+        WeightRenaming(rf"^(?!{words})qformer\.bert\.", "model.mqformer."),
+        WeightRenaming(r"^query_tokens$", "model.mqformer.query_tokens"),
+        WeightRenaming(r"^temp$", "contrastive.temperature"),
+        WeightRenaming(r"^itm_head\.", "matching.head."),
+        WeightRenaming(r"^(vision|text)_proj\.bias$", r"contrastive.\1_projection.bias"),
+        WeightRenaming(head + r"transform\.dense\.", "lm_head.dense."),
+        WeightRenaming(head + r"transform\.LayerNorm\.", "lm_head.layer_norm."),
+        *(
+            WeightConverter(rf"^{name}_proj\.weight$", f"contrastive.{name}_projection.weight", [HalveAndRepeat()])
+            for name in ("vision", "text")
+        ),
+        WeightConverter("^" + words, "model.mqformer.embeddings.word_embeddings.weight", [rows]),
+        WeightConverter(head + r"decoder\.weight$", "lm_head.decoder.weight", [rows]),
+        WeightConverter(head + r"bias$", "lm_head.decoder.bias", [rows]),
+    ]
 
 
 register()

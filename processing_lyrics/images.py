@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers.image_transforms import to_pil_image
 
-PictureLike = Any  # a PIL picture, a path, a URL, bytes of a file, an array (H, W[, C]) or (C, H, W), or such a tensor
+PictureLike = Any  # a PIL picture, a path, a URL, a file's bytes, an array (H, W[, C]) or (C, H, W), or such a tensor
 
 WHITE = (255, 255, 255, 255)
 ORIENTATION = 0x0112  # in EXIF
@@ -36,7 +36,7 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
     frame is taken.
 
     Args:
-        source: a PIL picture, a path, a URL, the bytes of a file, base64 text with or without `data:` before it, an
+        source: a PIL picture, a path, a URL, base64 text with or without `data:` before it, the content of a file, an
             array or a tensor.
         max_pixels: pictures with more pixels are refused before they are decoded.
 

@@ -78,10 +78,10 @@ def build_mqformer_text(
     rows = [[*first, *second] for first, second in zip(spatial, texts, strict=True)]
     positions = [[*range(len(first)), *range(len(second))] for first, second in zip(spatial, texts, strict=True)]
     inputs = {
-        "mqformer_input_ids": _pad(rows, tokenizer.pad_token_id),
-        "mqformer_attention_mask": _pad([[1] * len(row) for row in rows], 0),
+        "mqformer_input_ids": pad_rows(rows, tokenizer.pad_token_id),
+        "mqformer_attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
     }
-    return inputs if mode == "instruction" else inputs | {"mqformer_position_ids": _pad(positions, 0)}
+    return inputs if mode == "instruction" else inputs | {"mqformer_position_ids": pad_rows(positions, 0)}
 
 
 def _object_ids(objects: VisualObjects | None, tokenizer: Any, limit: int) -> list[int]:
@@ -92,7 +92,8 @@ def _object_ids(objects: VisualObjects | None, tokenizer: Any, limit: int) -> li
     return [*start, *tokenize_objects(objects.labels, boxes, tokenizer, limit - len(start)).input_ids]
 
 
-def _pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """(N, longest) int64, filled up with `value` on the right."""
     padded = np.full((len(rows), max(map(len, rows), default=0)), value, np.int64)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row

@@ -218,6 +218,7 @@ class LyricsProcessor(ProcessorMixin):
         tags: Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
+        progress: bool = True,
     ) -> list[VisualObjects]:
         """Find the objects of pictures, one `VisualObjects` per picture; what the store holds is not computed again.
 
@@ -225,6 +226,7 @@ class LyricsProcessor(ProcessorMixin):
             tags: what to look for in each picture, instead of asking the tagger.
             batch_size: pictures at a time.
             return_masks: keep each object's mask, at the picture's size.
+            progress: show a bar when there are several batches.
         """
         pictures = self.load_pictures(images)
         found: dict[int, Any] = {}
@@ -236,7 +238,11 @@ class LyricsProcessor(ProcessorMixin):
         if missing:
             wanted = None if tags is None else [tags[index] for index in missing]
             refined = self.refiner.refine(
-                [pictures[index] for index in missing], tags=wanted, batch_size=batch_size, return_masks=return_masks
+                [pictures[index] for index in missing],
+                tags=wanted,
+                batch_size=batch_size,
+                return_masks=return_masks,
+                progress=progress,
             )
             found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
         return [found[index] for index in range(len(pictures))]

@@ -77,7 +77,7 @@ class ObjectsOfRow:
             name = "A picture" if key is None else repr(key)
             raise StoreError(
                 f"{name} is not in {self.store}. Pictures that could not be refined: "
-                f"{self.store.manifest.failure_count:,} (see {FAILURES} there). `missing='none'` goes on without objects."
+                f"{self.store.manifest.failure_count:,} (see {FAILURES} there). To go on without objects: missing='none'."
             )
         return found
 

@@ -78,7 +78,7 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
         os.mkdir(aside)
         try:
             yield aside
-            _sync_tree(aside)
+            sync_tree(aside)
             os.replace(aside, path)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -149,7 +149,8 @@ def _sync(path: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Force a folder and everything below it to the disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
             _sync(os.path.join(parent, name))

@@ -1,7 +1,8 @@
 """Copy from the full golden data what the tests read: `python tests/golden/copy_golden.py ../shared/golden`.
 
-The shards of the checkpoint lose most of RAM's captioning branch, which nothing here reads: what remains of it shows
-that it is dropped by name. Everything else is byte for byte what the original code wrote.
+The shards of the checkpoint lose most of RAM's captioning branch, which nothing here reads, and those of the first
+stage most of the tagger and the detector: what remains of them shows that they are dropped by name. The texts of the
+first stage, which are padded to 600 tokens, lose padding. Everything else is what the original code wrote.
 """
 
 import json
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
 UNREAD = ("ram.tag_encoder.", "ram.text_decoder.")
+UNREAD_IN_PRETRAINING = ("ram.", "grounding_dino.")
 KEPT_OF_UNREAD = ("LayerNorm.bias", "position_ids", "predictions.bias")
 
 DETECTOR_INNER = [
@@ -51,6 +53,18 @@ EXPECTED = {
         for image in (0, 1)
     },
 }
+LONGEST_TEXT = 160  # of the first stage's, before padding
+PRETRAINING_EXPECTED = {
+    "inputs": ["pixel_values"],
+    "detector": ["image_embeds", "hidden_state"],
+    "text": [
+        f"text_input_{name}{suffix}"
+        for name in ("tokens_ids", "labels", "attentions", "position_ids")
+        for suffix in ("", "_with_mask")
+    ],
+    "losses": None,
+    "gradients": None,
+}
 SAM_EXPECTED = ["input_image_0"] + [
     f"{name}_{image}"
     for image in (0, 1)
@@ -69,15 +83,21 @@ SAM_EXPECTED = ["input_image_0"] + [
 
 def select(source: Path, target: Path, names: list[str] | None) -> None:
     tensors = load_file(source)
-    save_file({name: tensors[name] for name in names or tensors}, target)
+    kept = {name: tensors[name] for name in names or tensors}
+    save_file({name: unpad(tensor) for name, tensor in kept.items()}, target)
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
+def unpad(tensor: torch.Tensor) -> torch.Tensor:
+    is_padded = tensor.dim() > 1 and tensor.shape[1] == 600
+    return tensor[:, :LONGEST_TEXT].contiguous() if is_padded else tensor
+
+
+def copy_checkpoint(source: Path, target: Path, unread_names: tuple[str, ...] = UNREAD) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.bin"), copy_function=shutil.copyfile)
     removed = []
     for shard in sorted(source.glob("*.bin")):
         weights = torch.load(shard, weights_only=True)
-        unread = [name for name in weights if name.startswith(UNREAD) and not name.endswith(KEPT_OF_UNREAD)]
+        unread = [name for name in weights if name.startswith(unread_names) and not name.endswith(KEPT_OF_UNREAD)]
         removed += unread
         torch.save(
             {name: tensor.clone() for name, tensor in weights.items() if name not in unread}, target / shard.name
@@ -90,7 +110,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def main(shared: Path) -> None:
-    for folder in ("published", "sam"):
+    for folder in ("published", "published_pretraining", "sam"):
         shutil.rmtree(HERE / folder, ignore_errors=True)
     source, target = shared / "legacy_lyrics_tiny", HERE / "published"
     copy_checkpoint(source / "checkpoint", target / "checkpoint")
@@ -100,6 +120,12 @@ def main(shared: Path) -> None:
         select(source / "expected" / file, target / "expected" / file, tensors)
     for file in ("expected.json", "image_0.png", "image_1.png"):
         shutil.copyfile(source / "expected" / file, target / "expected" / file)
+    source, target = shared / "legacy_lyrics_pretrain_tiny", HERE / "published_pretraining"
+    copy_checkpoint(source / "checkpoint", target / "checkpoint", UNREAD_IN_PRETRAINING)
+    (target / "expected").mkdir()
+    for name, tensors in PRETRAINING_EXPECTED.items():
+        select(source / f"expected/{name}.safetensors", target / f"expected/{name}.safetensors", tensors)
+    shutil.copyfile(source / "expected/expected.json", target / "expected/expected.json")
     (HERE / "sam").mkdir()
     for file in ("sam_vit_tiny.pth", "image_0.png", "image_1.png"):
         shutil.copyfile(shared / "sam_original_tiny" / file, HERE / "sam" / file)

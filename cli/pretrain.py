@@ -1,0 +1,47 @@
+"""`lyrics pretrain`: the first stage, vision-language alignment, from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..recipes import list_recipes
+from .training import Run, add_recipe_parser, parse_recipe
+
+STAGE = "stage1"
+
+EXAMPLES = f"""examples:
+  lyrics pretrain --config smoke
+  lyrics pretrain --config paper --train_data captions.jsonl --output_dir runs/mine --bf16
+  lyrics pretrain --config paper --dry-run
+  lyrics pretrain --config paper --resume
+  accelerate launch --config_file FILE -m lyrics.cli.main pretrain --config paper
+
+A recipe is a YAML file, or the name of one that is shipped: {", ".join(list_recipes(STAGE))}.
+Every key of it is also an option, and options win; `lyrics pretrain --help-all` lists them.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    add_recipe_parser(commands, "pretrain", "train the first stage, vision-language alignment", EXAMPLES, run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or say what would be trained."""
+    from ..trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
+    from ..trainers.plan import describe_pretraining
+    from ..trainers.pretraining_setup import PretrainingDataArguments, PretrainingModelArguments, build_pretraining
+    from ..trainers.sources import open_rows
+
+    kinds = (PretrainingModelArguments, PretrainingDataArguments, LyricsPretrainingArguments)
+    model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
+    if data.train_data is None:
+        raise ValueError("no training data: give --train_data, or a recipe that names it.")
+    model, processor = build_pretraining(model_arguments)
+    columns = {"image_column": training.image_column, "caption_column": training.caption_column}
+    columns |= {"image_root": data.image_root}
+    train_rows = open_rows(data.train_data, split=data.train_split, streaming=data.streaming, **columns)
+    eval_rows = None if data.eval_data is None else open_rows(data.eval_data, split=data.eval_split, **columns)
+    trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
+    return Run(trainer, arguments).start(describe_pretraining)

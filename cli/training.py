@@ -1,0 +1,73 @@
+"""What the training commands share: recipes with options over them, dry runs, going on, and the end of a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..recipes import find_recipe
+
+
+def add_recipe_parser(
+    commands: Any, name: str, help_text: str, examples: str, run: Callable[[argparse.Namespace], int]
+) -> None:
+    """Register a command that takes a recipe, and every key of one as an option."""
+    parser = commands.add_parser(
+        name,
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}.",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="NAME|FILE", help="a recipe, by name or path")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest complete checkpoint, or start where there is none"
+    )
+    parser.add_argument("--help-all", action="store_true", help="list every option that a recipe may set, and stop")
+    parser.set_defaults(run=run, takes_more=True)
+
+
+def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
+    """The recipe with the options of the command line over it, one dataclass of each kind.
+
+    Raises:
+        ValueError: when there is no such recipe, or when it has a key that nothing knows.
+        SystemExit: after a wrong option, or after the list of options.
+    """
+    from trl import TrlParser
+
+    parser: Any = TrlParser(kinds, prog=f"lyrics {arguments.command}")  # pyright: ignore[reportArgumentType]
+    if arguments.help_all:
+        parser.print_help()
+        raise SystemExit(0)
+    options = list(arguments.more)
+    if arguments.config is not None:
+        options += ["--config", str(find_recipe(arguments.config, stage))]
+    return parser.parse_args_and_config(options)
+
+
+class Run:
+    """A training run of the command line."""
+
+    def __init__(self, trainer: Any, arguments: argparse.Namespace) -> None:
+        self.trainer, self.arguments = trainer, arguments
+
+    def start(self, describe: Callable[[Any], str]) -> int:
+        """Train to the end and save the model, or describe what would be done."""
+        trainer = self.trainer
+        if self.arguments.dry_run:
+            if trainer.is_world_process_zero():
+                print(describe(trainer))
+            return 0
+        output_dir = Path(trainer.args.output_dir)
+        goes_on = self.arguments.resume and any(output_dir.glob("checkpoint-*"))
+        trainer.train(resume_from_checkpoint=goes_on or None)
+        trainer.save_model()
+        trainer.save_state()
+        if trainer.is_world_process_zero():
+            print(f"Wrote model and processor to {output_dir}")
+        return 0

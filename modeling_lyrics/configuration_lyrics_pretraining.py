@@ -1,0 +1,89 @@
+"""Configuration of the first training stage: vision encoder, MQ-Former, and the objectives that align them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
+
+OBJECTIVES = ("itc", "itm", "icg", "msp")
+
+
+@strict
+class LyricsPreTrainingConfig(PreTrainedConfig):
+    """Configuration of `LyricsForPreTraining`, the paper's first stage.
+
+    Args:
+        vision_config: any Transformers vision encoder; the paper's is CLIP ViT-L/14.
+        mqformer_config: a `LyricsMQFormerConfig`; its `encoder_hidden_size` follows the vision encoder.
+        vision_feature_layer: which hidden state of the vision encoder is used; -1 is its `last_hidden_state`.
+        itc_weight, itm_weight, icg_weight, msp_weight: of the image-text contrastive, image-text matching,
+            image-grounded caption generation and masked spatial prediction losses in their sum. An objective of weight
+            0 is not computed and has no head. A model without grounding queries reads no spatial text, so that its
+            `msp_weight` is 0.
+        projection_size: width of the contrastive features.
+        temperature: where the learned temperature of the contrastive loss starts.
+        label_smoothing: of the contrastive and of both language modelling losses.
+        tie_word_embeddings: whether the language modelling head shares the word embeddings of the MQ-Former.
+    """
+
+    model_type = "lyrics_pretraining"
+    sub_configs_defaults = {
+        "vision_config": LyricsConfig.sub_configs_defaults["vision_config"],
+        "mqformer_config": SubConfigSpec(config_class=LyricsMQFormerConfig),
+    }
+
+    vision_config: Any = None
+    mqformer_config: Any = None
+    vision_feature_layer: int = -2
+    itc_weight: float | int = 1.0
+    itm_weight: float | int = 1.0
+    icg_weight: float | int = 1.0
+    msp_weight: float | int = 1.0
+    projection_size: int = 256
+    temperature: float | int = 0.07
+    label_smoothing: float | int = 0.1
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.mqformer_config.encoder_hidden_size = self.vision_config.hidden_size
+
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each objective that has one."""
+        weights = {name: float(getattr(self, f"{name}_weight")) for name in OBJECTIVES}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def validate_architecture(self) -> None:
+        """Part of `@strict` validation: weights that make sense, of objectives that the queries can serve."""
+        weights = {f"{name}_weight": getattr(self, f"{name}_weight") for name in OBJECTIVES}
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise ValueError(
+                f"LyricsPreTrainingConfig: loss weights must not be negative, nor all 0, but are {weights}."
+            )
+        if self.msp_weight and self.mqformer_config is not None and not self.mqformer_config.num_grounding_queries:
+            raise ValueError(
+                f"LyricsPreTrainingConfig: msp_weight is {self.msp_weight}, but without grounding queries there is no "
+                "spatial text to predict; set it to 0."
+            )
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in Transformers; a first-stage checkpoint in the published layout is translated."""
+        from .published_checkpoint import is_published_config, translate_pretraining_config
+
+        config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if is_published_config(config_dict):
+            config_dict = translate_pretraining_config(config_dict)
+        return config_dict, unused_kwargs
+
+
+__all__ = ["LyricsPreTrainingConfig"]

@@ -1,0 +1,420 @@
+"""LyricsForPreTraining: the paper's first stage, which aligns images and objects with text before any language model.
+
+One step runs the MQ-Former at most four times: queries with the caption after them (contrast and captioning share the
+queries), text alone (contrast), right and wrong pairs (matching), masked objects (spatial prediction). Keys and values
+of an image are projected once and shared by all of it. Nothing in the step loops over samples; on several ranks the
+host waits once, for the choice of negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from .attention_tables import SegmentedText, run_mqformer
+from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
+from .image_key_values import LyricsImageKeyValues
+from .modeling_lyrics import LyricsPreTrainedModel, build_vision_model, prepare_parts, run_vision_model
+from .modeling_mqformer import LyricsMQFormerModel
+from .objectives_lyrics import (
+    CaptioningObjective,
+    ContrastiveObjective,
+    Labels,
+    LanguageModelingHead,
+    MatchingObjective,
+    ObjectiveOutput,
+    Pairs,
+    SpatialObjective,
+    find_same,
+)
+from .published_checkpoint import DROPPED_BY_MODEL
+from .ranks import RowExchange, gather, num_ranks, this_rank
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class LyricsPreTrainingOutput(ModelOutput):
+    """Losses and metrics of a step; those of an objective with weight 0 are `None`.
+
+    A loss is this rank's share of the mean over all ranks: the mean over ranks is the loss of the joined batch. A
+    metric is the share of hits on this rank, out of `metric_counts` trials.
+
+    Attributes:
+        loss: the weighted sum of the others.
+        loss_itc, loss_itm, loss_icg, loss_msp: scalars.
+        recall_image_to_text, recall_text_to_image: how often the nearest text (image) of all ranks is a right one.
+        matching_accuracy: of the right and the wrong pairs.
+        caption_accuracy: of the caption's tokens.
+        masked_label_accuracy, masked_coordinate_accuracy: of masked items; all tokens of one must be right.
+        metric_counts: for each metric the number of trials; a metric without any is 0.
+        negative_images, negative_texts: (B,) int64, the wrong image of each text and the wrong text of each image,
+            counted over the joined batch.
+    """
+
+    loss: torch.Tensor | None = None
+    loss_itc: torch.Tensor | None = None
+    loss_itm: torch.Tensor | None = None
+    loss_icg: torch.Tensor | None = None
+    loss_msp: torch.Tensor | None = None
+    recall_image_to_text: torch.Tensor | None = None
+    recall_text_to_image: torch.Tensor | None = None
+    matching_accuracy: torch.Tensor | None = None
+    caption_accuracy: torch.Tensor | None = None
+    masked_label_accuracy: torch.Tensor | None = None
+    masked_coordinate_accuracy: torch.Tensor | None = None
+    metric_counts: dict[str, torch.Tensor] | None = None
+    negative_images: torch.Tensor | None = None
+    negative_texts: torch.Tensor | None = None
+
+
+@dataclass
+class _Images:
+    """The images of this rank: what they attend with, and what travels when another rank wants one."""
+
+    key_values: LyricsImageKeyValues
+    vision_features: torch.Tensor
+    region_features: torch.Tensor | None
+    region_attention_mask: torch.Tensor | None
+
+
+class LyricsPreTrainingModel(LyricsPreTrainedModel):
+    """Vision encoder and MQ-Former, under the names that they have in `LyricsModel`."""
+
+    config_class = LyricsPreTrainingConfig
+    config: Any
+
+    def __init__(self, config: LyricsPreTrainingConfig) -> None:
+        super().__init__(config)
+        if str(config.mqformer_config._attn_implementation).startswith("flash"):
+            config.mqformer_config._attn_implementation = "sdpa"  # the MQ-Former needs masks that flash drops
+        self.vision_model = build_vision_model(config.vision_config)
+        self.mqformer = LyricsMQFormerModel._from_config(config.mqformer_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embeddings of the MQ-Former."""
+        return self.mqformer.get_input_embeddings()
+
+    def set_input_embeddings(self, value: Any) -> None:
+        """Replace the word embeddings of the MQ-Former."""
+        self.mqformer.set_input_embeddings(value)
+
+    def train(self, mode: bool = True) -> LyricsPreTrainingModel:
+        """As in PyTorch, but a part without trainable weights stays in evaluation mode."""
+        super().train(mode)
+        for part in (self.vision_model, self.mqformer):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        return self
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        region_features: torch.Tensor | None = None,
+        region_attention_mask: torch.Tensor | None = None,
+    ) -> _Images:
+        """Encode images and project what the queries attend to. Without any region there is one that is padding.
+
+        The projections for the grounding queries are then still part of the graph, so that all ranks have the same
+        gradients to exchange.
+        """
+        vision_features, _ = run_vision_model(self.vision_model, pixel_values, self.config.vision_feature_layer)
+        mqformer = self.config.mqformer_config
+        if not mqformer.num_grounding_queries:
+            region_features = region_attention_mask = None
+        elif region_features is None or not region_features.shape[1]:
+            region_features = vision_features.new_zeros(len(pixel_values), 1, mqformer.region_hidden_size)
+            region_attention_mask = torch.zeros(region_features.shape[:2], dtype=torch.long, device=pixel_values.device)
+        elif region_attention_mask is None:
+            region_attention_mask = torch.ones(region_features.shape[:2], dtype=torch.long, device=pixel_values.device)
+        return self.project(vision_features, region_features, region_attention_mask)
+
+    def project(
+        self,
+        vision_features: torch.Tensor,
+        region_features: torch.Tensor | None,
+        region_attention_mask: torch.Tensor | None,
+    ) -> _Images:
+        """Features of images, with the keys and values that they become."""
+        key_values = self.mqformer(
+            encoder_hidden_states=vision_features,
+            region_features=region_features,
+            region_attention_mask=region_attention_mask,
+            project_only=True,
+            return_dict=True,
+        ).image_key_values
+        return _Images(key_values, vision_features, region_features, region_attention_mask)
+
+
+class LyricsForPreTraining(LyricsPreTrainedModel):
+    """Vision encoder and MQ-Former with the heads of the objectives that have a weight.
+
+    The batch is made by `LyricsPretrainingCollator`. What `_init_weights` leaves random is trained from nothing; see
+    `from_parts` for pretrained parts.
+    """
+
+    config_class = LyricsPreTrainingConfig
+    config: Any
+    accepts_loss_kwargs = False  # losses are means of a micro-batch: a trainer divides them by the accumulation steps
+    _tied_weights_keys = {"lm_head.decoder.weight": "model.mqformer.embeddings.word_embeddings.weight"}
+    _keys_to_ignore_on_load_unexpected = [r"^(contrastive|matching|lm_head)\.", *DROPPED_BY_MODEL]
+    contrastive: Any
+    matching: Any
+    captioning: Any
+    spatial: Any
+    lm_head: Any
+
+    def __init__(self, config: LyricsPreTrainingConfig) -> None:
+        super().__init__(config)
+        weights = config.loss_weights()
+        self.model = LyricsPreTrainingModel(config)
+        self.contrastive = ContrastiveObjective(config) if "itc" in weights else None
+        self.matching = MatchingObjective(config) if "itm" in weights else None
+        self.captioning = CaptioningObjective(config) if "icg" in weights else None
+        self.spatial = SpatialObjective(config) if "msp" in weights else None
+        self.lm_head = LanguageModelingHead(config.mqformer_config) if self.captioning or self.spatial else None
+        if self.lm_head is None:
+            self._tied_weights_keys = {}
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ContrastiveObjective):
+            module.reset_temperature()
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The vocabulary of the language modelling head, where there is one."""
+        return None if self.lm_head is None else self.lm_head.decoder
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers, also from the published first stage.
+
+        Weights that were adapted on the way are named in a warning, and under `adapted_weights` in the report that
+        `output_loading_info=True` returns.
+        """
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model, report = loaded if isinstance(loaded, tuple) else (loaded, {})
+        report["adapted_weights"] = adapted = getattr(model, "adapted_weights", {})
+        if adapted:
+            lines = [f"  {name}: {change}" for name, change in sorted(adapted.items())]
+            logger.warning("\n".join([f"Weights adapted while loading {pretrained_model_name_or_path}:", *lines]))
+        return loaded
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        segment_ids: torch.Tensor | None = None,
+        caption_input_ids: torch.Tensor | None = None,
+        caption_segment_ids: torch.Tensor | None = None,
+        caption_positions: torch.Tensor | None = None,
+        caption_labels: torch.Tensor | None = None,
+        masked_input_ids: torch.Tensor | None = None,
+        masked_positions: torch.Tensor | None = None,
+        masked_labels: torch.Tensor | None = None,
+        masked_items: torch.Tensor | None = None,
+        masked_kinds: torch.Tensor | None = None,
+        image_ids: torch.Tensor | None = None,
+        caption_ids: torch.Tensor | None = None,
+        negative_draws: torch.Tensor | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
+    ) -> LyricsPreTrainingOutput:
+        """Losses and metrics of B images with their texts.
+
+        Args:
+            pixel_values: (B, 3, H, W) float.
+            region_features: (B, R, region_hidden_size) float, zero-padded.
+            region_attention_mask: (B, R), 1 for a region and 0 for padding.
+            input_ids, position_ids, segment_ids: (B, L) int64, `[BOS] objects [CLS] caption [SEP]`; positions start
+                again at `[CLS]`, and a `Segment` is 3 for objects, 4 for the caption and 0 for padding. Without
+                grounding queries there are no objects and no `[BOS]`.
+            caption_input_ids, caption_segment_ids: (B, L_c) int64, `[DEC] caption [SEP]`.
+            caption_positions, caption_labels: (K,) int64, positions among the B * L_c and the token after each; -100
+                is padding.
+            masked_input_ids: (B, L) int64, `input_ids` with `[MLM]` for `[BOS]` and masked items.
+            masked_positions, masked_labels, masked_items, masked_kinds: (K,) int64, positions among the B * L, what
+                stood there (-100 is padding), the number of the item, and 0 for a label or 1 to 4 for a coordinate.
+            image_ids, caption_ids: (B,) int64, equal for equal images and captions; all differ by default.
+            negative_draws: (B, 2) float in [0, 1), what chooses the wrong image and the wrong text; random by default.
+            return_loss: for Transformers' trainer; a loss is always returned.
+            kwargs: ignored.
+
+        Raises:
+            ValueError: naming the inputs that an objective lacks.
+        """
+        _require("model", pixel_values=pixel_values, input_ids=input_ids, position_ids=position_ids)
+        _require("model", segment_ids=segment_ids)
+        text: Any = SegmentedText(input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
+        images = self.model(pixel_values, region_features, region_attention_mask)
+        outputs: dict[str, ObjectiveOutput] = {}
+        queries = None
+        if self.captioning is not None:
+            _require("captioning", caption_input_ids=caption_input_ids, caption_segment_ids=caption_segment_ids)
+            _require("captioning", caption_positions=caption_positions, caption_labels=caption_labels)
+            caption = self._caption(caption_input_ids, caption_segment_ids)
+            queries, states = run_mqformer(self.model.mqformer, self.captioning.table, caption, images.key_values)
+            labels: Any = Labels(caption_positions, caption_labels)  # pyright: ignore[reportArgumentType]
+            outputs["icg"] = self.captioning(states, labels, self.lm_head)
+        negatives: list[Any] = [None, None]
+        if self.contrastive is not None or self.matching is not None:
+            pairs = self._pair(images, queries, text, image_ids, caption_ids)
+            if self.contrastive is not None:
+                outputs["itc"] = self.contrastive(pairs)
+            if self.matching is not None:
+                outputs["itm"], *negatives = self._match(images, text, pairs, negative_draws)
+        if self.spatial is not None:
+            _require("spatial", masked_input_ids=masked_input_ids, masked_positions=masked_positions)
+            _require("spatial", masked_labels=masked_labels, masked_items=masked_items, masked_kinds=masked_kinds)
+            masked: Any = SegmentedText(masked_input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
+            _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values)
+            labels = Labels(masked_positions, masked_labels)  # pyright: ignore[reportArgumentType]
+            outputs["msp"] = self.spatial(states, labels, masked_items, masked_kinds, self.lm_head)
+        return self._collect(outputs, *negatives)
+
+    @staticmethod
+    def _caption(input_ids: Any, segment_ids: Any) -> SegmentedText:
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        return SegmentedText(input_ids, positions, segment_ids)
+
+    def _pair(
+        self,
+        images: _Images,
+        queries: torch.Tensor | None,
+        text: SegmentedText,
+        image_ids: torch.Tensor | None,
+        caption_ids: torch.Tensor | None,
+    ) -> Pairs:
+        """How the images and texts of all ranks go together; without the contrastive objective all equally well."""
+        batch_size, device = len(text.input_ids), text.input_ids.device
+        unique = torch.arange(batch_size, device=device) + this_rank() * batch_size
+        same = find_same(unique if image_ids is None else image_ids, unique if caption_ids is None else caption_ids)
+        if self.contrastive is None:
+            zeros = torch.zeros(same.shape, device=device)
+            return Pairs(zeros, zeros, same)
+        if queries is None:
+            queries, _ = run_mqformer(self.model.mqformer, self.contrastive.table, None, images.key_values)
+        _, states = run_mqformer(self.model.mqformer, self.contrastive.table, text)
+        features = self.contrastive.image_features(queries), self.contrastive.text_features(states, text)
+        return self.contrastive.compare(*features, same)
+
+    def _match(
+        self, images: _Images, text: SegmentedText, pairs: Pairs, draws: torch.Tensor | None
+    ) -> tuple[ObjectiveOutput, torch.Tensor, torch.Tensor]:
+        """Matching over right pairs, wrong images and wrong texts; and which these were, over the joined batch."""
+        batch_size, device = len(text.input_ids), text.input_ids.device
+        draws = torch.rand(batch_size, 2, device=device) if draws is None else draws
+        own = torch.arange(batch_size, device=device)
+        wrong_images, has_image = self.matching.draw_negatives(pairs.text_to_image, pairs.same, draws[:, 0])
+        wrong_texts, has_text = self.matching.draw_negatives(pairs.image_to_text, pairs.same, draws[:, 1])
+        key_values, image_rows, text_rows = images.key_values, wrong_images, wrong_texts
+        if num_ranks() > 1:
+            key_values, text, image_rows, text_rows = self._exchange(images, text, wrong_images, wrong_texts)
+        queries, _ = run_mqformer(
+            self.model.mqformer,
+            self.matching.table,
+            text.select(torch.cat([own, own, text_rows])),
+            key_values.select(torch.cat([own, image_rows, own])),
+        )
+        matches = torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])
+        counts = torch.cat([torch.ones_like(has_image), has_image, has_text])
+        return self.matching(queries, matches, counts), wrong_images, wrong_texts
+
+    def _exchange(
+        self, images: _Images, text: SegmentedText, wrong_images: torch.Tensor, wrong_texts: torch.Tensor
+    ) -> tuple[LyricsImageKeyValues, SegmentedText, torch.Tensor, torch.Tensor]:
+        """Fetch what was drawn on other ranks: keys and values, texts, and where in them the drawn ones stand.
+
+        This is where the host waits for the device.
+        """
+        size, regions = len(wrong_images), images.region_features
+        lengths = wrong_images.new_tensor([text.input_ids.shape[1], 0 if regions is None else regions.shape[1]])
+        orders = gather(torch.cat([wrong_images, wrong_texts, lengths])[None]).tolist()
+        image_exchange = RowExchange([order[:size] for order in orders], size, wrong_images.device)
+        text_exchange = RowExchange([order[size : 2 * size] for order in orders], size, wrong_texts.device)
+        text = text.pad(max(order[-2] for order in orders))
+        text = text.join(text.map(text_exchange.bring))
+        most_regions = max(order[-1] for order in orders)
+        masks = images.region_attention_mask
+        if regions is not None and masks is not None:
+            added = most_regions - regions.shape[1]
+            regions = image_exchange.bring(nn.functional.pad(regions, (0, 0, 0, added)))
+            masks = image_exchange.bring(nn.functional.pad(masks, (0, added)))
+        others = self.model.project(image_exchange.bring(images.vision_features), regions, masks)
+        key_values = images.key_values.pad_regions(most_regions).join(others.key_values)
+        return key_values, text, image_exchange.rows, text_exchange.rows
+
+    def _collect(
+        self, outputs: dict[str, ObjectiveOutput], negative_images: Any, negative_texts: Any
+    ) -> LyricsPreTrainingOutput:
+        weights = self.config.loss_weights()
+        metrics = {name: ratio for output in outputs.values() for name, ratio in output.metrics.items()}
+        return LyricsPreTrainingOutput(
+            loss=torch.stack([weights[name] * output.loss for name, output in outputs.items()]).sum(),
+            **{f"loss_{name}": output.loss for name, output in outputs.items()},
+            **{name: hits / trials.clamp(min=1) for name, (hits, trials) in metrics.items()},
+            metric_counts={name: trials for name, (_, trials) in metrics.items()},
+            negative_images=negative_images,
+            negative_texts=negative_texts,
+        )
+
+    @classmethod
+    def from_parts(
+        cls,
+        vision_model: PreTrainedModel | str | Path,
+        mqformer: LyricsMQFormerModel | PreTrainedConfig | None = None,
+        lm_head: LanguageModelingHead | None = None,
+        **config_kwargs: Any,
+    ) -> LyricsForPreTraining:
+        """Build a model from pretrained parts; their weights are used as they are, not copied.
+
+        Args:
+            vision_model: a vision encoder, a model that holds one as `vision_model` (such as `CLIPModel`), or where to
+                load one from.
+            mqformer: an MQ-Former (see `conversion.load_mqformer`), the configuration of a new one, or `None` for a
+                new one with the paper's sizes.
+            lm_head: BERT's language modelling head, if its weights go with the MQ-Former's.
+            config_kwargs: further fields of `LyricsPreTrainingConfig`.
+        """
+        vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
+        queries_config = queries.config if isinstance(queries, PreTrainedModel) else queries
+        config = LyricsPreTrainingConfig(vision_config=vision.config, mqformer_config=queries_config, **config_kwargs)
+        with torch.device("meta"):
+            model: Any = cls(config)
+        if not isinstance(queries, PreTrainedModel):
+            queries = LyricsMQFormerModel(config.mqformer_config)
+        model.model.vision_model, model.model.mqformer = vision, queries
+        for name in ("contrastive", "matching", "lm_head"):
+            if (head := getattr(model, name)) is not None:
+                head.to_empty(device="cpu").apply(model._init_weights)
+        if lm_head is not None and model.lm_head is not None:
+            model.lm_head = lm_head
+        model.tie_weights()
+        return model
+
+
+def _require(user: str, **inputs: Any) -> None:
+    """Raise a `ValueError` that names the inputs that an objective, or the model, lacks."""
+    missing = [name for name, value in inputs.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"LyricsForPreTraining: {user} lacks {', '.join(missing)}. `LyricsPretrainingCollator` makes them; an "
+            "objective with loss weight 0 needs none."
+        )
+
+
+__all__ = ["LyricsForPreTraining", "LyricsPreTrainingModel", "LyricsPreTrainingOutput"]

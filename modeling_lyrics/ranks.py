@@ -1,0 +1,113 @@
+"""What the ranks of a distributed run tell each other. On one process nothing of it does anything.
+
+Every rank must call these functions in the same order, with tensors of the same shape: batches are equally large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+
+def num_ranks() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def this_rank() -> int:
+    """The number of this process among them."""
+    return dist.get_rank() if num_ranks() > 1 else 0
+
+
+def gather(rows: torch.Tensor) -> torch.Tensor:
+    """(B, ...) of each rank -> (ranks * B, ...), in the order of ranks; no gradient."""
+    if num_ranks() == 1:
+        return rows
+    gathered = [torch.empty_like(rows) for _ in range(num_ranks())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
+
+
+def gather_with_gradient(rows: torch.Tensor) -> torch.Tensor:
+    """As `gather`, with the gradients of all ranks flowing back to the rank that computed the rows.
+
+    They are summed, so that the mean over ranks, which data parallelism takes, is the gradient of the joined batch.
+    """
+    return rows if num_ranks() == 1 else _Gather.apply(rows)
+
+
+def mean_over_ranks(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The sum of a loss on this rank -> its share of the mean over what all ranks count together.
+
+    Data parallelism takes the mean over ranks of what this returns, and that is the mean of the joined batch. Nothing
+    counted anywhere gives 0, with a gradient graph.
+    """
+    count = count.detach().float()
+    if num_ranks() > 1:
+        count = count.clone()
+        dist.all_reduce(count)
+    return total * num_ranks() / count.clamp(min=1)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        return gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(num_ranks())[this_rank()]
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, leaving: torch.Tensor, sent: list[int], received: list[int]) -> torch.Tensor:
+        ctx.sent, ctx.received = sent, received
+        return _all_to_all(leaving, sent, received)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _all_to_all(gradient, ctx.received, ctx.sent), None, None
+
+
+def _all_to_all(leaving: torch.Tensor, sent: list[int], received: list[int]) -> torch.Tensor:
+    """Rows for each rank, in the order of ranks -> rows from each rank."""
+    arriving = leaving.new_empty(sum(received), *leaving.shape[1:])
+    dist.all_to_all_single(arriving, leaving.contiguous(), received, sent)
+    return arriving
+
+
+class RowExchange:
+    """Brings rows that other ranks hold to the ranks that want them; only these travel.
+
+    Attributes:
+        rows: (R,) int64, where each wanted row is found in the rows of this rank followed by those that came.
+    """
+
+    def __init__(self, wanted: Sequence[Sequence[int]], batch_size: int, device: torch.device) -> None:
+        """Plan an exchange.
+
+        Args:
+            wanted: for each rank the numbers of the rows that it wants, counted over the joined batch.
+            batch_size: rows of each rank.
+        """
+        me = this_rank()
+        travelling = [sorted({row for row in rows if row // batch_size != rank}) for rank, rows in enumerate(wanted)]
+        leaving = [[row % batch_size for row in rows if row // batch_size == me] for rows in travelling]
+        coming = travelling[me]
+        places = {row: batch_size + place for place, row in enumerate(coming)}
+        rows = [row % batch_size if row // batch_size == me else places[row] for row in wanted[me]]
+        self.rows = torch.tensor(rows, dtype=torch.long, device=device)
+        self._leaving = torch.tensor(list(chain(*leaving)), dtype=torch.long, device=device)
+        self._sent = [len(rows) for rows in leaving]
+        self._received = [sum(row // batch_size == rank for row in coming) for rank in range(len(wanted))]
+
+    def bring(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(B, ...) of this rank -> (M, ...), the rows of other ranks that this one wants; gradients flow back."""
+        return _Exchange.apply(tensor.index_select(0, self._leaving), self._sent, self._received)

@@ -1,0 +1,170 @@
+"""Checkpoints: complete or not there, whatever happens while they are written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers.utils import logging
+
+from lyrics.trainers.checkpointing import CheckpointError, check_checkpoint, find_checkpoint, write_manifest
+
+from ..failpoints import Failpoints, full_disk
+from ..pretraining_parts import build_rows
+from .two_ranks import build_trainer, history
+
+ROOT = Path(__file__).parents[2]
+SETUP = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import tempfile
+import torch
+torch.set_num_threads(1)
+from transformers.utils import logging
+logging.set_verbosity_error()
+from tests.trainers.two_ranks import build_trainer
+trainer = build_trainer(tempfile.mkdtemp(), 1, max_steps=1, save_strategy="no", save_total_limit=1)
+trainer.train()
+"""
+SAVE = """
+trainer.args.output_dir = folder
+for trainer.state.global_step in (1, 2):
+    trainer._save_checkpoint(trainer.model, None)
+"""
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "run" / "checkpoint-5"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights" * 100)
+    (folder / "deep" / "state.json").write_text("{}")
+    write_manifest(folder, 5, 1)
+    return folder
+
+
+def test_a_complete_checkpoint(checkpoint):
+    manifest = check_checkpoint(checkpoint)
+    assert manifest["step"] == 5
+    assert manifest["files"].keys() == {"model.safetensors", "deep/state.json"}
+    assert find_checkpoint(checkpoint.parent) == checkpoint
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("missing manifest", r"checkpoint-5 is incomplete: it has no manifest\.json"),
+        ("damaged manifest", r"manifest\.json is damaged"),
+        ("other manifest", r"manifest\.json is damaged"),
+        ("missing file", r"checkpoint-5 is incomplete: deep.state\.json is missing"),
+        ("truncated", r"model\.safetensors has 600 bytes instead of 700"),
+        ("flipped byte", r"model\.safetensors was changed"),
+    ],
+)
+def test_an_incomplete_checkpoint_is_skipped_and_named(checkpoint, caplog, fault, message):
+    """F42, F43, F45: the one before it is taken."""
+    logging.enable_propagation()
+    older = checkpoint.with_name("checkpoint-4")
+    shutil.copytree(checkpoint, older)
+    weights, manifest = checkpoint / "model.safetensors", checkpoint / "manifest.json"
+    content = weights.read_bytes()
+    match fault:
+        case "missing manifest":
+            manifest.unlink()
+        case "damaged manifest":
+            manifest.write_text(manifest.read_text()[:50])
+        case "other manifest":
+            manifest.write_text(json.dumps([]))
+        case "missing file":
+            (checkpoint / "deep" / "state.json").unlink()
+        case "truncated":
+            weights.write_bytes(content[:600])
+        case _:
+            weights.write_bytes(content[:300] + b"x" + content[301:])
+    with pytest.raises(CheckpointError, match=message):
+        check_checkpoint(checkpoint)
+    assert find_checkpoint(checkpoint.parent) == older
+    assert "Skipped a checkpoint" in caplog.text
+    assert str(checkpoint) in caplog.text
+
+
+def test_nothing_to_resume_from(tmp_path):
+    with pytest.raises(CheckpointError, match="has no complete checkpoint to resume from"):
+        build_trainer(tmp_path, 1).train(resume_from_checkpoint=True)
+    with pytest.raises(CheckpointError, match=r"is incomplete: it has no manifest\.json"):
+        build_trainer(tmp_path, 1).train(resume_from_checkpoint=str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def failpoints():
+    with Failpoints(SETUP) as failpoints:
+        yield failpoints
+
+
+def test_killed_at_every_file_operation(failpoints, tmp_path):
+    """F45: SIGKILL anywhere in a save leaves the save before it, or the new one, complete."""
+    folder = tmp_path / "run"
+    steps_left = set()
+    for run in failpoints.kill_everywhere(SAVE, folder, lambda: shutil.rmtree(folder, ignore_errors=True)):
+        found = find_checkpoint(folder)
+        steps_left.add(found and check_checkpoint(found)["step"])
+        names = {path.name for path in folder.glob("checkpoint-*")}
+        assert all(check_checkpoint(folder / name) for name in names), "what has its name is complete"
+        if not run.killed:
+            assert [path.name for path in folder.glob("*")] == ["checkpoint-2"]
+    assert steps_left == {None, 1, 2}
+
+
+def test_a_killed_run_goes_on(failpoints, tmp_path):
+    """What the killed save left behind is cleared away."""
+    folder = tmp_path / "run"
+    operations = failpoints.run(SAVE, tmp_path / "whole").operations
+    rename = next(index for index, name in enumerate(operations, 1) if name.endswith(" checkpoint-2"))
+    assert operations[rename - 1].startswith("os.rename")
+    assert failpoints.run(SAVE, folder, kill_at=rename).killed
+    assert find_checkpoint(folder).name == "checkpoint-1"
+    trainer = build_trainer(folder, 1, max_steps=2, save_steps=1, save_total_limit=1)
+    trainer.train(resume_from_checkpoint=True)
+    assert [line["step"] for line in history(trainer)] == [1, 2]
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-2"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    """F45: the error says so, and nothing half is left."""
+    trainer = build_trainer(tmp_path, 1, max_steps=1, save_steps=1)
+    trainer.train()
+    trainer = build_trainer(tmp_path, 1, max_steps=2, save_steps=2)
+    with full_disk(largest_file=50_000), pytest.raises(Exception, match=r"File too large|os error 27|write failed"):
+        trainer.train()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert find_checkpoint(tmp_path).name == "checkpoint-1"
+
+
+def test_a_checkpoint_of_an_earlier_run_is_replaced(tmp_path):
+    for seed in (1, 2):
+        trainer = build_trainer(tmp_path, 1, max_steps=1, save_steps=1, seed=seed)
+        trainer.train()
+    state = json.loads((tmp_path / "checkpoint-1" / "trainer_state.json").read_text())
+    assert state["log_history"][0]["loss"] == history(trainer)[0]["loss"]
+
+
+def test_the_oldest_go_and_the_best_stays(tmp_path):
+    trainer = build_trainer(
+        tmp_path,
+        1,
+        eval_rows=build_rows(4),
+        max_steps=4,
+        save_steps=1,
+        eval_steps=1,
+        eval_strategy="steps",
+        save_total_limit=2,
+        metric_for_best_model="loss",
+        load_best_model_at_end=True,
+        learning_rate=1.0,  # it only gets worse
+    )
+    trainer.train()
+    best = trainer.state.best_model_checkpoint
+    assert best == str(tmp_path / f"checkpoint-{trainer.state.best_global_step}")
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-4", best.rpartition("/")[2]}
+    saved = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())
+    assert saved["best_model_checkpoint"] == best

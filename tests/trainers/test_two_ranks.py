@@ -1,0 +1,114 @@
+"""Two processes (gloo) against one on the joined batch: the same negatives, losses, gradients and run."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lyrics.trainers.checkpointing import CheckpointError, check_checkpoint
+
+from .two_ranks import KINDS, SAVED, STEPS, build_trainer, history, run_step
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+def run_two(folder, kind):
+    """Start both ranks, and give what each has left."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.trainers.two_ranks", str(folder), kind],
+                cwd=ROOT,
+                env=os.environ | {name: str(value) for name, value in environment.items()},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(error[-3000:] for error in errors)
+    return [torch.load(folder / f"{kind}{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def ranks(folder):
+    return run_two(folder, "copied")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "trained vision"])
+def test_a_step_of_two_ranks_is_that_of_one(ranks, kind):
+    """F31, F9, F32, F33: contrast and negatives over all ranks; losses 1e-5, gradients 1e-4."""
+    trains_vision = kind == "trained vision"
+    one = run_step("plain" if trains_vision else kind, 0, 1, train_vision=trains_vision)
+    negatives = torch.cat([rank[kind]["negatives"] for rank in ranks], dim=1)
+    assert torch.equal(negatives, one["negatives"])
+    assert (one["negatives"] // 4 != torch.arange(8) // 4).any(), "some negatives come from the other rank"
+    for name, value in one["losses"].items():
+        mean = torch.stack([rank[kind]["losses"][name] for rank in ranks]).mean()
+        torch.testing.assert_close(mean, value, atol=1e-5, rtol=1e-5)
+    for rank in ranks:
+        assert rank[kind]["gradients"].keys() == one["gradients"].keys()
+        torch.testing.assert_close(rank[kind]["gradients"], one["gradients"], atol=1e-4, rtol=1e-3)
+
+
+def test_a_run_of_two_ranks_is_that_of_one(ranks, tmp_path):
+    """Data order, masks, negatives, averages of what is logged, and the weights that come out."""
+    trainer = build_trainer(tmp_path, 1)
+    trainer.train()
+    expected = history(trainer)
+    assert len(ranks[0]["log"]) == len(expected) == STEPS
+    for mine, theirs in zip(expected, ranks[0]["log"], strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            assert theirs[name] == pytest.approx(value, abs=1e-4, rel=1e-3 if name == "grad_norm" else 1e-4), name
+    for name, tensor in trainer.model.state_dict().items():
+        for rank in ranks:
+            torch.testing.assert_close(rank["weights"][name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_two_ranks_resume_where_they_stopped(ranks):
+    """F46: with dropout and data workers, bit for bit."""
+    assert ranks[0]["resumed log"] == ranks[0]["log with dropout"]
+
+
+def test_another_number_of_processes_is_refused(ranks, folder, tmp_path):
+    assert check_checkpoint(folder / "run" / f"checkpoint-{SAVED}")["num_ranks"] == 2
+    trainer = build_trainer(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="saved by 2 processes and this run has 1"):
+        trainer.train(str(folder / "run" / f"checkpoint-{SAVED}"))
+
+
+def test_a_loss_that_is_not_finite_stops_both_ranks(ranks, folder):
+    """F35: before the optimizer has seen it, naming step, ranks and samples."""
+    messages = [rank["bad loss"] for rank in ranks]
+    assert messages[0] == messages[1]
+    assert re.search(r"loss of step \d is not finite, .* not taken \(rank \d: loss nan, samples \d+, ", messages[0])
+    named = set(re.findall(r"\d+", messages[0].partition("samples")[2]))
+    assert "7" in named
+
+
+@pytest.mark.slow
+def test_divided_weights_change_nothing(folder, tmp_path):
+    """FSDP2: a layer that only projects keys and values gathers its weights as one that runs whole."""
+    results = run_two(folder, "fsdp")[0]
+    trainer = build_trainer(tmp_path, 1)
+    trainer.train()
+    for mine, theirs in zip(history(trainer), results["log"], strict=True):
+        for name, value in mine.items():
+            assert theirs[name] == pytest.approx(value, abs=1e-4, rel=1e-3), name
+    assert results["resumed log"] == results["log"]
