@@ -63,7 +63,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of the source")
     group.add_argument("--image-column", metavar="NAME", help="column with the pictures; extension in tar shards")
     group.add_argument("--key-column", metavar="NAME", help="column with unique names (default: path, or row number)")
-    group.add_argument("--root", metavar="DIR", help="where relative paths begin (default: the folder of the file)")
+    group.add_argument(
+        "--root", metavar="DIR", help="where paths begin, and which none leaves (default: the folder of the file)"
+    )
     group.add_argument("--split", default="train", help="of a data set (default: train)")
     group.add_argument("--config-name", metavar="NAME", help="configuration of a data set on the Hub")
     group.add_argument("--revision", help="of a data set on the Hub")

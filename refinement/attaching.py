@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class ObjectsOfRow:
         store: to look in.
         image: the column with the pictures.
         key: the column with the keys; without one, pictures are found by their pixels.
-        root: where relative paths begin.
+        root: where relative paths begin, and which no path leaves; `None` takes paths as they are.
         check: that a key's picture is the one that was refined.
         missing: whether a picture that is not in the store is an error, or `None`.
     """
@@ -38,7 +39,7 @@ class ObjectsOfRow:
     store: RefinementStore
     image: str | None
     key: str | None
-    root: Path
+    root: Path | None
     check: bool
     missing: Missing
 
@@ -77,7 +78,7 @@ class ObjectsOfRow:
             name = "A picture" if key is None else repr(key)
             raise StoreError(
                 f"{name} is not in {self.store}. Pictures that could not be refined: "
-                f"{self.store.manifest.failure_count:,} (see {FAILURES} there). To go on without objects: missing='none'."
+                f"{self.store.manifest.failure_count:,} (see {FAILURES} there). To go on without: missing='none'."
             )
         return found
 
@@ -87,7 +88,7 @@ def attach(
     dataset: Any,
     image: str | None = None,
     key: str | None = None,
-    root: str | Path = "",
+    root: str | os.PathLike | None = None,
     check: bool = True,
     missing: Missing = "raise",
 ) -> Any:
@@ -97,7 +98,7 @@ def attach(
     is_stream = datasets is not None and isinstance(dataset, datasets.IterableDataset)
     if image is None and (check or key is None):
         image = find_image_column(dataset, None, key) if is_table or is_stream else "image"
-    objects = ObjectsOfRow(store, image, key, Path(root), check, missing)
+    objects = ObjectsOfRow(store, image, key, None if root is None else Path(os.path.abspath(root)), check, missing)
     if is_table:
         return _transformed(dataset, objects)
     if is_stream:

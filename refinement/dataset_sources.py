@@ -87,7 +87,7 @@ class DatasetSource(Source):
         dataset: a `datasets.Dataset`, or where it can be loaded.
         shard_size: rows in a shard.
         image, key: names of columns; the image column is found by its type or by its usual name.
-        root: where relative paths begin.
+        root: where relative paths begin, and which no path leaves; without it paths are taken as they are.
         limit: take so many rows only.
 
     Raises:
@@ -101,13 +101,14 @@ class DatasetSource(Source):
         shard_size: int,
         image: str | None = None,
         key: str | None = None,
-        root: str | os.PathLike = "",
+        root: str | os.PathLike | None = None,
         limit: int | None = None,
     ) -> None:
         self.place = dataset if isinstance(dataset, DatasetPlace) else None
-        self.shard_size, self.key, self.root = shard_size, key, Path(root)
+        self.shard_size, self.key, self.root = shard_size, key, _absolute(root)
         loaded = dataset.load() if isinstance(dataset, DatasetPlace) else dataset
         self.image = find_image_column(loaded, image, key)
+        _check_paths(self.place, loaded, self.image, root)
         self._dataset: Any = _undecoded(loaded, self.image)
         self._named_by = key or (self.image if _holds_text(loaded, self.image) else None)
         self.rows, self._names_sha256 = self._choose_rows(limit)
@@ -180,12 +181,13 @@ class StreamSource(Source):
         place: DatasetPlace,
         image: str | None = None,
         key: str | None = None,
-        root: str | os.PathLike = "",
+        root: str | os.PathLike | None = None,
         limit: int | None = None,
     ) -> None:
-        self.place, self.key, self.root, self.limit = place, key, Path(root), limit
+        self.place, self.key, self.limit, self.root = place, key, limit, _absolute(root)
         stream = place.load()
         self.image = find_image_column(stream, image, key)
+        _check_paths(place, stream, self.image, root)
         self.shards = 1 if limit is not None else stream.num_shards
         self.total = limit if limit is not None else _known_rows(stream, place.split)
 
@@ -221,7 +223,7 @@ def find_image_column(dataset: Any, image: str | None, key: str | None) -> str:
     return image or [*typed, *usual][0]
 
 
-def items_of(name: str, value: Any, root: Path, place: str) -> Iterator[Item]:
+def items_of(name: str, value: Any, root: Path | None, place: str) -> Iterator[Item]:
     """The pictures of one row: one, or a list of them."""
     values = value if isinstance(value, list) else [value]
     for number, one in enumerate(values):
@@ -230,7 +232,7 @@ def items_of(name: str, value: Any, root: Path, place: str) -> Iterator[Item]:
         yield Item(key, image, place, error)
 
 
-def picture_of(value: Any, root: Path) -> tuple[Any, str | None]:
+def picture_of(value: Any, root: Path | None) -> tuple[Any, str | None]:
     """What a data set holds for a picture -> a `Path`, bytes or a picture; or why there is none."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -240,7 +242,23 @@ def picture_of(value: Any, root: Path) -> tuple[Any, str | None]:
         return value, None
     if _URL.match(value):
         return None, f"{value[:200]} is a URL; pictures are not fetched: download them first."
-    return root / value, None
+    if root is None:
+        return Path(value), None
+    path = os.path.normpath(root / value)  # links below the root are the user's, `..` may be anybody's
+    if not Path(path).is_relative_to(root):
+        return None, f"{value[:200]} lies outside {root}."
+    return Path(path), None
+
+
+def _absolute(root: str | os.PathLike | None) -> Path | None:
+    return None if root is None else Path(os.path.abspath(root))
+
+
+def _check_paths(place: DatasetPlace | None, dataset: Any, image: str, root: Any) -> None:
+    """A data set that somebody else has put on the Hub does not choose which files are read here."""
+    is_local = place is None or file_kind(place.place) is not None or is_saved_dataset(place.place)
+    if not is_local and root is None and _holds_text(dataset, image):
+        raise ValueError(f"The column {image!r} holds paths, not pictures: say in which folder they are (`root`).")
 
 
 def _undecoded(dataset: Any, column: str) -> Any:
@@ -255,7 +273,7 @@ def _undecoded(dataset: Any, column: str) -> Any:
 
 
 def _holds_text(dataset: Any, column: str) -> bool:
-    return getattr(dataset.features[column], "dtype", None) in ("string", "large_string")
+    return getattr((dataset.features or {}).get(column), "dtype", None) in ("string", "large_string")
 
 
 def _known_rows(stream: Any, split: str) -> int | None:

@@ -31,7 +31,8 @@ def open_source(
         shard_size: pictures in a shard of the store. Tar shards and streams are cut as they are.
         limit: take so many pictures only, from the beginning.
         image, key: names of columns. For tar shards `image` is the extension of the picture.
-        root: where relative paths in a file begin; by default in the folder of the file.
+        root: where relative paths begin, and which no path leaves: by default the folder of a file. Data sets that hold
+            paths rather than pictures need it.
         split, name, revision, streaming: of a data set.
 
     Raises:
@@ -52,12 +53,12 @@ def open_source(
         is_path = "://" not in place and (file_kind(place) is not None or place.count("/") > 1)
         if is_path and not os.path.exists(place) and not glob.glob(place):
             raise FileNotFoundError(f"There is no {place}.")
-        root = (Path(place).parent if file_kind(place) else "") if root is None else root
+        root = Path(place).parent if root is None and file_kind(place) else root
         where = DatasetPlace(place, split, name, revision, streaming)
         if streaming:
             return StreamSource(where, image, key, root, limit)
         source = where
-    return DatasetSource(source, shard_size, image, key, root or "", limit)
+    return DatasetSource(source, shard_size, image, key, root, limit)
 
 
 def _refuse(place: str, **options: Any) -> None:

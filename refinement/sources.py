@@ -74,7 +74,7 @@ class FolderSource(Source):
     """
 
     def __init__(self, folder: str | os.PathLike, shard_size: int, limit: int | None = None) -> None:
-        self.folder, self.shard_size = Path(folder), shard_size
+        self.folder, self.shard_size = Path(os.path.abspath(folder)), shard_size
         self.names = sorted(_pictures_below(self.folder))[:limit]
         if not self.names:
             tars = any(name.endswith(".tar") for name in os.listdir(self.folder))

@@ -162,7 +162,7 @@ class RefinementStore:
         dataset: Any,
         image: str | None = None,
         key: str | None = None,
-        root: str | os.PathLike = "",
+        root: str | os.PathLike | None = None,
         check: bool = True,
         missing: Missing = "raise",
     ) -> Any:
@@ -173,14 +173,14 @@ class RefinementStore:
                 `[index]` and `len`, or an iterable.
             image: the column with the pictures (or paths, or lists of either); found by its type or its usual name.
             key: the column with the keys of the store; without one, pictures are found by their pixels.
-            root: where relative paths begin.
+            root: where relative paths begin, and which no path leaves; without it paths are taken as they are.
             check: that the picture of a key is the one that was refined, which takes reading it; `False` trusts keys.
             missing: `"raise"`, or `"none"` for `None` where a picture is not in the store.
 
         Returns:
             The data set with the column: `VisualObjects`, or a list of them in rows with a list of pictures.
         """
-        return attach(self, dataset, image, key, Path(root), check, missing)
+        return attach(self, dataset, image, key, root, check, missing)
 
     # ---------------------------------------------------------------- the whole store
 

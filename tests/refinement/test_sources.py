@@ -140,6 +140,10 @@ def test_json_lines_name_pictures(tmp_path):
     assert items[4].error == "There is no picture."
     assert "is a URL; pictures are not fetched" in items[5].error
     assert next(open_source(path, root="/data").items(0)).image == Path("/data/a")
+    rows = [{"image": "../a.png"}, {"image": "/etc/passwd"}, {"image": f"{tmp_path}/x/../b.png"}]
+    outside = list(open_source(write_jsonl(tmp_path / "paths.jsonl", rows)).items(0))
+    refused = [f"{name} lies outside {tmp_path}." for name in ("../a.png", "/etc/passwd")]
+    assert [item.error for item in outside] == [*refused, None]
     assert listed(open_source(path, limit=2)) == [["a", "b"]]
 
 
