@@ -171,15 +171,17 @@ class LyricsProcessor(ProcessorMixin):
     def store(self) -> Any:
         """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`.
 
-        One that also has `check(processor)` is asked whether it belongs to this processor's refiner, and raises a
-        `ValueError` if it does not: when it is attached, and when the refiner or its dtype changes.
+        One that also has `check(processor)` is asked whether it belongs to this processor's refiner, when it is
+        attached and when the refiner or its dtype changes. It raises a `ValueError` if it does not, and otherwise
+        returns the refiner's fingerprint, which a processor that knows of no refiner takes for its own.
         """
         return self._refiner.store
 
     @store.setter
     def store(self, store: Any) -> None:
         if hasattr(store, "check"):
-            store.check(self)
+            fingerprint = store.check(self)
+            self.refiner_fingerprint = self.refiner_fingerprint or fingerprint
         self._refiner.store = store
 
     def attach_refiner(self, refiner: Any) -> LyricsProcessor:

@@ -55,10 +55,7 @@ class RefinerIdentity:
         if processor.has_refiner:
             return cls.of_refiner(processor.refiner)
         if processor.refiner_fingerprint is None:
-            raise StaleStoreError(
-                "This processor does not say which refiner it belongs to. Load it with its refiner, or from a "
-                "checkpoint that was saved with one."
-            )
+            raise StaleStoreError("This processor knows of no refiner: load it from a checkpoint that has one.")
         return cls(processor.refiner_fingerprint, processor.refiner_fingerprint, None)
 
     @classmethod

@@ -9,7 +9,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,8 +122,11 @@ class RefiningTask:
     def _look(self, pictures: list[Image.Image]) -> list[VisualObjects | str]:
         """What the refiner sees; where it fails, each picture is tried alone, so that the others are not lost."""
         try:
-            with _no_inner_bars():
-                return list(self.processor.refine(pictures, None, self.batch_size, self.rows.masks))
+            return list(
+                self.processor.refine(
+                    pictures, batch_size=self.batch_size, return_masks=self.rows.masks, progress=False
+                )
+            )
         except Exception as error:  # noqa: BLE001  (whatever a picture makes it do)
             if len(pictures) == 1:
                 return [f"The refiner failed: {type(error).__name__}: {error}"]
@@ -150,15 +152,3 @@ def _ahead(
     while waiting:
         yield waiting.popleft().result()
         waiting.extend(readers.submit(load, item) for item in itertools.islice(items, 1))
-
-
-@contextmanager
-def _no_inner_bars() -> Iterator[None]:
-    """The refiner has a progress bar of its own, for its other users."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()

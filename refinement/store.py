@@ -146,14 +146,27 @@ class RefinementStore:
 
     # ---------------------------------------------------------------- belonging to a refiner
 
-    def check(self, processor: LyricsProcessor) -> None:
+    def check(self, processor: LyricsProcessor) -> str:
         """Refuse a processor whose refiner would see something else; `processor.store = store` asks this.
+
+        A processor that knows of no refiner, as one that is built for a new first stage, may have any.
+
+        Returns:
+            The fingerprint of the refiner.
 
         Raises:
             StaleStoreError: saying what differs.
         """
-        theirs = RefinerIdentity.of_processor(processor)
-        self.manifest.refiner.require(theirs, f"the store {self.path}", "the processor", self._allow)
+        width = self.manifest.rows.region_feature_size
+        if width != processor.region_feature_size:
+            raise StaleStoreError(
+                f"{self.path} has region features of width {width}, but this processor's model takes "
+                f"{processor.region_feature_size}."
+            )
+        if processor.refiner_config is not None or processor.refiner_fingerprint is not None:
+            theirs = RefinerIdentity.of_processor(processor)
+            self.manifest.refiner.require(theirs, f"the store {self.path}", "the processor", self._allow)
+        return self.manifest.refiner.fingerprint
 
     # ---------------------------------------------------------------- data sets
 

@@ -6,6 +6,7 @@ import pytest
 
 from lyrics.assets import draw_table
 from lyrics.cli.main import main
+from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.refinement import RefinementStore
 
 
@@ -91,6 +92,26 @@ def test_verify_stats_merge_and_export(store, tmp_path, capsys):
     code, out, _ = run(capsys, "store", "export", tmp_path / "merged", "--out", tmp_path / "parquet")
     assert (code, out) == (0, f"Wrote 3 pictures to {tmp_path / 'parquet'}\n")
     assert len(list((tmp_path / "parquet").glob("*.parquet"))) == 2
+
+
+def test_a_store_is_used(store, checkpoint, photos, tmp_path, capsys):
+    """By `ask` and by `pretrain`, which is given no refiner here; another refiner's is refused."""
+    options = ["--model", checkpoint, "--store", store, "--max-new-tokens", 2]
+    code, out, _ = run(capsys, "ask", photos / "0.png", "What is it?", *options)
+    assert code == 0
+    assert "Objects (" in out
+    code, _, error = run(capsys, "ask", photos / "0.png", "What is it?", *options, "--dtype", "bfloat16")
+    assert code == 2
+    assert "comes from another refiner than the processor. dtype: 'float32' in the store" in error
+    rows = [{"image": f"{number % 3}.png", "caption": f"{number} things"} for number in range(6)]
+    (photos / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes |= {"num_visual_queries": 2, "num_grounding_queries": 2, "region_hidden_size": 36}
+    options = ["--train_data", photos / "train.jsonl", "--store", store, "--mqformer_config", json.dumps(sizes)]
+    options += ["--max_steps", 1, "--per_device_train_batch_size", 2, "--eval_strategy", "no", "--report_to", "none"]
+    arguments = ["pretrain", "--config", "smoke", "--output_dir", tmp_path, "--use_cpu", "true", *options]
+    assert run(capsys, *arguments)[0] == 0
+    assert LyricsProcessor.from_pretrained(tmp_path).refiner_fingerprint is not None
 
 
 @pytest.mark.parametrize(

@@ -208,9 +208,19 @@ def test_a_processor_that_was_saved_without_its_refiner(store, loaded, tmp_path)
     saved.refiner_fingerprint = "0" * 64
     with pytest.raises(StaleStoreError, match=r"that of the processor is 0000.*to see what differs"):
         saved.store = store
-    saved.refiner_fingerprint = None
-    with pytest.raises(StaleStoreError, match="does not say which refiner it belongs to"):
-        saved.store = store
+
+
+def test_a_processor_that_knows_of_no_refiner_takes_the_stores(store, model, checkpoint, loaded):
+    """As one for a new first stage; from then on it belongs to that refiner."""
+    parts = (loaded.image_processor, loaded.tokenizer, loaded.mqformer_tokenizer)
+    new = LyricsProcessor(*parts, region_feature_size=36)
+    new.store = store
+    assert new.refiner_fingerprint == loaded.refiner_fingerprint
+    change_threshold(loaded)
+    with pytest.raises(StaleStoreError, match="box_threshold"):
+        new.attach_refiner(loaded.refiner)
+    with pytest.raises(StaleStoreError, match="width 36, but this processor's model takes 260"):
+        LyricsProcessor(*parts).store = store
 
 
 def test_other_preprocessing_is_refused(store, checkpoint, monkeypatch):
