@@ -1,7 +1,8 @@
 """BERT's residual blocks, shared by the MQ-Former and by RAM's tagging head.
 
 Masks are boolean, True where attention is allowed: a query that may attend to nothing then has an exactly zero context
-in eager, sdpa and flex attention, in every dtype, where an additive mask would give it the average of all values.
+in eager, sdpa and flex attention, in every dtype, where a mask of large negative numbers would give it the average of
+all values.
 """
 
 from __future__ import annotations
@@ -43,15 +44,31 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def prepare_attention_mask(allowed: torch.Tensor | None, implementation: str | None) -> Any:
-    """Turn a boolean `(batch, 1, queries, keys)` mask into what the attention implementation takes."""
-    if allowed is None or implementation != "flex_attention":
+def prepare_attention_mask(
+    allowed: torch.Tensor | None, num_queries: int, implementation: str | None, dtype: torch.dtype
+) -> Any:
+    """Turn a boolean mask into what the attention implementation takes, once for all layers.
+
+    Args:
+        allowed: (batch, 1, queries or 1, keys) bool, True where attention is allowed.
+        num_queries: of the attention.
+        implementation: of the configuration.
+        dtype: of the attention's tensors outside autocast.
+    """
+    if allowed is None:
+        return None
+    if implementation == "sdpa":
+        # it would make this of a boolean mask in every layer, and keep each for the backward pass
+        device_type = allowed.device.type
+        dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else dtype
+        allowed = torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, -torch.inf)
+    allowed = allowed.expand(-1, 1, num_queries, -1)
+    if implementation != "flex_attention":
         return allowed
-    batch_size, _, num_queries, num_keys = allowed.shape
     return flex_attention_mask(
-        batch_size=batch_size,
+        batch_size=allowed.shape[0],
         q_length=num_queries,
-        kv_length=num_keys,
+        kv_length=allowed.shape[-1],
         mask_function=lambda batch, head, query, key: allowed[batch, 0, query, key],
         device=allowed.device,
     )

@@ -346,9 +346,8 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         """(N, keys) or (N, rows, keys) -> what the attention implementation takes."""
         if mask is None:
             return None
-        mask = mask.bool()
-        allowed = mask[:, None, None, :].expand(-1, 1, num_rows, -1) if mask.dim() == 2 else mask[:, None]
-        return prepare_attention_mask(allowed, self.config._attn_implementation)
+        allowed = mask.bool()[:, None, None, :] if mask.dim() == 2 else mask.bool()[:, None]
+        return prepare_attention_mask(allowed, num_rows, self.config._attn_implementation, self.query_tokens.dtype)
 
 
 __all__ = ["LyricsMQFormerModel", "LyricsMQFormerOutput", "LyricsMQFormerPreTrainedModel"]

@@ -2,7 +2,7 @@
 
 from .data import BadRowError, DatasetsSource, TarSource
 from .pretraining_arguments import LyricsPretrainingArguments
-from .pretraining_collator import LyricsPretrainingCollator
+from .pretraining_collator import LyricsPretrainingCollator, add_stage_1_tokens
 from .pretraining_trainer import LyricsPretrainingTrainer
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "LyricsPretrainingCollator",
     "LyricsPretrainingTrainer",
     "TarSource",
+    "add_stage_1_tokens",
 ]
