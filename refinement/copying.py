@@ -54,7 +54,9 @@ def export_parquet(store: RefinementStore, out: Path) -> None:
             with pa.memory_map(os.fspath(shard.path)) as file:
                 table = pa.ipc.open_file(file).read_all()
             with write_file((folder / shard.facts.name).with_suffix(".parquet")) as target:
-                pq.write_table(table.drop_columns(["checksum"]), target)
+                pq.write_table(
+                    table.drop_columns(["checksum"]), target, row_group_size=store.manifest.rows.rows_per_batch
+                )
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

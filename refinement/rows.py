@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import zlib
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,12 +180,11 @@ class BatchView:
         self._file, self._has_file = _fixed_bytes(named["file_sha256"]), named["file_sha256"].is_valid().to_numpy(False)
         self._sizes = np.stack([named["width"].to_numpy(), named["height"].to_numpy()], axis=1)
         self._tags, self._labels = _StringLists(named["tags"]), _StringLists(named["labels"])
-        self._boxes = _Lists(named["boxes"], 4)
-        self._scores = _Lists(named["scores"], 1)
+        self._boxes, self._scores = _Lists(named["boxes"], 4), _Lists(named["scores"], 1)
         self._features = _Lists(named["region_features"], row_format.region_feature_size)
         if row_format.masks:
             self._mask_sizes = named["mask_size"].values.to_numpy().reshape(-1, 2)
-            self._mask_lists, self._runs = _offsets(named["mask_runs"]), _Lists(named["mask_runs"].values, 1)
+            self._masks, self._runs = _offsets(named["mask_runs"]), _Lists(named["mask_runs"].values, 1)
         self._checksums = named["checksum"].to_numpy() if "checksum" in named else None
 
     def __len__(self) -> int:
@@ -191,7 +192,7 @@ class BatchView:
 
     def key(self, index: int) -> str:
         """The key of a row, unchecked."""
-        return self._key.text(index)
+        return str(self._key.data(index), "utf-8")
 
     def hash(self, index: int) -> bytes:
         """The image hash of a row, unchecked."""
@@ -203,11 +204,11 @@ class BatchView:
 
     def object_counts(self) -> np.ndarray:
         """Objects of each row."""
-        return np.diff(self._scores.offsets)
+        return np.diff(np.asarray(self._scores.offsets))
 
     def labels(self) -> Iterator[str]:
         """The labels of all rows."""
-        return itertools.chain.from_iterable(self._labels.texts(index) for index in range(len(self)))
+        return itertools.chain.from_iterable(_texts(*self._labels.read(index)) for index in range(len(self)))
 
     def row(self, index: int, masks: bool = False) -> Row:
         """Read a row, with its masks or without, once its checksum was found right.
@@ -215,40 +216,55 @@ class BatchView:
         Raises:
             StoreError: when the checksum is wrong.
         """
-        if self._checksums is not None and self.compute_checksum(index) != self._checksums[index]:
+        parts = self._read(index)
+        if self._checksums is not None and _checksum(parts) != self._checksums[index]:
             raise StoreError("its checksum is wrong.")
-        width, height = self._sizes[index].tolist()
+        key, image_hash, size, file_sha256, tag_lengths, tags, label_lengths, labels, boxes, scores, features = parts[
+            :11
+        ]
         objects = VisualObjects(
-            labels=self._labels.texts(index),
-            boxes=self._boxes[index].reshape(-1, 4).copy(),
-            scores=self._scores[index].copy(),
-            region_features=self._features[index].reshape(-1, self.format.region_feature_size).copy(),
-            masks=self._masks(index) if masks and self.format.masks else None,
-            tags=self._tags.texts(index),
+            labels=_texts(label_lengths, labels),
+            boxes=boxes.reshape(-1, 4).copy(),
+            scores=scores.copy(),
+            region_features=features.reshape(-1, self.format.region_feature_size).copy(),
+            masks=self._decode_masks(*parts[11:]) if masks and self.format.masks else None,
+            tags=_texts(tag_lengths, tags),
         )
-        file_sha256 = self._file[index].tobytes() if self._has_file[index] else None
-        return Row(self.key(index), self.hash(index), file_sha256, width, height, objects)
+        width, height = size.tolist()
+        return Row(str(key, "utf-8"), image_hash.tobytes(), bytes(file_sha256) or None, width, height, objects)
 
     def compute_checksum(self, index: int) -> int:
         """The CRC-32 of everything that a row holds."""
-        parts: list[Any] = [self._key.data(index), self._hash[index], self._sizes[index]]
-        parts += [self._file[index]] if self._has_file[index] else []
-        parts += [*self._tags.data(index), *self._labels.data(index)]
+        return _checksum(self._read(index))
+
+    def _read(self, index: int) -> list[Any]:
+        """Views of all that a row holds; lists of different lengths come with their lengths."""
+        parts = [self._key.data(index), self._hash[index], self._sizes[index]]
+        parts += [self._file[index] if self._has_file[index] else b""]
+        parts += [*self._tags.read(index), *self._labels.read(index)]
         parts += [self._boxes[index], self._scores[index], self._features[index]]
         if self.format.masks:
-            first, last = self._mask_lists[index : index + 2].tolist()
-            parts += [self._mask_sizes[index], np.diff(self._runs.offsets[first : last + 1])]
-            parts += [self._runs[mask] for mask in range(first, last)]
-        value = 0
-        for part in parts:
-            value = zlib.crc32(part, value)
-        return value
+            runs = [self._runs[mask] for mask in range(self._masks[index], self._masks[index + 1])]
+            parts += [self._mask_sizes[index], array("q", map(len, runs)), *runs]
+        return parts
 
-    def _masks(self, index: int) -> np.ndarray:
-        height, width = self._mask_sizes[index].tolist()
-        first, last = self._mask_lists[index : index + 2].tolist()
-        masks = [decode_mask(self._runs[mask], height, width) for mask in range(first, last)]
+    def _decode_masks(self, size: np.ndarray, lengths: Any, *runs: np.ndarray) -> np.ndarray:
+        height, width = size.tolist()
+        masks = [decode_mask(one, height, width) for one in runs]
         return np.stack(masks) if masks else np.zeros((0, height, width), bool)
+
+
+def _checksum(parts: Sequence[Any]) -> int:
+    return zlib.crc32(b"".join(parts))
+
+
+def _texts(lengths: Any, letters: memoryview) -> list[str]:
+    ends = list(itertools.accumulate(lengths, initial=0))
+    content = bytes(letters)
+    text = content.decode()
+    if len(text) == len(content):  # in ASCII a letter is a byte
+        return [text[first:last] for first, last in itertools.pairwise(ends)]
+    return [content[first:last].decode() for first, last in itertools.pairwise(ends)]
 
 
 class _Lists:
@@ -259,30 +275,18 @@ class _Lists:
         self._values = getattr(values, "values", values).to_numpy()
 
     def __getitem__(self, index: int) -> np.ndarray:
-        first, last = self.offsets[index : index + 2].tolist()
-        return self._values[first * self._width : last * self._width]
+        return self._values[self.offsets[index] * self._width : self.offsets[index + 1] * self._width]
 
 
 class _Strings:
     """A column of strings."""
 
     def __init__(self, column: Any) -> None:
-        _, offsets, data = column.buffers()
-        self.offsets = np.frombuffer(offsets, np.int32, len(column) + 1) if offsets else np.zeros(1, np.int32)
-        self._data = memoryview(data) if data is not None else memoryview(b"")
+        data = column.buffers()[2]
+        self.offsets, self.letters = _offsets(column), memoryview(data if data is not None else b"")
 
     def data(self, index: int) -> memoryview:
-        first, last = self.offsets[index : index + 2].tolist()
-        return self._data[first:last]
-
-    def text(self, index: int) -> str:
-        return str(self.data(index), "utf-8")
-
-    def lengths(self, first: int, last: int) -> np.ndarray:
-        return np.diff(self.offsets[first : last + 1])
-
-    def span(self, first: int, last: int) -> memoryview:
-        return self._data[self.offsets[first] : self.offsets[last]]
+        return self.letters[self.offsets[index] : self.offsets[index + 1]]
 
 
 class _StringLists:
@@ -291,19 +295,20 @@ class _StringLists:
     def __init__(self, column: Any) -> None:
         self._offsets, self._strings = _offsets(column), _Strings(column.values)
 
-    def texts(self, index: int) -> list[str]:
-        first, last = self._offsets[index : index + 2].tolist()
-        return [self._strings.text(one) for one in range(first, last)]
-
-    def data(self, index: int) -> tuple[Any, Any]:
-        """What the checksum covers: the lengths and the letters."""
-        first, last = self._offsets[index : index + 2].tolist()
-        return self._strings.lengths(first, last), self._strings.span(first, last)
+    def read(self, index: int) -> tuple[Any, memoryview]:
+        """The lengths of the strings of a list, and all their letters."""
+        ends = self._strings.offsets[self._offsets[index] : self._offsets[index + 1] + 1].tolist()
+        lengths = array("q", map(operator.sub, ends[1:], ends))
+        return lengths, self._strings.letters[ends[0] : ends[-1]]
 
 
-def _offsets(column: Any) -> np.ndarray:
+def _offsets(column: Any) -> memoryview:
+    """Where each list or string begins, and where the last one ends."""
     buffer = column.buffers()[1]
-    return np.frombuffer(buffer, np.int32, len(column) + 1) if buffer is not None else np.zeros(1, np.int32)
+    offsets = memoryview(buffer if buffer is not None else bytes(4)).cast("i")
+    if len(offsets) <= len(column):
+        raise ValueError("has fewer offsets than rows.")
+    return offsets[: len(column) + 1]
 
 
 def _fixed_bytes(column: Any) -> np.ndarray:

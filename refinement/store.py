@@ -82,7 +82,8 @@ class RefinementStore:
     # ---------------------------------------------------------------- looking up
 
     def __contains__(self, key: str) -> bool:
-        return self._index_of(key) is not None
+        places = map(self._place, self._keys.find(hash_key(key)))
+        return any(shard.key(place) == key for shard, place in places)
 
     def __getitem__(self, key: str) -> VisualObjects:
         if (row := self.row(key)) is None:
@@ -104,7 +105,10 @@ class RefinementStore:
             ValueError: when the picture cannot be read.
             StoreError: naming the file, when what is stored is damaged.
         """
-        image_hash = read_picture(picture, MAX_PIXELS).image_hash
+        return self.find_image(read_picture(picture, MAX_PIXELS).image_hash, return_masks)
+
+    def find_image(self, image_hash: bytes, return_masks: bool = False) -> VisualObjects | None:
+        """As `lookup`, for a picture that was hashed before (`hash_picture`)."""
         value = int.from_bytes(image_hash[:8], "little")
         for index in self._images.find(value):
             shard, place = self._place(index)
@@ -124,13 +128,14 @@ class RefinementStore:
             StaleStoreError: when it is another picture that has this key now.
             StoreError: naming the file, when what is stored is damaged.
         """
-        if (index := self._index_of(key)) is None:
-            return None
-        shard, place = self._place(index)
-        row = shard.row(place, return_masks)
-        if picture is not None:
-            self._check_picture(row, picture)
-        return row
+        for index in self._keys.find(hash_key(key)):
+            shard, place = self._place(index)
+            row = shard.row(place, return_masks)
+            if row.key == key:
+                if picture is not None:
+                    self._check_picture(row, picture)
+                return row
+        return None
 
     def _check_picture(self, row: Row, picture: Any) -> None:
         now = read_picture(picture, MAX_PIXELS)
@@ -238,13 +243,6 @@ class RefinementStore:
         return cls.open(out)
 
     # ---------------------------------------------------------------- rows
-
-    def _index_of(self, key: str) -> int | None:
-        for index in self._keys.find(hash_key(key)):
-            shard, place = self._place(index)
-            if shard.key(place) == key:
-                return index
-        return None
 
     def _place(self, index: int) -> tuple[ShardReader, int]:
         number = bisect_right(self._ends, index)
