@@ -163,9 +163,12 @@ def fill(arguments: argparse.Namespace) -> None:
     """Print pictures a second of each engine."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
-        photos, counts = Path(place) / "photos", (arguments.pictures // 4, arguments.pictures)
+        photos, counts = (
+            Path(place) / "photos",
+            (16, arguments.pictures // 4, arguments.pictures),
+        )  # the first one starts what is started once
         photos.mkdir()
-        for number in range(counts[1]):
+        for number in range(counts[-1]):
             draw_table(320 + number % 5, 240).save(photos / f"{number:05d}.png")
         write_random_checkpoint(Path(place) / "micro")
         engines = {
@@ -182,9 +185,9 @@ def fill(arguments: argparse.Namespace) -> None:
                 start = time.perf_counter()
                 refine_dataset(photos, out, processor, shard_size=8, limit=count, **options)
                 seconds.append(time.perf_counter() - start)
-            rates[name] = (counts[1] - counts[0]) / (seconds[1] - seconds[0])
+            rates[name] = (counts[2] - counts[1]) / (seconds[2] - seconds[1])
         base = rates["local, 1 process"]
-        print(f"{counts[1]} pictures, micro refiner; {os.cpu_count()} cores, {name_machine(CPU)} each\n")
+        print(f"{counts[-1]} pictures, micro refiner; {os.cpu_count()} cores, {name_machine(CPU)} each\n")
         print("| engine | images/s | ratio |\n|---|---|---|")
         for name, rate in rates.items():
             print(f"| {name} | {rate:.2f} | {rate / base:.2f} |")
@@ -260,7 +263,7 @@ def main() -> None:
     reading.add_argument("--objects", type=int, default=16)
     reading.add_argument("--width", type=int, default=260)
     reading.add_argument("--alone", action="store_true", help="without the peers, which take twice the disk")
-    filling.add_argument("--pictures", type=int, default=160)
+    filling.add_argument("--pictures", type=int, default=1200)
     stepping.add_argument("--rows", type=int, default=2)
     stepping.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()

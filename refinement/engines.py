@@ -33,8 +33,8 @@ class WorkerDiedError(ChildProcessError):
 def refine_here(task: RefiningTask, shards: Sequence[int], monitor: Monitor) -> None:
     """Make shards one after the other in this process."""
     for shard in shards:
-        receipt = task.make_shard(shard, lambda done, failures, shard=shard: monitor.progress(shard, done, failures))
-        monitor.finished(shard, receipt)
+        facts = task.make_shard(shard, lambda done, failures, shard=shard: monitor.progress(shard, done, failures))
+        monitor.finished(shard, facts)
 
 
 def refine_in_processes(
@@ -141,8 +141,8 @@ def _work(task: RefiningTask, pipe: Connection, threads: int, device: str | None
         except EOFError:
             return
         try:
-            receipt = task.make_shard(shard, lambda done, failures: pipe.send(("progress", done, failures)))
-            pipe.send(("finished", receipt))
+            facts = task.make_shard(shard, lambda done, failures: pipe.send(("progress", done, failures)))
+            pipe.send(("finished", facts))
         except Exception as error:  # noqa: BLE001  (raised where the run was started)
             pipe.send(("failed", as_portable(error)))
 

@@ -18,7 +18,7 @@ from .errors import DuplicateKeyError, StoreError
 from .files import naming_file, sha256_of, write_file
 from .index import hash_images, hash_keys, write_index
 from .manifest import SHARDS, Manifest
-from .shards import Receipt, ShardFile, shard_name
+from .shards import Receipt, ShardFacts, ShardFile, shard_name
 
 INDEX = "index"
 FAILURES = "failures.jsonl"
@@ -35,35 +35,35 @@ def finish_store(folder: Path, manifest: Manifest, origins: Sequence[Path] = ())
 
     Raises:
         DuplicateKeyError: naming both places of a key that is there twice.
-        StoreError: naming a shard that is missing or damaged.
+        StoreError: when shards are missing, or naming one that is damaged.
     """
-    receipts = load_receipts(folder, manifest.plan["shards"])
-    missing = [shard_name(index) for index, receipt in enumerate(receipts) if receipt is None]
-    if missing:
-        raise StoreError(f"{folder / SHARDS / missing[0]} and {len(missing) - 1} more shards are missing.")
-    done = [receipt for receipt in receipts if receipt is not None]
+    count = manifest.plan["shards"]
+    facts = [one for one in load_facts(folder, count) if one is not None]
+    if len(facts) < count:
+        raise StoreError(f"{count - len(facts)} of {count} shards in {folder / SHARDS} are missing.")
     (folder / INDEX).mkdir(exist_ok=True)
-    shards = [ShardFile(folder / SHARDS, receipt.facts, manifest.rows) for receipt in done]
+    shards = [ShardFile(folder / SHARDS, one, manifest.rows) for one in facts]
     _write_indices(folder / INDEX, shards, origins or [shard.path for shard in shards])
-    write_failures(folder, done)
+    write_failures(folder, count)
     files = [folder / FAILURES, *sorted((folder / INDEX).glob("*.npy"))]
     checksums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-    finished = manifest.finished(tuple(receipt.facts for receipt in done), checksums)
+    finished = manifest.finished(tuple(facts), checksums)
     finished.save(folder)
     return finished
 
 
-def write_failures(folder: Path, receipts: Sequence[Receipt | None]) -> None:
+def write_failures(folder: Path, count: int) -> None:
     """Write `failures.jsonl`: the pictures of finished shards that could not be refined, in the order of the source."""
+    receipts = (Receipt.load(folder / SHARDS, shard_name(index)) for index in range(count))
     with write_file(folder / FAILURES, "w", encoding="utf-8") as file:
-        for receipt in receipts:
-            for failure in receipt.failures if receipt else ():
-                file.write(json.dumps(failure, ensure_ascii=False) + "\n")
+        for failure in (failure for receipt in receipts if receipt for failure in receipt.failures):
+            file.write(json.dumps(failure, ensure_ascii=False) + "\n")
 
 
-def load_receipts(folder: Path, count: int) -> list[Receipt | None]:
-    """For each shard of a store its receipt, or `None` where it is not finished."""
-    return [Receipt.load(folder / SHARDS, shard_name(index)) for index in range(count)]
+def load_facts(folder: Path, count: int) -> list[ShardFacts | None]:
+    """For each shard of a store its facts, or `None` where it is not finished."""
+    receipts = (Receipt.load(folder / SHARDS, shard_name(index)) for index in range(count))
+    return [None if receipt is None else receipt.facts for receipt in receipts]
 
 
 def _write_indices(folder: Path, shards: Sequence[ShardFile], origins: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from transformers.utils import logging
 
 from .errors import TooManyFailuresError
-from .shards import Receipt
+from .shards import ShardFacts
 
 FEWEST = 100  # pictures after which a rate of failures means something
 
@@ -19,19 +19,20 @@ class Monitor:
     """Counts pictures, as a context manager around a progress bar.
 
     Args:
-        receipts: of the shards that were finished before.
+        before: of every shard its facts, or `None` where it is not finished.
         shards: how many there will be.
         total: how many pictures, where that is known.
         max_failure_rate: of the pictures so far; more stop the run.
     """
 
     def __init__(
-        self, receipts: Sequence[Receipt | None], shards: int, total: int | None, max_failure_rate: float
+        self, before: Sequence[ShardFacts | None], shards: int, total: int | None, max_failure_rate: float
     ) -> None:
-        before = [receipt.facts for receipt in receipts if receipt is not None]
-        self.done, self.failed = sum(one.rows + one.failures for one in before), sum(one.failures for one in before)
+        finished = [facts for facts in before if facts is not None]
+        self.done = sum(facts.rows + facts.failures for facts in finished)
+        self.failed = sum(facts.failures for facts in finished)
         self._running: dict[int, Counter[str]] = {}
-        self._finished, self._shards, self._total, self._rate = len(before), shards, total, max_failure_rate
+        self._finished, self._shards, self._total, self._rate = len(finished), shards, total, max_failure_rate
         self._example = ""
 
     def __enter__(self) -> Self:
@@ -63,14 +64,13 @@ class Monitor:
         counts = self._running.pop(shard, Counter())
         self._count(-counts["done"], -counts["failed"])
 
-    def finished(self, shard: int, receipt: Receipt) -> None:
+    def finished(self, shard: int, facts: ShardFacts) -> None:
         """A shard is finished. Where the number of pictures is not known, it is guessed from the shards so far.
 
         Raises:
             TooManyFailuresError: as `progress` does.
         """
         counts = self._running.pop(shard, Counter())
-        facts = receipt.facts
         self._count(facts.rows + facts.failures - counts["done"], facts.failures - counts["failed"])
         self._finished += 1
         if self._total is None:

@@ -1,4 +1,4 @@
-"""Shards on Ray Data: actors hold the refiner, the numbers of the shards stream to them, and their receipts come back.
+"""Shards on Ray Data: actors hold the refiner, numbers of shards stream to them, and facts about the shards come back.
 
 The source, the checkpoint and the store must lie where every machine of the cluster sees them. What a lost actor was
 making is made anew by another one; as a shard is written aside and renamed, nothing is there twice.
@@ -18,7 +18,7 @@ from .engines import as_portable
 from .monitor import Monitor
 from .optional import import_optional
 from .refining import RefiningTask
-from .shards import Receipt
+from .shards import ShardFacts
 
 
 def refine_on_ray(task: RefiningTask, shards: Sequence[int], monitor: Monitor, workers: int | None = None) -> None:
@@ -39,7 +39,7 @@ def refine_on_ray(task: RefiningTask, shards: Sequence[int], monitor: Monitor, w
     workers = min(workers or max(1, int(found.get("GPU", 0))), len(shards))
     gpus, cpus = (found.get(kind, 0) / workers for kind in ("GPU", "CPU"))
     numbers = data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-    receipts = numbers.map_batches(
+    made = numbers.map_batches(
         ShardActor,
         fn_constructor_kwargs={"task": task, "threads": max(1, int(cpus)), "device": "cuda" if gpus else None},
         batch_size=1,
@@ -47,11 +47,11 @@ def refine_on_ray(task: RefiningTask, shards: Sequence[int], monitor: Monitor, w
         num_cpus=int(cpus) or cpus,
         num_gpus=min(1.0, gpus) or None,
     )
-    for row in receipts.iter_rows():
-        receipt = pickle.loads(row["receipt"])  # noqa: S301  (of our own actors)
-        if isinstance(receipt, Exception):
-            raise receipt
-        monitor.finished(row["shard"], receipt)
+    for row in made.iter_rows():
+        facts = pickle.loads(row["facts"])  # noqa: S301  (of our own actors)
+        if isinstance(facts, Exception):
+            raise facts
+        monitor.finished(row["shard"], facts)
 
 
 class ShardActor:
@@ -65,12 +65,12 @@ class ShardActor:
             task.processor.to(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """A batch of numbers of shards -> their receipts without the failures, or what was raised, pickled."""
+        """A batch of numbers of shards -> the facts about each, or what was raised, pickled."""
         numbers = [int(number) for number in batch["shard"]]
-        return {"shard": numbers, "receipt": [pickle.dumps(self._make(number)) for number in numbers]}
+        return {"shard": numbers, "facts": [pickle.dumps(self._make(number)) for number in numbers]}
 
-    def _make(self, number: int) -> Receipt | Exception:
+    def _make(self, number: int) -> ShardFacts | Exception:
         try:
-            return Receipt(self.task.make_shard(number).facts, ())
+            return self.task.make_shard(number)
         except Exception as error:  # noqa: BLE001  (Ray would hide it behind its own)
             return as_portable(error)

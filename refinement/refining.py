@@ -21,7 +21,7 @@ from .errors import StaleStoreError
 from .manifest import SHARDS
 from .pictures import LoadedPicture, read_picture
 from .rows import Row, RowFormat, prepare_objects
-from .shards import Receipt, shard_name, write_shard
+from .shards import ShardFacts, shard_name, write_shard
 from .sources import Item, Source
 
 logger = logging.get_logger(__name__)
@@ -58,7 +58,7 @@ class RefiningTask:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_checked": False}
 
-    def make_shard(self, number: int, progress: Progress = lambda done, failures: None) -> Receipt:
+    def make_shard(self, number: int, progress: Progress = lambda done, failures: None) -> ShardFacts:
         """Refine the pictures of a shard, and write the shard and then its receipt.
 
         Raises:
@@ -79,7 +79,7 @@ class RefiningTask:
                 progress(len(window), failed)
         receipt = shard.receipt(failures)
         receipt.save(folder)
-        return receipt
+        return receipt.facts
 
     def _check_refiner(self) -> None:
         """Once in every process: on another machine the same path may hold other weights."""

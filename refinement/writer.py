@@ -14,7 +14,7 @@ from ..processing_lyrics import LyricsProcessor
 from .engines import refine_here, refine_in_processes
 from .errors import StoreError, TooManyFailuresError
 from .files import remove_leftovers
-from .finishing import INDEX, finish_store, load_receipts, write_failures
+from .finishing import INDEX, finish_store, load_facts, write_failures
 from .folder_lock import LOCK_NAME, FolderLock
 from .identity import RefinerIdentity
 from .manifest import MANIFEST, SHARDS, Manifest
@@ -79,8 +79,8 @@ def refine_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, "refining"):
         manifest = _begin(folder, wanted)
-        receipts = load_receipts(folder, opened.shards)
-        missing = [number for number, receipt in enumerate(receipts) if receipt is None]
+        facts = load_facts(folder, opened.shards)
+        missing = [number for number, one in enumerate(facts) if one is None]
         whole = manifest.complete and not missing and all((folder / name).is_file() for name in manifest.files)
         if not whole:
             if manifest.complete:
@@ -88,11 +88,11 @@ def refine_dataset(
                 manifest.save(folder)
             task = RefiningTask(opened, processor, folder, manifest.rows, batch_size)
             try:
-                with Monitor(receipts, opened.shards, opened.total, max_failure_rate) as monitor:
+                with Monitor(facts, opened.shards, opened.total, max_failure_rate) as monitor:
                     _run(task, missing, monitor, engine, workers, devices)
                     monitor.check()
             except TooManyFailuresError:
-                write_failures(folder, load_receipts(folder, opened.shards))
+                write_failures(folder, opened.shards)
                 raise
             remove_leftovers(folder / SHARDS)  # of workers that died
             finish_store(folder, manifest)
