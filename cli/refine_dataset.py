@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -74,6 +75,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Refine, or say what it would take."""
+    if arguments.model is not None and os.path.isdir(arguments.model):
+        arguments.model = os.path.abspath(arguments.model)  # workers may be in another folder
     processor = load_processor(arguments)
     source = open_source(
         arguments.source,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -131,6 +132,7 @@ def _ready(crew: Sequence[_Worker]) -> Iterator[_Worker]:
 
 def _work(task: RefiningTask, pipe: Connection, threads: int, device: str | None) -> None:
     """What a worker does until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it, which then kills it
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
     if device is not None:

@@ -54,6 +54,7 @@ def open_source(
         if is_path and not os.path.exists(place) and not glob.glob(place):
             raise FileNotFoundError(f"There is no {place}.")
         root = Path(place).parent if root is None and file_kind(place) else root
+        place = os.path.abspath(place) if is_path or os.path.exists(place) else place  # workers may be elsewhere
         where = DatasetPlace(place, split, name, revision, streaming)
         if streaming:
             return StreamSource(where, image, key, root, limit)

@@ -107,6 +107,7 @@ class TarSource(Source):
     """
 
     def __init__(self, pattern: str, extensions: tuple[str, ...] = IMAGE_EXTENSIONS, limit: int | None = None) -> None:
+        pattern = pattern if "://" in pattern else os.path.abspath(pattern)
         self.pattern, self.extensions = pattern, extensions
         self.paths = expand_shards(pattern)
         self.total, self.last = None, None

@@ -55,7 +55,8 @@ def refine_dataset(
         batch_size: pictures that the refiner sees at a time.
         shard_size: pictures in a shard; what an interruption can cost.
         workers: refiners that run at the same time; by default one for each device, or one. More than one are
-            processes of their own, so that the refiner must have been loaded from a checkpoint, not attached.
+            processes of their own: the refiner must have been loaded from a checkpoint, not attached, and a script
+            must begin its work under `if __name__ == "__main__":`.
         engine: `"local"` for this machine, `"ray"` for a cluster (or this machine) through Ray Data.
         devices: of the local workers in turn, such as `["cuda:0", "cuda:1"]`; by default the processor's.
         masks: keep the objects' masks too, as run lengths.
@@ -74,7 +75,7 @@ def refine_dataset(
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     opened = source if isinstance(source, Source) else open_source(source, shard_size=shard_size, **source_options)
-    folder = Path(out)
+    folder = Path(os.path.abspath(out))
     wanted = plan_store(opened, processor, shard_size, masks)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, "refining"):

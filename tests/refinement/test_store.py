@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -129,6 +130,26 @@ store["a0.png"], store.lookup(pathlib.Path(photo)), store.verify(), store.stats(
     run = failpoints.run(code, made, photo=str(photos / "a1.png"))
     assert run.error is None
     assert run.operations == []
+
+
+def test_large_pictures_are_hashed_in_little_memory(failpoints, tmp_path):
+    """F3: 100 megapixels, of which there is one copy."""
+    Image.new("RGB", (10_000, 10_000), (1, 2, 3)).save(tmp_path / "large.png", compress_level=1)
+    code = """
+import resource
+from lyrics.refinement.pictures import read_picture
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000, used + 400_000_000))
+assert len(read_picture(pathlib.Path(folder) / "large.png", 120_000_000).image_hash) == 32
+"""
+    assert failpoints.run(code, tmp_path).error is None
+
+
+def test_without_pyarrow(made, monkeypatch):
+    """F51: the extra is named."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"This needs pyarrow: pip install 'ziya-lyrics\[refinement\]'"):
+        RefinementStore.open(made)["a0.png"]
 
 
 # ---------------------------------------------------------------------------------------------------- never stale
