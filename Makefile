@@ -28,7 +28,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	rm -rf build $(VENV)/.installed-*
-	$(BIN)/pip install --quiet -e '.[train,quantization,dev]' -c constraints.txt --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
 $(VENV)/micro: | $(INSTALLED)

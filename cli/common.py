@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box
+from ..refinement import RefinementStore
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,7 +32,7 @@ def printable(text: str) -> str:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--device`, `--dtype`, `--tag-thresholds` and `--json`."""
+    """`--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`."""
     parser.add_argument("--model", metavar="DIR|ID", help="a checkpoint's directory or Hub id")
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they were saved)")
@@ -40,6 +41,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="thresholds of the tagger, one per tag and line (the published checkpoint holds none)",
+    )
+    parser.add_argument(
+        "--store", metavar="STORE", type=Path, help="look objects up in a store of refine-dataset first"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -77,7 +81,10 @@ def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
     if arguments.tag_thresholds is not None:
         refiner_kwargs["tag_thresholds"] = arguments.tag_thresholds
     processor = LyricsProcessor.from_pretrained(arguments.model, refiner_kwargs=refiner_kwargs)
-    return processor.to(choose_device(arguments.device), DTYPES.get(arguments.dtype))
+    processor.to(choose_device(arguments.device), DTYPES.get(arguments.dtype))
+    if arguments.store is not None:
+        processor.store = RefinementStore.open(arguments.store)
+    return processor
 
 
 def objects_as_json(objects: VisualObjects) -> list[dict[str, Any]]:

@@ -14,12 +14,13 @@ DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    from . import ask, compose, convert, dpo, init, merge, pretrain, refine, sft
+    from . import ask, compose, convert, dpo, init, merge, pretrain, refine, refine_dataset, sft, store
 
     parser = argparse.ArgumentParser(prog="lyrics", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"lyrics {version('ziya-lyrics')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    for command in (ask, refine, pretrain, compose, sft, dpo, merge, init, convert):
+    every = (ask, refine, refine_dataset, store, pretrain, compose, sft, dpo, merge, init, convert)
+    for command in every:
         command.add_parser(commands)
     return parser
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed.more = more
     try:
         return parsed.run(parsed)
-    except (ValueError, OSError, FloatingPointError, StrictDataclassError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError) as error:
         print(f"lyrics {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..recipes import list_recipes
+from ..refinement import RefinementStore
 from .training import Run, add_recipe_parser, parse_recipe
 
 STAGE = "stage1"
@@ -39,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     if data.train_data is None:
         raise ValueError("no training data: give --train_data, or a recipe that names it.")
     model, processor = build_pretraining(model_arguments)
+    if data.store is not None:
+        processor.store = RefinementStore.open(data.store)
     columns = {"image_column": training.image_column, "caption_column": training.caption_column}
     columns |= {"image_root": data.image_root}
     train_rows = open_rows(data.train_data, split=data.train_split, streaming=data.streaming, **columns)

@@ -134,9 +134,9 @@ class LyricsProcessor(ProcessorMixin):
                 raise
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(damage or f"{place} cannot be loaded as {cls.__name__}: {kind}{error}") from error
-        if refiner is True:
-            processor._refiner = handle
-        elif refiner not in (False, None):
+        handle.skipped = refiner is not True
+        processor._refiner = handle
+        if refiner not in (True, False, None):
             processor.attach_refiner(refiner)
         return processor
 
@@ -207,12 +207,30 @@ class LyricsProcessor(ProcessorMixin):
         return self._refiner.exists
 
     @property
+    def refiner_loaded(self) -> bool:
+        """Whether the refiner's weights are in memory."""
+        return self._refiner.loaded
+
+    @property
+    def refiner_config(self) -> Any:
+        """The refiner's configuration, read without its weights, skipped ones included; `None` where there is none."""
+        return self._refiner.config()
+
+    @property
     def store(self) -> Any:
-        """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`."""
+        """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`.
+
+        One that also has `check(processor)` is asked whether it belongs to this processor's refiner, when it is
+        attached and when the refiner or its dtype changes. It raises a `ValueError` if it does not, and otherwise
+        returns the refiner's fingerprint, which a processor that knows of no refiner takes for its own.
+        """
         return self._refiner.store
 
     @store.setter
     def store(self, store: Any) -> None:
+        if hasattr(store, "check"):
+            fingerprint = store.check(self)
+            self.refiner_fingerprint = self.refiner_fingerprint or fingerprint
         self._refiner.store = store
 
     def attach_refiner(self, refiner: Any) -> LyricsProcessor:
@@ -227,12 +245,16 @@ class LyricsProcessor(ProcessorMixin):
                 f"The refiner gives region features of width {width}, but this processor's model takes "
                 f"{self.region_feature_size}."
             )
+        store, self.store = self.store, None
         self._refiner.attach(refiner)
+        self.store = store  # which is asked again
         return self
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LyricsProcessor:
         """Put the refiner on a device and into a dtype, now or when it is loaded. Returns the processor."""
+        store, self.store = self.store, None
         self._refiner.to(device, dtype)
+        self.store = store  # which is asked again
         return self
 
     # ---------------------------------------------------------------- pictures
@@ -267,6 +289,8 @@ class LyricsProcessor(ProcessorMixin):
             first = {id(pictures[index]): index for index in reversed(missing)}
             twins = {index: first[id(pictures[index])] for index in missing if first[id(pictures[index])] != index}
             missing = [index for index in missing if index not in twins]
+        if missing and found and not self.has_refiner:
+            raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
         if missing:
             wanted = None if tags is None else [tags[index] for index in missing]
             refined = self.refiner.refine(

@@ -26,6 +26,7 @@ class RefinerHandle:
         subfolder: of the source.
         load_kwargs: for `from_pretrained` (`dtype`, `device_map`, `tag_thresholds`, hub arguments).
         device, dtype: where the refiner goes when it is loaded.
+        skipped: there is one at the source, but it is not to be used.
         store: stored visual objects to be used before the refiner; anything with `lookup(picture)`.
     """
 
@@ -37,6 +38,7 @@ class RefinerHandle:
         self.load_kwargs = dict(load_kwargs or {})
         self.device: torch.device | str | None = None
         self.dtype: torch.dtype | None = None
+        self.skipped = False
         self.store: Any = None
         self._module: Any = None
 
@@ -50,7 +52,7 @@ class RefinerHandle:
     @property
     def exists(self) -> bool:
         """Whether there is a refiner, loaded or not."""
-        return self._module is not None or self.source is not None
+        return self._module is not None or (self.source is not None and not self.skipped)
 
     @property
     def loaded(self) -> bool:
@@ -68,7 +70,7 @@ class RefinerHandle:
             ValueError: when there is none, or when its files are damaged.
         """
         if self._module is None:
-            if self.source is None:
+            if self.source is None or self.skipped:
                 raise ValueError(
                     "This processor has no refiner. Load it with one (`refiner=False` skips it), give it one by "
                     "`processor.attach_refiner(model)`, or pass `visual_objects`."
@@ -94,14 +96,30 @@ class RefinerHandle:
         if self.device is not None or self.dtype is not None:
             self._module.to(device=self.device, dtype=self.dtype)
 
+    def config(self) -> Any:
+        """The refiner's configuration without its weights; `None` where there is none.
+
+        It has the dtype that the weights get, and no fingerprint where that dtype, or the thresholds, are not those
+        that it was saved with.
+        """
+        if self._module is not None or self.source is None:
+            return getattr(self._module, "config", None)
+        config, dtype = self._load_config(self.source), self.dtype or self.load_kwargs.get("dtype", "auto")
+        dtype = getattr(torch, dtype, config.dtype) if isinstance(dtype, str) else dtype  # "auto" is as saved
+        if dtype != config.dtype or "tag_thresholds" in self.load_kwargs:
+            config.dtype, config.fingerprint = dtype, None
+        return config
+
+    def _load_config(self, source: str) -> Any:
+        config_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in ("dtype", "device_map")}
+        return CONFIG_MAPPING[REFINER_TYPE].from_pretrained(source, subfolder=self.subfolder, **config_kwargs)
+
     def _load(self, source: str) -> Any:
         if self.subfolder:
             return AutoModel.from_pretrained(source, subfolder=self.subfolder, **self.load_kwargs)
         # the published layout has the refiner's weights among the model's: the configuration says what to take
-        config_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in ("dtype", "device_map")}
-        config = CONFIG_MAPPING[REFINER_TYPE].from_pretrained(source, **config_kwargs)
         load_kwargs = {name: value for name, value in self.load_kwargs.items() if name != "tag_thresholds"}
-        return AutoModel.from_pretrained(source, config=config, **load_kwargs)
+        return AutoModel.from_pretrained(source, config=self._load_config(source), **load_kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RefinerHandle:
         return self

@@ -39,7 +39,7 @@ def write_file(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Ite
     """
     path = Path(path)
     aside = _name_aside(path)
-    with _naming(path):
+    with naming_file(path):
         file = open(aside, mode.replace("w", "x"), **options)  # noqa: SIM115  (closed below, also on errors)
         try:
             yield file
@@ -74,7 +74,7 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} exists and is not an empty folder.")
     aside = _name_aside(path)
-    with _naming(path):
+    with naming_file(path):
         os.mkdir(aside)
         try:
             yield aside
@@ -118,6 +118,17 @@ def sync_folder(path: str | os.PathLike) -> None:
             raise
 
 
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """A full disk does not say where: name the file in errors of the block that say no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def sha256_of(path: str | os.PathLike) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
@@ -144,14 +155,3 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             _sync(os.path.join(parent, name))
         sync_folder(parent)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A disk that is full does not say where: name the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from transformers.utils import logging
 
+from .files import naming_file
+
 logger = logging.get_logger(__name__)
 
 LOCK_NAME = ".lock"
@@ -82,7 +84,12 @@ class FolderLock:
 
     def _write_aside(self, content: bytes) -> Path:
         aside = self.path.with_name(f"{LOCK_NAME}.tmp-{uuid.uuid4().hex[:12]}")
-        aside.write_bytes(content)
+        try:
+            with naming_file(aside):
+                aside.write_bytes(content)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
         return aside
 
     def _make_without_links(self, content: bytes) -> bool:

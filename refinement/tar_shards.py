@@ -13,6 +13,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
@@ -138,6 +139,19 @@ def read_shard(
             report(sample)
 
 
+def count_samples(shard: str | os.PathLike) -> int:
+    """How many samples a shard has, refused ones included; only headers are read. A cut one has those before the cut.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    name, count = os.fspath(shard), 0
+    with suppress(TarShardError), _open(name) as file, _guard(name, lambda: tarfile.open(fileobj=file)) as tar:
+        for _ in _groups(tar, name):
+            count += 1
+    return count
+
+
 def _raise(error: TarShardError) -> None:
     raise error
 
@@ -149,13 +163,16 @@ def _read_samples(
     seen: set[str] = set()
     try:
         with _open(name) as file, _guard(name, lambda: tarfile.open(fileobj=file)) as tar:
-            groups = itertools.groupby(_members(tar, name), key=lambda member: _split(member.name)[0])
-            for index, (key, members) in enumerate(groups):
+            for index, (key, members) in enumerate(_groups(tar, name)):
                 if index >= start or key in seen:
                     yield _read_sample(tar, name, index, key, members, key in seen, require, max_file_size)
                 seen.add(key)
     except TarShardError as error:
         yield error
+
+
+def _groups(tar: tarfile.TarFile, shard: str) -> Iterator[tuple[str, Iterator[tarfile.TarInfo]]]:
+    return itertools.groupby(_members(tar, shard), key=lambda member: _split(member.name)[0])
 
 
 def _read_sample(

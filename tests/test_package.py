@@ -73,10 +73,9 @@ def test_the_example_picture_is_the_drawn_one():
 
 def test_nothing_heavy_is_imported():
     """Importing the models takes none of the optional libraries, and not torchvision (F51)."""
-    code = (
-        "import sys, lyrics.modeling_lyrics;"
-        "print([name for name in ('trl', 'peft', 'datasets', 'torchvision', 'ray', 'gradio') if name in sys.modules])"
-    )
+    names = ("trl", "peft", "datasets", "pyarrow", "torchvision", "ray", "gradio")
+    code = "import sys, lyrics.modeling_lyrics, lyrics.refinement;"
+    code += f"print([name for name in {names} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

@@ -87,6 +87,9 @@ class PretrainingDataArguments:
         },
     )
     eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
+    store: str | None = field(
+        default=None, metadata={"help": "A store of `lyrics refine-dataset`, in which objects are looked up."}
+    )
     image_root: str | None = field(default=None, metadata={"help": "Where the pictures of a file lie (its folder)."})
     train_split: str = field(default="train", metadata={"help": "Split of train_data."})
     eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})

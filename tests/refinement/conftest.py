@@ -1,10 +1,98 @@
+"""A checkpoint, a folder of pictures, and the store of what the micro refiner sees in them."""
+
+import json
+import shutil
+
+import numpy as np
 import pytest
 
+from lyrics.assets import draw_table, write_random_checkpoint
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.refinement import RefinementStore, refine_dataset
 from tests.failpoints import Failpoints
+
+SHARD_SIZE = 3
 
 
 @pytest.fixture(scope="session")
-def failpoints():
-    """A process that has imported everything that is killed here."""
-    with Failpoints("import os, json\nimport lyrics.assets\nfrom lyrics.refinement import *\n") as process:
+def checkpoint(tmp_path_factory):
+    """A micro checkpoint on disk."""
+    folder = tmp_path_factory.mktemp("refiner") / "micro"
+    write_random_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture
+def loaded(checkpoint):
+    """A processor of its own for every test; its refiner is loaded on first use."""
+    return LyricsProcessor.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Seven pictures in folders, of several sizes and modes; two more files are damaged or no picture."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "sub" / "deep").mkdir(parents=True)
+    for number in range(3):
+        draw_table(64 + 16 * number, 48).save(folder / f"a{number}.png")
+        draw_table(64, 80 + number).convert("L" if number else "P").save(folder / "sub" / f"b{number}.PNG")
+    draw_table(70, 50).save(folder / "sub" / "deep" / "日本 c.jpg", quality=90)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(photos, checkpoint, tmp_path_factory):
+    """The store of the photos: three shards, one failure."""
+    folder = tmp_path_factory.mktemp("made") / "store"
+    processor = LyricsProcessor.from_pretrained(checkpoint)
+    refine_dataset(photos, folder, processor, shard_size=SHARD_SIZE, max_failure_rate=0.5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(made):
+    """The same, open."""
+    return RefinementStore.open(made)
+
+
+@pytest.fixture
+def own_store(made, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(made, tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def failpoints(checkpoint, made):
+    """A process that has imported everything that is killed here, with a processor that finds the photos in a store."""
+    with Failpoints(
+        "import os, json, pathlib, torch, datasets, pyarrow.parquet\n"
+        "import lyrics.assets\n"
+        "from lyrics.processing_lyrics import LyricsProcessor\n"
+        "from lyrics.refinement import *\n"
+        "torch.set_num_threads(1)\n"
+        f"processor = LyricsProcessor.from_pretrained({str(checkpoint)!r})\n"
+        "processor.refiner\n"
+        f"processor.store = RefinementStore.open({str(made)!r})\n"
+    ) as process:
         yield process
+
+
+def contents(folder):
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def failures(folder):
+    """What could not be refined."""
+    return [json.loads(line) for line in (folder / "failures.jsonl").read_text("utf-8").splitlines()]
+
+
+def assert_same_objects(stored, online):
+    """Equal labels and boxes, features within the rounding to half precision."""
+    assert stored.labels == online.labels
+    assert stored.tags == online.tags
+    np.testing.assert_array_equal(stored.boxes, online.boxes)
+    np.testing.assert_array_equal(stored.scores, online.scores)
+    np.testing.assert_array_equal(stored.region_features, online.region_features.astype(np.float16))

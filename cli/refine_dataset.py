@@ -1,0 +1,139 @@
+"""`lyrics refine-dataset`: the objects of many pictures, computed once and kept in a store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..refinement import Estimate, estimate, open_source, refine_dataset
+from .common import add_model_arguments, load_processor
+
+EXAMPLES = """examples:
+  lyrics refine-dataset photos --out seen --model DIR
+  lyrics refine-dataset captions.jsonl --image-column file --out seen --model DIR --dry-run
+  lyrics refine-dataset 'shards/{00000..01242}.tar' --out seen --model DIR --dtype bfloat16 --engine ray
+  lyrics refine-dataset OWNER/NAME --split train --streaming --out seen --model DIR
+
+The same command goes on where it was interrupted. `processor.store = RefinementStore.open("seen")` uses what it wrote;
+`lyrics store` checks it, counts it, and joins several.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "refine-dataset",
+        help="find the objects of many pictures, once",
+        description="Refine every picture of a data set, and keep labels, boxes, scores and region features in a "
+        "store that training reads.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder of pictures; a JSONL or Parquet file that names or holds them; tar shards (braces and "
+        "wildcards in quotes); a folder of save_to_disk; or a data set's Hub id",
+    )
+    parser.add_argument("--out", metavar="STORE", type=Path, required=True, help="folder of the store")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="pictures at a time (default: 8)")
+    parser.add_argument("--shard-size", metavar="N", type=int, default=1000, help="pictures in a file (default: 1000)")
+    parser.add_argument("--workers", metavar="N", type=int, help="refiners at a time (default: one for each GPU, or 1)")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where to run (default: local)")
+    parser.add_argument("--limit", metavar="N", type=int, help="the first N pictures only")
+    parser.add_argument("--masks", action="store_true", help="keep the objects' masks too")
+    parser.add_argument(
+        "--max-failure-rate", metavar="R", type=float, default=0.05, help="more failures stop it (default: 0.05)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="count the pictures, and estimate time and bytes")
+    add_source_arguments(parser)
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """What some sources need to be told."""
+    group = parser.add_argument_group("of the source")
+    group.add_argument("--image-column", metavar="NAME", help="column with the pictures; extension in tar shards")
+    group.add_argument("--key-column", metavar="NAME", help="column with unique names (default: path, or row number)")
+    group.add_argument(
+        "--root", metavar="DIR", help="where paths begin, and which none leaves (default: the folder of the file)"
+    )
+    group.add_argument("--split", default="train", help="of a data set (default: train)")
+    group.add_argument("--config-name", metavar="NAME", help="configuration of a data set on the Hub")
+    group.add_argument("--revision", help="of a data set on the Hub")
+    group.add_argument("--streaming", action="store_true", help="read the data set as a stream")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Refine, or say what it would take."""
+    if arguments.model is not None and os.path.isdir(arguments.model):
+        arguments.model = os.path.abspath(arguments.model)  # workers may be in another folder
+    processor = load_processor(arguments)
+    source = open_source(
+        arguments.source,
+        shard_size=arguments.shard_size,
+        limit=arguments.limit,
+        image=arguments.image_column,
+        key=arguments.key_column,
+        root=arguments.root,
+        split=arguments.split,
+        name=arguments.config_name,
+        revision=arguments.revision,
+        streaming=arguments.streaming,
+    )
+    devices = choose_devices(arguments.device)
+    workers = arguments.workers or max(1, len(devices))
+    if arguments.dry_run:
+        found = estimate(source, processor, arguments.batch_size, arguments.masks)
+        print(json.dumps(asdict(found)) if arguments.json else describe_estimate(found, workers))
+        return 0
+    store = refine_dataset(
+        source,
+        arguments.out,
+        processor,
+        batch_size=arguments.batch_size,
+        shard_size=arguments.shard_size,
+        workers=arguments.workers,
+        engine=arguments.engine,
+        devices=devices,
+        masks=arguments.masks,
+        max_failure_rate=arguments.max_failure_rate,
+    )
+    failures = store.manifest.failure_count
+    if arguments.json:
+        print(json.dumps({"store": str(store.path), "pictures": len(store), "failures": failures}))
+    else:
+        print(f"{store.path}: {len(store):,} pictures, {store.bytes / max(1, len(store)):,.0f} bytes each")
+        if failures:
+            print(f"not refined: {failures:,}, see {store.path / 'failures.jsonl'}")
+    return 0
+
+
+def choose_devices(name: str | None) -> Sequence[str]:
+    """Every GPU, unless a device was named."""
+    if name not in (None, "cuda"):
+        return []
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def describe_estimate(found: Estimate, workers: int) -> str:
+    """An estimate as lines of text."""
+    pictures = "an unknown number of" if found.pictures is None else f"{found.pictures:,}"
+    lines = [
+        f"Pictures: {pictures}, in {found.shards:,} shards",
+        f"Measured: {found.sampled} pictures, {found.seconds_per_picture:.3f} s and "
+        f"{found.bytes_per_picture:,.0f} bytes each; {found.failed} of them failed",
+    ]
+    if (seconds := found.seconds(workers)) is not None and found.bytes is not None:
+        time = timedelta(seconds=round(seconds))
+        lines.append(f"Estimated: {time} with {workers} worker{'s' * (workers > 1)}, {found.bytes / 1e6:,.1f} MB")
+    return "\n".join(lines)

@@ -1,0 +1,19 @@
+"""What can be wrong with a store."""
+
+from __future__ import annotations
+
+
+class StoreError(ValueError):
+    """A store cannot be used; the message names the file, or what does not match."""
+
+
+class StaleStoreError(StoreError):
+    """Stored objects come from another refiner, or belong to another picture, than the one at hand."""
+
+
+class DuplicateKeyError(StoreError):
+    """A key is there twice; the message names both places."""
+
+
+class TooManyFailuresError(StoreError):
+    """More pictures failed than were allowed to."""

@@ -1,0 +1,93 @@
+"""The Ray engine on a real Ray of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.refinement import Item, Source, TooManyFailuresError, refine_dataset
+
+from .conftest import SHARD_SIZE, contents
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    import ray
+
+    ray.init(num_cpus=2, object_store_memory=100_000_000, log_to_driver=False, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+class DyingSource(Source):
+    """Kills the actor that reads shard 1, once; fails to be read where it is asked to."""
+
+    def __init__(self, photos, death, broken=False):
+        self.photos, self.death, self.broken = sorted(photos.glob("a*.png")), death, broken
+        self.shards = self.total = 3
+
+    def describe(self):
+        return {"kind": "dying"}
+
+    def items(self, shard):
+        yield Item(f"{shard}.png", self.photos[shard], "")
+        if self.broken:
+            raise OSError(5, "Input/output error", "the disk")
+        if shard == 1 and self.death.exists():
+            self.death.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def _by_value():
+    """Actors do not have the tests: Ray sends their classes along."""
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_ray_gives_the_same_store(photos, made, loaded, tmp_path):
+    """As one process does, byte for byte."""
+    folder = tmp_path / "store"
+    refine_dataset(photos, folder, loaded, shard_size=SHARD_SIZE, max_failure_rate=0.5, engine="ray", workers=2)
+    assert contents(folder) == contents(made)
+
+
+def test_a_lost_actors_shard_is_made_anew(photos, loaded, checkpoint, tmp_path):
+    death = tmp_path / "death"
+    source = DyingSource(photos, death)
+    refine_dataset(source, tmp_path / "local", loaded)
+    death.touch()
+    again = LyricsProcessor.from_pretrained(checkpoint)
+    refine_dataset(source, tmp_path / "store", again, engine="ray", workers=1)
+    assert not death.exists()
+    assert contents(tmp_path / "store") == contents(tmp_path / "local")
+
+
+def test_errors_come_back(photos, loaded, tmp_path):
+    """As what they are; and too many failures stop an unfinished run."""
+    with pytest.raises(OSError, match="Input/output error: 'the disk'"):
+        refine_dataset(DyingSource(photos, tmp_path / "none", broken=True), tmp_path / "a", loaded, engine="ray")
+    with pytest.raises(TooManyFailuresError, match="1 of 8 pictures failed"):
+        refine_dataset(photos, tmp_path / "b", loaded, engine="ray", max_failure_rate=0.1)
+
+
+def test_without_ray(photos, checkpoint, tmp_path):
+    """F51: the extra is named."""
+    code = f"""
+import sys
+sys.modules["ray"] = None
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.refinement import refine_dataset
+processor = LyricsProcessor.from_pretrained({str(checkpoint)!r})
+refine_dataset({str(photos)!r}, {str(tmp_path / "store")!r}, processor, engine="ray")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert "ImportError: This needs ray: pip install 'ziya-lyrics[scale]'" in run.stderr

@@ -1,0 +1,238 @@
+"""Every source gives its pictures under stable, unique names, cut into shards before anything is read."""
+
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict, Features, Image, List, Value
+
+from lyrics.assets import draw_table
+from lyrics.refinement import DuplicateKeyError, open_source
+from lyrics.refinement.dataset_sources import DatasetPlace, DatasetSource, StreamSource
+
+from .test_tar_shards import write_tar
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def png(width=20):
+    file = io.BytesIO()
+    draw_table(width, 20).save(file, "png")
+    return file.getvalue()
+
+
+def listed(source):
+    """Keys by shard; a source that went to another process gives the same, and says that it is the same."""
+    again = pickle.loads(pickle.dumps(source))
+    assert again.describe() == source.describe()
+    keys = [[item.key for item in source.items(shard)] for shard in range(source.shards)]
+    assert [[item.key for item in again.items(shard)] for shard in range(again.shards)] == keys
+    flat = [key for shard in keys for key in shard]
+    assert len(set(flat)) == len(flat)
+    return keys
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- folders
+
+
+def test_folder(photos):
+    source = open_source(photos, shard_size=5)
+    keys = ["a0.png", "a1.png", "a2.png", "broken.jpg", "sub/b0.PNG", "sub/b1.PNG", "sub/b2.PNG"]
+    assert listed(source) == [keys[:5], [*keys[5:], "sub/deep/日本 c.jpg"]]
+    assert (source.total, source.shards) == (8, 2)
+    assert next(source.items(1)).image == photos / "sub" / "b1.PNG"
+    limited = open_source(str(photos), shard_size=2, limit=3)
+    assert listed(limited) == [["a0.png", "a1.png"], ["a2.png"]]
+    assert limited.describe() != source.describe()
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    (tmp_path / "bad\udcff.png").write_bytes(png())
+    assert listed(open_source(tmp_path)) == [["bad\\udcff.png"]]
+
+
+def test_folders_without_pictures(tmp_path):
+    with pytest.raises(ValueError, match="There is no picture in"):
+        open_source(tmp_path)
+    write_tar(tmp_path / "a.tar", [])
+    with pytest.raises(ValueError, match=r"give .*/\*\.tar in quotes"):
+        open_source(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"There is no .*/none/at/all"):
+        open_source(tmp_path / "none" / "at" / "all")
+
+
+# ---------------------------------------------------------------------------------------------------- tar shards
+
+
+@pytest.fixture
+def tars(tmp_path):
+    for part in range(2):
+        (tmp_path / f"part-{part}").mkdir()
+        for number in range(2):
+            files = [(f"{index}.{kind}", b"x") for index in range(3) for kind in ("txt", "png")]
+            write_tar(tmp_path / f"part-{part}" / f"{number:03}.tar", files)
+    return tmp_path
+
+
+def test_tar_shards(tars):
+    """A shard for each; keys are unique below the part of the pattern that names one folder."""
+    source = open_source(f"{tars}/part-*/{{000..001}}.tar")
+    assert listed(source) == [
+        [f"{name}/{index}" for index in range(3)] for name in ("part-0/000", "part-1/000", "part-0/001", "part-1/001")
+    ]
+    assert source.total is None
+    assert source.estimate_total() == 12
+    assert listed(open_source(f"{tars}/part-0/001.tar")) == [["001/0", "001/1", "001/2"]]
+    assert listed(open_source(f"file://{tars}/part-0/*.tar"))[1] == ["001/0", "001/1", "001/2"]
+    assert next(source.items(0)).image == b"x"
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(2, [2]), (3, [3]), (4, [3, 1]), (100, [3, 3, 3, 3])])
+def test_limited_tar_shards(tars, limit, expected):
+    source = open_source(f"{tars}/part-*/*.tar", limit=limit)
+    assert [len(shard) for shard in listed(source)] == expected
+    assert source.total == sum(expected)
+
+
+def test_damaged_tar_shards(tars):
+    """F48, F49: what is wrong with a sample or a shard takes its place, and the others are there."""
+    link = tarfile.TarInfo("link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    files = [("0.png", b"x"), ("1.txt", b"x"), (link, b""), ("0.png", b"y"), ("2.png", b"z"), ("3.png", bytes(9999))]
+    path = write_tar(tars / "a.tar", files)
+    path.write_bytes(path.read_bytes()[:6000])
+    items = list(open_source(str(path)).items(0))
+    assert [(item.key, item.image) for item in items if item.error is None] == [("a/0", b"x"), ("a/2", b"z")]
+    reasons = [(item.key, item.error.split(": ", 1)[1]) for item in items if item.error is not None]
+    assert [key for key, _ in reasons] == ["a/1", "a/link", "a/0", "a"]
+    for (_, reason), words in zip(reasons, ["has no file", "is a link", "is there twice", "is cut"], strict=True):
+        assert words in reason
+
+
+def test_the_picture_of_a_sample_can_be_named(tars):
+    path = write_tar(tars / "a.tar", [("0.png", b"mask"), ("0.photo", b"picture")])
+    assert next(open_source(str(path), image="photo").items(0)).image == b"picture"
+
+
+# ---------------------------------------------------------------------------------------------------- data sets
+
+
+def test_json_lines_name_pictures(tmp_path):
+    """The path is the key, and a path that comes again is the same picture; relative ones begin beside the file."""
+    rows = [{"image": name, "text": f"caption {row}"} for row, name in enumerate("abcabd")]
+    path = write_jsonl(tmp_path / "captions.jsonl", [*rows, {"image": None}, {"image": "https://x.org/a.png"}])
+    source = open_source(path, shard_size=3)
+    assert listed(source) == [["a", "b", "c"], ["d", "None", "https://x.org/a.png"]]
+    items = [item for shard in range(2) for item in source.items(shard)]
+    assert items[0].image == tmp_path / "a"
+    assert [item.error for item in items[:4]] == [None] * 4
+    assert items[4].error == "There is no picture."
+    assert "is a URL; pictures are not fetched" in items[5].error
+    assert next(open_source(path, root="/data").items(0)).image == Path("/data/a")
+    rows = [{"image": "../a.png"}, {"image": "/etc/passwd"}, {"image": f"{tmp_path}/x/../b.png"}]
+    outside = list(open_source(write_jsonl(tmp_path / "paths.jsonl", rows)).items(0))
+    refused = [f"{name} lies outside {tmp_path}." for name in ("../a.png", "/etc/passwd")]
+    assert [item.error for item in outside] == [*refused, None]
+    assert listed(open_source(path, limit=2)) == [["a", "b"]]
+
+
+def test_keys_of_a_column(tmp_path):
+    rows = [{"id": number, "file": f"{number % 2}.png"} for number in range(4)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    assert listed(open_source(path, image="file", key="id")) == [["0", "1", "2", "3"]]
+    path = write_jsonl(tmp_path / "b.jsonl", [*rows, {"id": 1, "file": "x"}])
+    with pytest.raises(DuplicateKeyError, match="Key '1' is there twice: rows 1 and 4"):
+        open_source(path, image="file", key="id")
+    with pytest.raises(ValueError, match="no column 'name'; the columns are 'id', 'file'"):
+        open_source(path, image="file", key="name")
+    with pytest.raises(ValueError, match="Name the column with the pictures; the columns are 'id', 'file'"):
+        open_source(path)
+
+
+def test_json_that_is_damaged(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"image": "a"}\n{"image": \n')
+    with pytest.raises(ValueError, match=r"a\.jsonl cannot be read"):
+        open_source(tmp_path / "a.jsonl")
+
+
+@pytest.fixture
+def table():
+    """Pictures in the table itself, and rows with several."""
+    rows = {
+        "image": [{"bytes": png(20 + row), "path": None} for row in range(5)],
+        "many": [[{"bytes": png(30), "path": None}] * count for count in (1, 2, 0, 1, 1)],
+        "name": [f"name {row}" for row in range(5)],
+    }
+    return Dataset.from_dict(rows, Features({"image": Image(), "many": List(Image()), "name": Value("string")}))
+
+
+def test_parquet_holds_pictures(table, tmp_path):
+    table.to_parquet(tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet", shard_size=4)
+    assert listed(source) == [["0", "1", "2", "3"], ["4"]]
+    assert [item.image for item in source.items(1)] == [png(24)]
+    assert listed(open_source(tmp_path / "a.parquet", key="name", limit=1)) == [["name 0"]]
+    several = open_source(tmp_path / "a.parquet", image="many", key="name")
+    assert listed(several) == [["name 0", "name 1#0", "name 1#1", "name 3", "name 4"]]
+    other = table.select([1, 0, 2, 3, 4])
+    assert DatasetSource(other, 4).describe() != source.describe(), "without names, pictures tell data sets apart"
+
+
+def test_data_sets_on_disk_and_in_memory(table, tmp_path):
+    table.save_to_disk(tmp_path / "one")
+    DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "two")
+    expected = ["0", "1", "2", "3", "4"]
+    for source in (tmp_path / "one", tmp_path / "two", table):
+        assert listed(open_source(source)) == [expected]
+    assert listed(open_source(tmp_path / "two", split="test")) == [["0"]]
+
+
+def test_streams(table, tmp_path):
+    """A shard for each file; a limit makes one."""
+    for number in range(2):
+        table.to_parquet(tmp_path / f"{number}.parquet")
+    source = open_source(tmp_path / "*.parquet", streaming=True)
+    assert listed(source) == [[f"{file:06}-{row:09}" for row in range(5)] for file in range(2)]
+    assert next(source.items(1)).image == png(20)
+    assert listed(open_source(tmp_path / "*.parquet", streaming=True, key="name", limit=3)) == [
+        ["name 0", "name 1", "name 2"]
+    ]
+
+
+def test_a_data_set_on_the_hub_is_loaded_by_its_id(table, tmp_path):
+    """A folder in the Hub's layout stands for one."""
+    (tmp_path / "data").mkdir()
+    table.to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    place = DatasetPlace(str(tmp_path))
+    assert listed(DatasetSource(place, 3)) == [["0", "1", "2"], ["3", "4"]]
+    assert listed(StreamSource(DatasetPlace(str(tmp_path), streaming=True))) == [
+        [f"000000-{row:09}" for row in range(5)]
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shard_size": 0}, "shard_size must be at least 1, got 0"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
+        ({"key": "id"}, "has no columns, so that key='id' means nothing"),
+        ({"root": "/"}, "has no columns, so that root='/' means nothing"),
+    ],
+)
+def test_options_that_mean_nothing(photos, options, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(photos, **options)

@@ -1,0 +1,387 @@
+"""From a source to a complete store, through everything that can happen on the way."""
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lyrics.assets import draw_table
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.refinement import (
+    DuplicateKeyError,
+    FolderLock,
+    FolderLockedError,
+    Item,
+    RefinementStore,
+    Source,
+    StaleStoreError,
+    StoreError,
+    TooManyFailuresError,
+    estimate,
+    refine_dataset,
+)
+from lyrics.refinement.engines import WorkerDiedError
+from tests.failpoints import full_disk
+
+from .conftest import SHARD_SIZE, contents, failures
+from .test_tar_shards import write_tar
+
+KEYS = ["a0.png", "a1.png"]
+OPTIONS = {"shard_size": SHARD_SIZE, "max_failure_rate": 0.5}
+# The store that is there already stands in for the refiner's time; everything else is as ever.
+REFINE = 'refine_dataset(photos, f"{folder}/store", processor, shard_size=3, max_failure_rate=0.5, limit=limit)'
+
+
+@pytest.fixture
+def fast(loaded, store):
+    """A processor that finds the photos' objects in a store."""
+    loaded.store = store
+    return loaded
+
+
+def is_complete(folder):
+    manifest = folder / "manifest.json"
+    return manifest.exists() and json.loads(manifest.read_text())["complete"]
+
+
+# ---------------------------------------------------------------------------------------------------- interruptions
+
+
+def test_killed_at_every_operation(failpoints, photos, tmp_path):
+    """A store that is complete is right; one that is not is finished by the same call, and is then the same."""
+    names, folder = {"photos": str(photos), "limit": 6}, tmp_path / "store"
+    assert failpoints.run(REFINE, tmp_path, **names).error is None
+    expected = contents(folder)
+    shards = set()
+    for run in failpoints.kill_everywhere(REFINE, tmp_path, lambda: shutil.rmtree(folder, ignore_errors=True), **names):
+        done = sorted(path.name for path in folder.glob("shards/*.json"))
+        for name in done:
+            assert contents(folder)[f"shards/{name}"] == expected[f"shards/{name}"]
+        if run.killed and not is_complete(folder):
+            with pytest.raises(StoreError, match=r"is not complete|manifest\.json is missing"):
+                RefinementStore.open(folder)
+        else:
+            assert RefinementStore.open(folder).verify() == 9
+        shards.add(len(done))
+        again = failpoints.run(REFINE, tmp_path, **names)
+        assert again.error is None, again.error
+        assert not [operation for operation in again.operations if any(name[:8] in operation for name in done)]
+        assert contents(folder) == expected
+    assert shards == {0, 1, 2}
+
+
+def test_a_full_disk(fast, made, photos, tmp_path):
+    """F45: the error names the file; with space again, the same call completes the store."""
+    folder = tmp_path / "store"
+    sizes = sorted(len(content) for name, content in contents(made).items())
+    for size in (100, sizes[len(sizes) // 2], sizes[-2] + 1, sizes[-1] - 1):
+        with full_disk(size), pytest.raises(OSError, match=str(folder)) as caught:
+            refine_dataset(photos, folder, fast, **OPTIONS)
+        assert caught.value.errno == errno.EFBIG
+        assert not [name for name in contents(tmp_path) if ".tmp-" in name]
+    refine_dataset(photos, folder, fast, **OPTIONS)
+    assert contents(folder) == contents(made)
+
+
+def test_a_folder_that_cannot_be_written(failpoints, made, photos, tmp_path):
+    """A store on a disk that is read-only, or somebody else's: the error names the file, and the store stays."""
+    folder = tmp_path / "store"
+    shutil.copytree(made, folder)
+    (folder / "shards" / "00000001.json").unlink()
+    before, names = contents(folder), {"photos": str(photos), "limit": None}
+    for path in (photos, made.parent, *tmp_path.parents):
+        if path in (photos, made.parent) or path.name.startswith(("pytest-", "popen-")):
+            path.chmod(path.stat().st_mode | 0o055)  # root becomes nobody, whom pytest's folders keep out
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555)
+    tmp_path.chmod(0o755)
+    run = failpoints.run("if os.getuid() == 0: os.setuid(65534)\n" + REFINE, tmp_path, **names)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    assert f"PermissionError: [Errno 13] Permission denied: '{folder}" in run.error
+    assert contents(folder) == before
+
+
+def test_two_runs_do_not_collide(fast, made, photos, tmp_path):
+    """F19: the second is refused while the first is running."""
+    folder = shutil.copytree(made, tmp_path / "store")
+    (folder / "shards" / "00000001.arrow").unlink()
+    with FolderLock(folder, "refining"), pytest.raises(FolderLockedError, match="is locked by process"):
+        refine_dataset(photos, folder, fast, **OPTIONS)
+    assert not (folder / "shards" / "00000001.arrow").exists()
+    refine_dataset(photos, folder, fast, **OPTIONS)
+    assert contents(folder) == contents(made)
+
+
+def test_nothing_is_done_twice(failpoints, made, photos, tmp_path):
+    """A complete store is left alone, and a shard without its receipt is made again."""
+    folder = shutil.copytree(made, tmp_path / "store")
+    names = {"photos": str(photos), "limit": None}
+    run = failpoints.run(REFINE, tmp_path, **names)
+    assert run.error is None
+    assert not [operation for operation in run.operations if ".lock" not in operation and "mkdir" not in operation]
+    (folder / "shards" / "00000002.json").unlink()
+    run = failpoints.run(REFINE, tmp_path, **names)
+    opened = {
+        operation.split("/")[2].split(".")[1] for operation in run.operations if "open store/shards/" in operation
+    }
+    assert opened == {"00000002"}
+    assert contents(folder) == contents(made)
+
+
+# ---------------------------------------------------------------------------------------------------- processes
+
+
+class SuicidalSource(Source):
+    """Kills the process that reads shard 1, so often as there are files that say so."""
+
+    def __init__(self, photos, folder):
+        self.photos, self.folder, self.shards, self.total = sorted(photos.glob("a*.png")), folder, 3, 3
+
+    def describe(self):
+        return {"kind": "suicidal"}
+
+    def items(self, shard):
+        yield Item(f"{shard}.png", self.photos[shard], "")
+        for death in sorted(self.folder.glob("death*")) if shard == 1 else ():
+            if multiprocessing.parent_process() is not None:
+                death.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_give_the_same_store_though_one_is_killed(photos, checkpoint, loaded, tmp_path):
+    """The lost shard is made anew; shards do not depend on how many workers there are, or threads."""
+    source = SuicidalSource(photos, tmp_path)
+    torch.set_num_threads(2)
+    try:
+        refine_dataset(source, tmp_path / "one", LyricsProcessor.from_pretrained(checkpoint))
+    finally:
+        torch.set_num_threads(1)
+    (tmp_path / "death").touch()
+    refine_dataset(source, tmp_path / "two", loaded, workers=2)
+    assert not (tmp_path / "death").exists()
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_shard_that_kills_every_worker(photos, loaded, tmp_path):
+    for number in range(3):
+        (tmp_path / f"death{number}").touch()
+    with pytest.raises(WorkerDiedError, match="worker of shard 1 died 3 times, at last with exit code -9"):
+        refine_dataset(SuicidalSource(photos, tmp_path), tmp_path / "store", loaded, workers=2)
+    refine_dataset(SuicidalSource(photos, tmp_path), tmp_path / "store", loaded).verify()
+
+
+def test_errors_of_a_worker_are_raised_here(photos, loaded, tmp_path):
+    source = SuicidalSource(photos, tmp_path)
+    source.photos = source.photos[:1]
+    with pytest.raises(IndexError, match="list index out of range") as caught:
+        refine_dataset(source, tmp_path / "store", loaded, workers=2)
+    assert "in items" in caught.value.__notes__[0]
+
+
+def test_a_refiner_in_memory_stays_in_its_process(photos, processor, tmp_path):
+    with pytest.raises(ValueError, match="cannot be pickled"):
+        refine_dataset(photos, tmp_path / "store", processor, workers=2, **OPTIONS)
+
+
+# ---------------------------------------------------------------------------------------------------- failures
+
+
+def test_what_fails_is_written_down(loaded, tmp_path):
+    """F1, F2, F48: each with its key, its place and the reason; the other pictures are there."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "empty.png").touch()
+    (photos / "noise.jpg").write_bytes(os.urandom(1000))
+    (photos / "gone.png").symlink_to("nowhere")
+    os.mkfifo(photos / "pipe.png")
+    draw_table(40, 40).save(photos / "good.png")
+    whole = (photos / "good.png").read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("1", (12_000, 12_000)).save(photos / "large.png")  # 18 kB
+    found = refine_dataset(photos, tmp_path / "store", loaded, max_failure_rate=0.9)
+    assert list(found.keys()) == ["good.png"]
+    reasons = {failure["key"]: failure["reason"] for failure in failures(found.path)}
+    expected = {
+        "cut.png": "is damaged",
+        "empty.png": "is not in a format",
+        "gone.png": "No such file",
+        "large.png": "12000 x 12000 = 144,000,000 pixels, and the limit is 120,000,000",
+        "noise.jpg": "is not in a format",
+        "pipe.png": "is not a file",
+    }
+    assert list(reasons) == list(expected)
+    for key, words in expected.items():
+        assert words in reasons[key]
+    assert failures(found.path)[0]["place"] == str(photos / "cut.png")
+    assert found.manifest.failure_count == 6
+
+
+def test_too_many_failures_stop(fast, photos, tmp_path):
+    """With an example; finished shards are kept, and a higher rate goes on with them."""
+    folder = tmp_path / "store"
+    with pytest.raises(
+        TooManyFailuresError, match=r"1 of 8 pictures failed, .* than the 10\.00%.*broken\.jpg: The pict"
+    ):
+        refine_dataset(photos, folder, fast, shard_size=SHARD_SIZE, max_failure_rate=0.1)
+    assert [failure["key"] for failure in failures(folder)] == ["broken.jpg"]
+    with pytest.raises(StoreError, match="is not complete"):
+        RefinementStore.open(folder)
+    assert len(refine_dataset(photos, folder, fast, **OPTIONS)) == 7
+
+
+def test_hopeless_runs_stop_early(fast, tmp_path):
+    """After a hundred pictures, not at the end."""
+    for number in range(150):
+        (tmp_path / f"{number:03}.png").touch()
+    with pytest.raises(TooManyFailuresError, match=r"1\d\d of 1\d\d pictures failed"):
+        refine_dataset(tmp_path, tmp_path / "store", fast, batch_size=1, shard_size=10)
+
+
+def test_pictures_that_the_refiner_cannot_take(photos, loaded, tmp_path):
+    """One that makes it fail does not take the others with it (F14)."""
+    picky = loaded.refiner
+    forward = type(picky).forward
+
+    def fail(self, *args, **kwargs):
+        if any(size == [48, 96] for size in kwargs["image_sizes"].tolist()):
+            raise RuntimeError("too wide")
+        output = forward(self, *args, **kwargs)
+        if any(size == [48, 80] for size in kwargs["image_sizes"].tolist()):
+            output.region_features[:] = float("nan")
+        return output
+
+    type(picky).forward = fail
+    try:
+        found = refine_dataset(photos, tmp_path / "store", loaded, limit=3, max_failure_rate=0.9)
+    finally:
+        type(picky).forward = forward
+    assert list(found.keys()) == ["a0.png"]
+    assert [failure["reason"] for failure in failures(found.path)] == [
+        "What the refiner saw cannot be stored: the region features hold NaN, or numbers beyond the range of half "
+        "precision.",
+        "The refiner failed: RuntimeError: too wide",
+    ]
+
+
+def test_pictures_without_objects(loaded, photos, tmp_path):
+    """F8, F9: a normal row, in a shard of its own too."""
+    loaded.refiner.config.box_threshold = 1.0
+    found = refine_dataset(photos, tmp_path / "store", loaded, limit=2, shard_size=1)
+    assert [len(found[key]) for key in KEYS[:2]] == [0, 0]
+    assert found["a0.png"].region_features.shape == (0, 36)
+    assert found.stats().pictures_without_objects == 2
+
+
+def test_a_damaged_tar_shard(fast, photos, made, tmp_path):
+    """F49: what could be read is there; what could not is one failure with the shard's name."""
+    files = [(f"{number}.png", (photos / f"a{number}.png").read_bytes()) for number in range(3)]
+    path = write_tar(tmp_path / "00.tar", [*files, ("1.png", b"again"), ("2.txt", b"alone")])
+    path.write_bytes(path.read_bytes()[:-9000])
+    found = refine_dataset(str(path), tmp_path / "store", fast, max_failure_rate=0.9)
+    assert list(found.keys()) == ["00/0", "00/1", "00/2"]
+    assert found["00/1"] == RefinementStore.open(made)["a1.png"]
+    reasons = [(failure["key"], failure["reason"]) for failure in failures(found.path)]
+    assert [key for key, _ in reasons] == ["00/1", "00/2", "00"][: len(reasons)]
+    assert "is there twice" in reasons[0][1]
+
+
+class TwiceSource(SuicidalSource):
+    """A stream does not know that a key will come again."""
+
+    def items(self, shard):
+        yield Item("same" if shard != 1 else "other", self.photos[shard], "")
+
+
+def test_a_key_that_comes_again(fast, photos, tmp_path):
+    """Both places are named, and nothing is complete."""
+    with pytest.raises(
+        DuplicateKeyError, match=r"'same' is there twice: .*00000000\.arrow, row 0, and .*2\.arrow, row 0"
+    ):
+        refine_dataset(TwiceSource(photos, tmp_path), tmp_path / "store", fast)
+    with pytest.raises(StoreError, match="is not complete"):
+        RefinementStore.open(tmp_path / "store")
+
+
+# ---------------------------------------------------------------------------------------------------- another plan
+
+
+def test_a_store_of_something_else_is_refused(own_store, photos, fast, tmp_path):
+    """With both values; also another folder, which is left alone."""
+    expected = contents(own_store)
+    for options, message in (
+        ({"shard_size": 4}, "shard_size was 3 and is 4"),
+        ({"limit": 2}, "pictures was 8 and is 2; shards was 3 and is 1"),
+        ({"masks": True}, "masks was False and is True"),
+    ):
+        with pytest.raises(StoreError, match=f"was begun with something else: .*{message}"):
+            refine_dataset(photos, own_store, fast, **OPTIONS | options)
+    other = shutil.copytree(photos, tmp_path / "other")
+    (other / "a0.png").rename(other / "a00.png")
+    with pytest.raises(StoreError, match=r"keys_sha256 was '.*' and is '"):
+        refine_dataset(other, own_store, fast, **OPTIONS)
+    assert contents(own_store) == expected
+    with pytest.raises(
+        StoreError, match=r"is neither empty nor a store: .*manifest.json is missing, but there is 'a00"
+    ):
+        refine_dataset(photos, other, fast, **OPTIONS)
+
+
+def test_other_versions_are_mentioned(own_store, photos, fast, monkeypatch):
+    """And do not hinder."""
+    messages = []
+    monkeypatch.setattr("lyrics.refinement.manifest.version", lambda name: "99")
+    monkeypatch.setattr("lyrics.refinement.writer.logger.warning", messages.append)
+    refine_dataset(photos, own_store, fast, **OPTIONS)
+    assert "was begun with other versions of libraries; now there are {'ziya-lyrics': '99'" in messages[0]
+
+
+def test_a_worker_with_another_refiner_is_refused(own_store, photos, checkpoint, made, tmp_path):
+    """As on a machine of a cluster where the same path holds other weights."""
+    from lyrics.refinement.manifest import Manifest
+    from lyrics.refinement.open_source import open_source
+    from lyrics.refinement.refining import RefiningTask
+
+    other = LyricsProcessor.from_pretrained(checkpoint)
+    next(other.refiner.parameters()).data += 1
+    task = RefiningTask(open_source(photos, 3), other, own_store, Manifest.load(made).rows, 8)
+    with pytest.raises(StaleStoreError, match="refiner of this worker has the fingerprint"):
+        task.make_shard(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "slurm"}, "engine must be one of local, ray, got 'slurm'"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_options_must_be_sensible(fast, photos, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        refine_dataset(photos, tmp_path / "store", fast, **options)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_refiner_is_needed(checkpoint, photos, tmp_path):
+    with pytest.raises(ValueError, match="This processor has no refiner"):
+        refine_dataset(photos, tmp_path, LyricsProcessor.from_pretrained(checkpoint, refiner=False))
+
+
+def test_estimate(fast, photos, store, tmp_path):
+    """Counted and measured, and nothing is written."""
+    from lyrics.refinement import open_source
+
+    found = estimate(open_source(photos, shard_size=3), fast, batch_size=3)
+    assert (found.pictures, found.shards, found.sampled, found.failed) == (8, 3, 3, 0)
+    assert 0.5 < found.bytes_per_picture / (store.manifest.shards[0].bytes / 3) < 1.1
+    assert found.bytes == found.bytes_per_picture * 8
+    assert found.seconds(2) == found.seconds_per_picture * 4
+    assert Path("store").exists() is False
