@@ -28,19 +28,13 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
     from ..trainers.dpo import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
-    from ..trainers.sft_setup import SFTDataArguments, SFTModelArguments, build_sft
-    from ..trainers.sources import open_rows
+    from ..trainers.sft_setup import SFTModelArguments, build_sft
+    from ..trainers.sources import DataArguments
     from ..trainers.tuning import describe_trained
 
-    kinds = (SFTModelArguments, SFTDataArguments, LyricsDPOConfig)
+    kinds = (SFTModelArguments, DataArguments, LyricsDPOConfig)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
-    if data.train_data is None:
-        raise ValueError("no training data: give --train_data, or a recipe that names it.")
     model, processor = build_sft(model_arguments, training, with_objects=False)
-    where = {"image_root": data.image_root}
-    train_rows = to_dataset(open_rows(data.train_data, split=data.train_split, **where))
-    eval_rows = None
-    if data.eval_data is not None:
-        eval_rows = to_dataset(open_rows(data.eval_data, split=data.eval_split, **where))
+    train_rows, eval_rows = (None if rows is None else to_dataset(rows) for rows in data.open(processor))
     trainer = LyricsDPOTrainer(model, training, train_rows, eval_rows, processor)
     return Run(trainer, arguments).start(lambda trainer: describe_trained(trainer.model))

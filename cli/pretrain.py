@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from ..recipes import list_recipes
-from ..refinement import RefinementStore
 from .training import Run, add_recipe_parser, parse_recipe
 
 STAGE = "stage1"
@@ -32,19 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
     from ..trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
     from ..trainers.plan import describe_pretraining
-    from ..trainers.pretraining_setup import PretrainingDataArguments, PretrainingModelArguments, build_pretraining
-    from ..trainers.sources import open_rows
+    from ..trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
+    from ..trainers.sources import DataArguments
 
-    kinds = (PretrainingModelArguments, PretrainingDataArguments, LyricsPretrainingArguments)
+    kinds = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
-    if data.train_data is None:
-        raise ValueError("no training data: give --train_data, or a recipe that names it.")
     model, processor = build_pretraining(model_arguments)
-    if data.store is not None:
-        processor.store = RefinementStore.open(data.store)
     columns = {"image_column": training.image_column, "caption_column": training.caption_column}
-    columns |= {"image_root": data.image_root}
-    train_rows = open_rows(data.train_data, split=data.train_split, streaming=data.streaming, **columns)
-    eval_rows = None if data.eval_data is None else open_rows(data.eval_data, split=data.eval_split, **columns)
+    train_rows, eval_rows = data.open(processor, **columns)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     return Run(trainer, arguments).start(describe_pretraining)

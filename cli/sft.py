@@ -33,17 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
     from ..trainers.plan import describe_sft
     from ..trainers.sft_config import LyricsSFTConfig
-    from ..trainers.sft_setup import SFTDataArguments, SFTModelArguments, build_sft
+    from ..trainers.sft_setup import SFTModelArguments, build_sft
     from ..trainers.sft_trainer import LyricsSFTTrainer
-    from ..trainers.sources import open_rows
+    from ..trainers.sources import DataArguments
 
-    kinds = (SFTModelArguments, SFTDataArguments, LyricsSFTConfig)
+    kinds = (SFTModelArguments, DataArguments, LyricsSFTConfig)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
-    if data.train_data is None:
-        raise ValueError("no training data: give --train_data, or a recipe that names it.")
     model, processor = build_sft(model_arguments, training)
-    where = {"image_root": data.image_root}
-    train_rows = open_rows(data.train_data, split=data.train_split, streaming=data.streaming, **where)
-    eval_rows = None if data.eval_data is None else open_rows(data.eval_data, split=data.eval_split, **where)
-    trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
+    trainer = LyricsSFTTrainer(model, training, *data.open(processor), processor)
     return Run(trainer, arguments).start(describe_sft)

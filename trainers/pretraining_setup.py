@@ -76,26 +76,6 @@ def as_mapping(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
-@dataclass
-class PretrainingDataArguments:
-    """Where the rows of the first stage come from."""
-
-    train_data: str | None = field(
-        default=None,
-        metadata={
-            "help": "A .jsonl, .json, .csv or .parquet file, tar shards, a data set on disk or on the Hub, or shapes:N."
-        },
-    )
-    eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
-    store: str | None = field(
-        default=None, metadata={"help": "A store of `lyrics refine-dataset`, in which objects are looked up."}
-    )
-    image_root: str | None = field(default=None, metadata={"help": "Where the pictures of a file lie (its folder)."})
-    train_split: str = field(default="train", metadata={"help": "Split of train_data."})
-    eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
-    streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
-
-
 def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPreTraining, LyricsProcessor]:
     """Model and processor of a recipe.
 

@@ -31,21 +31,6 @@ class SFTModelArguments:
     )
 
 
-@dataclass
-class SFTDataArguments:
-    """Where the rows of the second stage come from."""
-
-    train_data: str | None = field(
-        default=None,
-        metadata={"help": "A .jsonl, .json or .parquet file, a data set on disk or on the Hub, or chats:N."},
-    )
-    eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
-    image_root: str | None = field(default=None, metadata={"help": "Where the pictures of a file lie (its folder)."})
-    train_split: str = field(default="train", metadata={"help": "Split of train_data."})
-    eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
-    streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
-
-
 def build_sft(
     arguments: SFTModelArguments, training: TuningArguments, with_objects: bool = True
 ) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:

@@ -4,13 +4,56 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..refinement import RefinementStore
 from .data import TarSource
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 DRAWN = ("shapes:", "chats:", "pairs:")
+
+
+@dataclass
+class DataArguments:
+    """Where the rows of a run come from, in either stage."""
+
+    train_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "A .jsonl, .json, .csv or .parquet file, tar shards, a data set on disk or on the Hub, or, drawn "
+            "on the spot, shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
+        },
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
+    store: str | None = field(
+        default=None, metadata={"help": "A store of `lyrics refine-dataset`, in which objects are looked up."}
+    )
+    image_root: str | None = field(default=None, metadata={"help": "Where the pictures of a file lie (its folder)."})
+    train_split: str = field(default="train", metadata={"help": "Split of train_data."})
+    eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
+    streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
+
+    def open(self, processor: Any, **columns: str) -> tuple[Any, Any]:
+        """Rows to train on and to evaluate on, or `None`; the processor is given the store.
+
+        Args:
+            processor: a `LyricsProcessor`.
+            columns: `image_column` and `caption_column` of the rows.
+
+        Raises:
+            ValueError: when there are no training data, or no such source.
+        """
+        if self.train_data is None:
+            raise ValueError("no training data: give --train_data, or a recipe that names it.")
+        if self.store is not None:
+            processor.store = RefinementStore.open(self.store)
+        where: dict[str, Any] = {"image_root": self.image_root, **columns}
+        train_rows = open_rows(self.train_data, split=self.train_split, streaming=self.streaming, **where)
+        if self.eval_data is None:
+            return train_rows, None
+        return train_rows, open_rows(self.eval_data, split=self.eval_split, **where)
 
 
 class RowsOfFolder:

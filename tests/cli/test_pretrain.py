@@ -15,10 +15,10 @@ from lyrics.modeling_lyrics import LyricsForPreTraining
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes import FOLDER, find_recipe, list_recipes
 from lyrics.trainers import LyricsPretrainingArguments
-from lyrics.trainers.pretraining_setup import PretrainingDataArguments, PretrainingModelArguments
-from lyrics.trainers.sources import open_rows
+from lyrics.trainers.pretraining_setup import PretrainingModelArguments
+from lyrics.trainers.sources import DataArguments, open_rows
 
-KINDS = (PretrainingModelArguments, PretrainingDataArguments, LyricsPretrainingArguments)
+KINDS = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
 SMALL = ["--train_data", "shapes:16", "--per_device_train_batch_size", "4", "--eval_strategy", "no"]
 SMALL += ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true"]
 

@@ -13,8 +13,8 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes import list_recipes
 from lyrics.trainers import LyricsSFTConfig
 from lyrics.trainers.dpo import LyricsDPOConfig
-from lyrics.trainers.sft_setup import SFTDataArguments, SFTModelArguments
-from lyrics.trainers.sources import open_rows
+from lyrics.trainers.sft_setup import SFTModelArguments
+from lyrics.trainers.sources import DataArguments, open_rows
 
 QUICK = ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true", "--eval_strategy", "no"]
 RECIPES = [(stage, name) for stage in ("stage2", "preferences") for name in list_recipes(stage)]
@@ -25,7 +25,7 @@ def test_every_recipe_is_readable(stage, name, tmp_path):
     kind = LyricsSFTConfig if stage == "stage2" else LyricsDPOConfig
     options = ["--output_dir", str(tmp_path), "--bf16", "no"]
     arguments = Namespace(command="sft", config=name, help_all=False, more=options)
-    model, data, training = parse_recipe(arguments, stage, (SFTModelArguments, SFTDataArguments, kind))
+    model, data, training = parse_recipe(arguments, stage, (SFTModelArguments, DataArguments, kind))
     assert model.model
     assert data.train_data
     assert training.use_lora

@@ -1,4 +1,4 @@
-"""The first stage trained from a store, and from objects that are found on line: the same losses."""
+"""Trained from a store, and from objects that are found on line: the same losses, and the same batches."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from datasets import Dataset, Features, Image, Value
 
 from lyrics.modeling_lyrics import LyricsForPreTraining
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
+from lyrics.trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer, LyricsSFTCollator
 
 from ..pretraining_parts import SIDE, build_config, build_processor
 from ..trainers.two_ranks import history
@@ -60,3 +60,21 @@ def test_a_new_first_stage_belongs_to_the_stores_refiner(store, tmp_path, rows):
     losses(tmp_path, processor, rows)
     processor.save_pretrained(tmp_path / "saved", save_refiner=False)
     assert LyricsProcessor.from_pretrained(tmp_path / "saved").refiner_fingerprint == store.manifest.refiner.fingerprint
+
+
+def test_batches_of_the_second_stage_from_a_store_are_those_on_line(store, checkpoint, photos):
+    """Looked up by the processor, or in a column of the rows: equal text, features within fp16."""
+    asked = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
+    listed = [{"images": [str(photos / key)], "messages": asked} for key in KEYS]
+    online = LyricsSFTCollator(LyricsProcessor.from_pretrained(checkpoint))(listed)
+    without = LyricsProcessor.from_pretrained(checkpoint, refiner=False)
+    seen = [[store[key]] for key in KEYS]
+    column = LyricsSFTCollator(without)([row | {"visual_objects": one} for row, one in zip(listed, seen, strict=True)])
+    without.store = store
+    stored = LyricsSFTCollator(without)(listed)
+    for name, expected in online.items():
+        if name == "samples":
+            continue
+        assert torch.equal(stored[name], column[name]), name
+        torch.testing.assert_close(stored[name], expected, rtol=2e-3, atol=2e-3, msg=name)
+    assert online["region_attention_mask"].any(), "the objects were there"
