@@ -40,5 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
     kinds = (SFTModelArguments, DataArguments, LyricsSFTConfig)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
     model, processor = build_sft(model_arguments, training)
-    trainer = LyricsSFTTrainer(model, training, *data.open(processor), processor)
+    train_rows, eval_rows = data.open(processor)
+    trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
     return Run(trainer, arguments).start(describe_sft)
