@@ -126,7 +126,7 @@ def test_ten_samples_are_learned_by_heart(learned):
 
 
 def test_one_directory_holds_everything(learned):
-    """F39: the tuned model in one call, by class and by AutoModel; merged; saved and loaded again: the same logits."""
+    """F47: the tuned model in one call, by class and by AutoModel; merged; saved and loaded again: the same logits."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from lyrics.conversion import merge_adapter
@@ -202,10 +202,11 @@ def test_another_base_model_is_refused(learned, tmp_path):
         merge_adapter(tmp_path / "other")
 
 
-@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, strategy):
+@pytest.mark.parametrize(("strategy", "workers"), [("random", 1), ("group_by_length", 0)])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, strategy, workers):
     """F46: losses, gradients, learning rate and data, bit for bit, with dropout and augmentation."""
     settings = {"lora_dropout": 0.2, "max_steps": 5, "flip": 0.5, "train_sampling_strategy": strategy}
+    settings |= {"dataloader_num_workers": workers}
     settings |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     whole = build_trainer(tmp_path, **settings)
     whole.train()
@@ -236,7 +237,7 @@ def test_rows_of_one_length_stand_together(tmp_path):
 
 
 def test_rows_that_cannot_be_used(tmp_path, caplog):
-    """F47: named and counted, replaced or raised; no error of TRL's about truncation."""
+    """Named and counted, replaced or raised; no error of TRL's about truncation."""
     from transformers.utils import logging
 
     logging.enable_propagation()
@@ -251,7 +252,7 @@ def test_rows_that_cannot_be_used(tmp_path, caplog):
 
 
 def test_gradient_checkpointing_and_accumulation_change_nothing(tmp_path):
-    """F27: a batch in pieces weighs every token the same."""
+    """A batch in pieces weighs every token the same."""
     logs = []
     pieces = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     for options in ({}, {"gradient_checkpointing": True}, pieces):
