@@ -102,7 +102,7 @@ def prepare_objects(objects: VisualObjects, row_format: RowFormat) -> VisualObje
     """What a row holds of visual objects: region features in half precision, and no masks unless the store has them.
 
     Raises:
-        ValueError: when they do not fit: features of another width or beyond half precision, words that are no text.
+        ValueError: when they do not fit: region features of another width, or beyond half precision.
     """
     width, features = row_format.region_feature_size, objects.region_features
     if features.size and features.shape[1] != width:
@@ -110,8 +110,7 @@ def prepare_objects(objects: VisualObjects, row_format: RowFormat) -> VisualObje
     with np.errstate(over="ignore"):
         half = features.astype(np.float16).reshape(-1, width)
     if not np.isfinite(half).all():
-        raise ValueError("the region features hold NaN, or numbers beyond the range of half precision.")
-    "".join([*objects.labels, *objects.tags]).encode()
+        raise ValueError("the region features hold numbers beyond the range of half precision.")
     masks = objects.masks
     if row_format.masks and masks is None:
         masks = np.zeros((len(objects), 0, 0), bool)
