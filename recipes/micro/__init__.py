@@ -1,0 +1,20 @@
+"""The micro world: scenes of shapes, drawn on the spot, and what can be asked about them."""
+
+from .questions import FAMILIES, Question, ask, ask_many, caption
+from .rows import WordRows, picture_rows, write_rows
+from .world import HELD_OUT, Scene, SceneObject, draw_scene
+
+__all__ = [
+    "FAMILIES",
+    "HELD_OUT",
+    "Question",
+    "Scene",
+    "SceneObject",
+    "WordRows",
+    "ask",
+    "ask_many",
+    "caption",
+    "draw_scene",
+    "picture_rows",
+    "write_rows",
+]

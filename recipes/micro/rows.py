@@ -1,0 +1,99 @@
+"""Rows of the world for the ordinary trainers: pictures with captions and dialogues, and dialogues in words alone."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ...processing_lyrics.spatial_text import format_box, format_object, format_objects
+from .questions import Question, ask_many, caption, describe
+from .world import Scene, Split, draw_scene
+
+TURNS = 8
+
+
+def as_plain_text(question: Question) -> str:
+    """Question and answer on two lines, as a tokenizer's training sees them."""
+    asked, answered = question.text, question.answer
+    if question.kind == "referring":
+        answered = format_object(question.answer, question.box or ())
+    elif question.kind == "description":
+        asked = f"{question.text} {format_box(question.box or ())}"
+    return f"{asked}\n{answered}"
+
+
+def scene_as_text(scene: Scene, random: np.random.Generator) -> str:
+    """The scene in words, as the spatial text of its objects: what someone who does not see it can be told."""
+    things = [scene.objects[index] for index in random.permutation(len(scene.objects))]
+    words = [describe(thing).split(" ", 1)[1] for thing in things]
+    return format_objects(words, [thing.box for thing in things])
+
+
+class WordRows:
+    """Dialogues about scenes that are told in words: `count` rows of `messages`."""
+
+    def __init__(self, split: Split, count: int, first: int = 0) -> None:
+        self.split: Split = split
+        self.count, self.first = count, first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.count:
+            raise IndexError(f"Row {index} of {self.count}.")
+        number = self.first + index
+        scene, random = draw_scene(self.split, number), np.random.default_rng((number, 1))
+        messages = dialogue(scene, random)
+        told = {"type": "text", "text": f"{scene_as_text(scene, random)}\n"}
+        messages[0]["content"].insert(0, told)
+        return {"messages": messages}
+
+
+def dialogue(scene: Scene, random: np.random.Generator, turns: int = TURNS) -> list[dict[str, Any]]:
+    """Messages of several turns about a scene, without the picture."""
+    return [message for question in ask_many(scene, turns, random) for message in question.messages()]
+
+
+def picture_rows(split: Split, count: int, first: int = 0) -> Iterator[dict[str, Any]]:
+    """Rows with `key`, `image` (PNG), `caption` and `messages`; the first message holds the picture."""
+    for number in range(first, first + count):
+        scene, random = draw_scene(split, number), np.random.default_rng((number, 2))
+        file = io.BytesIO()
+        scene.image.save(file, "PNG")
+        messages = dialogue(scene, random)
+        messages[0]["content"].insert(0, {"type": "image"})
+        yield {
+            "key": f"{split}/{number:06}",
+            "image": {"bytes": file.getvalue(), "path": None},
+            "caption": caption(scene, random),
+            "messages": messages,
+        }
+
+
+def write_rows(out: str | os.PathLike, split: Split, count: int, first: int = 0) -> None:
+    """Write `picture_rows` as a data set that `datasets.load_from_disk` opens."""
+    import datasets
+
+    block = {
+        "type": datasets.Value("string"),
+        "text": datasets.Value("string"),
+        "label": datasets.Value("string"),
+        "box": datasets.List(datasets.Value("float32")),
+    }
+    features = datasets.Features(
+        {
+            "key": datasets.Value("string"),
+            "image": datasets.Image(),
+            "caption": datasets.Value("string"),
+            "messages": datasets.List({"role": datasets.Value("string"), "content": datasets.List(block)}),
+        }
+    )
+    rows = datasets.Dataset.from_generator(
+        picture_rows, features=features, gen_kwargs={"split": split, "count": count, "first": first}
+    )
+    rows.save_to_disk(out)
