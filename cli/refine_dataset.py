@@ -129,7 +129,7 @@ def describe_estimate(found: Estimate, workers: int) -> str:
     """An estimate as lines of text."""
     pictures = "an unknown number of" if found.pictures is None else f"{found.pictures:,}"
     lines = [
-        f"Pictures: {pictures}, in {found.shards:,} shards",
+        f"Pictures: {pictures}, in {found.shards:,} shard{'s' * (found.shards != 1)}",
         f"Measured: {found.sampled} pictures, {found.seconds_per_picture:.3f} s and "
         f"{found.bytes_per_picture:,.0f} bytes each; {found.failed} of them failed",
     ]

@@ -38,6 +38,8 @@ def merge_adapter(
     place, revision = base_model or settings["base_model_name_or_path"], settings.get("revision")
     if (folder / ADAPTER_FILE).is_file():
         place = base_model or json.loads((folder / ADAPTER_FILE).read_text())["base_model"]
+    if not place:
+        raise ValueError(f"{folder} was trained on a model in memory: say where that was saved, as the base model.")
     model = LyricsForConditionalGeneration.from_pretrained(place, revision=revision or "main", dtype=dtype)
     check_adapter(model, folder)
     tuned: Any = PeftModel.from_pretrained(model, str(folder))

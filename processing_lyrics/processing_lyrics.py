@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, get_args
 
 import numpy as np
@@ -473,7 +474,8 @@ class LyricsProcessor(ProcessorMixin):
         results = []
         for index, answer in enumerate(texts):
             grounded = parse_spatial_text(answer)
-            boxes = np.array([found.box for found in grounded.objects], np.float32).reshape(-1, 4)
+            corners = chain.from_iterable(found.box for found in grounded.objects)
+            boxes = np.fromiter(corners, np.float32, 4 * len(grounded.objects)).reshape(-1, 4)
             if image_sizes is not None:
                 height, width = image_sizes[index]
                 boxes = boxes * np.array([width, height, width, height], np.float32)

@@ -164,6 +164,8 @@ def _label_before(text: str) -> tuple[str, str]:
     if not stripped.endswith(":"):
         return "", text
     stripped = stripped[:-1]
+    if not stripped:
+        return "", ""
     return _LABEL_END.split(stripped[-MAX_LABEL_LENGTH:])[-1].strip(" ,"), stripped
 
 

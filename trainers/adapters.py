@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer
+from transformers.utils import logging
 
 from ..modeling_lyrics.adapters import mark_base, write_adapter_file
+
+logger = logging.get_logger(__name__)
 
 
 class SavesAdapters(Trainer if TYPE_CHECKING else object):
@@ -20,6 +23,11 @@ class SavesAdapters(Trainer if TYPE_CHECKING else object):
     def remember_base(self, model: Any) -> None:
         """Take the base model's name and mark, before anything is added to it or trained."""
         self.base_model_name, self.base_mark = model.name_or_path, mark_base(model)
+        if not self.base_model_name:
+            logger.warning(
+                "This model was made in memory. Save it before it is lost: its adapter can only be loaded onto it, and "
+                "does not know where it lies."
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in Transformers; beside an adapter goes what it needs to be loaded, and how it was made."""

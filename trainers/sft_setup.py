@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ class SFTModelArguments:
 
 
 def build_sft(
-    arguments: SFTModelArguments, training: TuningArguments, with_objects: bool = True
+    arguments: SFTModelArguments, training: TuningArguments, with_objects: bool = True, keep: bool = True
 ) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
     """Model and processor of a recipe.
 
@@ -40,6 +41,7 @@ def build_sft(
         arguments: where they start.
         training: how they are tuned.
         with_objects: whether rows that are drawn on the spot bring their objects; else 'micro' has a refiner.
+        keep: write 'micro' into the folder `base` of the run, where its adapter will look for it.
 
     Raises:
         ValueError: when there is no model.
@@ -51,6 +53,10 @@ def build_sft(
         from ..assets.shapes import REGION_WIDTH
 
         model, processor = random_parts(training.seed, REGION_WIDTH if with_objects else None)
+        model.name_or_path = os.path.join(str(training.output_dir), "base")
+        if keep and training.process_index == 0:
+            model.save_pretrained(model.name_or_path)
+            processor.save_pretrained(model.name_or_path)
     else:
         model = load_model(arguments.model, training)
         processor = LyricsProcessor.from_pretrained(arguments.processor or arguments.model)

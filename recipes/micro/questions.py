@@ -55,13 +55,12 @@ def ask(scene: Scene, kind: str, random: Random) -> Question | None:
 
 def ask_many(scene: Scene, count: int, random: Random, kinds: Sequence[str] = ()) -> list[Question]:
     """Up to `count` different questions, of random families."""
-    kinds = kinds or list(FAMILIES)
-    questions: dict[str, Question] = {}
-    for kind in random.choice(np.array(kinds), 3 * count):
-        question = ask(scene, str(kind), random)
-        if question is not None and len(questions) < count:
-            key = f"{question.text} {question.box if question.kind == 'description' else ''}"
-            questions.setdefault(key, question)
+    questions: dict[Any, Question] = {}
+    for kind in random.choice(np.array(kinds or list(FAMILIES)), 3 * count):
+        if len(questions) == count:
+            break
+        if (question := ask(scene, str(kind), random)) is not None:
+            questions.setdefault((question.text, question.kind == "description" and question.box), question)
     return list(questions.values())
 
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ...processing_lyrics.spatial_text import format_box, format_object, format_objects
-from .questions import Question, ask_many, caption, describe
+from ...processing_lyrics.spatial_text import format_objects
+from .questions import ask_many, caption, describe
 from .world import Scene, Split, draw_scene
 
 TURNS = 8
-
-
-def as_plain_text(question: Question) -> str:
-    """Question and answer on two lines, as a tokenizer's training sees them."""
-    asked, answered = question.text, question.answer
-    if question.kind == "referring":
-        answered = format_object(question.answer, question.box or ())
-    elif question.kind == "description":
-        asked = f"{question.text} {format_box(question.box or ())}"
-    return f"{asked}\n{answered}"
 
 
 def scene_as_text(scene: Scene, random: np.random.Generator) -> str:
@@ -60,18 +51,16 @@ def dialogue(scene: Scene, random: np.random.Generator, turns: int = TURNS) -> l
 
 
 def picture_rows(split: Split, count: int, first: int = 0) -> Iterator[dict[str, Any]]:
-    """Rows with `key`, `image` (PNG), `caption` and `messages`; the first message holds the picture."""
+    """Rows with `key`, `image` (PNG), `caption` and `messages`, whose first one is taken to hold the picture."""
     for number in range(first, first + count):
         scene, random = draw_scene(split, number), np.random.default_rng((number, 2))
         file = io.BytesIO()
         scene.image.save(file, "PNG")
-        messages = dialogue(scene, random)
-        messages[0]["content"].insert(0, {"type": "image"})
         yield {
             "key": f"{split}/{number:06}",
             "image": {"bytes": file.getvalue(), "path": None},
             "caption": caption(scene, random),
-            "messages": messages,
+            "messages": dialogue(scene, random),
         }
 
 
@@ -93,7 +82,11 @@ def write_rows(out: str | os.PathLike, split: Split, count: int, first: int = 0)
             "messages": datasets.List({"role": datasets.Value("string"), "content": datasets.List(block)}),
         }
     )
-    rows = datasets.Dataset.from_generator(
-        picture_rows, features=features, gen_kwargs={"split": split, "count": count, "first": first}
-    )
-    rows.save_to_disk(out)
+    with tempfile.TemporaryDirectory() as cache:  # the library's own would outlive a change of the world
+        rows = datasets.Dataset.from_generator(
+            picture_rows,
+            features=features,
+            cache_dir=cache,
+            gen_kwargs={"split": split, "count": count, "first": first},
+        )
+        rows.save_to_disk(out)

@@ -72,7 +72,7 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture (128 x 128, RGB) and its objects, from the back to the front."""
+    """A picture (128 x 128, RGB) and its objects."""
 
     image: Image.Image
     objects: tuple[SceneObject, ...]
@@ -219,13 +219,9 @@ def _corners(shape: str) -> np.ndarray:
             angles, radii = np.arange(10) / 10, np.tile([1, 0.45], 5)
         case "cross":
             thick = 0.33
-            arm = [(1, -thick), (1, thick), (thick, thick), (thick, 1)]
-            quarter = np.array(arm[1:]) * 0.95
-            turns = [np.array([[0, -1], [1, 0]])] * 3
-            corners = [quarter]
-            for turn in turns:
-                corners.append(corners[-1] @ turn.T)
-            return np.concatenate(corners)
+            quarter = 0.95 * np.array([(1, thick), (thick, thick), (thick, 1)])
+            turn = np.array([[0, 1], [-1, 0]])
+            return np.concatenate([quarter @ np.linalg.matrix_power(turn, count) for count in range(4)])
         case _:
             t = np.linspace(0, 2 * math.pi, 40, endpoint=False)
             x = 16 * np.sin(t) ** 3

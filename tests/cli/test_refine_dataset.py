@@ -73,7 +73,7 @@ def test_a_dry_run_counts_and_writes_nothing(checkpoint, photos, tmp_path, capsy
     arguments = ["refine-dataset", photos, "--out", tmp_path / "seen", "--model", checkpoint, "--batch-size", 2]
     code, out, _ = run(capsys, *arguments, "--dry-run", "--workers", 2)
     assert code == 0
-    assert "Pictures: 4, in 1 shards\nMeasured: 2 pictures, " in out
+    assert "Pictures: 4, in 1 shard\nMeasured: 2 pictures, " in out
     assert "with 2 workers, " in out
     code, out, _ = run(capsys, *arguments, "--dry-run", "--json")
     assert json.loads(out)["pictures"] == 4

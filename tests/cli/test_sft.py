@@ -90,11 +90,16 @@ def test_dry_run(chats, tmp_path, capsys):
 
 
 def test_preferences(tmp_path, capsys):
+    """Of the model that is made in memory, too, the adapter finds its base, which a dry run does not write."""
     words = ["--config", "smoke", "--output_dir", str(tmp_path), "--train_data", "pairs:4", "--max_steps", "1"]
     words += ["--per_device_train_batch_size", "2", "--report_to", "none", "--use_cpu", "true"]
+    assert main(["dpo", *words, "--dry-run"]) == 0
+    assert not (tmp_path / "base").exists()
     assert main(["dpo", *words]) == 0
     assert "Wrote model and processor" in capsys.readouterr().out
     assert (tmp_path / "lyrics_adapter.json").is_file()
+    assert main(["merge", str(tmp_path), "--out", str(tmp_path / "merged")]) == 0
+    assert LyricsProcessor.from_pretrained(tmp_path / "merged").has_refiner
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """LyricsSFTTrainer: what is trained, what is learned, saved, resumed, and how many processes it takes."""
 
 import copy
+import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -171,7 +173,6 @@ def test_what_an_adapter_says_of_itself(learned):
 @pytest.mark.parametrize("part", ["mqformer", "language_projection"])
 def test_an_adapter_without_its_connector_is_refused(learned, tmp_path, part):
     """By `from_pretrained` and by `load_adapter`, naming what it lacks."""
-    import shutil
 
     from safetensors.torch import load_file, save_file
 
@@ -188,6 +189,7 @@ def test_an_adapter_without_its_connector_is_refused(learned, tmp_path, part):
 
 
 def test_another_base_model_is_refused(learned, tmp_path):
+
     from lyrics.conversion import merge_adapter
 
     folder = learned[0]
@@ -200,6 +202,11 @@ def test_another_base_model_is_refused(learned, tmp_path):
         merge_adapter(folder / "adapter", base_model=str(tmp_path / "other"))
     with pytest.raises(ValueError, match=r"is no adapter: it has no adapter_config\.json"):
         merge_adapter(tmp_path / "other")
+    shutil.copytree(folder / "adapter", tmp_path / "homeless")
+    details = json.loads((tmp_path / "homeless" / "lyrics_adapter.json").read_text())
+    (tmp_path / "homeless" / "lyrics_adapter.json").write_text(json.dumps(details | {"base_model": ""}))
+    with pytest.raises(ValueError, match="was trained on a model in memory: say where that was saved"):
+        merge_adapter(tmp_path / "homeless")
 
 
 @pytest.mark.parametrize(("strategy", "workers"), [("random", 1), ("group_by_length", 0)])
