@@ -89,6 +89,7 @@ class LyricsProcessor(ProcessorMixin):
             tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        tokenizer.padding_side = "left"  # a side that was saved with a tokenizer would win over the default above
         self.image_token = image_token
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.num_query_tokens = num_query_tokens

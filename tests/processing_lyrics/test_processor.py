@@ -146,6 +146,14 @@ def test_lists_without_return_tensors(processor, picture, objects):
     assert isinstance(out["region_features"], np.ndarray)
 
 
+def test_prompts_are_padded_on_the_left_whatever_was_saved_with_the_tokenizer(processor, tmp_path):
+    processor.tokenizer.padding_side = "right"
+    processor.save_pretrained(tmp_path)
+    loaded = LyricsProcessor.from_pretrained(tmp_path)
+    mask = loaded(text=["a", "a longer text"], padding=True)["attention_mask"][0]
+    assert mask[0] == 0
+
+
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 def test_padding_side_can_be_chosen(processor, padding_side):
     mask = processor(text=["a", "a longer text"], padding=True, padding_side=padding_side)["attention_mask"][0]
