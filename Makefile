@@ -11,7 +11,9 @@ MODEL ?= $(VENV)/micro
 SOURCES := $(sort $(wildcard modeling_lyrics/* processing_lyrics/* refinement/* conversion/* trainers/* assets/* recipes/* recipes/*/* cli/*))
 INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
-.PHONY: help setup ask test test-slow lint types format clean
+MICRO := runs/micro
+
+.PHONY: help setup ask micro micro-table micro-smoke test test-slow lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +38,16 @@ $(VENV)/micro: | $(INSTALLED)
 
 ask: $(INSTALLED) | $(MODEL)  ## ask about a picture: make ask IMAGE=photo.jpg QUESTION='What is on the table?'
 	$(BIN)/lyrics ask '$(IMAGE)' '$(QUESTION)' --model '$(MODEL)' --save seen.png --max-new-tokens 64
+
+micro: $(INSTALLED)  ## train and evaluate the micro model from nothing; goes on where it stopped
+	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)
+
+micro-table: $(INSTALLED)  ## train and evaluate every variant of it with three seeds, and write the table
+	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO) --table
+
+micro-smoke: $(INSTALLED)  ## run every step of it on a few scenes
+	rm -rf $(MICRO)-smoke
+	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)-smoke --smoke
 
 test: lint types  ## lint, types and the fast tests
 	$(BIN)/pytest -n auto -m 'not slow'

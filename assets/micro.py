@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     CLIPVisionConfig,
@@ -46,19 +47,31 @@ _BERT_CHARACTERS = 999
 STAGE_1_TOKENS = ("[BOS]", "[DEC]", "[MLM]")
 
 
-def build_bert_tokenizer(*extra: str) -> PreTrainedTokenizerFast:
+def build_bert_tokenizer(*extra: str, words: Sequence[str] = (), isolate: str | None = None) -> PreTrainedTokenizerFast:
     """A BERT tokenizer that spells: every ASCII character, at the beginning of a word or inside it, is a token.
 
     Args:
         extra: further special tokens, after all others.
+        words: tokens of their own, in places that BERT leaves unused.
+        isolate: a regular expression; what it matches is cut out before words are.
+
+    Raises:
+        ValueError: when there are more words than unused places.
     """
     characters = [chr(code) for code in range(33, 127) if chr(code) not in string.ascii_uppercase]
     inside = [f"##{character}" for character in string.ascii_lowercase + string.digits]
     tokens = dict(_BERT_SPECIAL) | dict(enumerate(characters + inside, start=_BERT_CHARACTERS))
+    unused = [index for index in range(_BERT_CHARACTERS) if index not in tokens]
+    if len(words) > len(unused):
+        raise ValueError(f"{len(words)} words do not fit into {len(unused)} unused places.")
+    tokens |= dict(zip(unused, words, strict=False))
     vocabulary = {tokens.get(index, f"[unused{index}]"): index for index in range(max(tokens) + 1)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if isolate is not None:
+        pieces = Regex(rf"{isolate}|\w+|[^\w\s]")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, "removed", invert=True)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
     tokenizer.decoder = decoders.WordPiece()
     return PreTrainedTokenizerFast(

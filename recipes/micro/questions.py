@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +53,11 @@ def ask(scene: Scene, kind: str, random: Random) -> Question | None:
     return FAMILIES[kind](scene, random)
 
 
-def ask_many(scene: Scene, count: int, random: Random, kinds: Sequence[str] = ()) -> list[Question]:
-    """Up to `count` different questions, of random families."""
+def ask_many(scene: Scene, count: int, random: Random, shares: Mapping[str, float] | None = None) -> list[Question]:
+    """Up to `count` different questions, of random families, which are equally frequent or have `shares`."""
     questions: dict[Any, Question] = {}
-    for kind in random.choice(np.array(kinds or list(FAMILIES)), 3 * count):
+    weights = None if shares is None else np.array([shares.get(kind, 1.0) for kind in FAMILIES])
+    for kind in random.choice(list(FAMILIES), 3 * count, p=None if weights is None else weights / weights.sum()):
         if len(questions) == count:
             break
         if (question := ask(scene, str(kind), random)) is not None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ...processing_lyrics.spatial_text import format_objects
+from ...processing_lyrics.spatial_text import format_box, format_object, format_objects
 from .questions import ask_many, caption, describe
 from .world import Scene, Split, draw_scene
 
 TURNS = 8
+_SHARES = {"caption": 0.2}  # long as they are, captions would drown what one word answers
 
 
 def scene_as_text(scene: Scene, random: np.random.Generator) -> str:
@@ -39,7 +40,7 @@ class WordRows:
             raise IndexError(f"Row {index} of {self.count}.")
         number = self.first + index
         scene, random = draw_scene(self.split, number), np.random.default_rng((number, 1))
-        messages = dialogue(scene, random)
+        messages = boxes_as_text(dialogue(scene, random))
         told = {"type": "text", "text": f"{scene_as_text(scene, random)}\n"}
         messages[0]["content"].insert(0, told)
         return {"messages": messages}
@@ -47,7 +48,20 @@ class WordRows:
 
 def dialogue(scene: Scene, random: np.random.Generator, turns: int = TURNS) -> list[dict[str, Any]]:
     """Messages of several turns about a scene, without the picture."""
-    return [message for question in ask_many(scene, turns, random) for message in question.messages()]
+    questions = ask_many(scene, turns, random, _SHARES)
+    return [message for question in questions for message in question.messages()]
+
+
+def boxes_as_text(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose boxes are written out: without a picture there is nothing that they could be boxes of."""
+    return [{**message, "content": [_as_text(block) for block in message["content"]]} for message in messages]
+
+
+def _as_text(block: dict[str, Any]) -> dict[str, Any]:
+    if block["type"] != "box":
+        return block
+    label = block.get("label")
+    return {"type": "text", "text": format_object(label, block["box"]) if label else format_box(block["box"])}
 
 
 def picture_rows(split: Split, count: int, first: int = 0) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,56 @@
+"""Step 3: the language model, on dialogues about scenes that are told to it in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM, set_seed
+
+from ...modeling_lyrics import LyricsForConditionalGeneration
+from ...processing_lyrics import LyricsProcessor
+from ...trainers.sft_config import LyricsSFTConfig
+from ...trainers.sft_trainer import LyricsSFTTrainer
+from .parts import (
+    build_micro_bert_tokenizer,
+    build_micro_text_tokenizer,
+    clip_config,
+    language_model_config,
+    mqformer_config,
+)
+from .rows import WordRows
+from .training import newest_checkpoint
+from .vision import build_image_processor
+
+
+def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, out: Path) -> None:
+    """Train and write a causal language model with its tokenizer.
+
+    The second stage's trainer does it, so that the model learns the chat template that it will be asked in; vision
+    encoder and MQ-Former are there, and see nothing.
+
+    Args:
+        arguments: of the run.
+        rows, eval_rows: dialogues to train and to evaluate on.
+        out: a folder.
+    """
+    set_seed(arguments.seed)
+    tokenizer, reader = build_micro_text_tokenizer(), build_micro_bert_tokenizer()
+    language_model: Any = LlamaForCausalLM(language_model_config(tokenizer))
+    vision_config: Any = clip_config(reader).vision_config
+    queries = mqformer_config(len(reader))
+    processor = LyricsProcessor(
+        build_image_processor(), tokenizer, reader, num_query_tokens=queries.num_queries, mqformer_text="none"
+    )
+    model = LyricsForConditionalGeneration.from_parts(
+        CLIPVisionModel(CLIPVisionConfig(**vision_config.to_dict())),
+        queries,
+        language_model,
+        image_token_id=processor.image_token_id,
+    )
+    trainer = LyricsSFTTrainer(model, arguments, WordRows("train", rows), WordRows("validation", eval_rows), processor)
+    trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
+    trainer.evaluate()
+    trainer.save_state()
+    language_model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

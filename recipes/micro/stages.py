@@ -1,0 +1,110 @@
+"""Steps 5 and 6: the two stages of training with the ordinary trainers, and the merged model that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from ...conversion import compose, merge_adapter
+from ...refinement import RefinementStore
+from ...trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
+from ...trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
+from ...trainers.sft_config import LyricsSFTConfig
+from ...trainers.sft_setup import SFTModelArguments, build_sft
+from ...trainers.sft_trainer import LyricsSFTTrainer
+from ...trainers.sources import DataArguments
+from .parts import MQFORMER
+from .training import newest_checkpoint
+from .variants import Variant, ViewedStore
+
+
+def train_stage1(
+    settings: dict[str, Any], variant: Variant, *, vision: Path, refiner: Path, rows: Path, store: Path, out: Path
+) -> None:
+    """Train and write the first stage, or write it untrained for a variant that has none.
+
+    Args:
+        settings: of the recipe, `output_dir` included.
+        variant: which model of the table it is.
+        vision: the vision encoder.
+        refiner: a processor with its refiner.
+        rows: a folder with `train` and `validation`.
+        store: what the refiner saw in their pictures.
+        out: a folder.
+    """
+    queries = dict(MQFORMER)
+    start = {"processor": str(refiner)}
+    if not variant.refiner:  # as many queries, all of them visual; its tokenizer is the detector's, which is the same
+        queries |= {"num_visual_queries": _queries(queries), "num_grounding_queries": 0}
+        start = {"tokenizer": str(refiner / "refiner")}
+    del queries["encoder_hidden_size"]  # the vision encoder's
+    more = {"vision_model": str(vision), "mqformer_config": queries, **start, **variant.settings}
+    model_arguments, data, training = _parse(
+        (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments), settings | more, rows
+    )
+    processor: Any
+    model, processor = build_pretraining(model_arguments)
+    processor.mqformer_text = _mqformer_text(variant)
+    _use_store(processor, store, variant)
+    train_rows, eval_rows = data.open(processor)
+    trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
+    if variant.stage1:
+        trainer.train(resume_from_checkpoint=newest_checkpoint(training))
+        trainer.save_state()
+    trainer.save_model(str(out))
+
+
+def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path) -> None:
+    """Join the first stage with the language model, and write them with the refiner."""
+    model, processor = compose(stage1, language_model, refiner_of=refiner)
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+def train_stage2(
+    settings: dict[str, Any], variant: Variant, *, model: Path, rows: Path, store: Path, adapter: Path, out: Path
+) -> None:
+    """Train the second stage, write its adapter, and write both as one model.
+
+    Args:
+        settings: of the recipe, `output_dir` included.
+        variant: which model of the table it is.
+        model: what `compose_micro` wrote.
+        rows, store: as in `train_stage1`.
+        adapter, out: folders.
+    """
+    model_arguments, data, training = _parse(
+        (SFTModelArguments, DataArguments, LyricsSFTConfig), settings | {"model": str(model)}, rows
+    )
+    composed, processor = build_sft(model_arguments, training)
+    _use_store(processor, store, variant)
+    train_rows, eval_rows = data.open(processor)
+    trainer = LyricsSFTTrainer(composed, training, train_rows, eval_rows, processor)
+    trainer.train(resume_from_checkpoint=newest_checkpoint(training))
+    trainer.save_state()
+    trainer.save_model(str(adapter))
+    merged, processor = merge_adapter(adapter)
+    merged.save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+def _parse(kinds: Sequence[Any], settings: dict[str, Any], rows: Path) -> Any:
+    data = {"train_data": str(rows / "train"), "eval_data": str(rows / "validation")}
+    parser: Any = HfArgumentParser(kinds)  # pyright: ignore[reportArgumentType]
+    return parser.parse_dict(data | settings)
+
+
+def _queries(config: dict[str, Any]) -> int:
+    return config["num_visual_queries"] + config["num_grounding_queries"]
+
+
+def _mqformer_text(variant: Variant) -> str:
+    return "spatial+instruction" if variant.refiner else "instruction"
+
+
+def _use_store(processor: Any, store: Path, variant: Variant) -> None:
+    if variant.refiner:
+        processor.store = ViewedStore(RefinementStore.open(store), variant)
