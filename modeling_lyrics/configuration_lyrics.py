@@ -13,6 +13,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging
 
 from .checked_configuration import CheckedConfig
@@ -129,6 +130,7 @@ class LyricsRefinerConfig(CheckedConfig):
         detector_shortest_edge, detector_longest_edge: the detector's view of an image in pixels.
         boxes_per_batch: how many boxes pass through the mask decoder at once; bounds its memory.
         image_mean, image_std: normalisation of the detector's and the segmenter's view, RGB in [0, 1].
+        detector_mean, detector_std: of the detector's view, where it has another; by default CLIP's for OWLv2.
         fingerprint: identifies weights and settings; written by `save_pretrained`.
     """
 
@@ -154,6 +156,8 @@ class LyricsRefinerConfig(CheckedConfig):
     boxes_per_batch: int = 32
     image_mean: PerChannel = (0.485, 0.456, 0.406)
     image_std: PerChannel = (0.229, 0.224, 0.225)
+    detector_mean: PerChannel | None = None
+    detector_std: PerChannel | None = None
     fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -172,6 +176,34 @@ class LyricsRefinerConfig(CheckedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"LyricsRefinerConfig: {name} must be positive, got {getattr(self, name)}.")
+        if self.region_feature_type == "detection" and self.detector_is_owl:
+            raise ValueError(
+                'LyricsRefinerConfig: region_feature_type "detection" is made of the queries of Grounding DINO, and '
+                f"{self.detector_config.model_type} has none."
+            )
+
+    @property
+    def detector_is_owl(self) -> bool:
+        """Whether the detector is OWLv2, which sees a square and reads each tag on its own."""
+        return self.detector_config.model_type == "owlv2"
+
+    @property
+    def detector_normalization(self) -> tuple[PerChannel, PerChannel]:
+        """Mean and standard deviation of the detector's view."""
+        own = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD) if self.detector_is_owl else (self.image_mean, self.image_std)
+        mean, std = own
+        return self.detector_mean or mean, self.detector_std or std
+
+    @property
+    def segmenter_side(self) -> int:
+        """Height and width of the segmenter's view in pixels."""
+        side = self.segmenter_config.prompt_encoder_config.image_size
+        return side if isinstance(side, int) else side[0]
+
+    @property
+    def segmenter_stretches(self) -> bool:
+        """Whether the segmenter's view is filled by the picture, as SAM 2's is; else it is padded."""
+        return self.segmenter_config.model_type in ("sam2", "sam2_video")
 
     @classmethod
     def get_config_dict(
@@ -205,7 +237,7 @@ class LyricsRefinerConfig(CheckedConfig):
         """Width of one region feature, box included."""
         if self.region_feature_type == "detection":
             return self.detector_config.d_model + 4
-        return self.segmenter_config.vision_config.output_channels + 4
+        return self.segmenter_config.mask_decoder_config.hidden_size + 4
 
 
 @strict

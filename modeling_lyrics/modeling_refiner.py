@@ -32,15 +32,16 @@ from .fingerprint import fingerprint, relevant_settings
 from .modeling_ram import RamForImageTagging
 from .published_checkpoint import DROPPED_BY_REFINER, HUB_KWARGS, find_tokenizer_folder
 from .refiner_detection import detect, make_mask_additive
-from .refiner_images import detector_size, detector_view, segmenter_view, tagger_view, to_rgb
+from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
+from .refiner_owl import detect_each
 from .refiner_regions import select_objects
 from .refiner_segmentation import segment
 from .saving import NativeCheckpointModel
 
 logger = logging.get_logger(__name__)
 
-SUPPORTED_DETECTORS = ("grounding-dino", "mm-grounding-dino")
-SUPPORTED_SEGMENTERS = ("sam",)
+SUPPORTED_DETECTORS = ("grounding-dino", "mm-grounding-dino", "owlv2")
+SUPPORTED_SEGMENTERS = ("sam", "sam_hq", "sam2", "sam2_video")
 
 
 @dataclass
@@ -142,7 +143,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
 
     def _prepare(self) -> None:
         """Freeze the parts, and repair the mask of the detector's text encoder."""
-        self.detector.model.text_backbone.register_forward_pre_hook(make_mask_additive, with_kwargs=True)
+        if not self.config.detector_is_owl:
+            self.detector.model.text_backbone.register_forward_pre_hook(make_mask_additive, with_kwargs=True)
         super().requires_grad_(False)
         super().train(False)
 
@@ -256,11 +258,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         """
         if tags is not None and len(tags) != len(images):
             raise ValueError(f"Got tags for {len(tags)} pictures, but {len(images)} pictures.")
-        edges = self.config.detector_shortest_edge, self.config.detector_longest_edge
         pictures = [to_rgb(image) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
-            groups.setdefault(detector_size(*picture.size, *edges), []).append(index)
+            groups.setdefault(self._detector_size(picture), []).append(index)
         batches = [
             group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
         ]
@@ -275,10 +276,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     def preprocess(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """RGB pictures of one size in the detector's view -> the tensors of `forward`, on the refiner's device."""
         config = self.config
-        mean, std = config.image_mean, config.image_std
-        edges = config.detector_shortest_edge, config.detector_longest_edge
         inputs = {
-            "pixel_values": torch.stack([detector_view(picture, *edges, mean, std) for picture in pictures]),
+            "pixel_values": torch.stack([self._detector_view(picture) for picture in pictures]),
             "image_sizes": torch.tensor([(picture.height, picture.width) for picture in pictures]),
         }
         if config.tagger_config is not None:
@@ -286,10 +285,25 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             view = (tagger.vision_config.image_size, tagger.image_mean, tagger.image_std)
             inputs["tagger_pixel_values"] = torch.stack([tagger_view(picture, *view) for picture in pictures])
         if config.segmenter_config is not None:
-            side = config.segmenter_config.vision_config.image_size
-            views, sizes = zip(*(segmenter_view(picture, side, mean, std) for picture in pictures), strict=True)
+            settings = config.segmenter_side, config.image_mean, config.image_std, config.segmenter_stretches
+            views, sizes = zip(*(segmenter_view(picture, *settings) for picture in pictures), strict=True)
             inputs["segmenter_pixel_values"], inputs["segmenter_sizes"] = torch.stack(views), torch.tensor(sizes)
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    def _detector_size(self, picture: Image.Image) -> tuple[int, int]:
+        """(width, height) of the detector's view of a picture."""
+        config = self.config
+        if config.detector_is_owl:
+            side = config.detector_config.vision_config.image_size
+            return side, side
+        return detector_size(*picture.size, config.detector_shortest_edge, config.detector_longest_edge)
+
+    def _detector_view(self, picture: Image.Image) -> torch.Tensor:
+        config = self.config
+        if config.detector_is_owl:
+            return square_view(picture, config.detector_config.vision_config.image_size, *config.detector_normalization)
+        edges = config.detector_shortest_edge, config.detector_longest_edge
+        return detector_view(picture, *edges, *config.detector_normalization)
 
     @can_return_tuple
     @torch.no_grad()
@@ -311,7 +325,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             tagger_pixel_values: (N, 3, s, s) float; not needed when `tags` are given.
             segmenter_pixel_values: (N, 3, S, S) float, padded; needed for `"mask"` features and for masks.
             segmenter_sizes: (N, 2) int64, height and width of the picture inside the segmenter's view.
-            image_sizes: (N, 2) int64, height and width of the masks that are returned.
+            image_sizes: (N, 2) int64, height and width of the pictures, and of the masks that are returned.
             tags: what to look for in each image, instead of asking the tagger.
             return_masks: return masks at the image's size.
 
@@ -330,24 +344,28 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             tags = [[config.tagger_config.id2label[tag] for tag in row] for row in tag_ids]
         if len(tags) != len(pixel_values):
             raise ValueError(f"Got tags for {len(tags)} images, but {len(pixel_values)} images.")
-        detections = detect(
-            self.detector,
-            self.tokenizer,
-            pixel_values,
-            tags,
-            separator=config.tag_separator,
-            max_tokens=config.max_prompt_tokens,
-            ask_without_tags=config.region_feature_type == "detection",
-        )
+        if config.detector_is_owl:
+            detections = detect_each(self.detector, self.tokenizer, pixel_values, tags, image_sizes)
+        else:
+            detections = detect(
+                self.detector,
+                self.tokenizer,
+                pixel_values,
+                tags,
+                separator=config.tag_separator,
+                max_tokens=config.max_prompt_tokens,
+                ask_without_tags=config.region_feature_type == "detection",
+            )
         thresholds = (config.box_threshold, config.text_threshold, config.iou_threshold, config.max_regions)
         boxes, scores, label_ids = zip(*(select_objects(one, *thresholds) for one in detections), strict=True)
         if tag_ids is not None:
             label_ids = [labels.new_tensor(row)[labels] for labels, row in zip(label_ids, tag_ids, strict=True)]
-        regions, masks = [one.best_features(config.detector_config.num_queries) for one in detections], []
+        regions, masks = [], []
         if config.region_feature_type == "mask" or return_masks:
             mask_sizes = image_sizes if return_masks else None
-            outlined, masks = self._outline(boxes, segmenter_pixel_values, segmenter_sizes, mask_sizes)
-            regions = outlined if config.region_feature_type == "mask" else regions
+            regions, masks = self._outline(boxes, segmenter_pixel_values, segmenter_sizes, mask_sizes)
+        if config.region_feature_type == "detection":
+            regions = [one.best_features(config.detector_config.num_queries) for one in detections]
         counts = torch.tensor([len(region) for region in regions], device=pixel_values.device)
         positions = torch.arange(int(counts.max()), device=pixel_values.device)
         return LyricsRefinerOutput(

@@ -54,10 +54,23 @@ def detector_view(
     return to_tensor(image.resize(size, BILINEAR), mean, std)
 
 
+def square_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
+    """(3, size, size): the picture padded with black at the right and the bottom to a square, as OWLv2 sees it."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side))
+    square.paste(image)
+    return to_tensor(square.resize((size, size), BILINEAR), mean, std)
+
+
 def segmenter_view(
-    image: Image.Image, size: int, mean: PerChannel, std: PerChannel
+    image: Image.Image, size: int, mean: PerChannel, std: PerChannel, stretched: bool = False
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """(3, size, size): the long side resized to `size`, padded with zeros at the right and the bottom; and (h, w)."""
+    """(3, size, size): the long side resized to `size`, padded with zeros at the right and the bottom; and (h, w).
+
+    `stretched` fills the view instead, as SAM 2 does.
+    """
+    if stretched:
+        return tagger_view(image, size, mean, std), (size, size)
     scale = size / max(image.size)
     width, height = (max(1, int(side * scale + 0.5)) for side in image.size)
     view = torch.zeros(3, size, size)

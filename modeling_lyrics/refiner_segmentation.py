@@ -1,8 +1,12 @@
-"""Asking the segmenter: boxes become masks, a few at a time, and masks become region features."""
+"""Asking the segmenter: boxes become masks, a few at a time, and masks become region features.
+
+The members of the SAM family differ in what they keep of a picture; an `_Embedding` is a picture of any of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,20 +37,19 @@ def segment(
         For each image (R, D + 4) float32, the mean embedding under the mask and the box; and, when asked for, for each
         image (R, height, width) bool.
     """
-    width = segmenter.config.vision_config.output_channels
+    width = segmenter.config.mask_decoder_config.hidden_size
     features = [box.new_zeros(0, width + 4) for box in boxes]
     wanted = [] if mask_sizes is None else mask_sizes.tolist()
     masks = [torch.zeros(0, *size, dtype=torch.bool, device=pixel_values.device) for size in wanted]
     busy = [index for index, box in enumerate(boxes) if len(box)]
     if not busy:
         return features, masks
-    embeddings = segmenter.get_image_embeddings(pixel_values[busy].to(segmenter.dtype))
-    for index, embedding in zip(busy, embeddings, strict=True):
+    for index, embedding in zip(busy, _embed(segmenter, pixel_values[busy]), strict=True):
         inner = sizes[index].tolist()
         parts = []
         for chunk in boxes[index].split(boxes_per_batch):
             logits = _predict_masks(segmenter, embedding, chunk, inner)
-            pooled = pool_masks(embedding, logits, chunk, [side / pixel_values.shape[-1] for side in inner])
+            pooled = pool_masks(embedding.features, logits, chunk, [side / pixel_values.shape[-1] for side in inner])
             parts.append(torch.cat([pooled, chunk], dim=-1))
             if wanted:
                 full = _resize_masks(logits, pixel_values.shape[-1], inner, wanted[index])
@@ -55,13 +58,47 @@ def segment(
     return features, masks
 
 
-def _predict_masks(segmenter: Any, embedding: torch.Tensor, boxes: torch.Tensor, inner: Sequence[int]) -> torch.Tensor:
+@dataclass
+class _Embedding:
+    """A picture as the segmenter keeps it.
+
+    Attributes:
+        features: (D, h, w), what is averaged under masks.
+        inputs: of the segmenter's forward pass, with a batch dimension of 1.
+    """
+
+    features: torch.Tensor
+    inputs: dict[str, Any]
+
+
+def _embed(segmenter: Any, pixel_values: torch.Tensor) -> list[_Embedding]:
+    embedded = segmenter.get_image_embeddings(pixel_values.to(segmenter.dtype))
+    rows = range(len(pixel_values))
+    if isinstance(embedded, list):  # SAM 2: feature maps, the finest first
+        maps = [[level[row : row + 1] for level in embedded] for row in rows]
+        return [_Embedding(levels[-1][0], {"image_embeddings": levels}) for levels in maps]
+    if isinstance(embedded, tuple):  # SAM-HQ: the embedding, and what earlier layers saw
+        last, earlier = embedded
+        return [
+            _Embedding(
+                last[row],
+                {
+                    "image_embeddings": last[row : row + 1],
+                    "intermediate_embeddings": [layer[row : row + 1] for layer in earlier],
+                },
+            )
+            for row in rows
+        ]
+    return [_Embedding(embedded[row], {"image_embeddings": embedded[row : row + 1]}) for row in rows]
+
+
+def _predict_masks(segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, inner: Sequence[int]) -> torch.Tensor:
     """(R, h, w) float32 logits over the padded view, for boxes of one picture of `inner` height and width."""
     height, width = inner
     prompt = boxes * boxes.new_tensor([width, height, width, height])
     output = segmenter(
-        image_embeddings=embedding[None],
-        input_boxes=prompt[None].to(embedding.dtype),
+        **embedding.inputs,
+        input_boxes=prompt[None].to(embedding.features.dtype),
         multimask_output=False,
         return_dict=True,
     )

@@ -318,8 +318,8 @@ def test_what_is_missing_is_named(refiner, picture):
 
 
 def test_parts_that_are_not_supported(refiner):
-    config = LyricsRefinerConfig(detector_config={"model_type": "owlv2"}, region_feature_type="detection")
-    with pytest.raises(ValueError, match=r"detector of type 'owlv2'; it can use grounding-dino"):
+    config = LyricsRefinerConfig(detector_config={"model_type": "owlvit"}, region_feature_type="detection")
+    with pytest.raises(ValueError, match=r"detector of type 'owlvit'; it can use grounding-dino"):
         LyricsVisualRefiner(config)
 
 

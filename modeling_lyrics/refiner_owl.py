@@ -1,0 +1,70 @@
+"""Asking OWLv2: it reads each tag on its own, and sees the picture in the corner of a square."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .refiner_detection import Detections
+
+_PHRASE = "a photo of a {}"  # as it was trained
+
+
+def detect_each(
+    detector: Any,
+    tokenizer: Any,
+    pixel_values: torch.Tensor,
+    tags: Sequence[Sequence[str]],
+    image_sizes: torch.Tensor | None,
+) -> list[Detections]:
+    """Look for tags in images; `Detections` without features.
+
+    Args:
+        detector: an `Owlv2ForObjectDetection`.
+        tokenizer: CLIP's.
+        pixel_values: (N, 3, s, s) float, pictures in the top left corner of a square.
+        tags: for each image.
+        image_sizes: (N, 2) int64, height and width of the pictures; `None` for square ones.
+
+    Raises:
+        ValueError: naming the tag, when one is too long.
+    """
+    found = [Detections.none(0, pixel_values.device) for _ in tags]
+    asked = [index for index, words in enumerate(tags) if words]
+    if not asked:
+        return found
+    rows = [_tokenize(tags[index], tokenizer, detector.config.text_config.max_position_embeddings) for index in asked]
+    length, most = max(len(ids) for row in rows for ids in row), max(map(len, rows))
+    input_ids = torch.zeros(len(asked), most, length, dtype=torch.long)  # a phrase that begins with 0 is none
+    attention_mask = torch.zeros_like(input_ids)
+    attention_mask[:, :, 0] = 1
+    for row, phrases in enumerate(rows):
+        for place, ids in enumerate(phrases):
+            input_ids[row, place, : len(ids)] = torch.tensor(ids)
+            attention_mask[row, place, : len(ids)] = 1
+    output = detector(
+        input_ids=input_ids.flatten(0, 1).to(pixel_values.device),
+        attention_mask=attention_mask.flatten(0, 1).to(pixel_values.device),
+        pixel_values=pixel_values[asked].to(detector.dtype),
+    )
+    for row, index in enumerate(asked):
+        probabilities = output.logits[row, :, : len(rows[row])].float().sigmoid().nan_to_num(0.0)
+        scores, labels = probabilities.max(dim=1)
+        boxes = output.pred_boxes[row].float()
+        if image_sizes is not None:  # from the square's units to the picture's
+            height, width = image_sizes[index].tolist()
+            side = max(height, width)
+            boxes = boxes * boxes.new_tensor([side / width, side / height, side / width, side / height])
+        found[index] = Detections(boxes, scores, labels, boxes.new_zeros(len(boxes), 4))
+    return found
+
+
+def _tokenize(tags: Sequence[str], tokenizer: Any, longest: int) -> list[list[int]]:
+    phrases = [_PHRASE.format(tag.lower()) for tag in tags]
+    tokens = tokenizer(phrases, split_special_tokens=True)["input_ids"]
+    for tag, ids in zip(tags, tokens, strict=True):
+        if len(ids) > longest:
+            raise ValueError(f"The tag {tag[:80]!r} takes {len(ids)} tokens; the detector takes {longest}.")
+    return tokens
