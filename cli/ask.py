@@ -9,21 +9,19 @@ from typing import Any
 
 import torch
 
-from ..modeling_lyrics import LyricsForConditionalGeneration
-from ..processing_lyrics import LyricsProcessor, VisualObjects
-from .common import (
-    DTYPES,
-    add_model_arguments,
-    choose_device,
-    describe_objects,
-    load_processor,
-    objects_as_json,
-    printable,
+from ..modeling_lyrics import (
+    LyricsAttribution,
+    LyricsForConditionalGeneration,
+    attribute_answer,
+    describe_provenance,
 )
+from ..processing_lyrics import LyricsProcessor, VisualObjects
+from .common import DTYPES, add_model_arguments, choose_device, describe_objects, load_processor, printable
 
 EXAMPLES = """examples:
   lyrics ask photo.jpg "What is on the table?" --model DIR
   lyrics ask photo.jpg "Where is the cat?" --model DIR --save seen.png --json
+  lyrics ask photo.jpg "How many cats are there?" --model DIR --why why.png
   lyrics ask photo.jpg "And the dog?" --model DIR --objects photo.objects.safetensors
 """
 
@@ -41,6 +39,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("question", metavar="QUESTION")
     parser.add_argument("--objects", metavar="FILE", type=Path, help="objects that `lyrics refine --out` wrote")
     parser.add_argument("--save", metavar="OVERLAY.png", type=Path, help="write the picture with the objects' boxes")
+    parser.add_argument(
+        "--why", metavar="WHY.png", type=Path, help="write the picture with the objects that the answer attended to"
+    )
     parser.add_argument("--max-new-tokens", metavar="N", type=int, default=256, help="longest answer (default: 256)")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
@@ -56,22 +57,25 @@ def run(arguments: argparse.Namespace) -> int:
     dtype = DTYPES.get(arguments.dtype, "auto")
     model: Any = LyricsForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype)
     model.to(choose_device(arguments.device))
-    answer = generate_answer(model, processor, picture, arguments.question, objects, arguments.max_new_tokens)
-    grounded = processor.post_process_grounding(answer)[0]
+    inputs = prepare_question(processor, picture, arguments.question, objects).to(model.device)
+    with torch.inference_mode():
+        generated = model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, do_sample=False)
+    answer = processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     if arguments.save:
         processor.visualize(picture, objects).save(arguments.save)
+    why = None
+    if arguments.why:
+        why = attribute_answer(model, inputs, generated)
+        processor.visualize_attention(picture, objects, why.region_weights()[0].tolist()).save(arguments.why)
     if arguments.json:
         result = {
             "image": arguments.image,
             "question": arguments.question,
             "answer": answer,
-            "answer_boxes": [
-                {"label": label, "box": [round(float(value), 4) for value in box]}
-                for label, box in zip(grounded["labels"], grounded["boxes"], strict=True)
-            ],
-            "tags": objects.tags,
-            "objects": objects_as_json(objects),
+            "answer_boxes": describe_boxes(processor, answer),
+            **describe_provenance(model, processor, objects),
             "overlay": str(arguments.save) if arguments.save else None,
+            "why": None if why is None else describe_why(why, objects, str(arguments.why)),
         }
         print(json.dumps(result, ensure_ascii=False, indent=2))
     else:
@@ -79,27 +83,39 @@ def run(arguments: argparse.Namespace) -> int:
         print(describe_objects(objects))
         if arguments.save:
             print(f"Picture with the objects' boxes: {arguments.save}")
+        if arguments.why:
+            print(f"Picture with the objects that the answer attended to: {arguments.why}")
     return 0
 
 
-def generate_answer(
-    model: Any,
-    processor: LyricsProcessor,
-    picture: Any,
-    question: str,
-    objects: VisualObjects,
-    max_new_tokens: int,
-) -> str:
-    """One greedy answer."""
+def describe_boxes(processor: LyricsProcessor, answer: str) -> list[dict[str, Any]]:
+    """Labels and boxes that an answer holds."""
+    grounded = processor.post_process_grounding(answer)[0]
+    return [
+        {"label": label, "box": [round(float(value), 4) for value in box]}
+        for label, box in zip(grounded["labels"], grounded["boxes"], strict=True)
+    ]
+
+
+def describe_why(why: LyricsAttribution, objects: VisualObjects, picture: str) -> dict[str, Any]:
+    """Weights of the objects in the answer, largest first, and of each grounding query."""
+    weights = why.region_weights()[0].tolist()
+    order = sorted(range(len(objects)), key=lambda index: -weights[index])
+    return {
+        "picture": picture,
+        "objects": [{"object": index, "label": objects.labels[index], "weight": weights[index]} for index in order],
+        "queries": why.query_weights[0].tolist(),
+    }
+
+
+def prepare_question(processor: LyricsProcessor, picture: Any, question: str, objects: VisualObjects) -> Any:
+    """The inputs of one question about a picture."""
     content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
-    inputs = processor.apply_chat_template(
+    return processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
         processor_kwargs={"visual_objects": [objects]},
-    ).to(model.device)
-    with torch.inference_mode():
-        generated = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    )

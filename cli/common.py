@@ -87,14 +87,6 @@ def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
     return processor
 
 
-def objects_as_json(objects: VisualObjects) -> list[dict[str, Any]]:
-    """Label, score and box of each object."""
-    return [
-        {"label": label, "score": round(float(score), 4), "box": [round(float(value), 4) for value in box]}
-        for label, score, box in zip(objects.labels, objects.scores, objects.boxes, strict=True)
-    ]
-
-
 def describe_objects(objects: VisualObjects) -> str:
     """The objects as lines of text."""
     if not len(objects):

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects
-from .common import add_model_arguments, describe_objects, load_processor, objects_as_json, printable
+from .common import add_model_arguments, describe_objects, load_processor, printable
 
 EXAMPLES = """examples:
   lyrics refine photo.jpg --model DIR
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             seen = processor.refine(list(pictures.values()), tags=wanted, batch_size=size, return_masks=arguments.masks)
             for (name, picture), objects in zip(pictures.items(), seen, strict=True):
                 files = write_files(processor, picture, objects, name, arguments.out, taken) if arguments.out else {}
-                results.append({"image": name, "tags": objects.tags, "objects": objects_as_json(objects), **files})
+                results.append({"image": name, "tags": objects.tags, "objects": objects.summary(), **files})
                 if not arguments.json:
                     tqdm.write(describe_picture(name, objects, files), file=sys.stdout)
             done += len(pictures)

@@ -2,6 +2,7 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForPreTraining
 
+from .attribution_lyrics import LyricsAttribution, attribute_answer
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig, LyricsRefinerConfig, RamConfig
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .modeling_lyrics import LyricsForConditionalGeneration, LyricsModel, LyricsPreTrainedModel
@@ -9,6 +10,7 @@ from .modeling_lyrics_pretraining import LyricsForPreTraining, LyricsPreTraining
 from .modeling_mqformer import LyricsMQFormerModel
 from .modeling_ram import RamForImageTagging, RamModel
 from .modeling_refiner import LyricsVisualRefiner, RefinedImage
+from .provenance_lyrics import describe_provenance
 
 for _config in (LyricsConfig, LyricsMQFormerConfig, LyricsPreTrainingConfig, LyricsRefinerConfig, RamConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
@@ -22,6 +24,7 @@ AutoModelForPreTraining.register(LyricsPreTrainingConfig, LyricsForPreTraining, 
 from .. import processing_lyrics as _processing_lyrics  # noqa: E402, F401  (registers the processors)
 
 __all__ = [
+    "LyricsAttribution",
     "LyricsConfig",
     "LyricsForConditionalGeneration",
     "LyricsForPreTraining",
@@ -37,4 +40,6 @@ __all__ = [
     "RamForImageTagging",
     "RamModel",
     "RefinedImage",
+    "attribute_answer",
+    "describe_provenance",
 ]

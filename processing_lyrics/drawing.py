@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,6 +20,8 @@ PALETTE = (
     (204, 121, 167),
 )
 MASK_OPACITY = 0.4
+SHADE = 0.65  # over what was not attended to
+LEAST_SHARE = 0.1  # of the largest weight, below which an object gets no frame
 MIN_SIDE = 320  # smaller pictures are enlarged, since their labels could not be read
 
 
@@ -31,9 +35,8 @@ def draw_objects(
         objects: with boxes in [0, 1]; masks of any size are scaled to the picture.
         masks, labels, scores: what to draw beside the boxes.
     """
-    factor = max(1.0, MIN_SIDE / max(picture.size))
-    size = (round(picture.width * factor), round(picture.height * factor))
-    canvas = picture.resize(size, Image.Resampling.LANCZOS) if factor > 1 else picture.copy()
+    canvas = _enlarge(picture)
+    size = canvas.size
     colors = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(objects.labels))}
     if masks and objects.masks is not None:
         for label, mask in zip(objects.labels, objects.masks, strict=True):
@@ -50,6 +53,50 @@ def draw_objects(
         words = [objects.labels[index]] * labels + [f"{objects.scores[index]:.2f}"] * scores
         _write(draw, boxes[index], " ".join(words), colors[objects.labels[index]], font, size)
     return canvas
+
+
+def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequence[float]) -> Image.Image:
+    """A copy of the picture in which objects stand out by how much they were attended to.
+
+    What no object that matters covers is darkened. The label of an object says its weight relative to the largest.
+
+    Args:
+        picture: RGB. Below 320 pixels on its long side it is enlarged.
+        objects: with boxes in [0, 1].
+        weights: one per object, not negative.
+
+    Raises:
+        ValueError: when there are more or fewer weights than objects.
+    """
+    if len(weights) != len(objects):
+        raise ValueError(f"Got {len(weights)} weights for {len(objects)} objects.")
+    largest = max([*map(float, weights), 0.0]) or 1.0
+    shares = [float(weight) / largest for weight in weights]
+    canvas = _enlarge(picture)
+    line = max(2, round(min(canvas.size) / 150))
+    font = ImageFont.load_default(size=max(12, round(min(canvas.size) / 35)))
+    boxes = [_to_pixels(box, canvas.size, line) for box in objects.boxes]
+    light = np.zeros((canvas.height, canvas.width), np.float32)
+    for (x1, y1, x2, y2), share in zip(boxes, shares, strict=True):
+        light[y1 : y2 + 1, x1 : x2 + 1] = np.maximum(light[y1 : y2 + 1, x1 : x2 + 1], share)
+    shade = Image.fromarray(((1 - light) * round(255 * SHADE)).astype(np.uint8))
+    canvas.paste(Image.new("RGB", canvas.size), mask=shade)
+    draw = ImageDraw.Draw(canvas)
+    order = sorted(range(len(objects)), key=shares.__getitem__)  # the most important last, on top
+    shown = [index for index in order if shares[index] >= LEAST_SHARE]
+    for index in shown:
+        draw.rectangle(boxes[index], outline=(0, 0, 0), width=line + 2)
+        draw.rectangle(boxes[index], outline=PALETTE[0], width=max(1, round(line * shares[index])))
+    for index in shown:
+        _write(draw, boxes[index], f"{objects.labels[index]} {shares[index]:.0%}", PALETTE[0], font, canvas.size)
+    return canvas
+
+
+def _enlarge(picture: Image.Image) -> Image.Image:
+    """A copy that is large enough for labels to be read."""
+    factor = max(1.0, MIN_SIDE / max(picture.size))
+    size = (round(picture.width * factor), round(picture.height * factor))
+    return picture.resize(size, Image.Resampling.LANCZOS) if factor > 1 else picture.copy()
 
 
 def _to_pixels(box: np.ndarray, size: tuple[int, int], line: int) -> tuple[int, int, int, int]:

@@ -24,7 +24,7 @@ from .chat_templates import (
     is_raised_in_template,
     neutralize_messages,
 )
-from .drawing import draw_objects
+from .drawing import draw_attention, draw_objects
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .images import PictureLike, flatten_pictures, load_picture
 from .picture_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
@@ -308,6 +308,12 @@ class LyricsProcessor(ProcessorMixin):
     def visualize(self, image: PictureLike, visual_objects: VisualObjects, **options: bool) -> Image.Image:
         """The picture with boxes, labels, scores and masks; `masks=False`, `labels=False`, `scores=False` leave out."""
         return draw_objects(load_picture(image, self.max_image_pixels), visual_objects, **options)
+
+    def visualize_attention(
+        self, image: PictureLike, visual_objects: VisualObjects, weights: Sequence[float]
+    ) -> Image.Image:
+        """The picture with its objects standing out by weights, such as `LyricsAttribution.region_weights()[0]`."""
+        return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights)
 
     # ---------------------------------------------------------------- prompts
 

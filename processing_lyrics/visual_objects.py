@@ -71,6 +71,13 @@ class VisualObjects:
         mine, theirs = self.to_dict(), other.to_dict()
         return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
+    def summary(self) -> list[dict[str, Any]]:
+        """Label, score and box of each object, rounded to four decimals, as JSON has them."""
+        return [
+            {"label": label, "score": round(float(score), 4), "box": [round(float(value), 4) for value in box]}
+            for label, score, box in zip(self.labels, self.scores, self.boxes, strict=True)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Lists of strings and numpy arrays; `masks` only where there are any. Fits a row of an Arrow table."""
         values = {

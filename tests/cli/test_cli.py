@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from lyrics.assets import EXAMPLE_PICTURE, draw_table
 from lyrics.cli.common import printable
 from lyrics.cli.main import main
-from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration, describe_provenance
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 
 
@@ -101,7 +102,26 @@ def test_ask_gives_json_and_takes_stored_objects(checkpoint, capsys, tmp_path):
     answer = json.loads(out)
     assert answer["objects"] == [{"label": "cup", "score": 0.5, "box": [0.1, 0.2, 0.3, 0.4]}]
     assert answer["tags"] == ["cup"]
-    assert set(answer) == {"image", "question", "answer", "answer_boxes", "tags", "objects", "overlay"}
+    assert answer["versions"]["transformers"] == transformers.__version__
+    processor = LyricsProcessor.from_pretrained(checkpoint)
+    assert answer["refiner"]["fingerprint"] == processor.refiner_fingerprint
+    assert answer["refiner"]["thresholds"]["box_threshold"] == processor.refiner_config.box_threshold
+    model = LyricsForConditionalGeneration.from_pretrained(checkpoint)
+    assert answer["model"] == describe_provenance(model, processor)["model"]
+    assert answer["why"] is None
+
+
+def test_ask_says_why(checkpoint, capsys, tmp_path):
+    why = tmp_path / "why.png"
+    more = ("--model", checkpoint, "--json", "--max-new-tokens", 3, "--why", why)
+    code, out, _ = run(capsys, "ask", EXAMPLE_PICTURE, "What?", *more)
+    assert code == 0
+    answer = json.loads(out)
+    assert Image.open(why).size == draw_table().size
+    weights = [one["weight"] for one in answer["why"]["objects"]]
+    assert len(weights) == len(answer["objects"]) == len(answer["why"]["queries"][0])
+    assert weights == sorted(weights, reverse=True)
+    assert sum(weights) == pytest.approx(1)
 
 
 def test_refine_many_pictures(checkpoint, capsys, tmp_path):

@@ -1,0 +1,104 @@
+"""Why an answer says what it says: which objects the grounding queries attended to, and which the answer used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_ENCODED = ("pixel_values", "region_features", "region_attention_mask")
+
+
+@dataclass
+class LyricsAttribution:
+    """Where attention went, in one conversation. N images, G grounding queries, R regions, T tokens of the answer.
+
+    Attention says what a model looked at, which is not always what decided.
+
+    Attributes:
+        query_weights: (N, G, R) float32, attention of each grounding query over the regions, the mean over heads and
+            layers. A row sums to 1, and to 0 for an image without regions.
+        token_weights: (T, N, R) float32, attention of each token of the answer to each region through the grounding
+            queries, the mean over heads and layers of the language model. A token's weights sum to the share of its
+            attention that fell on grounding queries.
+        token_ids: (T,) int64, the answer.
+    """
+
+    query_weights: torch.Tensor
+    token_weights: torch.Tensor
+    token_ids: torch.Tensor
+
+    def region_weights(self, start: int = 0, end: int | None = None) -> torch.Tensor:
+        """(N, R): how the tokens `start` to `end` of the answer, by default all, share their attention among regions.
+
+        It sums to 1 over all images, and to 0 when nothing was attended to.
+        """
+        weights = self.token_weights[start:end].sum(dim=0)
+        return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+@torch.no_grad()
+def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Tensor) -> LyricsAttribution:
+    """Ask a model again what it has answered, and watch where it looks.
+
+    Args:
+        model: a `LyricsForConditionalGeneration`. It runs with eager attention for this, and then as before.
+        inputs: of one conversation, as the processor made them and `generate` took them.
+        generated: (1, L) or (L,) int64, what `generate` gave: the prompt and the answer.
+
+    Raises:
+        ValueError: for several conversations, without an answer, or when an image or its regions are missing.
+    """
+    sequence, prompt = generated.reshape(1, -1), inputs["input_ids"]
+    if (generated.dim() > 1 and len(generated) != 1) or len(prompt) != 1:
+        raise ValueError(f"One conversation at a time can be explained, got {max(len(generated), len(prompt))}.")
+    length = sequence.shape[1] - prompt.shape[1]
+    if length < 1:
+        raise ValueError("There is no answer to explain: `generated` holds the prompt and what follows it.")
+    missing = [name for name in _ENCODED if inputs.get(name) is None]
+    if missing:
+        raise ValueError(f"An answer is explained by regions of its images, but there are no {', '.join(missing)}.")
+    queries: Any = model.config.mqformer_config
+    image_inputs = {name: inputs[name] for name in (*_ENCODED, *_text_inputs(inputs))}
+    with _eager(model.model.mqformer, model.model.language_model):
+        image = model.get_image_features(**image_inputs, output_grounding_attentions=True, return_dict=True)
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, length), value=1)
+        output = model(
+            input_ids=sequence,
+            attention_mask=mask,
+            mm_encoder_outputs={"image": image},
+            output_attentions=True,
+            return_dict=True,
+        )
+    by_layer = [attention.float().mean(dim=1) for attention in image.mqformer_output.grounding_attentions]
+    query_weights = torch.stack(by_layer).mean(dim=0)
+    places = (sequence[0] == model.config.image_token_id).nonzero().view(len(query_weights), queries.num_queries)
+    places = places[:, queries.num_visual_queries :]  # (N, G)
+    # a token is decided on at the position before it
+    rows = torch.arange(prompt.shape[1] - 1, sequence.shape[1] - 1, device=sequence.device)
+    looked = torch.stack([layer[0].float().mean(dim=0)[rows] for layer in output.attentions]).mean(dim=0)
+    token_weights = torch.einsum("tng,ngr->tnr", looked[:, places], query_weights)
+    return LyricsAttribution(query_weights.cpu(), token_weights.cpu(), sequence[0, -length:].cpu())
+
+
+def _text_inputs(inputs: Mapping[str, Any]) -> list[str]:
+    return [name for name in inputs if name.startswith("mqformer_")]
+
+
+@contextmanager
+def _eager(*modules: Any) -> Iterator[None]:
+    """Attention that can be watched; another implementation keeps its weights to itself."""
+    before = [module.config._attn_implementation for module in modules]
+    for module in modules:
+        module.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for module, implementation in zip(modules, before, strict=True):
+            module.set_attn_implementation(implementation)
+
+
+__all__ = ["LyricsAttribution", "attribute_answer"]
