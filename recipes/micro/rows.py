@@ -5,28 +5,33 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ...processing_lyrics.spatial_text import format_box, format_object, format_objects
+from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_object, format_objects
 from .questions import ask_many, caption, describe
 from .world import Scene, Split, draw_scene
 
 TURNS = 8
 _SHARES = {"caption": 0.2}  # long as they are, captions would drown what one word answers
+_SHARES_WITHOUT_BOXES = {"caption": 0.1, "relation": 0.0, "referring": 0.0, "description": 0.0}
+_SHARE_WITH_BOXES = 0.3
 
 
-def scene_as_text(scene: Scene, random: np.random.Generator) -> str:
+def scene_as_text(scene: Scene, random: np.random.Generator, boxes: bool = True) -> str:
     """The scene in words, as the spatial text of its objects: what someone who does not see it can be told."""
     things = [scene.objects[index] for index in random.permutation(len(scene.objects))]
     words = [describe(thing).split(" ", 1)[1] for thing in things]
-    return format_objects(words, [thing.box for thing in things])
+    return format_objects(words, [thing.box for thing in things]) if boxes else SEPARATOR.join(words)
 
 
 class WordRows:
-    """Dialogues about scenes that are told in words: `count` rows of `messages`."""
+    """Dialogues about scenes that are told in words: `count` rows of `messages`.
+
+    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner.
+    """
 
     def __init__(self, split: Split, count: int, first: int = 0) -> None:
         self.split: Split = split
@@ -40,15 +45,18 @@ class WordRows:
             raise IndexError(f"Row {index} of {self.count}.")
         number = self.first + index
         scene, random = draw_scene(self.split, number), np.random.default_rng((number, 1))
-        messages = boxes_as_text(dialogue(scene, random))
-        told = {"type": "text", "text": f"{scene_as_text(scene, random)}\n"}
+        boxes = random.random() < _SHARE_WITH_BOXES
+        messages = boxes_as_text(dialogue(scene, random, shares=_SHARES if boxes else _SHARES_WITHOUT_BOXES))
+        told = {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"}
         messages[0]["content"].insert(0, told)
         return {"messages": messages}
 
 
-def dialogue(scene: Scene, random: np.random.Generator, turns: int = TURNS) -> list[dict[str, Any]]:
+def dialogue(
+    scene: Scene, random: np.random.Generator, turns: int = TURNS, shares: Mapping[str, float] = _SHARES
+) -> list[dict[str, Any]]:
     """Messages of several turns about a scene, without the picture."""
-    questions = ask_many(scene, turns, random, _SHARES)
+    questions = ask_many(scene, turns, random, shares)
     return [message for question in questions for message in question.messages()]
 
 

@@ -1,0 +1,299 @@
+"""Answers of Lyrics beside those of Transformers' InstructBLIP, and what comes before an answer: refiner and imports.
+
+Both models have the same vision encoder, Q-Former and language model, and as many image tokens; weights are random.
+Times are medians, and the two take turns. The refiner is timed apart, since InstructBLIP has none. Memory is the peak
+above what was there before: on a GPU as CUDA counts it, else as Linux does.
+
+    python benchmarks/inference.py                                # laptop size
+    python benchmarks/inference.py --size paper --device cuda     # Llama of 7 billion, ViT-L/14 and BERT-base, bfloat16
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import ctypes
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import measure, name_machine
+from PIL import Image
+from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, LlamaConfig
+
+from lyrics.assets.micro import build_bert_tokenizer, micro_refiner_config
+from lyrics.modeling_lyrics import (
+    LyricsConfig,
+    LyricsForConditionalGeneration,
+    LyricsMQFormerConfig,
+    LyricsVisualRefiner,
+)
+
+SIZES: dict[str, dict[str, Any]] = {
+    "laptop": {"text": (384, 8, 6), "qformer": (192, 6, 3), "vision": (192, 4, 3, 112)},
+    "paper": {"text": (4096, 32, 32), "qformer": (768, 12, 12), "vision": (1024, 24, 16, 224)},
+}  # width, layers and heads of each; side of the picture
+VISUAL, GROUNDING, REGIONS, REGION_WIDTH = 32, 64, 16, 260
+QUESTION, NEW_TOKENS, VOCABULARY = 24, 32, 2000
+IMPORTS = {
+    "transformers": "from transformers import LlavaForConditionalGeneration",
+    "lyrics": "from lyrics.modeling_lyrics import LyricsForConditionalGeneration",
+}
+
+
+def text_config(size: dict[str, Any]) -> LlamaConfig:
+    """A Llama that answers on until it is stopped."""
+    width, layers, heads = size["text"]
+    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    return LlamaConfig(**shape, intermediate_size=43 * width // 16, vocab_size=VOCABULARY, eos_token_id=None)
+
+
+def vision_fields(size: dict[str, Any]) -> dict[str, Any]:
+    """BLIP-2's ViT, which both models know."""
+    width, layers, heads, side = size["vision"]
+    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    return {**shape, "intermediate_size": 4 * width, "image_size": side, "patch_size": 14}
+
+
+def build_lyrics(size: dict[str, Any]) -> LyricsForConditionalGeneration:
+    """The model here."""
+    width, layers, heads = size["qformer"]
+    mqformer = LyricsMQFormerConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        num_visual_queries=VISUAL,
+        num_grounding_queries=GROUNDING,
+        region_hidden_size=REGION_WIDTH,
+        encoder_hidden_size=size["vision"][0],
+    )
+    vision: Any = {"model_type": "blip_2_vision_model", **vision_fields(size)}
+    config = LyricsConfig(
+        vision_config=vision,
+        mqformer_config=mqformer,
+        text_config=text_config(size),
+        image_token_id=VOCABULARY - 1,
+        vision_feature_layer=-1,
+    )
+    return LyricsForConditionalGeneration(config).eval()
+
+
+def build_instructblip(size: dict[str, Any]) -> InstructBlipForConditionalGeneration:
+    """The peer, with as many queries as V + G."""
+    width, layers, heads = size["qformer"]
+    qformer = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+        "encoder_hidden_size": size["vision"][0],
+    }
+    config = InstructBlipConfig(
+        vision_config=vision_fields(size),
+        qformer_config=qformer,
+        text_config=text_config(size).to_dict(),
+        num_query_tokens=VISUAL + GROUNDING,
+        image_token_index=VOCABULARY - 1,
+    )
+    return InstructBlipForConditionalGeneration(config).eval()
+
+
+def build_inputs(size: dict[str, Any], device: torch.device, dtype: torch.dtype) -> tuple[dict[str, Any], ...]:
+    """Inputs of either model: a picture, its objects (here only) and a question, which the Q-Former reads too."""
+    generator = torch.Generator().manual_seed(0)
+    side = size["vision"][3]
+    question = torch.randint(3, VOCABULARY - 1, (1, QUESTION), generator=generator)
+    ids = torch.cat([torch.full((1, VISUAL + GROUNDING), VOCABULARY - 1), question], dim=1)
+    pixels = torch.randn(1, 3, side, side, generator=generator)
+    regions = torch.randn(1, REGIONS, REGION_WIDTH, generator=generator)
+    common = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    ours = {
+        **common,
+        "region_features": regions,
+        "region_attention_mask": torch.ones(1, REGIONS, dtype=torch.long),
+        "mqformer_input_ids": question,
+        "mqformer_attention_mask": torch.ones_like(question),
+    }
+    theirs = {**common, "qformer_input_ids": question, "qformer_attention_mask": torch.ones_like(question)}
+
+    def move(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            name: value.to(device, dtype if value.is_floating_point() else value.dtype)
+            for name, value in inputs.items()
+        }
+
+    return move(ours), move(theirs)
+
+
+def answer(model: Any, inputs: dict[str, Any], count: int, **more: Any) -> Any:
+    """`count` tokens, greedily."""
+    with torch.inference_mode():
+        return model.generate(**inputs, **more, max_new_tokens=count, min_new_tokens=count, do_sample=False)
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def compare_answers(models: dict[str, Any], inputs: dict[str, Any], repeats: int, device: torch.device) -> None:
+    """Latency to the first token and to the last, and tokens a second between them."""
+    steps: dict[str, Callable[[], Any]] = {}
+    for name, model in models.items():
+        steps[f"{name} first"] = partial(answer, model, inputs[name], 1)
+        steps[f"{name} all"] = partial(answer, model, inputs[name], NEW_TOKENS)
+    times = measure(steps, repeats, device)
+    rates = {name: (NEW_TOKENS - 1) / (times[f"{name} all"] - times[f"{name} first"]) for name in models}
+    report("first token", times["lyrics first"], times["instructblip first"], "s")
+    report(f"answer of {NEW_TOKENS} tokens", times["lyrics all"], times["instructblip all"], "s")
+    report("tokens a second after the first", rates["lyrics"], rates["instructblip"], "/s")
+    memory = {name: peak_memory(steps[f"{name} all"], device) / 2**20 for name in models}
+    report("peak memory of an answer", memory["lyrics"], memory["instructblip"], "MB")
+
+
+def compare_turns(model: Any, inputs: dict[str, Any], repeats: int, device: torch.device) -> None:
+    """The first token of a second turn: with everything encoded again, with the image kept, and with the past kept."""
+    first = answer(model, inputs, NEW_TOKENS, return_dict_in_generate=True)
+    question = inputs["input_ids"][:, -QUESTION:]
+    ids = torch.cat([first.sequences, question], dim=1)
+    again = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    image_names = [name for name in inputs if name not in ("input_ids", "attention_mask")]
+    with torch.inference_mode():
+        image = model.get_image_features(**{name: inputs[name] for name in image_names}, return_dict=True)
+    kept = {"input_ids": ids, "attention_mask": again["attention_mask"], "mm_encoder_outputs": {"image": image}}
+
+    def go_on() -> Any:
+        return answer(model, kept, 1, past_key_values=copy.deepcopy(first.past_key_values))
+
+    steps = {"again": partial(answer, model, again, 1), "image kept": partial(answer, model, kept, 1), "past": go_on}
+    times = measure(steps, repeats, device)
+    report("second turn, image kept", times["image kept"], times["again"], "s")
+    report("second turn, image and past kept", times["past"], times["again"], "s")
+
+
+def measure_refiner(repeats: int, device: torch.device) -> None:
+    """Pictures a second in batches and one by one, and the segmenter's memory with 1 and with 100 boxes."""
+    tokenizer = build_bert_tokenizer()
+    config = micro_refiner_config(len(tokenizer))
+    refiner = LyricsVisualRefiner(config).to(device)
+    refiner.tokenizer = tokenizer
+    random = np.random.default_rng(0)
+    pictures = [Image.fromarray(random.integers(0, 256, (320, 320, 3), dtype=np.uint8)) for _ in range(16)]
+    steps: dict[str, Callable[[], Any]] = {
+        name: partial(refiner.refine, pictures, batch_size=size, progress=False)
+        for name, size in (("batched", 8), ("one by one", 1))
+    }
+    times = measure(steps, repeats, device)
+    report("refiner, pictures a second, batched", 16 / times["batched"], 16 / times["one by one"], "/s")
+    views = refiner.preprocess(pictures[:1])
+
+    def outline(count: int) -> None:
+        corners = torch.rand(count, 2, 2, device=device).sort(dim=1).values
+        boxes = [corners.reshape(count, 4).clamp(0.01, 0.99)]
+        with torch.no_grad():
+            refiner._outline(boxes, views["segmenter_pixel_values"], views["segmenter_sizes"], None)
+
+    hundred, one = (peak_memory(partial(outline, count), device) / 2**20 for count in (100, config.boxes_per_batch))
+    report(f"segmenter's peak memory, 100 boxes against {config.boxes_per_batch}", hundred, one, "MB")
+
+
+def measure_imports(repeats: int) -> None:
+    """Seconds of a fresh interpreter."""
+    times: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    for _ in range(repeats + 1):
+        for name, line in IMPORTS.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", line], check=True, stderr=subprocess.DEVNULL)  # noqa: S603
+            times[name].append(time.perf_counter() - start)
+    ours, theirs = (statistics.median(times[name][1:]) for name in ("lyrics", "transformers"))
+    report("import, beside Transformers' LLaVA", ours, theirs, "s")
+
+
+def measure_roofline(model: Any, inputs: dict[str, Any], repeats: int, device: torch.device) -> None:
+    """Decoding with a static cache and compilation, as a share of what reading all weights once a token allows."""
+    size = 2**28
+    source, target = (torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2))
+    settings = {"cache_implementation": "static"}
+    steps: dict[str, Callable[[], Any]] = {
+        "copy": lambda: target.copy_(source),
+        "first": partial(answer, model, inputs, 1, **settings),
+        "all": partial(answer, model, inputs, NEW_TOKENS, **settings),
+    }
+    times = measure(steps, repeats, device)
+    decoder = (*model.model.language_model.parameters(), *model.lm_head.parameters())
+    weights = sum(one.numel() * one.element_size() for one in {id(one): one for one in decoder}.values())
+    ideal = 2 * size / times["copy"] / weights
+    rate = (NEW_TOKENS - 1) / (times["all"] - times["first"])
+    report("tokens a second, static cache, of the memory's roofline", rate, ideal, "/s")
+
+
+def peak_memory(step: Callable[[], Any], device: torch.device) -> float:
+    """Bytes that a step takes at most beyond what was there."""
+    step()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return float(torch.cuda.max_memory_allocated() - before)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, and is counted when it is taken again
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before = _resident("VmRSS")
+    step()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> float:
+    """Bytes of this process in memory, now or at most (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return float(line.split()[1]) * 1024
+
+
+LINES: list[dict[str, Any]] = []
+
+
+def report(name: str, value: float, peer: float, unit: str) -> None:
+    """Print a line of the table, and keep it."""
+    LINES.append({"name": name, "value": value, "peer": peer, "ratio": value / peer, "unit": unit})
+    print(f"| {name} | {value:.3f} {unit} | {peer:.3f} {unit} | {value / peer:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="laptop", help="default: laptop")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--repeats", type=int, default=7, help="of each step (default: 7)")
+    parser.add_argument("--threads", type=int, help="of the processor")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device, size = torch.device(arguments.device), SIZES[arguments.size]
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    print(f"{name_machine(device)}, {arguments.size} size, {dtype}".replace("torch.", ""))
+    print("| | here | peer | ratio |\n|---|---:|---:|---:|")
+    models = {"lyrics": build_lyrics(size), "instructblip": build_instructblip(size)}
+    models = {name: model.to(device, dtype) for name, model in models.items()}
+    inputs = dict(zip(models, build_inputs(size, device, dtype), strict=True))
+    compare_answers(models, inputs, arguments.repeats, device)
+    compare_turns(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
+    measure_refiner(arguments.repeats, device)
+    if device.type == "cuda":
+        measure_roofline(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
+    measure_imports(arguments.repeats)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({"machine": name_machine(device), "lines": LINES}, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
