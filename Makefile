@@ -13,7 +13,10 @@ INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
 MICRO := runs/micro
 
-.PHONY: help setup ask micro micro-table micro-smoke test test-slow lint types format clean
+# What builds the documentation is asked for by name alone.
+DOCS := $(VENV)/.docs
+
+.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +52,13 @@ micro-smoke: $(INSTALLED)  ## run every step of it on a few scenes
 	rm -rf $(MICRO)-smoke
 	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)-smoke --smoke
 
+$(DOCS): constraints.txt pyproject.toml | $(INSTALLED)
+	$(BIN)/pip install --quiet mkdocs-material 'mkdocstrings[python]' -c constraints.txt
+	touch $@
+
+docs: $(INSTALLED) $(DOCS)  ## the documentation, into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
+
 test: lint types  ## lint, types and the fast tests
 	$(BIN)/pytest -n auto -m 'not slow'
 
@@ -75,4 +85,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache seen.png

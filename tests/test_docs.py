@@ -1,9 +1,12 @@
 """The code that README and docs show runs as pasted."""
 
+import importlib
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {"docs/published_checkpoint.md": "14 billion weights"}  # pages whose code cannot run here, and why
@@ -31,3 +34,24 @@ def test_code_of_a_page(page, tmp_path, monkeypatch, capsys):
 
 def test_there_are_examples():
     assert {page.name for page in PAGES} >= {"README.md", "stage1.md", "stage2.md"}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/api").glob("*.md")), ids=lambda page: page.stem)
+def test_the_reference_lists_names_that_there_are(page):
+    text = page.read_text()
+    module = importlib.import_module(re.search(r"::: (\S+)", text)[1])
+    listed = re.findall(r"\w+", re.search(r"members: \[(.*?)\]", text, flags=re.DOTALL)[1])
+    assert set(listed) <= set(module.__all__)
+
+
+def test_the_reference_lists_every_model():
+    module = importlib.import_module("lyrics.modeling_lyrics")
+    text = (ROOT / "docs/api/modeling.md").read_text()
+    assert [name for name in module.__all__ if name not in text] == ["LyricsPreTrainedModel"]
+
+
+def test_every_page_can_be_reached():
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    listed = {page for entry in navigation for page in ([entry] if isinstance(entry, str) else chain(*entry.values()))}
+    assert listed == pages
