@@ -98,4 +98,4 @@ def _loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         nn.functional.cross_entropy(getattr(model, head)(features).flatten(0, 1), batch[head].flatten())
         for head in _HEADS
     ]
-    return 5 * outline + (1 - overlap).mean() + 0.5 * sum(read)
+    return 5 * outline + (1 - overlap).mean() + sum(read)

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from transformers.utils import logging
 
+from ..curves import draw_curves
 from .variants import VARIANTS, Variant
 
 logger = logging.get_logger(__name__)
@@ -241,9 +242,20 @@ def run_steps(shop: Workshop, names: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         step(shop)
+        _plot(folder)
         seconds = round(time.monotonic() - start)
         (folder / FINISHED).write_text(json.dumps({"seconds": seconds, "settings": settings}, indent=2) + "\n")
         logger.info("%s: finished in %d s", folder, seconds)
+
+
+def _plot(folder: Path) -> None:
+    """Draw the curves of a step that was a training run, beside its log."""
+    if not (folder / "trainer_state.json").is_file():
+        return
+    try:
+        draw_curves(folder, folder / "curves.png")
+    except ImportError:
+        logger.warning_once("Without matplotlib no curves are drawn.")
 
 
 def _recorded_settings(shop: Workshop, name: str) -> dict[str, Any]:

@@ -25,6 +25,9 @@ def test_every_step_runs_once(workshop):
     before = [(folder / FINISHED).stat().st_mtime_ns for folder in folders]
     run_steps(workshop)
     assert [(folder / FINISHED).stat().st_mtime_ns for folder in folders] == before
+    trained = [folder for folder in folders if (folder / "trainer_state.json").is_file()]
+    assert len(trained) == 8
+    assert all((folder / "curves.png").is_file() for folder in trained)
 
 
 def test_a_step_that_finished_with_another_recipe_is_not_taken_for_done(workshop):

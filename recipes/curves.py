@@ -1,6 +1,6 @@
-"""Draws the losses and metrics of training runs from their `trainer_state.json`.
+"""Draws the losses and metrics of a training run from its `trainer_state.json`; needs matplotlib.
 
-python docs/figures/learning_curves.py runs/stage1-smoke docs/figures/stage1_smoke.png
+python -m lyrics.recipes.curves runs/stage1-smoke docs/figures/stage1_smoke.png
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib import pyplot
-
 PANELS = {
     "losses": ("loss_itc", "loss_itm", "loss_icg", "loss_msp", "loss"),
+    "tags": ("precision", "recall"),
     "retrieval and matching": ("recall_image_to_text", "recall_text_to_image", "matching_accuracy"),
     "words": (
         "caption_accuracy",
@@ -25,19 +23,33 @@ PANELS = {
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#000000")
 
 
-def draw(run: Path, out: Path) -> None:
-    """One panel for each kind of number that the run has logged; evaluations are dots."""
+def draw_curves(run: Path, out: Path) -> None:
+    """One panel for each kind of number that the run has logged; evaluations are dots.
+
+    Args:
+        run: the folder of a run, with `trainer_state.json`.
+        out: the picture to write.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     log = json.loads((run / "trainer_state.json").read_text())["log_history"]
-    logged = {name for line in log for name in line}
+    logged = {name.removeprefix("eval_") for line in log for name in line}
     panels = {title: [name for name in names if name in logged] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
-    figure, every = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.2), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    every = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, names) in zip(every[0], panels.items(), strict=True):
         for name, color in zip(names, COLORS, strict=False):
             for prefix, style in (("", "-"), ("eval_", "o")):
                 points = [(line["step"], line[prefix + name]) for line in log if prefix + name in line]
-                label = name if not prefix else None
-                axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4) if points else None
+                if points:
+                    label = None if prefix and any(name in line for line in log) else name
+                    axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4)
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("step")
         axes.legend(fontsize=7, frameon=False)
@@ -50,8 +62,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("out", type=Path, help="the picture to write")
     arguments = parser.parse_args()
-    mpl.use("agg")
-    draw(arguments.run, arguments.out)
+    draw_curves(arguments.run, arguments.out)
 
 
 if __name__ == "__main__":
