@@ -11,6 +11,7 @@ from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
 from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_trainer import LyricsSFTTrainer
+from .muon import use_muon
 from .parts import (
     build_micro_bert_tokenizer,
     build_micro_text_tokenizer,
@@ -23,7 +24,7 @@ from .training import newest_checkpoint
 from .vision import build_image_processor
 
 
-def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, out: Path) -> None:
+def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, lookups: int, out: Path) -> None:
     """Train and write a causal language model with its tokenizer.
 
     The second stage's trainer does it, so that the model learns the chat template that it will be asked in; vision
@@ -32,6 +33,7 @@ def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, 
     Args:
         arguments: of the run.
         rows, eval_rows: dialogues to train and to evaluate on.
+        lookups: how many of the first ones only look up what they were told.
         out: a folder.
     """
     set_seed(arguments.seed)
@@ -48,7 +50,9 @@ def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, 
         language_model,
         image_token_id=processor.image_token_id,
     )
-    trainer = LyricsSFTTrainer(model, arguments, WordRows("train", rows), WordRows("validation", eval_rows), processor)
+    train_rows, validation_rows = WordRows("train", rows, lookups), WordRows("validation", eval_rows)
+    trainer = LyricsSFTTrainer(model, arguments, train_rows, validation_rows, processor)
+    use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
     trainer.evaluate()
     trainer.save_state()

@@ -55,7 +55,7 @@ def _sample_texts() -> tuple[str, ...]:
         scene, random = draw_scene("train", number), np.random.default_rng(number)
         texts += [caption(scene, random) for _ in range(4)]
         texts += [_as_plain_text(question) for question in ask_many(scene, 12, random)]
-    return tuple(texts)
+    return (*texts, "Repeat it.")
 
 
 def _as_plain_text(question: Question) -> str:
@@ -234,6 +234,7 @@ def language_model_config(tokenizer: Any) -> LlamaConfig:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=1024,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},  # a few hundred tokens, told apart sharply
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -11,31 +11,47 @@ from typing import Any
 import numpy as np
 
 from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_object, format_objects
-from .questions import ask_many, caption, describe
-from .world import Scene, Split, draw_scene
+from .questions import Question, ask_many, caption, describe
+from .world import Scene, SceneObject, Split, draw_scene
 
 TURNS = 8
 _SHARES = {"caption": 0.2}  # long as they are, captions would drown what one word answers
 _SHARES_WITHOUT_BOXES = {"caption": 0.1, "relation": 0.0, "referring": 0.0, "description": 0.0}
+_SHARES_OF_LOOKUPS = {"caption": 0.0, "existence": 0.0, "count": 0.0} | _SHARES_WITHOUT_BOXES
 _SHARE_WITH_BOXES = 0.3
+_SHARE_REPEATED = 0.5  # of the first rows
+_LOOKUPS = 10
 
 
 def scene_as_text(scene: Scene, random: np.random.Generator, boxes: bool = True) -> str:
     """The scene in words, as the spatial text of its objects: what someone who does not see it can be told."""
     things = [scene.objects[index] for index in random.permutation(len(scene.objects))]
     words = [describe(thing).split(" ", 1)[1] for thing in things]
+    if random.random() < 0.5:  # what follows a word is looked up sooner than what precedes it
+        words = [_shape_first(thing) for thing in things]
     return format_objects(words, [thing.box for thing in things]) if boxes else SEPARATOR.join(words)
+
+
+def _shape_first(thing: SceneObject) -> str:
+    words = f"{thing.shape} {thing.color} {thing.size}"
+    return words if thing.character is None else f"{words} with the character {thing.character}"
 
 
 class WordRows:
     """Dialogues about scenes that are told in words: `count` rows of `messages`.
 
-    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner.
+    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
+    first rows only look up, and repeat what was told: nothing else is learned before that is.
+
+    Args:
+        split, count: of the scenes.
+        lookups: how many rows at the beginning only look up.
+        first: number of the first scene.
     """
 
-    def __init__(self, split: Split, count: int, first: int = 0) -> None:
+    def __init__(self, split: Split, count: int, lookups: int = 0, first: int = 0) -> None:
         self.split: Split = split
-        self.count, self.first = count, first
+        self.count, self.lookups, self.first = count, lookups, first
 
     def __len__(self) -> int:
         return self.count
@@ -45,10 +61,14 @@ class WordRows:
             raise IndexError(f"Row {index} of {self.count}.")
         number = self.first + index
         scene, random = draw_scene(self.split, number), np.random.default_rng((number, 1))
-        boxes = random.random() < _SHARE_WITH_BOXES
-        messages = boxes_as_text(dialogue(scene, random, shares=_SHARES if boxes else _SHARES_WITHOUT_BOXES))
-        told = {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"}
-        messages[0]["content"].insert(0, told)
+        looks_up = index < self.lookups
+        boxes = random.random() < _SHARE_WITH_BOXES and not looks_up
+        told = scene_as_text(scene, random, boxes)
+        shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES if boxes else _SHARES_WITHOUT_BOXES
+        messages = boxes_as_text(dialogue(scene, random, _LOOKUPS if looks_up else TURNS, shares))
+        if not messages or (looks_up and random.random() < _SHARE_REPEATED):
+            messages = Question("repetition", "Repeat it.", told).messages() + messages
+        messages[0]["content"].insert(0, {"type": "text", "text": f"{told}\n"})
         return {"messages": messages}
 
 

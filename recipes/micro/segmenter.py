@@ -1,8 +1,8 @@
 """Step 2, fourth part: SAM learns to outline what is in a box.
 
 A world this poor teaches its image encoder little but edges. So that the mean of its embedding under a mask, the
-region feature, says what is there, three small heads, which are dropped afterwards, learn to read its colour, shape and
-character off it.
+region feature, says what is there, three small heads, which are dropped afterwards, learn to read colour, shape and
+character off it, and off every cell of the embedding.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from transformers import SamConfig, SamModel
 from ...modeling_lyrics import LyricsRefinerConfig
 from ...modeling_lyrics.refiner_images import segmenter_view
 from ...modeling_lyrics.refiner_regions import pool_masks
+from .cells import NOTHING, name_cells
 from .parts import REFINED_VIEW, REGION_WIDTH, segmenter_config
 from .training import StepArguments, train_step
 from .world import CHARACTERS, COLORS, SHAPES, Scene
 
-_OBJECTS = 6  # per scene and step; of a scene with fewer, some count twice
+_OBJECTS = 4  # per scene and step; of a scene with fewer, some count twice
 _JITTER = 0.01
 _HEADS = ("color", "shape", "character")
 
@@ -60,7 +61,8 @@ def train_segmenter(arguments: StepArguments, out: Path) -> None:
         chosen = [scene.objects[index] for index in np.resize(random.permutation(len(scene.objects)), _OBJECTS)]
         boxes = np.array([thing.box for thing in chosen], np.float32)
         boxes = boxes + random.normal(0, _JITTER, boxes.shape).astype(np.float32)
-        return {
+        cells = {f"{kind}_cells": numbers for kind, numbers in name_cells(scene).items()}
+        return cells | {
             "pixel_values": segmenter_view(scene.image, REFINED_VIEW, config.image_mean, config.image_std)[0],
             "boxes": boxes.clip(0, 1),
             "masks": np.stack([thing.mask for thing in chosen]),
@@ -95,7 +97,13 @@ def _loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         ]
     )
     read = [
-        nn.functional.cross_entropy(getattr(model, head)(features).flatten(0, 1), batch[head].flatten())
+        nn.functional.cross_entropy(
+            getattr(model, head)(seen).float().flatten(0, -2), named.flatten(), ignore_index=NOTHING
+        )
         for head in _HEADS
+        for seen, named in (
+            (features, batch[head]),
+            (embeddings.permute(0, 2, 3, 1), batch[f"{head}_cells"]),
+        )
     ]
     return 5 * outline + (1 - overlap).mean() + sum(read)

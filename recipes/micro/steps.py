@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers.utils import logging
 
@@ -68,6 +69,7 @@ class Workshop:
     def run_settings(self, step: str, folder: Path) -> dict[str, Any]:
         """The settings of a training run that writes into a folder."""
         every = _read("common") | self._smoke_settings.get("common", {})
+        every["use_cpu"] = not torch.cuda.is_available()  # bf16 is refused without, where there is no GPU
         return every | {"output_dir": str(folder), "seed": self.seed} | self.settings(step)
 
 
@@ -127,8 +129,8 @@ def _language(shop: Workshop) -> None:
     from .language import train_language_model
 
     settings = shop.run_settings("language", shop.shared("language"))
-    rows, eval_rows = settings.pop("rows"), settings.pop("eval_rows")
-    train_language_model(LyricsSFTConfig(**settings), rows, eval_rows, shop.shared("language") / "model")
+    rows = [settings.pop(name) for name in ("rows", "eval_rows", "lookups")]
+    train_language_model(LyricsSFTConfig(**settings), *rows, shop.shared("language") / "model")
 
 
 def _rows(shop: Workshop) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from .muon import use_muon
 from .world import Scene, Split, draw_scene
 
 View = Callable[[Scene, np.random.Generator], dict[str, Any]]
@@ -25,6 +26,7 @@ class StepArguments(TrainingArguments):
 
     scenes: int = field(default=20000, metadata={"help": "Training scenes; they are drawn on the spot."})
     eval_scenes: int = field(default=256, metadata={"help": "Validation scenes."})
+    muon: bool = field(default=False, metadata={"help": "Muon for the weights of linear layers."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows hold what collators take."})
 
 
@@ -80,6 +82,8 @@ def train_step(
         compute_metrics=metrics,
     )
     trainer.own_loss = loss
+    if arguments.muon:
+        use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
     trainer.evaluate()
     trainer.save_state()
