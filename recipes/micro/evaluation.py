@@ -137,7 +137,7 @@ def answer_cases(
     outcomes = []
     for start in logging.tqdm(range(0, len(cases), batch_size), desc="Answering"):
         batch = cases[start : start + batch_size]
-        conversations = [_conversation(case) for case in batch]
+        conversations = [conversation(case) for case in batch]
         objects = [refined[case.number] for case in batch]
         inputs = processor.apply_chat_template(
             conversations,
@@ -154,7 +154,8 @@ def answer_cases(
     return outcomes
 
 
-def _conversation(case: Case) -> list[dict[str, Any]]:
+def conversation(case: Case) -> list[dict[str, Any]]:
+    """One turn of the user, with the picture and the question."""
     asked = boxes_as_text(case.question.messages()[:1])[0]
     return [{"role": "user", "content": [{"type": "image", "image": case.scene.image}, *asked["content"]]}]
 

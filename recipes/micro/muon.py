@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-_MUON_OVER_ADAMW = 10.0  # an orthogonal update is spread over all entries of a matrix, and so each one's is smaller
+_MATRIX_LEARNING_RATE = 0.02  # of orthogonal updates, which are as large whatever the gradient
 
 
 class MuonWithAdamW(Optimizer):
@@ -21,11 +21,18 @@ class MuonWithAdamW(Optimizer):
     Args:
         model: whose trainable parameters it updates: the weights of its linear layers by Muon, all others (embeddings,
             norms, biases, convolutions) by AdamW.
-        learning_rate: of AdamW; Muon's is ten times as high.
+        learning_rate: of AdamW.
+        matrix_learning_rate: of Muon.
         weight_decay: of both; norms and biases have none.
     """
 
-    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float,
+        matrix_learning_rate: float = _MATRIX_LEARNING_RATE,
+        weight_decay: float = 0.0,
+    ) -> None:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
         tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -42,7 +49,7 @@ class MuonWithAdamW(Optimizer):
             )
         ]
         if multiplied := [parameter for parameter in trained if id(parameter) in matrices]:
-            self._parts.append(Muon(multiplied, lr=_MUON_OVER_ADAMW * learning_rate, weight_decay=weight_decay))
+            self._parts.append(Muon(multiplied, lr=matrix_learning_rate, weight_decay=weight_decay))
         super().__init__([group for part in self._parts for group in part.param_groups], {})
         self._share_groups()
 
@@ -70,4 +77,4 @@ class MuonWithAdamW(Optimizer):
 def use_muon(trainer: Any) -> None:
     """Let a trainer, before it trains, take this optimizer instead of the one that its arguments name."""
     arguments = trainer.args
-    trainer.optimizer = MuonWithAdamW(trainer.model, arguments.learning_rate, arguments.weight_decay)
+    trainer.optimizer = MuonWithAdamW(trainer.model, arguments.learning_rate, weight_decay=arguments.weight_decay)

@@ -19,6 +19,7 @@ from .parts import (
 )
 from .vision import build_image_processor
 
+_BOX_THRESHOLD = 0.2  # where most validation scenes have as many boxes as objects
 _MOST_REGIONS = 24  # nine objects, as many characters at most, and some in vain
 
 
@@ -37,6 +38,8 @@ def assemble_processor(tagger: Path, detector: Path, segmenter: Path, out: Path)
         tag_separator=TAG_SEPARATOR,
         detector_shortest_edge=REFINED_VIEW,
         detector_longest_edge=2 * REFINED_VIEW,
+        box_threshold=_BOX_THRESHOLD,
+        text_threshold=_BOX_THRESHOLD,
         max_regions=_MOST_REGIONS,
     )
     processor = LyricsProcessor(

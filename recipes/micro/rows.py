@@ -14,7 +14,8 @@ from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_obje
 from .questions import Question, ask_many, caption, describe
 from .world import Scene, SceneObject, Split, draw_scene
 
-TURNS = 8
+TURNS = 8  # about a scene in words
+_PICTURE_TURNS = 4  # the MQ-Former reads the first of them, as it will read the only question of a user
 _SHARES = {"caption": 0.2}  # long as they are, captions would drown what one word answers
 _SHARES_WITHOUT_BOXES = {"caption": 0.1, "relation": 0.0, "referring": 0.0, "description": 0.0}
 _SHARES_OF_LOOKUPS = {"caption": 0.0, "existence": 0.0, "count": 0.0} | _SHARES_WITHOUT_BOXES
@@ -102,7 +103,7 @@ def picture_rows(split: Split, count: int, first: int = 0) -> Iterator[dict[str,
             "key": f"{split}/{number:06}",
             "image": {"bytes": file.getvalue(), "path": None},
             "caption": caption(scene, random),
-            "messages": dialogue(scene, random),
+            "messages": dialogue(scene, random, _PICTURE_TURNS),
         }
 
 

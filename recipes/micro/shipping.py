@@ -1,7 +1,13 @@
-"""A trained checkpoint as the package ships it: half as large, and the same numbers wherever it is loaded."""
+"""A trained checkpoint as the package ships it: half as large, with its card.
+
+python -m lyrics.recipes.micro.shipping --out runs/micro --to assets/lyrics_micro
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
+from .evaluation import KINDS
+from .steps import FINISHED, OWN, SHARED, Workshop
+
+_CARD = Path(__file__).with_name("model_card.md")
 
 
 def write_compact(checkpoint: Path, out: Path) -> int:
@@ -39,3 +49,37 @@ def write_compact(checkpoint: Path, out: Path) -> int:
         }
         save_file(tensors, file, metadata={"format": "pt"})
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+
+
+def format_card(shop: Workshop, size: int) -> str:
+    """The model card: what the model is, how it was trained, its numbers and its limits.
+
+    Args:
+        shop: whose steps have finished.
+        size: bytes of the files.
+    """
+    results = json.loads((shop.own("evaluation") / "results.json").read_text())
+    accuracy, guessing = results["accuracy"], results["guessing"]["majority"]
+    rows = [f"| {kind} | {accuracy[kind]:.1f} | {guessing[kind]:.1f} |" for kind in KINDS]
+    folders = [shop.shared(step) for step in SHARED] + [shop.own(step) for step in OWN]
+    seconds = sum(json.loads((folder / FINISHED).read_text())["seconds"] for folder in folders)
+    return _CARD.read_text().format(
+        size=f"{size / 1e6:.1f}", seed=shop.seed, minutes=round(seconds / 60), table="\n".join(rows)
+    )
+
+
+def main() -> None:
+    """Write the full model as it ships."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/micro"), help="folder of all steps")
+    parser.add_argument("--to", type=Path, default=Path("assets/lyrics_micro"), help="folder of the shipped checkpoint")
+    parser.add_argument("--seed", type=int, default=0, help="of the model")
+    arguments = parser.parse_args()
+    shop = Workshop(arguments.out, seed=arguments.seed)
+    shutil.rmtree(arguments.to, ignore_errors=True)
+    size = write_compact(shop.own("stage2") / "model", arguments.to)
+    (arguments.to / "README.md").write_text(format_card(shop, size))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_setup import SFTModelArguments, build_sft
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from ...trainers.sources import DataArguments
+from .muon import use_muon
 from .parts import MQFORMER
 from .training import newest_checkpoint
 from .variants import Variant, ViewedStore
@@ -52,6 +53,7 @@ def train_stage1(
     train_rows, eval_rows = data.open(processor)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     if variant.stage1:
+        use_muon(trainer)
         trainer.train(resume_from_checkpoint=newest_checkpoint(training))
         trainer.save_state()
     trainer.save_model(str(out))
@@ -83,6 +85,7 @@ def train_stage2(
     _use_store(processor, store, variant)
     train_rows, eval_rows = data.open(processor)
     trainer = LyricsSFTTrainer(composed, training, train_rows, eval_rows, processor)
+    use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(training))
     trainer.save_state()
     trainer.save_model(str(adapter))
