@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..assets import MICRO_CHECKPOINT
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box
 from ..refinement import RefinementStore
 
@@ -17,6 +19,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 NO_MODEL = (
     "no model: give --model DIR or --model HUB_ID. `lyrics init --size micro --out DIR` writes a tiny random one to "
     "try everything with."
+)
+MICRO_REFINER = (
+    "No --model is given: the micro refiner is used, which ships with the package and knows nothing but scenes of "
+    "coloured shapes."
 )
 
 
@@ -31,9 +37,16 @@ def printable(text: str) -> str:
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`."""
-    parser.add_argument("--model", metavar="DIR|ID", help="a checkpoint's directory or Hub id")
+def add_model_arguments(parser: argparse.ArgumentParser, micro: bool = False) -> None:
+    """`--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`.
+
+    Args:
+        parser: which receives them.
+        micro: whether the refiner that ships with the package is taken when no model is given.
+    """
+    default = " (default: the micro refiner, which ships with the package and knows scenes of shapes)" if micro else ""
+    parser.add_argument("--model", metavar="DIR|ID", help=f"a checkpoint's directory or Hub id{default}")
+    parser.set_defaults(micro=micro)
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they were saved)")
     parser.add_argument(
@@ -72,9 +85,12 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
-    """The processor of `--model`, its refiner on the chosen device."""
+    """The processor of `--model`, its refiner on the chosen device; without one `--model` becomes the micro refiner."""
     if arguments.model is None:
-        raise ValueError(NO_MODEL)
+        if not arguments.micro:
+            raise ValueError(NO_MODEL)
+        print(MICRO_REFINER, file=sys.stderr)
+        arguments.model = str(MICRO_CHECKPOINT)
     if not Path(arguments.model).is_dir() and not _HUB_ID.fullmatch(arguments.model):
         raise ValueError(f"--model {arguments.model}: there is no such directory, and it is not a Hub id (OWNER/NAME).")
     refiner_kwargs: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from ..processing_lyrics import LyricsProcessor, VisualObjects
 from .common import add_model_arguments, describe_objects, load_processor, printable
 
 EXAMPLES = """examples:
+  lyrics refine scene.png                       # with the micro refiner, which ships with the package
   lyrics refine photo.jpg --model DIR
   lyrics refine photos/*.jpg --model DIR --out seen
   lyrics refine photo.jpg --model DIR --tags "cat, fire truck"
@@ -37,7 +38,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--tags", metavar="WORDS", help="look for these words, separated by commas, instead of tagging")
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="pictures at a time (default: 8)")
     parser.add_argument("--masks", action="store_true", help="find the objects' masks as well")
-    add_model_arguments(parser)
+    add_model_arguments(parser, micro=True)
     parser.set_defaults(run=run)
 
 

@@ -22,7 +22,7 @@ from .variants import VARIANTS, Variant
 from .world import Scene, Split, draw_scene
 
 KINDS = ("existence", "count", "color", "shape", "relation", "reading", "referring", "description")
-_LEAST_OVERLAP = 0.5
+LEAST_OVERLAP = 0.5
 _GUESSES_FROM = 2000  # training scenes whose answers the guessing baselines know
 
 
@@ -165,7 +165,7 @@ def is_right(question: Question, answer: str) -> bool:
     if question.kind != "referring":
         return answer.strip().rstrip(".").lower() == question.answer.lower()
     found = parse_spatial_text(answer).objects
-    return len(found) > 0 and overlap(found[0].box, question.box or ()) >= _LEAST_OVERLAP
+    return len(found) > 0 and overlap(found[0].box, question.box or ()) >= LEAST_OVERLAP
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:
@@ -203,8 +203,8 @@ def guess(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
         drawn = others[int(random.integers(len(others)))]
         if kind == "referring":
             mean = np.array([question.box for question in others]).mean(axis=0).tolist()
-            right["majority"][kind].append(overlap(mean, case.question.box or ()) >= _LEAST_OVERLAP)
-            right["random"][kind].append(overlap(drawn.box or (), case.question.box or ()) >= _LEAST_OVERLAP)
+            right["majority"][kind].append(overlap(mean, case.question.box or ()) >= LEAST_OVERLAP)
+            right["random"][kind].append(overlap(drawn.box or (), case.question.box or ()) >= LEAST_OVERLAP)
         else:
             most = Counter(question.answer for question in others).most_common(1)[0][0]
             right["majority"][kind].append(most == case.question.answer)

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
-from .evaluation import KINDS
-from .steps import FINISHED, OWN, SHARED, Workshop
+from .steps import FINISHED, Workshop
 
 _CARD = Path(__file__).with_name("model_card.md")
 
@@ -28,20 +27,22 @@ def write_compact(checkpoint: Path, out: Path) -> int:
     Weights are rounded first, so that what is loaded has the fingerprint that is saved.
 
     Args:
-        checkpoint: model, processor and refiner.
+        checkpoint: model, processor and refiner, or a processor with its refiner alone.
         out: a folder.
 
     Returns:
         Bytes of all files.
     """
-    model: Any = LyricsForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
     processor = LyricsProcessor.from_pretrained(checkpoint)
-    for module in (model, processor.refiner):
+    parts: list[tuple[Any, Any]] = [(processor, processor.refiner)]
+    if (checkpoint / "config.json").is_file():
+        model = LyricsForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+        parts.append((model, model))
+    for part, module in parts:
         for tensor in module.state_dict().values():
             if tensor.dtype == torch.float32:
                 tensor.copy_(tensor.bfloat16())
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+        part.save_pretrained(out)
     for file in out.rglob("*.safetensors"):
         tensors = {
             name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor
@@ -52,32 +53,27 @@ def write_compact(checkpoint: Path, out: Path) -> int:
 
 
 def format_card(shop: Workshop, size: int) -> str:
-    """The model card: what the model is, how it was trained, its numbers and its limits.
+    """The card of the shipped refiner: what it is, how it was trained, its numbers and its limits.
 
     Args:
-        shop: whose steps have finished.
+        shop: whose shared steps have finished.
         size: bytes of the files.
     """
-    results = json.loads((shop.own("evaluation") / "results.json").read_text())
-    accuracy, guessing = results["accuracy"], results["guessing"]["majority"]
-    rows = [f"| {kind} | {accuracy[kind]:.1f} | {guessing[kind]:.1f} |" for kind in KINDS]
-    folders = [shop.shared(step) for step in SHARED] + [shop.own(step) for step in OWN]
+    results = json.loads((shop.shared("refiner") / "results.json").read_text())
+    folders = [shop.shared(step) for step in ("backbone", "tagger", "detector", "segmenter")]
     seconds = sum(json.loads((folder / FINISHED).read_text())["seconds"] for folder in folders)
-    return _CARD.read_text().format(
-        size=f"{size / 1e6:.1f}", seed=shop.seed, minutes=round(seconds / 60), table="\n".join(rows)
-    )
+    return _CARD.read_text().format(size=f"{size / 1e6:.1f}", minutes=round(seconds / 60), **results)
 
 
 def main() -> None:
-    """Write the full model as it ships."""
+    """Write the refiner, in its processor, as it ships."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/micro"), help="folder of all steps")
     parser.add_argument("--to", type=Path, default=Path("assets/lyrics_micro"), help="folder of the shipped checkpoint")
-    parser.add_argument("--seed", type=int, default=0, help="of the model")
     arguments = parser.parse_args()
-    shop = Workshop(arguments.out, seed=arguments.seed)
+    shop = Workshop(arguments.out)
     shutil.rmtree(arguments.to, ignore_errors=True)
-    size = write_compact(shop.own("stage2") / "model", arguments.to)
+    size = write_compact(shop.shared("refiner"), arguments.to)
     (arguments.to / "README.md").write_text(format_card(shop, size))
 
 

@@ -1,4 +1,9 @@
-"""Steps 5 and 6: the two stages of training with the ordinary trainers, and the merged model that they lead to."""
+"""Steps 5 and 6: the two stages of training with the ordinary trainers, and the merged model that they lead to.
+
+Here the optimizer is AdamW: with Muon, whose updates stay large, the queries of the MQ-Former, which normalises after
+each sum, soon all say the same (mean cosine 0.7 to 0.9 between them), and a language model cannot tell whose color is
+whose.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,6 @@ from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_setup import SFTModelArguments, build_sft
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from ...trainers.sources import DataArguments
-from .muon import use_muon
 from .parts import MQFORMER
 from .training import newest_checkpoint
 from .variants import Variant, ViewedStore
@@ -53,7 +57,6 @@ def train_stage1(
     train_rows, eval_rows = data.open(processor)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     if variant.stage1:
-        use_muon(trainer)
         trainer.train(resume_from_checkpoint=newest_checkpoint(training))
         trainer.save_state()
     trainer.save_model(str(out))
@@ -85,7 +88,6 @@ def train_stage2(
     _use_store(processor, store, variant)
     train_rows, eval_rows = data.open(processor)
     trainer = LyricsSFTTrainer(composed, training, train_rows, eval_rows, processor)
-    use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(training))
     trainer.save_state()
     trainer.save_model(str(adapter))

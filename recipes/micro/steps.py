@@ -118,10 +118,11 @@ def _step_arguments(shop: Workshop, step: str) -> Any:
 
 
 def _refiner(shop: Workshop) -> None:
-    from .refiner import assemble_processor
+    from .refiner import assemble_processor, write_measures
 
     tagger, detector, segmenter = (shop.shared(step) / "model" for step in ("tagger", "detector", "segmenter"))
     assemble_processor(tagger, detector, segmenter, shop.shared("refiner"))
+    write_measures(shop.shared("refiner"))
 
 
 def _language(shop: Workshop) -> None:
@@ -129,8 +130,9 @@ def _language(shop: Workshop) -> None:
     from .language import train_language_model
 
     settings = shop.run_settings("language", shop.shared("language"))
-    rows = [settings.pop(name) for name in ("rows", "eval_rows", "lookups")]
-    train_language_model(LyricsSFTConfig(**settings), *rows, shop.shared("language") / "model")
+    rows, eval_rows, lookups = (settings.pop(name) for name in ("rows", "eval_rows", "lookups"))
+    out = shop.shared("language") / "model"
+    train_language_model(LyricsSFTConfig(**settings), rows, eval_rows, lookups, out)
 
 
 def _rows(shop: Workshop) -> None:

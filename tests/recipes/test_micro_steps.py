@@ -1,13 +1,19 @@
 """The micro model's steps: from nothing to a table, and not twice."""
 
 import json
+from copy import deepcopy
 
 import pytest
+import torch
+from PIL import Image
 
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
+from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
+from lyrics.recipes.micro.muon import MuonWithAdamW
 from lyrics.recipes.micro.questions import Question
+from lyrics.recipes.micro.shipping import format_card, write_compact
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
 from lyrics.recipes.micro.variants import VARIANTS
@@ -71,3 +77,60 @@ def test_guessing_is_not_knowing():
     found = guess(draw_cases(40))
     assert set(found["majority"]) == set(KINDS)
     assert all(value < 75 for by_kind in found.values() for value in by_kind.values())
+
+
+def test_the_shipped_form_is_small_and_computes_the_same_wherever_it_is_loaded(workshop, tmp_path):
+    assert write_compact(workshop.own("stage2") / "model", tmp_path) < 15e6
+    model, processor = (
+        LyricsForConditionalGeneration.from_pretrained(tmp_path),
+        LyricsProcessor.from_pretrained(tmp_path),
+    )
+    assert model.dtype == processor.refiner.dtype == torch.float32
+    assert processor.refiner.fingerprint() == processor.refiner_fingerprint
+
+
+def test_the_card_tells_the_numbers(workshop):
+    results = json.loads((workshop.shared("refiner") / "results.json").read_text())
+    card = format_card(workshop, 7_000_000)
+    assert "7.0 MB" in card
+    assert f"| shapes found | {results['shapes_found']} |" in card
+
+
+def test_figures_are_drawn(workshop, tmp_path):
+    model = workshop.own("stage2") / "model"
+    draw_accuracy(workshop.out, tmp_path / "accuracy.png")
+    draw_answers(model, tmp_path / "answers.png")
+    draw_attention(model, tmp_path / "attention.png")
+    for file in tmp_path.glob("*.png"):
+        assert len(Image.open(file).convert("RGB").getcolors(1 << 24)) > 50
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_muon_goes_on_from_its_state_as_if_it_had_not_stopped():
+    """Matrices get orthogonal updates, everything else AdamW's; a schedule reaches both."""
+
+    def make():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Embedding(7, 8), torch.nn.Linear(8, 6), torch.nn.LayerNorm(6))
+        return model, MuonWithAdamW(model, 1e-2)
+
+    def step(model, optimizer, seed):
+        tokens = torch.randint(7, (5,), generator=torch.Generator().manual_seed(seed))
+        model(tokens).pow(3).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    (model, optimizer), (other, resumed) = make(), make()
+    before = model[1].weight.detach().clone()
+    step(model, optimizer, 0)
+    singular = torch.linalg.svdvals(model[1].weight.detach() - before)
+    assert singular[3] > singular[0] / 2  # directions learn about equally fast
+    other.load_state_dict(model.state_dict())
+    resumed.load_state_dict(deepcopy(optimizer.state_dict()))
+    for one in (optimizer, resumed):
+        torch.optim.lr_scheduler.LambdaLR(one, lambda _: 0.5)
+        assert len({group["lr"] / group["initial_lr"] for group in one.param_groups}) == 1
+    step(model, optimizer, 1)
+    step(other, resumed, 1)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)

@@ -1,0 +1,95 @@
+"""The refiner that ships with the package: it works, however it is called."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
+from lyrics.cli.main import main
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.recipes.micro.refiner import measure_refiner
+from lyrics.recipes.micro.world import COLORS, SHAPES, draw_scene
+
+SCENE = 114  # of the test scenes: what SCENE_PICTURE shows, four times as large
+IN_THE_SCENE = ["4", "C", "H", "circle", "ring", "star", "star", "star", "star"]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+
+
+def test_it_is_small_and_holds_no_pickles():
+    files = [path for path in MICRO_CHECKPOINT.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 15e6
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja", ".md"}
+
+
+def test_it_finds_what_is_in_test_scenes(processor):
+    """Not far below what its card says of more scenes."""
+    least = {"shapes_found": 85, "characters_found": 85, "objects_right": 88, "box_overlap": 80, "mask_overlap": 70}
+    measured = measure_refiner(processor, count=40)
+    assert {name: measured[name] for name in least if measured[name] < least[name]} == {}
+
+
+def test_the_picture_is_a_test_scene_and_all_of_it_is_found(processor):
+    scene = draw_scene("test", SCENE)
+    np.testing.assert_array_equal(np.asarray(Image.open(SCENE_PICTURE).reduce(4)), np.asarray(scene.image))
+    assert sorted(processor.refine(SCENE_PICTURE)[0].labels) == IN_THE_SCENE
+
+
+def test_region_features_tell_colors(processor):
+    """A linear map of the features of some scenes names the colors in others."""
+    features, colors = [], []
+    for number in range(60):
+        scene = draw_scene("validation", number)
+        objects = processor.refine(scene.image)[0]
+        for label, box, feature in zip(objects.labels, objects.boxes, objects.region_features, strict=True):
+            distances = [np.abs(np.array(thing.box) - box).max() for thing in scene.objects]
+            if label in SHAPES and min(distances) < 0.05:
+                features.append(feature)
+                colors.append(list(COLORS).index(scene.objects[int(np.argmin(distances))].color))
+    known, wanted = np.array(features), np.eye(len(COLORS))[colors]
+    half = len(known) // 2
+    known = np.concatenate([known, np.ones((len(known), 1))], axis=1)
+    weights = np.linalg.lstsq(known[:half].T @ known[:half] + np.eye(known.shape[1]), known[:half].T @ wanted[:half])[0]
+    right = (known[half:] @ weights).argmax(axis=1) == np.array(colors[half:])
+    assert right.mean() > 0.9
+
+
+def test_a_batch_is_refined_as_its_pictures_are(processor):
+    pictures = [draw_scene("test", number).image for number in range(6)]
+    for together, picture in zip(processor.refine(pictures, batch_size=6), pictures, strict=True):
+        alone = processor.refine(picture)[0]
+        assert together.labels == alone.labels
+        np.testing.assert_allclose(together.boxes, alone.boxes, atol=1e-4)
+        np.testing.assert_allclose(together.region_features, alone.region_features, atol=1e-3)
+
+
+def test_reloaded_it_is_the_same(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    again = LyricsProcessor.from_pretrained(tmp_path)
+    one, two = (each.refine(SCENE_PICTURE)[0] for each in (processor, again))
+    assert processor.refiner.fingerprint() == again.refiner.fingerprint() == processor.refiner_fingerprint
+    np.testing.assert_array_equal(one.region_features, two.region_features)
+
+
+def test_in_bfloat16_it_finds_nearly_the_same(processor):
+    half = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).to(dtype=torch.bfloat16)
+    pictures = [draw_scene("test", number).image for number in range(20)]
+    pairs = zip(half.refine(pictures), processor.refine(pictures), strict=True)
+    assert np.mean([sorted(one.labels) == sorted(two.labels) for one, two in pairs]) >= 0.6
+
+
+def test_it_looks_for_what_it_is_told_to(processor):
+    assert set(processor.refine(SCENE_PICTURE, tags=[["ring"]])[0].labels) == {"ring"}
+
+
+def test_the_command_takes_it_when_no_model_is_named(capsys):
+    assert main(["refine", str(SCENE_PICTURE), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "micro refiner" in printed.err
+    assert sorted(thing["label"] for thing in json.loads(printed.out)[0]["objects"]) == IN_THE_SCENE
