@@ -14,11 +14,10 @@ from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_obje
 from .questions import Question, ask_many, caption, describe
 from .world import Scene, SceneObject, Split, draw_scene
 
-TURNS = 8  # about a scene in words
-_PICTURE_TURNS = 4  # the MQ-Former reads the first of them, as it will read the only question of a user
+TURNS = 8
 _SHARES = {"caption": 0.2}  # long as they are, captions would drown what one word answers
 _SHARES_WITHOUT_BOXES = {"caption": 0.1, "relation": 0.0, "referring": 0.0, "description": 0.0}
-_SHARES_OF_LOOKUPS = {"caption": 0.0, "existence": 0.0, "count": 0.0} | _SHARES_WITHOUT_BOXES
+_SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
 _SHARE_WITH_BOXES = 0.3
 _SHARE_REPEATED = 0.5  # of the first rows
 _LOOKUPS = 10
@@ -93,6 +92,38 @@ def _as_text(block: dict[str, Any]) -> dict[str, Any]:
     return {"type": "text", "text": format_object(label, block["box"]) if label else format_box(block["box"])}
 
 
+class DialogueRows:
+    """Scenes with dialogues that are made on the spot: when a scene comes again, it is asked something else.
+
+    Args:
+        split: of the scenes.
+        scenes: how many there are.
+        first: number of the first.
+        dialogues: about each of them.
+    """
+
+    def __init__(self, split: Split, scenes: int, first: int = 0, dialogues: int = 1) -> None:
+        self.split: Split = split
+        self.scenes, self.first, self.dialogues = scenes, first, dialogues
+
+    def __len__(self) -> int:
+        return self.scenes * self.dialogues
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"Row {index} of {len(self)}.")
+        again, place = divmod(index, self.scenes)
+        number = self.first + place
+        scene = draw_scene(self.split, number)
+        messages = dialogue(scene, np.random.default_rng((number, 5, again)))
+        return {"key": row_key(self.split, number), "image": scene.image, "messages": messages}
+
+
+def row_key(split: Split, number: int) -> str:
+    """What a scene is called in rows and stores."""
+    return f"{split}/{number:06}"
+
+
 def picture_rows(split: Split, count: int, first: int = 0) -> Iterator[dict[str, Any]]:
     """Rows with `key`, `image` (PNG), `caption` and `messages`, whose first one is taken to hold the picture."""
     for number in range(first, first + count):
@@ -100,10 +131,10 @@ def picture_rows(split: Split, count: int, first: int = 0) -> Iterator[dict[str,
         file = io.BytesIO()
         scene.image.save(file, "PNG")
         yield {
-            "key": f"{split}/{number:06}",
+            "key": row_key(split, number),
             "image": {"bytes": file.getvalue(), "path": None},
             "caption": caption(scene, random),
-            "messages": dialogue(scene, random, _PICTURE_TURNS),
+            "messages": dialogue(scene, random),
         }
 
 

@@ -22,6 +22,7 @@ from ...trainers.sft_setup import SFTModelArguments, build_sft
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from ...trainers.sources import DataArguments
 from .parts import MQFORMER
+from .rows import DialogueRows
 from .training import newest_checkpoint
 from .variants import Variant, ViewedStore
 
@@ -70,23 +71,32 @@ def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out:
 
 
 def train_stage2(
-    settings: dict[str, Any], variant: Variant, *, model: Path, rows: Path, store: Path, adapter: Path, out: Path
+    settings: dict[str, Any],
+    variant: Variant,
+    scenes: dict[str, int],
+    *,
+    model: Path,
+    rows: Path,
+    store: Path,
+    adapter: Path,
+    out: Path,
 ) -> None:
     """Train the second stage, write its adapter, and write both as one model.
 
     Args:
-        settings: of the recipe, `output_dir` included.
+        settings: of the recipe, `output_dir` included; `dialogues` of them for each scene.
         variant: which model of the table it is.
+        scenes: settings of the rows, whose scenes are asked about.
         model: what `compose_micro` wrote.
         rows, store: as in `train_stage1`.
         adapter, out: folders.
     """
-    model_arguments, data, training = _parse(
-        (SFTModelArguments, DataArguments, LyricsSFTConfig), settings | {"model": str(model)}, rows
-    )
+    settings = settings | {"model": str(model)}
+    train_rows = DialogueRows("train", scenes["train"], scenes["first"], settings.pop("dialogues"))
+    model_arguments, data, training = _parse((SFTModelArguments, DataArguments, LyricsSFTConfig), settings, rows)
     composed, processor = build_sft(model_arguments, training)
     _use_store(processor, store, variant)
-    train_rows, eval_rows = data.open(processor)
+    _, eval_rows = data.open(processor)
     trainer = LyricsSFTTrainer(composed, training, train_rows, eval_rows, processor)
     trainer.train(resume_from_checkpoint=newest_checkpoint(training))
     trainer.save_state()

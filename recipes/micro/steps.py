@@ -185,6 +185,7 @@ def _stage2(shop: Workshop) -> None:
     train_stage2(
         shop.run_settings("stage2", shop.own("stage2")),
         shop.variant,
+        shop.settings("rows"),
         model=shop.own("composed") / "model",
         rows=shop.shared("rows"),
         store=shop.shared("store") / "all",

@@ -7,6 +7,7 @@ import pytest
 from datasets import load_from_disk
 
 from lyrics.recipes.micro import FAMILIES, HELD_OUT, WordRows, ask, ask_many, draw_scene, write_rows
+from lyrics.recipes.micro.rows import DialogueRows
 from lyrics.recipes.micro.world import COLORS, SHAPES, SIZES
 from lyrics.trainers.conversations import read_conversation
 
@@ -129,3 +130,23 @@ def test_rows_are_what_the_trainers_read(tmp_path):
     assert 0 < sum("[" in text for text in told) < 10  # most are told without boxes
     questions = ask_many(draw_scene("train", 0), 8, np.random.default_rng(0))
     assert len({(question.text, question.box) for question in questions}) == len(questions) > 2
+
+
+def test_a_scene_that_comes_again_is_asked_something_else(tmp_path):
+    """With the key and the picture that the stored rows, and so the store, have for it."""
+    rows = DialogueRows("train", scenes=3, first=5, dialogues=2)
+    write_rows(tmp_path / "rows", "train", 3, first=5)
+    for index, stored in enumerate(load_from_disk(tmp_path / "rows")):
+        row, again = rows[index], rows[index + 3]
+        assert row["key"] == again["key"] == stored["key"]
+        assert row["image"].tobytes() == again["image"].tobytes() == stored["image"].tobytes()
+        assert row["messages"] != again["messages"]
+    with pytest.raises(IndexError):
+        rows[6]
+
+
+def test_the_first_rows_in_words_only_look_up():
+    """Their answers are told word for word, unless they are repetitions of all of it."""
+    for row in map(WordRows("train", 20, lookups=10).__getitem__, range(10)):
+        told, *answers = [block["text"] for message in row["messages"] for block in message["content"]]
+        assert all(answer in told for answer in answers[1::2])
