@@ -1,8 +1,8 @@
 """Steps 5 and 6: the two stages of training with the ordinary trainers, and the merged model that they lead to.
 
-Here the optimizer is AdamW: with Muon, whose updates stay large, the queries of the MQ-Former, which normalises after
-each sum, soon all say the same (mean cosine 0.7 to 0.9 between them), and a language model cannot tell whose color is
-whose.
+The first stage takes Muon, with which it learns in 600 steps to tell 96% of true captions from false ones (with AdamW:
+none). The second takes AdamW: with Muon the queries of the MQ-Former soon all say the same (mean cosine 0.7 to 0.9 between
+them), and a language model cannot tell whose color is whose.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_setup import SFTModelArguments, build_sft
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from ...trainers.sources import DataArguments
+from .muon import use_muon
 from .parts import MQFORMER
 from .rows import DialogueRows
 from .training import newest_checkpoint
@@ -58,6 +59,7 @@ def train_stage1(
     train_rows, eval_rows = data.open(processor)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     if variant.stage1:
+        use_muon(trainer)
         trainer.train(resume_from_checkpoint=newest_checkpoint(training))
         trainer.save_state()
     trainer.save_model(str(out))
