@@ -51,6 +51,10 @@ class CheckedConfig(PreTrainedConfig):
                     raise ValueError(f"{key}: {_reason(error)}") from error
         super().__post_init__(**kwargs)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As in Transformers, but no file tells where a sub-model was loaded from, either."""
+        return _without_places(super().to_diff_dict())
+
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
@@ -109,3 +113,12 @@ def naming_what_is_missing(translate: Callable[..., dict[str, Any]]) -> Callable
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError | StrictDataclassError) else f"{type(error).__name__}: {error}"
+
+
+def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the paths that sub-models were loaded from, on every level."""
+    return {
+        name: _without_places(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if name != "_name_or_path"
+    }

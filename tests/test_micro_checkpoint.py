@@ -26,6 +26,7 @@ def test_it_is_small_and_holds_no_pickles():
     files = [path for path in MICRO_CHECKPOINT.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 15e6
     assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja", ".md"}
+    assert "_name_or_path" not in (MICRO_CHECKPOINT / "refiner" / "config.json").read_text()  # where it was made
 
 
 def test_it_finds_what_is_in_test_scenes(processor):

@@ -15,7 +15,7 @@ EXAMPLES = """examples:
   python -m lyrics.recipes.micro                          # the full model, from nothing; goes on where it stopped
   python -m lyrics.recipes.micro --variant no_refiner --seed 1
   python -m lyrics.recipes.micro --table                  # every variant with three seeds, and the table
-  python -m lyrics.recipes.micro --smoke --out /tmp/smoke # minutes, to see that everything runs
+  python -m lyrics.recipes.micro --smoke --out smoke      # minutes, to see that everything runs
 """
 
 

@@ -62,7 +62,7 @@ def train_backbone(arguments: StepArguments, out: Path) -> None:
 
     def view(scene: Scene, random: np.random.Generator) -> dict[str, Any]:
         pixels = detector_view(scene.image, REFINED_VIEW, REFINED_VIEW, config.image_mean, config.image_std)
-        cells = name_cells(scene, GRID)
+        cells = name_cells(scene)
         return {"pixel_values": pixels, "shape": cells["shape"], "character": cells["character"]}
 
     def build() -> _SeeingBackbone:

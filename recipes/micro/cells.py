@@ -12,14 +12,14 @@ NOTHING = -1
 _MARGIN = 0.015  # around a character, which is thin
 
 
-def name_cells(scene: Scene, grid: int = GRID) -> dict[str, np.ndarray]:
-    """Numbers of the color, shape and character in the middle of each of (grid, grid) cells; `NOTHING` elsewhere.
+def name_cells(scene: Scene) -> dict[str, np.ndarray]:
+    """Numbers of the color, shape and character in the middle of each of (16, 16) cells; `NOTHING` elsewhere.
 
     A character is where its box is.
     """
-    step = scene.image.width // grid
-    y, x = np.mgrid[:grid, :grid] * step + step // 2
-    cells = {kind: np.full((grid, grid), NOTHING) for kind in ("color", "shape", "character")}
+    step = scene.image.width // GRID
+    y, x = np.mgrid[:GRID, :GRID] * step + step // 2
+    cells = {kind: np.full((GRID, GRID), NOTHING) for kind in ("color", "shape", "character")}
     for thing in scene.objects:
         visible = thing.mask[y, x]
         cells["color"][visible] = list(COLORS).index(thing.color)

@@ -1,7 +1,7 @@
 """The optimizer of the steps: Muon for what multiplies, AdamW for the rest.
 
-Muon makes every update of a matrix orthogonal, so that all of its directions learn equally fast. From nothing, the
-transformers of this size learn in a third to a half of the steps that AdamW alone needs.
+Muon makes every update of a matrix orthogonal, so that all of its directions learn equally fast. Transformers of this
+size learned from nothing in far fewer steps than with AdamW alone.
 """
 
 from __future__ import annotations

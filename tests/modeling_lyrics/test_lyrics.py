@@ -368,6 +368,7 @@ def test_from_parts(parts, from_files, tmp_path):
     text_ids = torch.tensor([[1, 7, 8]])
     torch.testing.assert_close(model(input_ids=text_ids).logits, text(input_ids=text_ids).logits)
     model.save_pretrained(tmp_path / "joined")
+    assert str(tmp_path) not in (tmp_path / "joined" / "config.json").read_text()  # where the parts lay is private
     again = LyricsForConditionalGeneration.from_pretrained(tmp_path / "joined")
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
