@@ -250,6 +250,10 @@ class LyricsMQFormerConfig(CheckedConfig):
         region_hidden_size: width of the region features that the grounding queries attend to.
         cross_attention_frequency: cross-attention stands in every n-th layer, from layer 0 on.
         normalize_vision_features: put a learned LayerNorm before the vision features (BLIP-2 does so for CLIP).
+        region_attention_gain: how far apart the scores of regions begin in a model that is trained from nothing: for
+            features of unit variance this number's square is their standard deviation. By default they begin as all
+            else, with `initializer_range`, and each grounding query sees the mean of all regions, which small models
+            hardly get away from.
         vocab_size: BERT's 30,522 tokens, and `[BOS]`, `[DEC]` and `[MLM]` for the first training stage.
     """
 
@@ -274,6 +278,7 @@ class LyricsMQFormerConfig(CheckedConfig):
     encoder_hidden_size: int = 1024
     region_hidden_size: int = 260
     normalize_vision_features: bool = True
+    region_attention_gain: float | int | None = None
 
     @property
     def num_queries(self) -> int:

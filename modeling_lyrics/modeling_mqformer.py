@@ -166,6 +166,13 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
         super()._init_weights(module)
         if isinstance(module, LyricsMQFormerModel):
             init.normal_(module.query_tokens, std=self.config.initializer_range)
+        gain = self.config.region_attention_gain
+        if gain is not None and isinstance(module, LyricsMQFormerLayer) and module.grounding_cross_attention:
+            attention = module.grounding_cross_attention
+            for part in (attention.query, attention.key_value.key):
+                init.normal_(part.weight, std=gain * part.in_features**-0.5)
+            for part in (attention.key_value.value, attention.dense):
+                init.normal_(part.weight, std=part.in_features**-0.5)
 
 
 class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):

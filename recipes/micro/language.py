@@ -13,6 +13,7 @@ from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from .muon import use_muon
 from .parts import (
+    CHAT_TEMPLATE,
     build_micro_bert_tokenizer,
     build_micro_text_tokenizer,
     clip_config,
@@ -24,7 +25,9 @@ from .training import newest_checkpoint
 from .vision import build_image_processor
 
 
-def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, lookups: int, out: Path) -> None:
+def train_language_model(
+    arguments: LyricsSFTConfig, scenes: int, dialogues: int, eval_scenes: int, lookups: int, out: Path
+) -> None:
     """Train and write a causal language model with its tokenizer.
 
     The second stage's trainer does it, so that the model learns the chat template that it will be asked in; vision
@@ -32,8 +35,9 @@ def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, 
 
     Args:
         arguments: of the run.
-        rows, eval_rows: dialogues to train and to evaluate on.
-        lookups: how many of the first ones only look up what they were told.
+        scenes, dialogues: to train on, and how many about each.
+        eval_scenes: with a dialogue each.
+        lookups: how many of the first dialogues only look up what was told.
         out: a folder.
     """
     set_seed(arguments.seed)
@@ -42,7 +46,12 @@ def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, 
     vision_config: Any = clip_config(reader).vision_config
     queries = mqformer_config(len(reader))
     processor = LyricsProcessor(
-        build_image_processor(), tokenizer, reader, num_query_tokens=queries.num_queries, mqformer_text="none"
+        build_image_processor(),
+        tokenizer,
+        reader,
+        chat_template=CHAT_TEMPLATE,
+        num_query_tokens=queries.num_queries,
+        mqformer_text="none",
     )
     model = LyricsForConditionalGeneration.from_parts(
         CLIPVisionModel(CLIPVisionConfig(**vision_config.to_dict())),
@@ -50,7 +59,7 @@ def train_language_model(arguments: LyricsSFTConfig, rows: int, eval_rows: int, 
         language_model,
         image_token_id=processor.image_token_id,
     )
-    train_rows, validation_rows = WordRows("train", rows, lookups), WordRows("validation", eval_rows)
+    train_rows, validation_rows = WordRows("train", scenes, dialogues, lookups), WordRows("validation", eval_scenes)
     trainer = LyricsSFTTrainer(model, arguments, train_rows, validation_rows, processor)
     use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))

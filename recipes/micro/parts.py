@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from functools import cache
@@ -21,9 +22,9 @@ from transformers import (
 
 from ...assets.micro import build_bert_tokenizer
 from ...modeling_lyrics import LyricsMQFormerConfig, RamConfig
-from ...processing_lyrics.chat_templates import SYSTEM_PROMPT
+from ...processing_lyrics.chat_templates import SYSTEM_PROMPT, VICUNA_TEMPLATE
 from ...processing_lyrics.spatial_text import format_box, format_object
-from .questions import FAMILIES, Question, ask_many, caption
+from .questions import FAMILIES, Question, ask_many, caption, one_word
 from .world import CHARACTERS, COLORS, SHAPES, SIZES, draw_scene
 
 VIEW = 48  # pixels that the vision encoder sees of a scene of 128, as CLIP sees 224 of a photograph
@@ -33,7 +34,9 @@ REGION_WIDTH = 32
 MQFORMER = {
     "hidden_size": 128,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
+    "num_attention_heads": 1,  # with more, a grounding query mixes what it takes from several regions
+    "cross_attention_frequency": 4,
+    "region_attention_gain": 2.0,
     "intermediate_size": 256,
     "num_visual_queries": 8,
     "num_grounding_queries": 24,
@@ -42,6 +45,9 @@ MQFORMER = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+
+# Vicuna's without its system prompt, whose tokens would outnumber those of what is seen.
+CHAT_TEMPLATE = VICUNA_TEMPLATE.replace(SYSTEM_PROMPT.replace("'", "\\'"), "")
 
 _COORDINATE = r"[01]\.\d\d"  # a token of its own; the third decimal is another
 _SAMPLES = 200  # scenes whose texts make the vocabularies
@@ -55,7 +61,7 @@ def _sample_texts() -> tuple[str, ...]:
         scene, random = draw_scene("train", number), np.random.default_rng(number)
         texts += [caption(scene, random) for _ in range(4)]
         texts += [_as_plain_text(question) for question in ask_many(scene, 12, random)]
-    return (*texts, "Repeat it.")
+    return tuple(texts)
 
 
 def _as_plain_text(question: Question) -> str:
@@ -82,7 +88,10 @@ def build_micro_bert_tokenizer(*extra: str) -> PreTrainedTokenizerFast:
 
 
 def build_micro_text_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, learned from the world's texts: any text, no unknown token; a coordinate takes two tokens."""
+    """A byte-level BPE, learned from the world's texts: any text, no unknown token; a coordinate takes two tokens.
+
+    Size, color and shape in one word are a token, which stands for an object as one vector of a picture does later.
+    """
     tokenizer = Tokenizer(models.BPE())
     pieces = rf"{_COORDINATE}|, (?=\d)|\d| ?[A-Za-z]+| ?[^\sA-Za-z\d]+|\s"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -96,8 +105,9 @@ def build_micro_text_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet)
     coordinates = [f"{value / 100:.2f}" for value in range(101)] * 20
-    prompts = [f"{SYSTEM_PROMPT} USER: ? ASSISTANT: "] * 50
+    prompts = [" USER: ? ASSISTANT: "] * 50
     tokenizer.train_from_iterator([*_sample_texts(), *coordinates, *prompts], trainer)
+    tokenizer.add_tokens([one_word(*words) for words in itertools.product(SIZES, COLORS, SHAPES)])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=1024
@@ -234,7 +244,8 @@ def language_model_config(tokenizer: Any) -> LlamaConfig:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=1024,
-        rope_parameters={"rope_type": "default", "rope_theta": 100.0},  # a few hundred tokens, told apart sharply
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+        initializer_range=0.08,  # 1 / sqrt(width); with 0.02, as for wide models, attention begins and stays uniform
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -89,6 +89,11 @@ def describe(thing: SceneObject) -> str:
     return words if thing.character is None else f"{words} with the character {thing.character}"
 
 
+def one_word(size: str, color: str, shape: str) -> str:
+    """`small-red-circle`."""
+    return f"{size}-{color}-{shape}"
+
+
 def _unique(scene: Scene, *wordings: Callable[[SceneObject], str]) -> Iterator[tuple[SceneObject, str]]:
     """Objects that some wording names alone, with the first that does."""
     counts = [Counter(wording(thing) for thing in scene.objects) for wording in wordings]

@@ -15,6 +15,7 @@ from ...processing_lyrics import LyricsProcessor, VisualObjects
 from .detector import TAG_SEPARATOR, visible_tags
 from .evaluation import LEAST_OVERLAP, overlap
 from .parts import (
+    CHAT_TEMPLATE,
     MQFORMER,
     REFINED_VIEW,
     REGION_WIDTH,
@@ -51,6 +52,7 @@ def assemble_processor(tagger: Path, detector: Path, segmenter: Path, out: Path)
         build_image_processor(),
         build_micro_text_tokenizer(),
         build_micro_bert_tokenizer(),
+        chat_template=CHAT_TEMPLATE,
         num_query_tokens=MQFORMER["num_visual_queries"] + MQFORMER["num_grounding_queries"],
         mqformer_text="spatial+instruction",
         region_feature_size=REGION_WIDTH + 4,

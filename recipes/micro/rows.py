@@ -6,77 +6,81 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_object, format_objects
-from .questions import Question, ask_many, caption, describe
-from .world import Scene, SceneObject, Split, draw_scene
+from .questions import ask_many, caption, one_word
+from .world import Scene, Split, draw_scene
 
-TURNS = 8
-_SHARES = {"caption": 0.2}  # long as they are, captions would drown what one word answers
+_TURNS = (1, 2, 2, 4)  # of a dialogue; what was asked before distracts one who has yet to learn what is asked
+_SHARES = {"caption": 0.5}  # long as they are, captions would drown what one word answers
 _SHARES_WITHOUT_BOXES = {"caption": 0.1, "relation": 0.0, "referring": 0.0, "description": 0.0}
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
 _SHARE_WITH_BOXES = 0.3
-_SHARE_REPEATED = 0.5  # of the first rows
-_LOOKUPS = 10
+_TOGETHER = 64  # scenes that are drawn once for all dialogues about them
 
 
 def scene_as_text(scene: Scene, random: np.random.Generator, boxes: bool = True) -> str:
-    """The scene in words, as the spatial text of its objects: what someone who does not see it can be told."""
+    """The scene as the spatial text of its objects, each in one word, with its character behind it."""
     things = [scene.objects[index] for index in random.permutation(len(scene.objects))]
-    words = [describe(thing).split(" ", 1)[1] for thing in things]
-    if random.random() < 0.5:  # what follows a word is looked up sooner than what precedes it
-        words = [_shape_first(thing) for thing in things]
+    words = [f"{one_word(thing.size, thing.color, thing.shape)} {thing.character or ''}".rstrip() for thing in things]
     return format_objects(words, [thing.box for thing in things]) if boxes else SEPARATOR.join(words)
 
 
-def _shape_first(thing: SceneObject) -> str:
-    words = f"{thing.shape} {thing.color} {thing.size}"
-    return words if thing.character is None else f"{words} with the character {thing.character}"
+@lru_cache(maxsize=_TOGETHER)
+def _draw_scene(split: Split, number: int) -> Scene:
+    return draw_scene(split, number)
+
+
+def _place(index: int, scenes: int, dialogues: int) -> tuple[int, int]:
+    """Which scene a row is about, and its how many-th dialogue it is: a group of scenes comes again and again."""
+    group, place = divmod(index, _TOGETHER * dialogues)
+    first = group * _TOGETHER
+    again, place = divmod(place, min(_TOGETHER, scenes - first))
+    return first + place, again
 
 
 class WordRows:
-    """Dialogues about scenes that are told in words: `count` rows of `messages`.
+    """Dialogues about scenes that are told in words: rows of `messages`.
 
     Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
-    first rows only look up, and repeat what was told: nothing else is learned before that is.
+    first rows only look up: nothing else is learned before that is.
 
     Args:
-        split, count: of the scenes.
+        split, scenes: what they are about.
+        dialogues: about each scene.
         lookups: how many rows at the beginning only look up.
-        first: number of the first scene.
     """
 
-    def __init__(self, split: Split, count: int, lookups: int = 0, first: int = 0) -> None:
+    def __init__(self, split: Split, scenes: int, dialogues: int = 1, lookups: int = 0) -> None:
         self.split: Split = split
-        self.count, self.lookups, self.first = count, lookups, first
+        self.scenes, self.dialogues, self.lookups = scenes, dialogues, lookups
 
     def __len__(self) -> int:
-        return self.count
+        return self.scenes * self.dialogues
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.count:
-            raise IndexError(f"Row {index} of {self.count}.")
-        number = self.first + index
-        scene, random = draw_scene(self.split, number), np.random.default_rng((number, 1))
+        if not 0 <= index < len(self):
+            raise IndexError(f"Row {index} of {len(self)}.")
+        number, again = _place(index, self.scenes, self.dialogues)
+        scene, random = _draw_scene(self.split, number), np.random.default_rng((number, 1, again))
         looks_up = index < self.lookups
         boxes = random.random() < _SHARE_WITH_BOXES and not looks_up
-        told = scene_as_text(scene, random, boxes)
         shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES if boxes else _SHARES_WITHOUT_BOXES
-        messages = boxes_as_text(dialogue(scene, random, _LOOKUPS if looks_up else TURNS, shares))
-        if not messages or (looks_up and random.random() < _SHARE_REPEATED):
-            messages = Question("repetition", "Repeat it.", told).messages() + messages
-        messages[0]["content"].insert(0, {"type": "text", "text": f"{told}\n"})
+        messages: list[dict[str, Any]] = []
+        while not messages:  # not every scene allows every kind of question
+            messages = boxes_as_text(dialogue(scene, random, shares))
+            shares = _SHARES_WITHOUT_BOXES
+        messages[0]["content"].insert(0, {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"})
         return {"messages": messages}
 
 
-def dialogue(
-    scene: Scene, random: np.random.Generator, turns: int = TURNS, shares: Mapping[str, float] = _SHARES
-) -> list[dict[str, Any]]:
-    """Messages of several turns about a scene, without the picture."""
-    questions = ask_many(scene, turns, random, shares)
+def dialogue(scene: Scene, random: np.random.Generator, shares: Mapping[str, float] = _SHARES) -> list[dict[str, Any]]:
+    """Messages of one turn or a few about a scene, without the picture."""
+    questions = ask_many(scene, int(random.choice(_TURNS)), random, shares)
     return [message for question in questions for message in question.messages()]
 
 
@@ -112,9 +116,9 @@ class DialogueRows:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"Row {index} of {len(self)}.")
-        again, place = divmod(index, self.scenes)
+        place, again = _place(index, self.scenes, self.dialogues)
         number = self.first + place
-        scene = draw_scene(self.split, number)
+        scene = _draw_scene(self.split, number)
         messages = dialogue(scene, np.random.default_rng((number, 5, again)))
         return {"key": row_key(self.split, number), "image": scene.image, "messages": messages}
 

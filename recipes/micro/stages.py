@@ -1,8 +1,4 @@
-"""Steps 5 and 6: the two stages of training with the ordinary trainers, and the merged model that they lead to.
-
-The first stage takes Muon, without which it learned nothing in as many steps. The second takes AdamW: with Muon the
-queries of the MQ-Former came to say nearly the same, and a language model cannot tell whose color is whose.
-"""
+"""Steps 5 and 6: the two stages of training with the ordinary trainers, and the merged model that they lead to."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from ...trainers.sft_setup import SFTModelArguments, build_sft
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from ...trainers.sources import DataArguments
 from .muon import use_muon
-from .parts import MQFORMER
+from .parts import CHAT_TEMPLATE, MQFORMER
 from .rows import DialogueRows
 from .training import newest_checkpoint
 from .variants import Variant, ViewedStore
@@ -67,6 +63,7 @@ def train_stage1(
 def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path) -> None:
     """Join the first stage with the language model, and write them with the refiner."""
     model, processor = compose(stage1, language_model, refiner_of=refiner)
+    processor.chat_template = CHAT_TEMPLATE
     model.save_pretrained(out)
     processor.save_pretrained(out)
 
@@ -85,7 +82,8 @@ def train_stage2(
     """Train the second stage, write its adapter, and write both as one model.
 
     Args:
-        settings: of the recipe, `output_dir` included; `dialogues` of them for each scene.
+        settings: of the recipe, `output_dir` included; `dialogues` of them for each scene, and Muon's
+            `matrix_learning_rate`.
         variant: which model of the table it is.
         scenes: settings of the rows, whose scenes are asked about.
         model: what `compose_micro` wrote.
@@ -93,12 +91,14 @@ def train_stage2(
         adapter, out: folders.
     """
     settings = settings | {"model": str(model)}
+    matrix_learning_rate = settings.pop("matrix_learning_rate")
     train_rows = DialogueRows("train", scenes["train"], scenes["first"], settings.pop("dialogues"))
     model_arguments, data, training = _parse((SFTModelArguments, DataArguments, LyricsSFTConfig), settings, rows)
     composed, processor = build_sft(model_arguments, training)
     _use_store(processor, store, variant)
     _, eval_rows = data.open(processor)
     trainer = LyricsSFTTrainer(composed, training, train_rows, eval_rows, processor)
+    use_muon(trainer, matrix_learning_rate)
     trainer.train(resume_from_checkpoint=newest_checkpoint(training))
     trainer.save_state()
     trainer.save_model(str(adapter))

@@ -70,7 +70,14 @@ class Workshop:
         """The settings of a training run that writes into a folder."""
         every = _read("common") | self._smoke_settings.get("common", {})
         every["use_cpu"] = not torch.cuda.is_available()  # bf16 is refused without, where there is no GPU
-        return every | {"output_dir": str(folder), "seed": self.seed} | self.settings(step)
+        every |= {"output_dir": str(folder), "seed": self.seed} | self.settings(step)
+        return every | {"bf16": every.get("bf16", False) and _is_fast_in_bf16()}
+
+
+def _is_fast_in_bf16() -> bool:
+    """Whether there are instructions for it; a CPU without computes in bfloat16 at a tenth of its speed."""
+    able = torch.cpu.get_capabilities()
+    return torch.cuda.is_available() or any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -130,9 +137,8 @@ def _language(shop: Workshop) -> None:
     from .language import train_language_model
 
     settings = shop.run_settings("language", shop.shared("language"))
-    rows, eval_rows, lookups = (settings.pop(name) for name in ("rows", "eval_rows", "lookups"))
-    out = shop.shared("language") / "model"
-    train_language_model(LyricsSFTConfig(**settings), rows, eval_rows, lookups, out)
+    rows = {name: settings.pop(name) for name in ("scenes", "dialogues", "eval_scenes", "lookups")}
+    train_language_model(LyricsSFTConfig(**settings), **rows, out=shop.shared("language") / "model")
 
 
 def _rows(shop: Workshop) -> None:

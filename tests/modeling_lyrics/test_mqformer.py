@@ -64,6 +64,20 @@ def test_each_set_of_queries_sees_its_own_source(mqformer, inputs):
     assert not torch.allclose(base[:, V:], regions[:, V:])
 
 
+def test_grounding_queries_can_begin_with_a_region_each():
+    """Only with `region_attention_gain`: else each begins with about the mean of all regions."""
+
+    def largest_share(**changes):
+        model = build(num_grounding_queries=16, hidden_size=128, initializer_range=0.02, **changes)
+        model.set_attn_implementation("eager")
+        regions, pixels = torch.randn(8, 6, 12), torch.randn(8, 7, 20)
+        found = model(encoder_hidden_states=pixels, region_features=regions, output_grounding_attentions=True)
+        return found.grounding_attentions[0].amax(-1).mean().item()
+
+    assert largest_share() < 1.1 / 6
+    assert largest_share(region_attention_gain=2.0) > 3 / 6
+
+
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
 def test_padding_changes_nothing(mqformer, inputs, implementation):
     """F28: padded regions and text, whatever stands there, even NaN."""

@@ -11,7 +11,7 @@ from lyrics.modeling_lyrics import LyricsForConditionalGeneration
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
 from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
-from lyrics.recipes.micro.muon import MuonWithAdamW
+from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.questions import Question
 from lyrics.recipes.micro.shipping import format_card, write_compact
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
@@ -104,6 +104,19 @@ def test_figures_are_drawn(workshop, tmp_path):
     for file in tmp_path.glob("*.png"):
         assert len(Image.open(file).convert("RGB").getcolors(1 << 24)) > 50
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_muon_is_torchs_own_in_the_dtype_of_the_weights():
+    """torch's computes its updates in bfloat16 and is as close to this one as that allows."""
+    ours, theirs = (torch.nn.Linear(24, 40, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = Muon([ours.weight], lr=0.02, weight_decay=0.1), torch.optim.Muon([theirs.weight], lr=0.02)
+    for step in range(5):
+        gradient = torch.randn(40, 24, generator=torch.Generator().manual_seed(step))
+        for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
+            layer.weight.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=2e-3)
 
 
 def test_muon_goes_on_from_its_state_as_if_it_had_not_stopped():

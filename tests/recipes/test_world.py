@@ -1,6 +1,7 @@
 """The micro world: what is said about a scene is true of its picture."""
 
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -145,8 +146,17 @@ def test_a_scene_that_comes_again_is_asked_something_else(tmp_path):
         rows[6]
 
 
+def test_every_scene_comes_as_often_as_it_is_to_be_talked_about():
+    """In groups, which are drawn once; the last is smaller."""
+    rows = DialogueRows("train", scenes=66, dialogues=2)
+    keys = [rows[index]["key"] for index in range(len(rows))]
+    assert set(Counter(keys).values()) == {2}
+    assert keys[:64] == keys[64:128]
+    assert keys[128:130] == keys[130:]
+
+
 def test_the_first_rows_in_words_only_look_up():
-    """Their answers are told word for word, unless they are repetitions of all of it."""
+    """Their answers are told word for word."""
     for row in map(WordRows("train", 20, lookups=10).__getitem__, range(10)):
         told, *answers = [block["text"] for message in row["messages"] for block in message["content"]]
         assert all(answer in told for answer in answers[1::2])
