@@ -95,6 +95,8 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
                 self.visual_cross_attention = AttentionBlock(config, config.encoder_hidden_size)
             if config.num_grounding_queries:
                 self.grounding_cross_attention = AttentionBlock(config, config.region_hidden_size)
+                if config.region_attention_gain is not None:
+                    _begin_sharply(self.grounding_cross_attention, config.region_attention_gain)
         self.query_mlp = FeedForwardBlock(config)
         self.text_mlp = FeedForwardBlock(config)
 
@@ -145,6 +147,13 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
         return visual, grounding
 
 
+def _begin_sharply(attention: AttentionBlock, gain: float) -> None:
+    """Note on its linear layers how `_init_weights` shall begin them: for inputs of unit variance."""
+    gains = {attention.query: gain, attention.key_value.key: gain, attention.key_value.value: 1.0, attention.dense: 1.0}
+    for linear, own in gains.items():
+        linear.initializer_std = own * linear.in_features**-0.5
+
+
 class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
     """Weight initialisation and loading of the MQ-Former."""
 
@@ -163,16 +172,13 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        if (std := getattr(module, "initializer_std", None)) is not None:
+            init.normal_(module.weight, std=std)
+            init.zeros_(module.bias)
+            return
         super()._init_weights(module)
         if isinstance(module, LyricsMQFormerModel):
             init.normal_(module.query_tokens, std=self.config.initializer_range)
-        gain = self.config.region_attention_gain
-        if gain is not None and isinstance(module, LyricsMQFormerLayer) and module.grounding_cross_attention:
-            attention = module.grounding_cross_attention
-            for part in (attention.query, attention.key_value.key):
-                init.normal_(part.weight, std=gain * part.in_features**-0.5)
-            for part in (attention.key_value.value, attention.dense):
-                init.normal_(part.weight, std=part.in_features**-0.5)
 
 
 class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
