@@ -172,7 +172,8 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if (std := getattr(module, "initializer_std", None)) is not None:
+        std = getattr(module, "initializer_std", None)
+        if isinstance(module, nn.Linear) and std is not None:
             init.normal_(module.weight, std=std)
             init.zeros_(module.bias)
             return

@@ -56,7 +56,8 @@ class Muon(Optimizer):
         return loss
 
     def _nesterov(self, matrix: nn.Parameter, momentum: float) -> torch.Tensor:
-        gradient, state = matrix.grad, self.state[matrix]
+        gradient: Any = matrix.grad
+        state = self.state[matrix]
         average = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
         average.lerp_(gradient, 1 - momentum)
         return gradient.lerp(average, momentum)

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_object, format_objects
-from .questions import ask_many, caption, one_word
+from .questions import FAMILIES, ask_many, caption, one_word
 from .world import Scene, Split, draw_scene
 
 _TURNS = (1, 2, 2, 4)  # of a dialogue; what was asked before distracts one who has yet to learn what is asked
 _SHARES = {"caption": 0.5}  # long as they are, captions would drown what one word answers
 _SHARES_WITHOUT_BOXES = {"caption": 0.1, "relation": 0.0, "referring": 0.0, "description": 0.0}
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
-_SHARE_WITH_BOXES = 0.3
+_WITH_BOXES = 4  # every so many-th group of rows is told with boxes; mixed, short rows would be padded to long ones
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
 
 
@@ -68,12 +68,9 @@ class WordRows:
         number, again = _place(index, self.scenes, self.dialogues)
         scene, random = _draw_scene(self.split, number), np.random.default_rng((number, 1, again))
         looks_up = index < self.lookups
-        boxes = random.random() < _SHARE_WITH_BOXES and not looks_up
+        boxes = index // _TOGETHER % _WITH_BOXES == 0 and not looks_up
         shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES if boxes else _SHARES_WITHOUT_BOXES
-        messages: list[dict[str, Any]] = []
-        while not messages:  # not every scene allows every kind of question
-            messages = boxes_as_text(dialogue(scene, random, shares))
-            shares = _SHARES_WITHOUT_BOXES
+        messages = boxes_as_text(dialogue(scene, random, shares))
         messages[0]["content"].insert(0, {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"})
         return {"messages": messages}
 
@@ -81,6 +78,8 @@ class WordRows:
 def dialogue(scene: Scene, random: np.random.Generator, shares: Mapping[str, float] = _SHARES) -> list[dict[str, Any]]:
     """Messages of one turn or a few about a scene, without the picture."""
     questions = ask_many(scene, int(random.choice(_TURNS)), random, shares)
+    if not questions:  # not every scene allows every kind, but captions all do
+        questions = ask_many(scene, 1, random, {kind: float(kind == "caption") for kind in FAMILIES})
     return [message for question in questions for message in question.messages()]
 
 

@@ -127,8 +127,8 @@ def test_rows_are_what_the_trainers_read(tmp_path):
     for row in rows:
         conversation = read_conversation({"messages": row["messages"], "images": [row["image"]]})
         assert conversation.messages[0]["content"][0]["type"] == "image"
-    told = [read_conversation(row).messages[0]["content"][0]["text"] for row in WordRows("train", 20)]
-    assert 0 < sum("[" in text for text in told) < 10  # most are told without boxes
+    told = [read_conversation(row).messages[0]["content"][0]["text"] for row in WordRows("train", 80)]
+    assert sum("[" in text for text in told) == 64  # the first group is told with boxes, and the next ones without
     questions = ask_many(draw_scene("train", 0), 8, np.random.default_rng(0))
     assert len({(question.text, question.box) for question in questions}) == len(questions) > 2
 
