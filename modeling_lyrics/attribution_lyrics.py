@@ -73,8 +73,10 @@ def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Ten
             output_attentions=True,
             return_dict=True,
         )
-    by_layer = [attention.float().mean(dim=1) for attention in image.mqformer_output.grounding_attentions]
-    query_weights = torch.stack(by_layer).mean(dim=0)
+    regions = inputs["region_features"]
+    query_weights = regions.new_zeros(len(regions), queries.num_grounding_queries, regions.shape[1]).float()
+    if by_layer := image.mqformer_output.grounding_attentions:  # none where no image has regions
+        query_weights = torch.stack([attention.float().mean(dim=1) for attention in by_layer]).mean(dim=0)
     places = (sequence[0] == model.config.image_token_id).nonzero().view(len(query_weights), queries.num_queries)
     places = places[:, queries.num_visual_queries :]  # (N, G)
     # a token is decided on at the position before it

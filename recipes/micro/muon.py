@@ -18,8 +18,6 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 _MATRIX_LEARNING_RATE = 0.02  # of orthogonal updates, which are as large whatever the gradient
-
-
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic whose iteration brings all singular values near 1
 _ITERATIONS = 5
 
@@ -58,8 +56,9 @@ class Muon(Optimizer):
     def _nesterov(self, matrix: nn.Parameter, momentum: float) -> torch.Tensor:
         gradient: Any = matrix.grad
         state = self.state[matrix]
-        average = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
-        average.lerp_(gradient, 1 - momentum)
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
         return gradient.lerp(average, momentum)
 
 

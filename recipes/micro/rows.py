@@ -47,7 +47,7 @@ class WordRows:
     """Dialogues about scenes that are told in words: rows of `messages`.
 
     Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
-    first rows only look up: nothing else is learned before that is.
+    first rows only look up, where their scenes allow such questions: nothing else is learned before that is.
 
     Args:
         split, scenes: what they are about.

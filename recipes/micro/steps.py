@@ -76,8 +76,10 @@ class Workshop:
 
 def _is_fast_in_bf16() -> bool:
     """Whether there are instructions for it; a CPU without computes in bfloat16 at a tenth of its speed."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
     able = torch.cpu.get_capabilities()
-    return torch.cuda.is_available() or any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -84,6 +84,17 @@ def test_an_image_without_objects_has_no_weight(parts, objects):
     assert not why.token_weights[:, 1].any()
 
 
+def test_nothing_was_attended_to_where_nothing_was_found(parts):
+    """An answer about a picture without objects is explained as well: by no region."""
+    model, processor = parts
+    nothing = VisualObjects(labels=[], boxes=np.zeros((0, 4)), scores=[], region_features=np.zeros((0, 36)))
+    why = attribute_answer(model, *ask(parts, nothing))
+    assert why.query_weights.shape == (1, 16, 0)
+    assert why.token_weights.shape == (5, 1, 0)
+    weights = why.region_weights()[0].tolist()
+    assert processor.visualize_attention(draw_table(), nothing, weights).size == draw_table().size
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

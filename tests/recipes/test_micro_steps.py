@@ -49,6 +49,8 @@ def test_the_model_is_complete_and_small(workshop):
     folder = workshop.own("stage2") / "model"
     model, processor = LyricsForConditionalGeneration.from_pretrained(folder), LyricsProcessor.from_pretrained(folder)
     assert processor.refiner.fingerprint() == processor.refiner_fingerprint
+    question = [{"role": "user", "content": [{"type": "text", "text": "How many?"}]}]
+    assert processor.apply_chat_template(question, add_generation_prompt=True) == "<s> USER: How many? ASSISTANT:"
     modules = (model, processor.refiner)
     assert sum(parameter.numel() for module in modules for parameter in module.parameters()) < 7.5e6  # 15 MB in bf16
 
@@ -106,11 +108,21 @@ def test_figures_are_drawn(workshop, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize(("able", "expected"), [({"amx_bf16": True}, True), ({"avx512_bf16": False}, False)])
+def test_bfloat16_is_used_where_the_processor_has_it(tmp_path, monkeypatch, able, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    shop = Workshop(tmp_path)
+    assert shop.settings("language")["bf16"]
+    assert shop.run_settings("language", tmp_path)["bf16"] == expected
+    assert not shop.run_settings("stage2", tmp_path)["bf16"]
+
+
 def test_muon_is_torchs_own_in_the_dtype_of_the_weights():
     """torch's computes its updates in bfloat16 and is as close to this one as that allows."""
     ours, theirs = (torch.nn.Linear(24, 40, bias=False) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    optimizers = Muon([ours.weight], lr=0.02, weight_decay=0.1), torch.optim.Muon([theirs.weight], lr=0.02)
+    optimizers = Muon([ours.weight], lr=0.02, weight_decay=0.9), torch.optim.Muon([theirs.weight], 0.02, 0.9)
     for step in range(5):
         gradient = torch.randn(40, 24, generator=torch.Generator().manual_seed(step))
         for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
