@@ -1,4 +1,4 @@
-"""Where the trained micro refiner lies, in its processor, and a picture for it."""
+"""Where the trained micro model lies, and a picture for it."""
 
 from __future__ import annotations
 

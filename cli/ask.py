@@ -19,6 +19,7 @@ from ..processing_lyrics import LyricsProcessor, VisualObjects
 from .common import DTYPES, add_model_arguments, choose_device, describe_objects, load_processor, printable
 
 EXAMPLES = """examples:
+  lyrics ask scene.png "What color is the ring?"   # with the micro model, which ships with the package
   lyrics ask photo.jpg "What is on the table?" --model DIR
   lyrics ask photo.jpg "Where is the cat?" --model DIR --save seen.png --json
   lyrics ask photo.jpg "How many cats are there?" --model DIR --why why.png
@@ -43,7 +44,7 @@ def add_parser(commands: Any) -> None:
         "--why", metavar="WHY.png", type=Path, help="write the picture with the objects that the answer attended to"
     )
     parser.add_argument("--max-new-tokens", metavar="N", type=int, default=256, help="longest answer (default: 256)")
-    add_model_arguments(parser)
+    add_model_arguments(parser, micro=True)
     parser.set_defaults(run=run)
 
 

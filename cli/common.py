@@ -20,11 +20,10 @@ NO_MODEL = (
     "no model: give --model DIR or --model HUB_ID. `lyrics init --size micro --out DIR` writes a tiny random one to "
     "try everything with."
 )
-MICRO_REFINER = (
-    "No --model is given: the micro refiner is used, which ships with the package and knows nothing but scenes of "
+MICRO_MODEL = (
+    "No --model is given: the micro model is used, which ships with the package and knows nothing but scenes of "
     "coloured shapes."
 )
-
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -42,9 +41,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, micro: bool = False) ->
 
     Args:
         parser: which receives them.
-        micro: whether the refiner that ships with the package is taken when no model is given.
+        micro: whether the model that ships with the package is taken when none is given.
     """
-    default = " (default: the micro refiner, which ships with the package and knows scenes of shapes)" if micro else ""
+    default = " (default: the micro model, which ships with the package and knows scenes of shapes)" if micro else ""
     parser.add_argument("--model", metavar="DIR|ID", help=f"a checkpoint's directory or Hub id{default}")
     parser.set_defaults(micro=micro)
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
@@ -85,11 +84,11 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
-    """The processor of `--model`, its refiner on the chosen device; without one `--model` becomes the micro refiner."""
+    """The processor of `--model`, its refiner on the chosen device; without one `--model` becomes the micro model."""
     if arguments.model is None:
         if not arguments.micro:
             raise ValueError(NO_MODEL)
-        print(MICRO_REFINER, file=sys.stderr)
+        print(MICRO_MODEL, file=sys.stderr)
         arguments.model = str(MICRO_CHECKPOINT)
     if not Path(arguments.model).is_dir() and not _HUB_ID.fullmatch(arguments.model):
         raise ValueError(f"--model {arguments.model}: there is no such directory, and it is not a Hub id (OWNER/NAME).")

@@ -14,7 +14,7 @@ from ..processing_lyrics import LyricsProcessor, VisualObjects
 from .common import add_model_arguments, describe_objects, load_processor, printable
 
 EXAMPLES = """examples:
-  lyrics refine scene.png                       # with the micro refiner, which ships with the package
+  lyrics refine scene.png                       # with the micro model, which ships with the package
   lyrics refine photo.jpg --model DIR
   lyrics refine photos/*.jpg --model DIR --out seen
   lyrics refine photo.jpg --model DIR --tags "cat, fire truck"

@@ -26,11 +26,18 @@ def load_grounding_dino(
     Raises:
         ValueError: when the file is not such a checkpoint, naming the weights.
     """
+    weights, _, config = read_grounding_dino(checkpoint, num_attention_heads, num_text_attention_heads)
+    return load_converted(GroundingDinoForObjectDetection, config, convert(weights, GROUNDING_DINO), str(checkpoint))
+
+
+def read_grounding_dino(
+    checkpoint: str | os.PathLike, num_attention_heads: int, num_text_attention_heads: int | None
+) -> tuple[StateDict, dict[str, Any], GroundingDinoConfig]:
+    """The weights, the settings of the original code, and Transformers'; errors as of `load_grounding_dino`."""
     weights = {name.removeprefix("module."): tensor for name, tensor in read_weights(checkpoint).items()}
     require_weights(weights, ("transformer.level_embed", "transformer.tgt_embed.weight"), checkpoint)
-    bert = _infer_bert(weights, num_text_attention_heads)
-    config = GroundingDinoConfig(**grounding_dino_config_dict(_infer_settings(weights, num_attention_heads), bert))
-    return load_converted(GroundingDinoForObjectDetection, config, convert(weights, GROUNDING_DINO), str(checkpoint))
+    settings, bert = _infer_settings(weights, num_attention_heads), _infer_bert(weights, num_text_attention_heads)
+    return weights, settings, GroundingDinoConfig(**grounding_dino_config_dict(settings, bert))
 
 
 def _infer_settings(weights: StateDict, heads: int) -> dict[str, Any]:

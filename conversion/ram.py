@@ -34,6 +34,27 @@ def load_ram(
     Raises:
         ValueError: when files do not belong together, naming them.
     """
+    weights, config = read_ram(
+        checkpoint,
+        tag_list,
+        chinese_tag_list=chinese_tag_list,
+        tag_thresholds=tag_thresholds,
+        image_size=image_size,
+        num_attention_heads=num_attention_heads,
+    )
+    return load_converted(RamForImageTagging, config, convert(weights, RAM), str(checkpoint))
+
+
+def read_ram(
+    checkpoint: str | os.PathLike,
+    tag_list: str | os.PathLike,
+    *,
+    chinese_tag_list: str | os.PathLike | None,
+    tag_thresholds: str | os.PathLike | None,
+    image_size: int,
+    num_attention_heads: int,
+) -> tuple[StateDict, RamConfig]:
+    """The original weights of RAM and a configuration that fits them; arguments and errors as of `load_ram`."""
     weights = read_weights(checkpoint)
     weights = {name.replace("vision_multi.", "tagging_head.", 1): tensor for name, tensor in weights.items()}
     require_weights(weights, ("label_embed", "fc.weight", "visual_encoder.patch_embed.proj.weight"), checkpoint)
@@ -46,8 +67,7 @@ def load_ram(
     if tag_thresholds is not None:
         fields["threshold"] = read_tag_thresholds(tag_thresholds, len(tags))
     fields["tag_embedding_size"] = weights["label_embed"].shape[1]
-    config = RamConfig(**fields)
-    return load_converted(RamForImageTagging, config, convert(weights, RAM), str(checkpoint))
+    return weights, RamConfig(**fields)
 
 
 def _infer_head(weights: StateDict, num_attention_heads: int) -> dict[str, Any]:

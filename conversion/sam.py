@@ -52,12 +52,17 @@ def load_sam(checkpoint: str | os.PathLike, *, num_decoder_attention_heads: int 
     Raises:
         ValueError: when the file is not such a checkpoint, naming the weights.
     """
-    weights = read_weights(checkpoint)
-    require_weights(weights, (_POSITIONS, "image_encoder.patch_embed.proj.weight"), checkpoint)
-    config = _infer_config(weights, num_decoder_attention_heads)
+    weights, config = read_sam(checkpoint, num_decoder_attention_heads)
     converted = convert(weights, SAM)
     converted["prompt_encoder.shared_embedding.positional_embedding"] = weights[_POSITIONS]
     return load_converted(SamModel, config, converted, str(checkpoint))
+
+
+def read_sam(checkpoint: str | os.PathLike, num_decoder_attention_heads: int) -> tuple[StateDict, SamConfig]:
+    """The original weights of SAM and the sizes read off them; errors as of `load_sam`."""
+    weights = read_weights(checkpoint)
+    require_weights(weights, (_POSITIONS, "image_encoder.patch_embed.proj.weight"), checkpoint)
+    return weights, _infer_config(weights, num_decoder_attention_heads)
 
 
 def _infer_config(weights: StateDict, decoder_heads: int) -> SamConfig:

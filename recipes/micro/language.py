@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM, set_seed
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
@@ -20,6 +21,7 @@ from .parts import (
     language_model_config,
     mqformer_config,
 )
+from .questions import all_words
 from .rows import WordRows
 from .training import newest_checkpoint
 from .vision import build_image_processor
@@ -43,6 +45,7 @@ def train_language_model(
     set_seed(arguments.seed)
     tokenizer, reader = build_micro_text_tokenizer(), build_micro_bert_tokenizer()
     language_model: Any = LlamaForCausalLM(language_model_config(tokenizer))
+    compose_embeddings(language_model, tokenizer)
     vision_config: Any = clip_config(reader).vision_config
     queries = mqformer_config(len(reader))
     processor = LyricsProcessor(
@@ -67,3 +70,17 @@ def train_language_model(
     trainer.save_state()
     language_model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+@torch.no_grad()
+def compose_embeddings(language_model: Any, tokenizer: Any) -> None:
+    """Let an object's word begin as the sum of what it is made of: words that share a color share what says so.
+
+    Args:
+        language_model: whose embeddings, `(vocab_size, width)`, change; their variance does not.
+        tokenizer: with `all_words`.
+    """
+    table = language_model.get_input_embeddings().weight
+    for word in all_words():
+        parts = tokenizer(" " + word.replace("-", " "), add_special_tokens=False)["input_ids"]
+        table[tokenizer.convert_tokens_to_ids(word)] = table[parts].sum(dim=0) / len(parts) ** 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from functools import cache
@@ -24,7 +23,7 @@ from ...assets.micro import build_bert_tokenizer
 from ...modeling_lyrics import LyricsMQFormerConfig, RamConfig
 from ...processing_lyrics.chat_templates import SYSTEM_PROMPT, VICUNA_TEMPLATE
 from ...processing_lyrics.spatial_text import format_box, format_object
-from .questions import FAMILIES, Question, ask_many, caption, one_word
+from .questions import FAMILIES, Question, all_words, ask_many, caption
 from .world import CHARACTERS, COLORS, SHAPES, SIZES, draw_scene
 
 VIEW = 48  # pixels that the vision encoder sees of a scene of 128, as CLIP sees 224 of a photograph
@@ -37,6 +36,7 @@ MQFORMER = {
     "num_attention_heads": 1,  # with more, a grounding query mixes what it takes from several regions
     "cross_attention_frequency": 4,
     "region_attention_gain": 2.0,
+    "initializer_range": 0.05,
     "intermediate_size": 256,
     "num_visual_queries": 8,
     "num_grounding_queries": 24,
@@ -90,7 +90,8 @@ def build_micro_bert_tokenizer(*extra: str) -> PreTrainedTokenizerFast:
 def build_micro_text_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast:
     """A byte-level BPE, learned from the world's texts: any text, no unknown token; a coordinate takes two tokens.
 
-    Size, color and shape in one word are a token, which stands for an object as one vector of a picture does later.
+    Size, color, shape and character in one word are a token, which stands for an object as one vector of a picture does
+    later.
     """
     tokenizer = Tokenizer(models.BPE())
     pieces = rf"{_COORDINATE}|, (?=\d)|\d| ?[A-Za-z]+| ?[^\sA-Za-z\d]+|\s"
@@ -107,7 +108,7 @@ def build_micro_text_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast
     coordinates = [f"{value / 100:.2f}" for value in range(101)] * 20
     prompts = [" USER: ? ASSISTANT: "] * 50
     tokenizer.train_from_iterator([*_sample_texts(), *coordinates, *prompts], trainer)
-    tokenizer.add_tokens([one_word(*words) for words in itertools.product(SIZES, COLORS, SHAPES)])
+    tokenizer.add_tokens(all_words())
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=1024

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .world import COLORS, SHAPES, Scene, SceneObject
+from .world import BEARERS, BEARING_SIZES, CHARACTERS, COLORS, SHAPES, SIZES, Scene, SceneObject
 
 Random = np.random.Generator
 
@@ -89,9 +89,16 @@ def describe(thing: SceneObject) -> str:
     return words if thing.character is None else f"{words} with the character {thing.character}"
 
 
-def one_word(size: str, color: str, shape: str) -> str:
-    """`small-red-circle`."""
-    return f"{size}-{color}-{shape}"
+def one_word(size: str, color: str, shape: str, character: str | None = None) -> str:
+    """`small-red-ring`, `large-red-circle-A`."""
+    return "-".join(filter(None, (size, color, shape, character)))
+
+
+def all_words() -> list[str]:
+    """Every object in one word."""
+    plain = itertools.product(SIZES, COLORS, SHAPES)
+    bearing = itertools.product(BEARING_SIZES, COLORS, BEARERS, CHARACTERS)
+    return [one_word(*parts) for parts in itertools.chain(plain, bearing)]
 
 
 def _unique(scene: Scene, *wordings: Callable[[SceneObject], str]) -> Iterator[tuple[SceneObject, str]]:

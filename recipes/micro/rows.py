@@ -24,9 +24,9 @@ _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
 
 
 def scene_as_text(scene: Scene, random: np.random.Generator, boxes: bool = True) -> str:
-    """The scene as the spatial text of its objects, each in one word, with its character behind it."""
+    """The scene as the spatial text of its objects, each in one word."""
     things = [scene.objects[index] for index in random.permutation(len(scene.objects))]
-    words = [f"{one_word(thing.size, thing.color, thing.shape)} {thing.character or ''}".rstrip() for thing in things]
+    words = [one_word(thing.size, thing.color, thing.shape, thing.character) for thing in things]
     return format_objects(words, [thing.box for thing in things]) if boxes else SEPARATOR.join(words)
 
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
-from .steps import FINISHED, Workshop
+from .steps import Workshop
+from .table import format_table
 
 _CARD = Path(__file__).with_name("model_card.md")
 
@@ -27,18 +28,15 @@ def write_compact(checkpoint: Path, out: Path) -> int:
     Weights are rounded first, so that what is loaded has the fingerprint that is saved.
 
     Args:
-        checkpoint: model, processor and refiner, or a processor with its refiner alone.
+        checkpoint: model, processor and refiner.
         out: a folder.
 
     Returns:
         Bytes of all files.
     """
     processor = LyricsProcessor.from_pretrained(checkpoint)
-    parts: list[tuple[Any, Any]] = [(processor, processor.refiner)]
-    if (checkpoint / "config.json").is_file():
-        model = LyricsForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-        parts.append((model, model))
-    for part, module in parts:
+    model: Any = LyricsForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    for part, module in ((processor, processor.refiner), (model, model)):
         for tensor in module.state_dict().values():
             if tensor.dtype == torch.float32:
                 tensor.copy_(tensor.bfloat16())
@@ -53,27 +51,25 @@ def write_compact(checkpoint: Path, out: Path) -> int:
 
 
 def format_card(shop: Workshop, size: int) -> str:
-    """The card of the shipped refiner: what it is, how it was trained, its numbers and its limits.
+    """The card of the shipped model: what it is, how it was trained, its numbers and its limits.
 
     Args:
-        shop: whose shared steps have finished.
+        shop: whose model and refiner have been evaluated.
         size: bytes of the files.
     """
-    results = json.loads((shop.shared("refiner") / "results.json").read_text())
-    folders = [shop.shared(step) for step in ("backbone", "tagger", "detector", "segmenter")]
-    seconds = sum(json.loads((folder / FINISHED).read_text())["seconds"] for folder in folders)
-    return _CARD.read_text().format(size=f"{size / 1e6:.1f}", minutes=round(seconds / 60), **results)
+    seen = json.loads((shop.shared("refiner") / "results.json").read_text())
+    return _CARD.read_text().format(size=f"{size / 1e6:.1f}", table=format_table(shop.out), **seen)
 
 
 def main() -> None:
-    """Write the refiner, in its processor, as it ships."""
+    """Write model, processor and refiner as they ship."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/micro"), help="folder of all steps")
     parser.add_argument("--to", type=Path, default=Path("assets/lyrics_micro"), help="folder of the shipped checkpoint")
     arguments = parser.parse_args()
     shop = Workshop(arguments.out)
     shutil.rmtree(arguments.to, ignore_errors=True)
-    size = write_compact(shop.shared("refiner"), arguments.to)
+    size = write_compact(shop.own("stage2") / "model", arguments.to)
     (arguments.to / "README.md").write_text(format_card(shop, size))
 
 

@@ -31,10 +31,11 @@ COLORS = {
 }
 SIZES = {"small": (15, 19), "medium": (26, 32), "large": (42, 52)}  # pixels of a scene of 128
 CHARACTERS = "ACHTX247"
+BEARERS = ("circle", "square", "triangle", "star")  # of characters: solid in their middle
+BEARING_SIZES = ("medium", "large")
 HELD_OUT = frozenset(zip(list(COLORS)[2:], SHAPES, strict=True))  # (color, shape)
 
 _SPLITS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
-_BEARERS = ("circle", "square", "triangle", "star")  # solid in their middle
 _CHARACTER_SHARE = 0.5
 _LEAST_VISIBLE = 0.75
 _MOST_TURNED = math.pi / 6
@@ -172,7 +173,7 @@ def _draw_object(random: np.random.Generator, split: Split) -> _Drawn:
     soft = _draw_shape(shape, extent, center, random.uniform(-_MOST_TURNED, _MOST_TURNED))
     rgb = np.array(COLORS[color]) + random.uniform(-12, 12, 3)
     drawn = _Drawn((color, shape, size), soft, rgb)
-    if size != "small" and shape in _BEARERS and random.random() < _CHARACTER_SHARE:
+    if size in BEARING_SIZES and shape in BEARERS and random.random() < _CHARACTER_SHARE:
         drawn.character = str(random.choice(list(CHARACTERS)))
         drawn.ink = _draw_character(drawn.character, 0.55 * extent, center)
         drawn.ink_rgb = np.full(3, 10.0) if rgb @ [0.3, 0.6, 0.1] > 125 else np.full(3, 250.0)

@@ -182,7 +182,6 @@ def test_convert(published, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ask", "no.jpg", "What?"], "no model: give --model"),
         (["ask", "no.jpg", "What?", "--model", "CHECKPOINT"], "The picture 'no.jpg' does not exist"),
         (
             ["ask", "EXAMPLE", "What?", "--model", "/no/such/place"],

@@ -17,39 +17,11 @@ from lyrics.conversion.loader import read_weights
 from lyrics.modeling_lyrics import LyricsVisualRefiner
 from lyrics.modeling_lyrics.refiner_images import segmenter_view
 
-from ..conftest import GOLDEN, SHARED_GOLDEN, assert_golden
+from ..conftest import SHARED_GOLDEN, assert_golden
 from ..modeling_lyrics.test_published_checkpoint import Trap
+from .conftest import SAM
 
 needs_shared = pytest.mark.skipif(not SHARED_GOLDEN.is_dir(), reason="the full golden data is not beside this checkout")
-SAM = GOLDEN / "sam"
-RENAMED = (("temp_v", "gamma_v"), ("temp_l", "gamma_l"), ("backbone.swintransformer.", "backbone.0."))
-
-
-@pytest.fixture(scope="module")
-def published_weights(published):
-    weights = {}
-    for shard in sorted(published.glob("*.bin")):
-        weights |= torch.load(shard, weights_only=True)
-    return weights
-
-
-@pytest.fixture(scope="module")
-def originals(published, published_weights, tmp_path_factory):
-    """`ram.pth`, `dino.pth` and `sam.pth` in the layouts of their own projects."""
-    folder = tmp_path_factory.mktemp("originals")
-    ram = {name.removeprefix("ram."): value for name, value in published_weights.items() if name.startswith("ram.")}
-    torch.save({"model": ram, "epoch": 3}, folder / "ram.pth")
-    dino = {}
-    for name, value in published_weights.items():
-        if name.startswith("grounding_dino."):
-            name = name.removeprefix("grounding_dino.")
-            for ours, original in RENAMED:
-                name = name.replace(ours, original)
-            dino["module." + name] = value
-    dino["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
-    torch.save({"model": dino}, folder / "dino.pth")
-    (folder / "sam.pth").write_bytes((SAM / "sam_vit_tiny.pth").read_bytes())
-    return folder
 
 
 # ---------------------------------------------------------------------------------------------------- numbers
