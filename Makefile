@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SUITE := $(VENV)/transformers_suite
+ORIGINAL := $(VENV)-original
 IMAGE ?= assets/example.png
 QUESTION ?= What is on the table?
 MODEL ?= $(VENV)/micro
@@ -16,7 +17,7 @@ MICRO := runs/micro
 # What builds the documentation is asked for by name alone.
 DOCS := $(VENV)/.docs
 
-.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow lint types format clean
+.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-original lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -73,6 +74,20 @@ test-slow: $(INSTALLED) $(SUITE)  ## the slow tests, and Transformers' own suite
 	RUN_SLOW=1 TRANSFORMERS_SUITE=$(SUITE) $(BIN)/pytest -n auto -m slow --junitxml=$(VENV)/slow.xml
 	$(BIN)/python tests/suites/report.py $(VENV)/slow.xml $(REPORT)
 
+# The packages want the torchvision that belongs to their torch, and one of them versions that no others want; what
+# they need to compute is named here.
+$(ORIGINAL)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(ORIGINAL)
+	grep -v '^torch' constraints.txt > $(ORIGINAL)/constraints.txt
+	$(ORIGINAL)/bin/pip install --quiet torchvision timm opencv-python-headless pycocotools supervision addict yapf
+	$(ORIGINAL)/bin/pip install --quiet pytest hypothesis transformers matplotlib -c $(ORIGINAL)/constraints.txt
+	$(ORIGINAL)/bin/pip install --quiet --no-deps segment-anything groundingdino-py
+	touch $@
+
+test-original: $(ORIGINAL)/.installed  ## the original packages against the native path, in an environment of 6 GB
+	$(ORIGINAL)/bin/pip install --quiet --no-deps .
+	$(ORIGINAL)/bin/pytest -m original tests/conversion
+
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,4 +100,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) build site *.egg-info .pytest_cache .ruff_cache seen.png

@@ -18,6 +18,7 @@ from .grounding_dino import read_grounding_dino
 from .original_packages import OriginalPart, import_original, load_exactly
 
 _PACKAGE = "groundingdino.models.GroundingDINO"
+_WIDTH = 256
 
 
 class OriginalGroundingDino(OriginalPart):
@@ -104,10 +105,13 @@ def load_grounding_dino_package(
 
     Raises:
         ImportError: when groundingdino-py cannot be imported.
-        ValueError: when the file is not such a checkpoint, naming the weights.
+        ValueError: when the file is not such a checkpoint, naming the weights, or not of the width that the package
+            has written into its code.
     """
     package = import_original(f"{_PACKAGE}.groundingdino")
     weights, settings, config = read_grounding_dino(checkpoint, num_attention_heads, num_text_attention_heads)
+    if config.d_model != _WIDTH:
+        raise ValueError(f"{checkpoint} is {config.d_model} wide; groundingdino-py computes with {_WIDTH} only.")
     text_config: Any = config.text_config
     text_config._attn_implementation = "eager"
     with _without_pretrained_bert(package, tokenizer, BertModel(text_config)):

@@ -103,11 +103,12 @@ class DialogueRows:
         scenes: how many there are.
         first: number of the first.
         dialogues: about each of them.
+        lookups: how many rows at the beginning only look up, as those of `WordRows`.
     """
 
-    def __init__(self, split: Split, scenes: int, first: int = 0, dialogues: int = 1) -> None:
+    def __init__(self, split: Split, scenes: int, first: int = 0, dialogues: int = 1, lookups: int = 0) -> None:
         self.split: Split = split
-        self.scenes, self.first, self.dialogues = scenes, first, dialogues
+        self.scenes, self.first, self.dialogues, self.lookups = scenes, first, dialogues, lookups
 
     def __len__(self) -> int:
         return self.scenes * self.dialogues
@@ -118,7 +119,8 @@ class DialogueRows:
         place, again = _place(index, self.scenes, self.dialogues)
         number = self.first + place
         scene = _draw_scene(self.split, number)
-        messages = dialogue(scene, np.random.default_rng((number, 5, again)))
+        shares = _SHARES_OF_LOOKUPS if index < self.lookups else _SHARES
+        messages = dialogue(scene, np.random.default_rng((number, 5, again)), shares)
         return {"key": row_key(self.split, number), "image": scene.image, "messages": messages}
 
 

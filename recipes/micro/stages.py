@@ -82,8 +82,8 @@ def train_stage2(
     """Train the second stage, write its adapter, and write both as one model.
 
     Args:
-        settings: of the recipe, `output_dir` included; `dialogues` of them for each scene, and Muon's
-            `matrix_learning_rate`.
+        settings: of the recipe, `output_dir` included; `dialogues` for each scene, how many of them only look
+            something up (`lookups`), and Muon's `matrix_learning_rate`.
         variant: which model of the table it is.
         scenes: settings of the rows, whose scenes are asked about.
         model: what `compose_micro` wrote.
@@ -92,7 +92,8 @@ def train_stage2(
     """
     settings = settings | {"model": str(model)}
     matrix_learning_rate = settings.pop("matrix_learning_rate")
-    train_rows = DialogueRows("train", scenes["train"], scenes["first"], settings.pop("dialogues"))
+    asked = settings.pop("dialogues"), settings.pop("lookups")
+    train_rows = DialogueRows("train", scenes["train"], scenes["first"], *asked)
     model_arguments, data, training = _parse((SFTModelArguments, DataArguments, LyricsSFTConfig), settings, rows)
     composed, processor = build_sft(model_arguments, training)
     _use_store(processor, store, variant)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from lyrics.conversion import load_grounding_dino, load_original_refiner, load_ram, load_sam
 from lyrics.conversion.original_grounding_dino import load_grounding_dino_package
@@ -22,11 +22,10 @@ from lyrics.conversion.original_packages import (
 from lyrics.modeling_lyrics import LyricsVisualRefiner
 from lyrics.modeling_lyrics.refiner_images import segmenter_view
 
-from ..conftest import assert_golden
+from ..conftest import SHARED_GOLDEN, assert_golden
 from .conftest import SAM
 
 HEADS = {"num_attention_heads": 4, "num_text_attention_heads": 4}
-SEEN = {"detector_shortest_edge": 96, "detector_longest_edge": 160}
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +34,11 @@ def words(published):
 
 
 @pytest.fixture(scope="module")
-def native(originals, published, words):
-    """RAM, Grounding DINO and SAM on Transformers' own classes."""
+def native(originals, published):
+    """RAM and SAM on Transformers' own classes."""
     ram = load_ram(originals / "ram.pth", published / "ram_tag_list.txt", image_size=96)
     ram.config.threshold = 0.41269
-    dino = load_grounding_dino(originals / "dino.pth", **HEADS)
-    return ram, dino, load_sam(originals / "sam.pth", num_decoder_attention_heads=4)
+    return ram, load_sam(originals / "sam.pth", num_decoder_attention_heads=4)
 
 
 @pytest.mark.original
@@ -51,27 +49,39 @@ def test_segment_anything(originals, native, row):
     view, _ = segmenter_view(picture, 128, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     boxes = torch.tensor([[[10.0, 20.0, 60.0, 70.0], [0.0, 0.0, 100.0, 50.0]]])
     with torch.no_grad():
-        seen, expected = (each.get_image_embeddings(view[None]) for each in (sam, native[2]))
+        seen, expected = (each.get_image_embeddings(view[None]) for each in (sam, native[1]))
         assert_golden(seen, expected)
         for several in (False, True):
             one, other = (
                 each(image_embeddings=expected, input_boxes=boxes, multimask_output=several)
-                for each in (sam, native[2])
+                for each in (sam, native[1])
             )
             assert_golden(one.pred_masks, other.pred_masks)
             assert_golden(one.iou_scores, other.iou_scores)
 
 
+@pytest.fixture(scope="module")
+def wide():
+    """Grounding DINO as wide as the package computes it: its file, its tokenizer, and the native model."""
+    folder = SHARED_GOLDEN / "groundingdino_original_tiny"
+    if not folder.is_dir():
+        pytest.skip("the full golden data is not beside this checkout")
+    file, words = folder / "groundingdino_d256.pth", AutoTokenizer.from_pretrained(folder / "bert-base-uncased")
+    heads = AutoConfig.from_pretrained(folder / "bert-base-uncased").num_attention_heads
+    settings = {"num_attention_heads": 4, "num_text_attention_heads": heads}
+    native, package = load_grounding_dino(file, **settings), load_grounding_dino_package(file, words, **settings)
+    return native, package, words
+
+
 @pytest.mark.original
-def test_grounding_dino(originals, native, words, golden):
+def test_grounding_dino(wide, golden):
     """In a batch of texts of different lengths, whose masks the package would mix."""
-    package = load_grounding_dino_package(originals / "dino.pth", words, **HEADS)
+    native, package, words = wide
     text = words(["a red cup. a table.", "dog."], padding=True, return_tensors="pt")
     pixels = golden("inputs")["grounding_image_0"].expand(2, -1, -1, -1)
     with torch.no_grad():
-        ours, theirs = package(pixels, **text), native[1](pixels, **text)
-    long, short = (int(mask.sum()) for mask in text["attention_mask"])
-    for row, length in enumerate((long, short)):
+        ours, theirs = package(pixels, **text), native(pixels, **text)
+    for row, length in enumerate(text["attention_mask"].sum(dim=1).tolist()):
         assert_golden(ours.logits[row, :, :length], theirs.logits[row, :, :length])
     for name in ("pred_boxes", "last_hidden_state"):
         assert_golden(ours[name], theirs[name])
@@ -79,17 +89,28 @@ def test_grounding_dino(originals, native, words, golden):
 
 
 @pytest.mark.original
-@pytest.mark.parametrize("packages", [("sam",), ("grounding_dino",), ("grounding_dino", "sam")])
-def test_a_refiner_sees_the_same_with_them(originals, native, words, golden_pictures, tmp_path, packages):
-    ram, dino, sam = native
-    expected = LyricsVisualRefiner.from_parts(ram, dino, sam, words, **SEEN).refine(golden_pictures)
-    if "grounding_dino" in packages:
-        dino = load_grounding_dino_package(originals / "dino.pth", words, **HEADS)
-    if "sam" in packages:
-        sam = load_sam_package(originals / "sam.pth", num_decoder_attention_heads=4)
-    refiner = OriginalPackagesRefiner.from_parts(ram, dino, sam, words, **SEEN)
+def test_grounding_dino_of_another_width_is_refused(originals, words):
+    with pytest.raises(ValueError, match=r"dino\.pth is 32 wide; groundingdino-py computes with 256 only"):
+        load_grounding_dino_package(originals / "dino.pth", words, **HEADS)
+
+
+@pytest.mark.original
+@pytest.mark.parametrize("packages", [{"sam"}, {"grounding_dino"}, {"grounding_dino", "sam"}])
+def test_a_refiner_sees_the_same_with_them(originals, native, wide, golden_pictures, tmp_path, packages):
+    ram, sam = native
+    dino, dino_package, words = wide
+    settings = {"detector_shortest_edge": 96, "detector_longest_edge": 160, "box_threshold": 0.0, "text_threshold": 0.0}
+    expected = LyricsVisualRefiner.from_parts(ram, dino, sam, words, **settings).refine(golden_pictures)
+    refiner = OriginalPackagesRefiner.from_parts(
+        ram,
+        dino_package if "grounding_dino" in packages else dino,
+        load_sam_package(originals / "sam.pth", num_decoder_attention_heads=4) if "sam" in packages else sam,
+        words,
+        **settings,
+    )
     assert not any(parameter.requires_grad for parameter in refiner.parameters())
     for one, other in zip(refiner.refine(golden_pictures), expected, strict=True):
+        assert len(one.labels) > 0
         assert one.labels == other.labels
         assert_golden(one.boxes, other.boxes)
         assert_golden(one.region_features, other.region_features)

@@ -5,9 +5,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_from_disk
+from transformers import LlamaForCausalLM
 
 from lyrics.recipes.micro import FAMILIES, HELD_OUT, WordRows, ask, ask_many, draw_scene, write_rows
+from lyrics.recipes.micro.language import compose_embeddings
+from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config
 from lyrics.recipes.micro.rows import DialogueRows
 from lyrics.recipes.micro.world import COLORS, SHAPES, SIZES
 from lyrics.trainers.conversations import read_conversation
@@ -153,6 +157,25 @@ def test_every_scene_comes_as_often_as_it_is_to_be_talked_about():
     assert set(Counter(keys).values()) == {2}
     assert keys[:64] == keys[64:128]
     assert keys[128:130] == keys[130:]
+
+
+def test_the_first_rows_about_pictures_only_look_up():
+    rows = DialogueRows("train", scenes=20, lookups=10)
+    asked = [rows[index]["messages"][0]["content"][0]["text"] for index in range(20)]
+    looking_up = [text.startswith(("What color", "What shape", "Which character")) for text in asked]
+    assert all(looking_up[:10])
+    assert not all(looking_up[10:])
+
+
+def test_words_of_objects_that_share_something_begin_alike():
+    tokenizer = build_micro_text_tokenizer()
+    model = LlamaForCausalLM(language_model_config(tokenizer))
+    compose_embeddings(model, tokenizer)
+    words = ["large-red-circle-A", "large-red-circle-X", "medium-red-circle-A", "small-pink-cross"]
+    one, other, another, strange = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(words)]
+    likeness = [torch.cosine_similarity(one, each, dim=0).item() for each in (other, another, strange)]
+    assert min(likeness[:2]) > 0.5 > 0.4 > abs(likeness[2])
+    assert 0.6 < one.std() / model.config.initializer_range < 1.6  # as of any other word
 
 
 def test_the_first_rows_in_words_only_look_up():
