@@ -5,6 +5,7 @@ Times are medians, and the two take turns. The refiner is timed apart, since Ins
 above what was there before: on a GPU as CUDA counts it, else as Linux does.
 
     python benchmarks/inference.py                                # laptop size
+    python benchmarks/inference.py --size desk --repeats 3        # Llama of 160 million and ViT-B/14: a minute or two
     python benchmarks/inference.py --size paper --device cuda     # Llama of 7 billion, ViT-L/14 and BERT-base, bfloat16
 """
 
@@ -39,6 +40,7 @@ from lyrics.modeling_lyrics import (
 
 SIZES: dict[str, dict[str, Any]] = {
     "laptop": {"text": (384, 8, 6), "qformer": (192, 6, 3), "vision": (192, 4, 3, 112)},
+    "desk": {"text": (1024, 12, 16), "qformer": (384, 6, 6), "vision": (768, 12, 12, 224)},
     "paper": {"text": (4096, 32, 32), "qformer": (768, 12, 12), "vision": (1024, 24, 16, 224)},
 }  # width, layers and heads of each; side of the picture
 VISUAL, GROUNDING, REGIONS, REGION_WIDTH = 32, 64, 16, 260
@@ -160,8 +162,10 @@ def compare_answers(models: dict[str, Any], inputs: dict[str, Any], repeats: int
     report("peak memory of an answer", memory["lyrics"], memory["instructblip"], "MB")
 
 
-def compare_turns(model: Any, inputs: dict[str, Any], repeats: int, device: torch.device) -> None:
-    """The first token of a second turn: with everything encoded again, with the image kept, and with the past kept."""
+def compare_turns(
+    model: Any, refine: Callable[[], Any], inputs: dict[str, Any], repeats: int, device: torch.device
+) -> None:
+    """The first token of a second turn: all refined or encoded again, the image kept, and the past kept."""
     first = answer(model, inputs, NEW_TOKENS, return_dict_in_generate=True)
     question = inputs["input_ids"][:, -QUESTION:]
     ids = torch.cat([first.sequences, question], dim=1)
@@ -174,27 +178,45 @@ def compare_turns(model: Any, inputs: dict[str, Any], repeats: int, device: torc
     def go_on() -> Any:
         return answer(model, kept, 1, past_key_values=copy.deepcopy(first.past_key_values))
 
-    steps = {"again": partial(answer, model, again, 1), "image kept": partial(answer, model, kept, 1), "past": go_on}
+    def begin_again() -> Any:
+        refine()
+        return answer(model, again, 1)
+
+    steps = {
+        "refined": begin_again,
+        "again": partial(answer, model, again, 1),
+        "image kept": partial(answer, model, kept, 1),
+        "past": go_on,
+    }
     times = measure(steps, repeats, device)
     report("second turn, image kept", times["image kept"], times["again"], "s")
     report("second turn, image and past kept", times["past"], times["again"], "s")
+    report("the same, beside refining and encoding", times["past"], times["refined"], "s")
 
 
-def measure_refiner(repeats: int, device: torch.device) -> None:
-    """Pictures a second in batches and one by one, and the segmenter's memory with 1 and with 100 boxes."""
+def build_refiner(device: torch.device) -> LyricsVisualRefiner:
+    """The micro refiner, with random weights."""
     tokenizer = build_bert_tokenizer()
-    config = micro_refiner_config(len(tokenizer))
-    refiner = LyricsVisualRefiner(config).to(device)
+    refiner = LyricsVisualRefiner(micro_refiner_config(len(tokenizer))).to(device)
     refiner.tokenizer = tokenizer
+    return refiner
+
+
+def draw_pictures() -> list[Image.Image]:
+    """Noise."""
     random = np.random.default_rng(0)
-    pictures = [Image.fromarray(random.integers(0, 256, (320, 320, 3), dtype=np.uint8)) for _ in range(16)]
+    return [Image.fromarray(random.integers(0, 256, (320, 320, 3), dtype=np.uint8)) for _ in range(16)]
+
+
+def measure_refiner(refiner: Any, pictures: list[Image.Image], repeats: int, device: torch.device) -> None:
+    """Pictures a second in batches and one by one, and the segmenter's memory with 100 boxes."""
     steps: dict[str, Callable[[], Any]] = {
         name: partial(refiner.refine, pictures, batch_size=size, progress=False)
         for name, size in (("batched", 8), ("one by one", 1))
     }
     times = measure(steps, repeats, device)
     report("refiner, pictures a second, batched", 16 / times["batched"], 16 / times["one by one"], "/s")
-    views = refiner.preprocess(pictures[:1])
+    views, few = refiner.preprocess(pictures[:1]), refiner.config.boxes_per_batch
 
     def outline(count: int) -> None:
         corners = torch.rand(count, 2, 2, device=device).sort(dim=1).values
@@ -202,8 +224,8 @@ def measure_refiner(repeats: int, device: torch.device) -> None:
         with torch.no_grad():
             refiner._outline(boxes, views["segmenter_pixel_values"], views["segmenter_sizes"], None)
 
-    hundred, one = (peak_memory(partial(outline, count), device) / 2**20 for count in (100, config.boxes_per_batch))
-    report(f"segmenter's peak memory, 100 boxes against {config.boxes_per_batch}", hundred, one, "MB")
+    hundred, one = (peak_memory(partial(outline, count), device) / 2**20 for count in (100, few))
+    report(f"segmenter's peak memory, 100 boxes against {few}", hundred, one, "MB")
 
 
 def measure_imports(repeats: int) -> None:
@@ -285,8 +307,10 @@ def main() -> None:
     models = {name: model.to(device, dtype) for name, model in models.items()}
     inputs = dict(zip(models, build_inputs(size, device, dtype), strict=True))
     compare_answers(models, inputs, arguments.repeats, device)
-    compare_turns(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
-    measure_refiner(arguments.repeats, device)
+    refiner, pictures = build_refiner(device), draw_pictures()
+    refine = partial(refiner.refine, pictures[:1], progress=False)
+    compare_turns(models["lyrics"], refine, inputs["lyrics"], arguments.repeats, device)
+    measure_refiner(refiner, pictures, arguments.repeats, device)
     if device.type == "cuda":
         measure_roofline(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
     measure_imports(arguments.repeats)

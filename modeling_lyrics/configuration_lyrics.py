@@ -254,9 +254,6 @@ class LyricsMQFormerConfig(CheckedConfig):
             features of unit variance this number's square is their standard deviation. By default they begin as all
             else, with `initializer_range`, and each grounding query sees the mean of all regions, which small models
             hardly get away from.
-        region_box_octaves: give the grounding queries each region's box as waves too, sines and cosines whose
-            frequencies double so many times, for a model that is trained from nothing: four bare numbers among the
-            features of a region are easily overlooked. By default there are none.
         vocab_size: BERT's 30,522 tokens, and `[BOS]`, `[DEC]` and `[MLM]` for the first training stage.
     """
 
@@ -282,12 +279,6 @@ class LyricsMQFormerConfig(CheckedConfig):
     region_hidden_size: int = 260
     normalize_vision_features: bool = True
     region_attention_gain: float | int | None = None
-    region_box_octaves: int = 0
-
-    @property
-    def region_input_size(self) -> int:
-        """Width of a region as the grounding queries attend to it: its features, and the waves of its box."""
-        return self.region_hidden_size + 4 * 2 * self.region_box_octaves
 
     @property
     def num_queries(self) -> int:
@@ -306,8 +297,6 @@ class LyricsMQFormerConfig(CheckedConfig):
                 f"LyricsMQFormerConfig: num_visual_queries={self.num_visual_queries} and num_grounding_queries="
                 f"{self.num_grounding_queries} must not be negative, and at least one must be positive."
             )
-        if self.region_box_octaves < 0:
-            raise ValueError(f"LyricsMQFormerConfig: region_box_octaves={self.region_box_octaves} is negative.")
 
 
 @strict

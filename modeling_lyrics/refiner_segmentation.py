@@ -45,17 +45,38 @@ def segment(
     if not busy:
         return features, masks
     for index, embedding in zip(busy, _embed(segmenter, pixel_values[busy]), strict=True):
-        inner = sizes[index].tolist()
-        parts = []
-        for chunk in boxes[index].split(boxes_per_batch):
-            logits = _predict_masks(segmenter, embedding, chunk, inner)
-            pooled = pool_masks(embedding.features, logits, chunk, [side / pixel_values.shape[-1] for side in inner])
-            parts.append(torch.cat([pooled, chunk], dim=-1))
-            if wanted:
-                full = _resize_masks(logits, pixel_values.shape[-1], inner, wanted[index])
-                masks[index] = torch.cat([masks[index], full])
+        view = _View(pixel_values.shape[-1], sizes[index].tolist(), wanted[index] if wanted else None)
+        chunks = boxes[index].split(boxes_per_batch)
+        parts, outlines = zip(*(_segment_some(segmenter, embedding, chunk, view) for chunk in chunks), strict=True)
         features[index] = torch.cat(parts)
+        if wanted:
+            masks[index] = torch.cat(outlines)
     return features, masks
+
+
+@dataclass
+class _View:
+    """The square that the segmenter sees, and what it is a view of.
+
+    Attributes:
+        side: of the square.
+        inner: height and width of the picture inside it.
+        mask_size: height and width of the masks to make, if any.
+    """
+
+    side: int
+    inner: Sequence[int]
+    mask_size: Sequence[int] | None
+
+
+def _segment_some(
+    segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, view: _View
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Region features of some boxes of a picture, and their masks; a call of its own, which keeps nothing else."""
+    logits = _predict_masks(segmenter, embedding, boxes, view.inner)
+    pooled = pool_masks(embedding.features, logits, boxes, [side / view.side for side in view.inner])
+    masks = None if view.mask_size is None else _resize_masks(logits, view.side, view.inner, view.mask_size)
+    return torch.cat([pooled, boxes], dim=-1), masks
 
 
 @dataclass

@@ -36,7 +36,6 @@ MQFORMER = {
     "num_attention_heads": 1,  # with more, a grounding query mixes what it takes from several regions
     "cross_attention_frequency": 4,
     "region_attention_gain": 2.0,
-    "region_box_octaves": 6,
     "initializer_range": 0.05,
     "intermediate_size": 256,
     "num_visual_queries": 8,

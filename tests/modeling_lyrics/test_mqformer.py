@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from lyrics.modeling_lyrics import LyricsMQFormerConfig, LyricsMQFormerModel
 
@@ -77,25 +76,6 @@ def test_grounding_queries_can_begin_with_a_region_each():
 
     assert largest_share() < 1.1 / 6
     assert largest_share(region_attention_gain=2.0) > 3 / 6
-
-
-def test_boxes_are_given_as_waves_too(inputs):
-    """As if the regions had come with them: sines and cosines of half a turn, a turn and two for each side of a box."""
-    boxes = torch.rand(2, 5, 4)
-    features = torch.cat([inputs["region_features"][..., :8], boxes], dim=-1)
-    waves = [
-        function(torch.pi * 2**octave * boxes[..., side])
-        for function in (torch.sin, torch.cos)
-        for side in range(4)
-        for octave in range(3)
-    ]
-    with_waves = torch.cat([features, torch.stack(waves, dim=-1)], dim=-1)
-    model, wide = build(region_box_octaves=3), build(region_hidden_size=12 + 24)
-    wide.load_state_dict(model.state_dict())
-    ours = run(model, inputs, region_features=features)
-    torch.testing.assert_close(ours, run(wide, inputs, region_features=with_waves), atol=1e-5, rtol=1e-5)
-    with pytest.raises(StrictDataclassClassValidationError, match="region_box_octaves=-1 is negative"):
-        build(region_box_octaves=-1)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
