@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SUITE := $(VENV)/transformers_suite
 ORIGINAL := $(VENV)-original
-IMAGE ?= assets/example.png
-QUESTION ?= What is on the table?
-MODEL ?= $(VENV)/micro
+IMAGE ?= assets/scene.png
+QUESTION ?= What color is the ring?
+MODEL ?=
 
 # A strict editable install knows the files that were there when it was made: a new file makes a new install.
 SOURCES := $(sort $(wildcard modeling_lyrics/* processing_lyrics/* refinement/* conversion/* trainers/* assets/* recipes/* recipes/*/* cli/*))
@@ -37,11 +37,8 @@ $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
-$(VENV)/micro: | $(INSTALLED)
-	$(BIN)/lyrics init --size micro --out $@
-
-ask: $(INSTALLED) | $(MODEL)  ## ask about a picture: make ask IMAGE=photo.jpg QUESTION='What is on the table?'
-	$(BIN)/lyrics ask '$(IMAGE)' '$(QUESTION)' --model '$(MODEL)' --save seen.png --max-new-tokens 64
+ask: $(INSTALLED)  ## ask about a picture: make ask QUESTION='Which character is on the red star?' (IMAGE=, MODEL=)
+	$(BIN)/lyrics ask '$(IMAGE)' '$(QUESTION)' $(if $(MODEL),--model '$(MODEL)') --save seen.png --max-new-tokens 64
 
 micro: $(INSTALLED)  ## train and evaluate the micro model from nothing; goes on where it stopped
 	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)

@@ -1,4 +1,4 @@
-"""The refiner that ships with the package: it works, however it is called."""
+"""The refiner of the model that ships with the package: it works, however it is called."""
 
 import json
 
@@ -92,5 +92,5 @@ def test_it_looks_for_what_it_is_told_to(processor):
 def test_the_command_takes_it_when_no_model_is_named(capsys):
     assert main(["refine", str(SCENE_PICTURE), "--json"]) == 0
     printed = capsys.readouterr()
-    assert "micro refiner" in printed.err
+    assert "micro model" in printed.err
     assert sorted(thing["label"] for thing in json.loads(printed.out)[0]["objects"]) == IN_THE_SCENE

@@ -25,11 +25,11 @@ from .variants import VARIANTS
 from .world import SIZES
 
 COMPARED = ("count", "reading", "referring")  # what small things decide
-_LINES = (("full", "#0072b2", "o-"), ("no_refiner", "#d55e00", "s--"))
+_LINES = (("full", "#0072b2", "o-"), ("no_stage1", "#009e73", "^-."), ("no_refiner", "#d55e00", "s--"))
 
 
 def draw_accuracy(folder: Path, out: Path, seed: int = 0) -> None:
-    """Mean accuracy of counting, reading and referring, by number and by size of objects, for both models.
+    """Mean accuracy of counting, reading and referring, by number and by size of objects, for the models that tell most.
 
     Args:
         folder: of all models; a model that has not been evaluated is left out.
@@ -44,7 +44,8 @@ def draw_accuracy(folder: Path, out: Path, seed: int = 0) -> None:
         results = json.loads(path.read_text())
         panels = (("by_objects", "objects in the scene", COMPARED), ("by_size", "size of the object", ("referring",)))
         for panel, (key, title, kinds) in zip(axes[0], panels, strict=True):
-            groups = {group: value for group in _groups(results[key]) if (value := _mean(results[key][group], kinds))}
+            means = {group: _mean(results[key][group], kinds) for group in _groups(results[key])}
+            groups = {group: value for group, value in means.items() if value is not None}
             panel.plot(list(groups), list(groups.values()), style, color=color, label=VARIANTS[name].title)
             panel.set(xlabel=title, ylabel=f"right answers, % ({', '.join(kinds)})", ylim=(0, 100))
             panel.legend(fontsize=8, frameon=False)
@@ -154,16 +155,18 @@ def _mean(accuracy: Mapping[str, float], kinds: Sequence[str]) -> float | None:
 
 
 def main() -> None:
-    """Write all figures of the full model."""
+    """Write all figures of a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/micro"), help="folder of all steps")
     parser.add_argument("--to", type=Path, default=Path("docs/figures"), help="folder of the figures")
     parser.add_argument("--seed", type=int, default=0, help="of the models")
+    parser.add_argument("--variant", choices=VARIANTS, default="full", help="which model (default: full)")
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
-    shop = Workshop(arguments.out, seed=arguments.seed)
+    shop = Workshop(arguments.out, arguments.variant, arguments.seed)
     model = shop.own("stage2") / "model"
-    draw_curves(shop.own("stage1"), arguments.to / "micro_stage1.png")
+    if shop.variant.stage1:
+        draw_curves(shop.own("stage1"), arguments.to / "micro_stage1.png")
     draw_curves(shop.own("stage2"), arguments.to / "micro_stage2.png")
     draw_accuracy(arguments.out, arguments.to / "micro_accuracy.png", arguments.seed)
     draw_answers(model, arguments.to / "micro_answers.png")

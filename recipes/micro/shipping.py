@@ -18,6 +18,7 @@ from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
 from .steps import Workshop
 from .table import format_table
+from .variants import VARIANTS
 
 _CARD = Path(__file__).with_name("model_card.md")
 
@@ -66,8 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/micro"), help="folder of all steps")
     parser.add_argument("--to", type=Path, default=Path("assets/lyrics_micro"), help="folder of the shipped checkpoint")
+    parser.add_argument("--variant", choices=VARIANTS, default="full", help="which model (default: full)")
     arguments = parser.parse_args()
-    shop = Workshop(arguments.out)
+    shop = Workshop(arguments.out, arguments.variant)
     shutil.rmtree(arguments.to, ignore_errors=True)
     size = write_compact(shop.own("stage2") / "model", arguments.to)
     (arguments.to / "README.md").write_text(format_card(shop, size))
