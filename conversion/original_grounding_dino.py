@@ -35,7 +35,8 @@ class OriginalGroundingDino(OriginalPart):
             self._detect(image[None], ids[mask.bool()][None])
             for image, ids, mask in zip(pixel_values, input_ids, attention_mask, strict=True)
         ]
-        return GroundingDinoObjectDetectionOutput(**{name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+        joined: dict[str, Any] = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return GroundingDinoObjectDetectionOutput(**joined)
 
     def _detect(self, image: torch.Tensor, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         seen: list[Any] = []

@@ -74,6 +74,8 @@ class OriginalPart(nn.Module):
         original: the package's own module.
     """
 
+    original: Any
+
     def __init__(self, config: Any, original: nn.Module) -> None:
         super().__init__()
         self.config = config
@@ -124,7 +126,8 @@ def load_sam_package(checkpoint: str | os.PathLike, *, num_decoder_attention_hea
 
 def _build_sam(modeling: Any, config: SamConfig) -> nn.Module:
     """What the package's own builders make, of any size."""
-    vision, prompts, decoder = config.vision_config, config.prompt_encoder_config, config.mask_decoder_config
+    parts: Any = config
+    vision, prompts, decoder = parts.vision_config, parts.prompt_encoder_config, parts.mask_decoder_config
     grid, width = vision.image_size // vision.patch_size, decoder.hidden_size
     return modeling.Sam(
         image_encoder=modeling.ImageEncoderViT(

@@ -29,7 +29,7 @@ _LINES = (("full", "#0072b2", "o-"), ("no_stage1", "#009e73", "^-."), ("no_refin
 
 
 def draw_accuracy(folder: Path, out: Path, seed: int = 0) -> None:
-    """Mean accuracy of counting, reading and referring, by number and by size of objects, for the models that tell most.
+    """Mean accuracy of counting, reading and referring, by number and size of objects, of the models that tell most.
 
     Args:
         folder: of all models; a model that has not been evaluated is left out.
