@@ -169,6 +169,7 @@ def test_the_first_rows_about_pictures_only_look_up():
 
 def test_words_of_objects_that_share_something_begin_alike():
     tokenizer = build_micro_text_tokenizer()
+    torch.manual_seed(0)
     model = LlamaForCausalLM(language_model_config(tokenizer))
     compose_embeddings(model, tokenizer)
     words = ["large-red-circle-A", "large-red-circle-X", "medium-red-circle-A", "small-pink-cross"]
