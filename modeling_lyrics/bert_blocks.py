@@ -76,19 +76,27 @@ def prepare_attention_mask(
 
 
 class KeyValueProjection(nn.Module):
-    """Keys and values of one attention, a module of its own so that they can be computed ahead and shared."""
+    """Keys and values of one attention, a module of its own so that they can be computed ahead and shared.
 
-    def __init__(self, input_size: int, hidden_size: int, num_heads: int) -> None:
+    The first `num_positions` keys also say which one they are; values do not.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_heads: int, num_positions: int = 0) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = hidden_size // num_heads
         self.key = nn.Linear(input_size, hidden_size)
         self.value = nn.Linear(input_size, hidden_size)
+        self.positions = nn.Embedding(num_positions, hidden_size) if num_positions else None
 
     def forward(self, states: torch.Tensor) -> KeyValue:
         """`(batch, keys, input_size)` -> two tensors `(batch, heads, keys, head_dim)`."""
         shape = (*states.shape[:2], self.num_heads, self.head_dim)
-        return self.key(states).view(shape).transpose(1, 2), self.value(states).view(shape).transpose(1, 2)
+        key, value = self.key(states), self.value(states)
+        if self.positions is not None:
+            positions = self.positions.weight[: states.shape[1]]
+            key = key + nn.functional.pad(positions, (0, 0, 0, states.shape[1] - len(positions)))
+        return key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
 
 
 class AttentionBlock(nn.Module):
@@ -96,14 +104,16 @@ class AttentionBlock(nn.Module):
 
     is_causal = False
 
-    def __init__(self, config: PreTrainedConfig, key_value_size: int) -> None:
+    def __init__(self, config: PreTrainedConfig, key_value_size: int, num_positions: int = 0) -> None:
         super().__init__()
         self.config = config
         self.num_heads = config.num_attention_heads
         self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key_value = KeyValueProjection(key_value_size, config.hidden_size, config.num_attention_heads)
+        self.key_value = KeyValueProjection(
+            key_value_size, config.hidden_size, config.num_attention_heads, num_positions
+        )
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

@@ -254,6 +254,12 @@ class LyricsMQFormerConfig(CheckedConfig):
             features of unit variance this number's square is their standard deviation. By default they begin as all
             else, with `initializer_range`, and each grounding query sees the mean of all regions, which small models
             hardly get away from.
+        num_region_positions: so many of an image's first regions, which are its best, also say which one they are when
+            they are attended to, so that a grounding query can settle on the n-th. With 0, as in the paper, they are a
+            set without order.
+        region_box_octaves: give the grounding queries each region's box as waves too, sines and cosines whose
+            frequencies double so many times, for a model that is trained from nothing: four bare numbers among the
+            features of a region are hard to tell a place from. With 0, as in the paper, there are none.
         vocab_size: BERT's 30,522 tokens, and `[BOS]`, `[DEC]` and `[MLM]` for the first training stage.
     """
 
@@ -279,6 +285,13 @@ class LyricsMQFormerConfig(CheckedConfig):
     region_hidden_size: int = 260
     normalize_vision_features: bool = True
     region_attention_gain: float | int | None = None
+    num_region_positions: int = 0
+    region_box_octaves: int = 0
+
+    @property
+    def region_input_size(self) -> int:
+        """Width of a region as the grounding queries attend to it: its features, and the waves of its box."""
+        return self.region_hidden_size + 4 * 2 * self.region_box_octaves
 
     @property
     def num_queries(self) -> int:
@@ -297,6 +310,9 @@ class LyricsMQFormerConfig(CheckedConfig):
                 f"LyricsMQFormerConfig: num_visual_queries={self.num_visual_queries} and num_grounding_queries="
                 f"{self.num_grounding_queries} must not be negative, and at least one must be positive."
             )
+        for name in ("num_region_positions", "region_box_octaves"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"LyricsMQFormerConfig: {name}={getattr(self, name)} is negative.")
 
 
 @strict

@@ -94,7 +94,9 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
             if config.num_visual_queries:
                 self.visual_cross_attention = AttentionBlock(config, config.encoder_hidden_size)
             if config.num_grounding_queries:
-                self.grounding_cross_attention = AttentionBlock(config, config.region_hidden_size)
+                self.grounding_cross_attention = AttentionBlock(
+                    config, config.region_input_size, config.num_region_positions
+                )
                 if config.region_attention_gain is not None:
                     _begin_sharply(self.grounding_cross_attention, config.region_attention_gain)
         self.query_mlp = FeedForwardBlock(config)
@@ -145,6 +147,13 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
         if self.grounding_cross_attention is not None and region_features is not None:
             grounding = self.grounding_cross_attention.key_value(region_features)
         return visual, grounding
+
+
+def _box_waves(boxes: torch.Tensor, octaves: int) -> torch.Tensor:
+    """(..., 4) in [0, 1] -> (..., 8 * octaves): sines, then cosines, of half a turn, one, two, four and so on."""
+    turns = torch.pi * 2.0 ** torch.arange(octaves, device=boxes.device)
+    angles = (boxes.unsqueeze(-1) * turns).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def _begin_sharply(attention: AttentionBlock, gain: float) -> None:
@@ -318,6 +327,9 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         if region_attention_mask is not None:
             # whatever stands in the padding, even NaN, must not reach the attention's products
             region_features = region_features.masked_fill(~region_attention_mask.bool().unsqueeze(-1), 0.0)
+        if config.region_box_octaves:
+            waves = _box_waves(region_features[..., -4:].float(), config.region_box_octaves)
+            region_features = torch.cat([region_features, waves.to(region_features.dtype)], dim=-1)
         return encoder_hidden_states, region_features.to(dtype)
 
     def _project(

@@ -35,7 +35,9 @@ MQFORMER = {
     "num_hidden_layers": 4,
     "num_attention_heads": 1,  # with more, a grounding query mixes what it takes from several regions
     "cross_attention_frequency": 4,
-    "region_attention_gain": 2.0,
+    "region_attention_gain": 0.5,
+    "num_region_positions": 16,
+    "region_box_octaves": 5,
     "initializer_range": 0.05,
     "intermediate_size": 256,
     "num_visual_queries": 8,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +16,24 @@ from .questions import FAMILIES, ask_many, caption, one_word
 from .world import Scene, Split, draw_scene
 
 _TURNS = (1, 2, 2, 4)  # of a dialogue; what was asked before distracts one who has yet to learn what is asked
+_TURNS_ABOUT_PICTURES = (1, 4, 6, 8)  # once that is learned, since a picture costs more than a question about it
 _SHARES = {"caption": 0.5}  # long as they are, captions would drown what one word answers
-_SHARES_WITHOUT_BOXES = {"caption": 0.1, "relation": 0.0, "referring": 0.0, "description": 0.0}
+_SHARES_ABOUT_PICTURES = {
+    "caption": 0.2,
+    "existence": 2.0,  # to compare and to add up takes longer to learn than to look up
+    "count": 2.0,
+    "relation": 1.5,
+    "referring": 0.7,  # its box alone is fifteen tokens
+    "description": 0.5,
+}
+_SHARES_WITHOUT_BOXES = {
+    "caption": 0.1,
+    "existence": 2.0,
+    "count": 2.0,
+    "relation": 0.0,
+    "referring": 0.0,
+    "description": 0.0,
+}
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
 _WITH_BOXES = 4  # every so many-th group of rows is told with boxes; mixed, short rows would be padded to long ones
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
@@ -75,9 +91,14 @@ class WordRows:
         return {"messages": messages}
 
 
-def dialogue(scene: Scene, random: np.random.Generator, shares: Mapping[str, float] = _SHARES) -> list[dict[str, Any]]:
+def dialogue(
+    scene: Scene,
+    random: np.random.Generator,
+    shares: Mapping[str, float] = _SHARES,
+    turns: Sequence[int] = _TURNS,
+) -> list[dict[str, Any]]:
     """Messages of one turn or a few about a scene, without the picture."""
-    questions = ask_many(scene, int(random.choice(_TURNS)), random, shares)
+    questions = ask_many(scene, int(random.choice(turns)), random, shares)
     if not questions:  # not every scene allows every kind, but captions all do
         questions = ask_many(scene, 1, random, {kind: float(kind == "caption") for kind in FAMILIES})
     return [message for question in questions for message in question.messages()]
@@ -119,8 +140,10 @@ class DialogueRows:
         place, again = _place(index, self.scenes, self.dialogues)
         number = self.first + place
         scene = _draw_scene(self.split, number)
-        shares = _SHARES_OF_LOOKUPS if index < self.lookups else _SHARES
-        messages = dialogue(scene, np.random.default_rng((number, 5, again)), shares)
+        shares, turns = _SHARES_ABOUT_PICTURES, _TURNS_ABOUT_PICTURES
+        if index < self.lookups:
+            shares, turns = _SHARES_OF_LOOKUPS, _TURNS
+        messages = dialogue(scene, np.random.default_rng((number, 5, again)), shares, turns)
         return {"key": row_key(self.split, number), "image": scene.image, "messages": messages}
 
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import HfArgumentParser
 
 from ...conversion import compose, merge_adapter
+from ...modeling_lyrics import LyricsMQFormerModel
 from ...refinement import RefinementStore
 from ...trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
 from ...trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
@@ -22,6 +25,8 @@ from .rows import DialogueRows
 from .training import newest_checkpoint
 from .variants import Variant, ViewedStore
 
+_SETTLED = 10.0  # by how much a query's score of its own region is above that of others, before they are exponentiated
+
 
 def train_stage1(
     settings: dict[str, Any], variant: Variant, *, vision: Path, refiner: Path, rows: Path, store: Path, out: Path
@@ -29,7 +34,7 @@ def train_stage1(
     """Train and write the first stage, or write it untrained for a variant that has none.
 
     Args:
-        settings: of the recipe, `output_dir` included.
+        settings: of the recipe, `output_dir` and Muon's `matrix_learning_rate` included.
         variant: which model of the table it is.
         vision: the vision encoder.
         refiner: a processor with its refiner.
@@ -37,7 +42,8 @@ def train_stage1(
         store: what the refiner saw in their pictures.
         out: a folder.
     """
-    queries = dict(MQFORMER)
+    settings, queries = dict(settings), dict(MQFORMER)
+    matrix_learning_rate = settings.pop("matrix_learning_rate")
     start = {"processor": str(refiner)}
     if not variant.refiner:  # as many queries, all of them visual; its tokenizer is the detector's, which is the same
         queries |= {"num_visual_queries": _queries(queries), "num_grounding_queries": 0}
@@ -49,15 +55,33 @@ def train_stage1(
     )
     processor: Any
     model, processor = build_pretraining(model_arguments)
+    settle_queries(model.model.mqformer)
     processor.mqformer_text = _mqformer_text(variant)
     _use_store(processor, store, variant)
     train_rows, eval_rows = data.open(processor)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     if variant.stage1:
-        use_muon(trainer)
+        use_muon(trainer, matrix_learning_rate)
         trainer.train(resume_from_checkpoint=newest_checkpoint(training))
         trainer.save_state()
     trainer.save_model(str(out))
+
+
+@torch.no_grad()
+def settle_queries(mqformer: LyricsMQFormerModel) -> None:
+    """Let the n-th grounding query begin with the n-th region, so that each object is one vector from the start.
+
+    Args:
+        mqformer: the scores of whose `num_region_positions` first grounding queries change in the first layer.
+    """
+    attention, first = mqformer.layers[0].grounding_cross_attention, mqformer.config.num_visual_queries
+    if attention is None:
+        return
+    positions = attention.key_value.positions.weight
+    embedded = mqformer.embeddings(mqformer.query_tokens, None, None)[0, first : first + len(positions)]
+    asked = nn.functional.normalize(attention.query(embedded), dim=-1)
+    scores = asked @ attention.query(embedded).mT * attention.scaling
+    positions.copy_(asked * _SETTLED / scores.diagonal().mean())
 
 
 def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path) -> None:

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from torch import nn
 
 from lyrics.modeling_lyrics import LyricsMQFormerConfig, LyricsMQFormerModel
 
@@ -76,6 +78,43 @@ def test_grounding_queries_can_begin_with_a_region_each():
 
     assert largest_share() < 1.1 / 6
     assert largest_share(region_attention_gain=2.0) > 3 / 6
+
+
+@pytest.mark.parametrize("positions", [0, 3, 8])
+def test_only_the_first_regions_have_an_order(inputs, positions):
+    """Swapping two regions shows where one of them, the fourth and fifth, says which it is; padding never does."""
+    model = build(num_region_positions=positions)
+    features, mask = inputs["region_features"], torch.ones(2, 5)
+    base = run(model, inputs, region_attention_mask=mask)
+    swapped = run(model, inputs, region_features=features[:, [0, 1, 2, 4, 3]], region_attention_mask=mask)
+    assert torch.allclose(base, swapped, atol=1e-5) == (positions <= 3)
+    swapped = run(model, inputs, region_features=features[:, [1, 0, 2, 3, 4]], region_attention_mask=mask)
+    assert torch.allclose(base, swapped, atol=1e-5) == (positions == 0)
+    padded = nn.functional.pad(features, (0, 0, 0, 6)), nn.functional.pad(mask, (0, 6))
+    torch.testing.assert_close(base, run(model, inputs, region_features=padded[0], region_attention_mask=padded[1]))
+
+
+def test_boxes_are_given_as_waves_too(inputs):
+    """As if the regions had come with them: sines and cosines of half a turn, a turn and two for each side of a box."""
+    boxes = torch.rand(2, 5, 4)
+    features = torch.cat([inputs["region_features"][..., :8], boxes], dim=-1)
+    waves = [
+        function(torch.pi * 2**octave * boxes[..., side])
+        for function in (torch.sin, torch.cos)
+        for side in range(4)
+        for octave in range(3)
+    ]
+    with_waves = torch.cat([features, torch.stack(waves, dim=-1)], dim=-1)
+    model, wide = build(region_box_octaves=3), build(region_hidden_size=12 + 24)
+    wide.load_state_dict(model.state_dict())
+    ours = run(model, inputs, region_features=features)
+    torch.testing.assert_close(ours, run(wide, inputs, region_features=with_waves), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["num_region_positions", "region_box_octaves"])
+def test_there_are_no_fewer_than_no_positions_and_waves(name):
+    with pytest.raises(StrictDataclassClassValidationError, match=f"{name}=-1 is negative"):
+        build(**{name: -1})
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])

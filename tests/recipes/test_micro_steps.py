@@ -7,13 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
 from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
 from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
+from lyrics.recipes.micro.parts import mqformer_config
 from lyrics.recipes.micro.questions import Question
 from lyrics.recipes.micro.shipping import format_card, write_compact
+from lyrics.recipes.micro.stages import settle_queries
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
 from lyrics.recipes.micro.variants import VARIANTS
@@ -116,6 +118,18 @@ def test_bfloat16_is_used_where_the_processor_has_it(tmp_path, monkeypatch, able
     assert shop.settings("language")["bf16"]
     assert shop.run_settings("language", tmp_path)["bf16"] == expected
     assert not shop.run_settings("stage2", tmp_path)["bf16"]
+
+
+def test_each_grounding_query_begins_with_a_region_of_its_own():
+    torch.manual_seed(0)
+    mqformer = LyricsMQFormerModel(mqformer_config(50)).eval()
+    mqformer.set_attn_implementation("eager")
+    settle_queries(mqformer)
+    regions, pixels = torch.randn(4, 12, mqformer.config.region_hidden_size), torch.randn(4, 7, 96)
+    seen = mqformer(encoder_hidden_states=pixels, region_features=regions, output_grounding_attentions=True)
+    weights = seen.grounding_attentions[0].mean(1)
+    assert weights[:, :12].diagonal(dim1=1, dim2=2).amin() > 0.9
+    assert weights[:, 12:].amax() < 0.5  # there is no region for them: they see a mixture
 
 
 def test_muon_is_torchs_own_in_the_dtype_of_the_weights():
