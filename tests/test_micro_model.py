@@ -17,9 +17,17 @@ from lyrics.recipes.micro.evaluation import accuracies, answer_cases, draw_cases
 ABOUT_THE_PICTURE = [
     ("What color is the ring?", "purple"),
     ("What shape is the cyan object?", "star"),
-    ("Which character is on the red star?", "C"),
+    ("Which character is on the cyan star?", "4"),
+    ("Is there a red star?", "yes"),
+    ("Is there a red circle?", "no"),
 ]
-LEAST = {"color": 45, "shape": 50, "reading": 55}  # below what its card says of more questions
+LEAST = {
+    "existence": 75,
+    "count": 40,
+    "color": 50,
+    "shape": 55,
+    "reading": 65,
+}  # below what its card says of more questions
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,8 @@ def settle_queries(mqformer: LyricsMQFormerModel) -> None:
     Args:
         mqformer: the scores of whose `num_region_positions` first grounding queries change in the first layer.
     """
-    attention, first = mqformer.layers[0].grounding_cross_attention, mqformer.config.num_visual_queries
+    attention: Any = mqformer.layers[0].grounding_cross_attention
+    first = mqformer.config.num_visual_queries
     if attention is None:
         return
     positions = attention.key_value.positions.weight
