@@ -21,13 +21,8 @@ ABOUT_THE_PICTURE = [
     ("Is there a red star?", "yes"),
     ("Is there a red circle?", "no"),
 ]
-LEAST = {
-    "existence": 75,
-    "count": 40,
-    "color": 50,
-    "shape": 55,
-    "reading": 65,
-}  # below what its card says of more questions
+# below what its card says of more questions
+LEAST = {"existence": 75, "count": 40, "color": 50, "shape": 55, "reading": 65}
 
 
 @pytest.fixture(scope="module")
