@@ -78,24 +78,31 @@ def prepare_attention_mask(
 class KeyValueProjection(nn.Module):
     """Keys and values of one attention, a module of its own so that they can be computed ahead and shared.
 
-    The first `num_positions` keys also say which one they are; values do not.
+    The first `num_positions` keys also say which one they are; values do not. With `has_nothing` a key stands before
+    them that is learned and whose value is zero: nothing, to attend to.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_heads: int, num_positions: int = 0) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, num_heads: int, num_positions: int = 0, has_nothing: bool = False
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = hidden_size // num_heads
         self.key = nn.Linear(input_size, hidden_size)
         self.value = nn.Linear(input_size, hidden_size)
         self.positions = nn.Embedding(num_positions, hidden_size) if num_positions else None
+        self.nothing = nn.Embedding(1, hidden_size) if has_nothing else None
 
     def forward(self, states: torch.Tensor) -> KeyValue:
-        """`(batch, keys, input_size)` -> two tensors `(batch, heads, keys, head_dim)`."""
-        shape = (*states.shape[:2], self.num_heads, self.head_dim)
+        """`(batch, keys, input_size)` -> two tensors `(batch, heads, keys, head_dim)`; `has_nothing`: a key more."""
         key, value = self.key(states), self.value(states)
         if self.positions is not None:
             positions = self.positions.weight[: states.shape[1]]
             key = key + nn.functional.pad(positions, (0, 0, 0, states.shape[1] - len(positions)))
+        if self.nothing is not None:
+            key = torch.cat([self.nothing.weight.expand(len(key), 1, -1), key], dim=1)
+            value = nn.functional.pad(value, (0, 0, 1, 0))
+        shape = (*key.shape[:2], self.num_heads, self.head_dim)
         return key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
 
 
@@ -104,7 +111,9 @@ class AttentionBlock(nn.Module):
 
     is_causal = False
 
-    def __init__(self, config: PreTrainedConfig, key_value_size: int, num_positions: int = 0) -> None:
+    def __init__(
+        self, config: PreTrainedConfig, key_value_size: int, num_positions: int = 0, has_nothing: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.num_heads = config.num_attention_heads
@@ -112,7 +121,7 @@ class AttentionBlock(nn.Module):
         self.attention_dropout = config.attention_probs_dropout_prob
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key_value = KeyValueProjection(
-            key_value_size, config.hidden_size, config.num_attention_heads, num_positions
+            key_value_size, config.hidden_size, config.num_attention_heads, num_positions, has_nothing
         )
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -127,7 +136,8 @@ class AttentionBlock(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend from `hidden_states` (batch, queries, hidden) to `key_value`.
 
-        With `key_value=None` there is nothing to attend to: the context is zero.
+        With `key_value=None` there is nothing to attend to: the context is zero. The weights returned are those of
+        keys that are something.
         """
         weights = None
         if key_value is None:
@@ -153,6 +163,8 @@ class AttentionBlock(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
+        if weights is not None and self.key_value.nothing is not None:
+            weights = weights[..., 1:]
         return context.reshape(batch_size, num_queries, hidden_size), weights
 
 

@@ -260,6 +260,8 @@ class LyricsMQFormerConfig(CheckedConfig):
         region_box_octaves: give the grounding queries each region's box as waves too, sines and cosines whose
             frequencies double so many times, for a model that is trained from nothing: four bare numbers among the
             features of a region are hard to tell a place from. With 0, as in the paper, there are none.
+        region_nothing: let a grounding query attend to nothing instead of regions, a learned key whose value is zero,
+            so that queries that are left over need not show some object twice. The paper's cannot.
         vocab_size: BERT's 30,522 tokens, and `[BOS]`, `[DEC]` and `[MLM]` for the first training stage.
     """
 
@@ -287,6 +289,7 @@ class LyricsMQFormerConfig(CheckedConfig):
     region_attention_gain: float | int | None = None
     num_region_positions: int = 0
     region_box_octaves: int = 0
+    region_nothing: bool = False
 
     @property
     def region_input_size(self) -> int:

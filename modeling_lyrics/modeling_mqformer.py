@@ -35,7 +35,8 @@ class LyricsMQFormerOutput(ModelOutput):
         cross_attentions: of the visual queries over the vision features, (N, heads, V, patches) for each layer with
             cross-attention; recorded together with `attentions`.
         grounding_attentions: of the grounding queries over the regions, (N, heads, G, regions); recorded with
-            `output_grounding_attentions=True`, and empty where an image has no regions.
+            `output_grounding_attentions=True`, and empty where an image has no regions. With `region_nothing` a row's
+            sum falls short of 1 by what the query gives to nothing.
         image_key_values: keys and values of the images, and nothing else, with `project_only=True`.
     """
 
@@ -95,7 +96,7 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
                 self.visual_cross_attention = AttentionBlock(config, config.encoder_hidden_size)
             if config.num_grounding_queries:
                 self.grounding_cross_attention = AttentionBlock(
-                    config, config.region_input_size, config.num_region_positions
+                    config, config.region_input_size, config.num_region_positions, config.region_nothing
                 )
                 if config.region_attention_gain is not None:
                     _begin_sharply(self.grounding_cross_attention, config.region_attention_gain)
@@ -281,6 +282,8 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
             encoder_attention_mask = image_key_values.encoder_attention_mask
             region_attention_mask = image_key_values.region_attention_mask
         encoder_attention_mask = self._broadcast_mask(encoder_attention_mask, self.config.num_visual_queries)
+        if region_attention_mask is not None and self.config.region_nothing:
+            region_attention_mask = nn.functional.pad(region_attention_mask.bool(), (1, 0), value=True)
         region_attention_mask = self._broadcast_mask(region_attention_mask, self.config.num_grounding_queries)
         for index, layer in enumerate(self.layers):
             hidden_states = layer(

@@ -38,6 +38,7 @@ MQFORMER = {
     "region_attention_gain": 0.5,
     "num_region_positions": 16,
     "region_box_octaves": 5,
+    "region_nothing": True,
     "initializer_range": 0.05,
     "intermediate_size": 256,
     "num_visual_queries": 8,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import HfArgumentParser
 
 from ...conversion import compose, merge_adapter
@@ -19,6 +18,7 @@ from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_setup import SFTModelArguments, build_sft
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from ...trainers.sources import DataArguments
+from .coordinates import compose_coordinates
 from .muon import use_muon
 from .parts import CHAT_TEMPLATE, MQFORMER
 from .rows import DialogueRows
@@ -56,6 +56,8 @@ def train_stage1(
     processor: Any
     model, processor = build_pretraining(model_arguments)
     settle_queries(model.model.mqformer)
+    words: Any = model.model.mqformer.get_input_embeddings()
+    compose_coordinates(words.weight.data, processor.mqformer_tokenizer)
     processor.mqformer_text = _mqformer_text(variant)
     _use_store(processor, store, variant)
     train_rows, eval_rows = data.open(processor)
@@ -69,20 +71,24 @@ def train_stage1(
 
 @torch.no_grad()
 def settle_queries(mqformer: LyricsMQFormerModel) -> None:
-    """Let the n-th grounding query begin with the n-th region, so that each object is one vector from the start.
+    """Let the n-th grounding query begin with the n-th region, and with nothing where there is none.
+
+    So each object is one vector from the start.
 
     Args:
-        mqformer: the scores of whose `num_region_positions` first grounding queries change in the first layer.
+        mqformer: with `region_nothing`; how its grounding queries score positions and nothing in the first layer
+            changes.
     """
     attention: Any = mqformer.layers[0].grounding_cross_attention
-    first = mqformer.config.num_visual_queries
     if attention is None:
         return
-    positions = attention.key_value.positions.weight
-    embedded = mqformer.embeddings(mqformer.query_tokens, None, None)[0, first : first + len(positions)]
-    asked = nn.functional.normalize(attention.query(embedded), dim=-1)
-    scores = asked @ attention.query(embedded).mT * attention.scaling
-    positions.copy_(asked * _SETTLED / scores.diagonal().mean())
+    key_value = attention.key_value
+    queries = mqformer.embeddings(mqformer.query_tokens, None, None)[0, mqformer.config.num_visual_queries :]
+    asked = attention.query(queries) * attention.scaling
+    scores = torch.eye(len(key_value.positions.weight), len(asked)) * _SETTLED
+    keys = torch.cat([scores, torch.full((1, len(asked)), _SETTLED / 2)]) @ torch.linalg.pinv(asked).mT
+    key_value.positions.weight.copy_(keys[:-1])
+    key_value.nothing.weight.copy_(keys[-1:])
 
 
 def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path) -> None:

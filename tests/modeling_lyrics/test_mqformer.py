@@ -31,9 +31,9 @@ def build(**changes):
     return LyricsMQFormerModel(LyricsMQFormerConfig(**settings | changes)).eval()
 
 
-@pytest.fixture(scope="module")
-def mqformer():
-    return build()
+@pytest.fixture(scope="module", params=[{}, {"region_nothing": True}], ids=["paper", "with nothing to attend to"])
+def mqformer(request):
+    return build(**request.param)
 
 
 @pytest.fixture
@@ -109,6 +109,30 @@ def test_boxes_are_given_as_waves_too(inputs):
     wide.load_state_dict(model.state_dict())
     ours = run(model, inputs, region_features=features)
     torch.testing.assert_close(ours, run(wide, inputs, region_features=with_waves), atol=1e-5, rtol=1e-5)
+
+
+def test_a_query_that_attends_to_nothing_is_as_without_regions(inputs):
+    """Once nothing's score is far above the others; what goes there is no region's."""
+    model = build(region_nothing=True, num_attention_heads=1, cross_attention_frequency=3)
+    model.set_attn_implementation("eager")
+    attention = model.layers[0].grounding_cross_attention
+    nowhere = run(model, inputs, region_features=None, region_attention_mask=None)
+    shares, outputs = [], []
+    for score in (-1e4, 0.0, 1e4):
+        with torch.no_grad():
+            attention.query.weight.zero_()
+            attention.query.bias.fill_(1.0)
+            attention.key_value.nothing.weight.fill_(score)
+        with torch.no_grad():
+            output = model(**inputs, output_grounding_attentions=True)
+        outputs.append(output.last_hidden_state)
+        shares.append(output.grounding_attentions[0])
+    assert shares[0].shape == (2, 1, G, 5)
+    torch.testing.assert_close(shares[0].sum(-1), torch.ones(2, 1, G))
+    assert (shares[1].sum(-1) < 0.99).all()
+    assert (shares[2] == 0).all()
+    torch.testing.assert_close(outputs[2], nowhere)
+    assert not torch.allclose(outputs[0], nowhere, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["num_region_positions", "region_box_octaves"])
@@ -233,7 +257,11 @@ def test_hidden_states_and_attentions(mqformer, inputs):
     assert [tuple(weights.shape) for weights in output.cross_attentions] == [(2, 4, V, 7)] * 2
     assert [tuple(weights.shape) for weights in output.grounding_attentions] == [(2, 4, G, 5)] * 2
     assert not output.grounding_attentions[0][0, :, :, 3:].any()
-    torch.testing.assert_close(output.grounding_attentions[1].sum(-1), torch.ones(2, 4, G))
+    to_regions = output.grounding_attentions[1].sum(-1)
+    if model.config.region_nothing:
+        assert (to_regions < 1).all()
+    else:
+        torch.testing.assert_close(to_regions, torch.ones(2, 4, G))
 
 
 def test_gradient_checkpointing_changes_nothing(inputs):
