@@ -111,6 +111,17 @@ def build_instructblip(size: dict[str, Any]) -> InstructBlipForConditionalGenera
     return InstructBlipForConditionalGeneration(config).eval()
 
 
+def build_models(size: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Both models with random weights, made where they run: billions of weights are slow to draw elsewhere."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            return {"lyrics": build_lyrics(size), "instructblip": build_instructblip(size)}
+    finally:
+        torch.set_default_dtype(default)
+
+
 def build_inputs(size: dict[str, Any], device: torch.device, dtype: torch.dtype) -> tuple[dict[str, Any], ...]:
     """Inputs of either model: a picture, its objects (here only) and a question, which the Q-Former reads too."""
     generator = torch.Generator().manual_seed(0)
@@ -303,8 +314,7 @@ def main() -> None:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     print(f"{name_machine(device)}, {arguments.size} size, {dtype}".replace("torch.", ""))
     print("| | here | peer | ratio |\n|---|---:|---:|---:|")
-    models = {"lyrics": build_lyrics(size), "instructblip": build_instructblip(size)}
-    models = {name: model.to(device, dtype) for name, model in models.items()}
+    models = build_models(size, device, dtype)
     inputs = dict(zip(models, build_inputs(size, device, dtype), strict=True))
     compare_answers(models, inputs, arguments.repeats, device)
     refiner, pictures = build_refiner(device), draw_pictures()

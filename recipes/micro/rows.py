@@ -38,6 +38,7 @@ _SHARES_WITHOUT_BOXES = {
 }
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
 _ALIKE = 192  # rows are told with boxes or without, a number of batches at a time, for the same reason
+_WITH_BOXES = 4  # of so many such groups one is told with boxes, which makes it several times as long
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
 
 
@@ -64,7 +65,7 @@ def _place(index: int, scenes: int, dialogues: int) -> tuple[int, int]:
 class WordRows:
     """Dialogues about scenes that are told in words: rows of `messages`.
 
-    Half are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
+    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
     first rows only look up, where their scenes allow such questions: nothing else is learned before that is.
 
     Args:
@@ -86,7 +87,7 @@ class WordRows:
         number, again = _place(index, self.scenes, self.dialogues)
         scene, random = _draw_scene(self.split, number), np.random.default_rng((number, 1, again))
         looks_up = index < self.lookups
-        boxes = index // _ALIKE % 2 == 1 and not looks_up
+        boxes = index // _ALIKE % _WITH_BOXES == 0 and not looks_up
         shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES_ABOUT_BOXES if boxes else _SHARES_WITHOUT_BOXES
         messages = boxes_as_text(dialogue(scene, random, shares, _TURNS_OF_LOOKUPS if looks_up else _TURNS))
         messages[0]["content"].insert(0, {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"})
