@@ -20,10 +20,11 @@ class LyricsAttribution:
 
     Attributes:
         query_weights: (N, G, R) float32, attention of each grounding query over the regions, the mean over heads and
-            layers. A row sums to 1, and to 0 for an image without regions.
+            layers. A row sums to 1, to less where a query can attend to nothing (`region_nothing`), and to 0 for an
+            image without regions.
         token_weights: (T, N, R) float32, attention of each token of the answer to each region through the grounding
             queries, the mean over heads and layers of the language model. A token's weights sum to the share of its
-            attention that fell on grounding queries.
+            attention that fell on grounding queries, less what these give to nothing.
         token_ids: (T,) int64, the answer.
     """
 

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,18 +16,18 @@ from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_obje
 from .questions import FAMILIES, ask_many, caption, one_word
 from .world import Scene, Split, draw_scene
 
-_TURNS_OF_LOOKUPS = (1, 2)  # what was asked before distracts one who has yet to learn what is asked
-_TURNS = (4,)  # once that is learned; equally many, since short dialogues would be padded to long ones
-_TURNS_ABOUT_PICTURES = (5,)  # which cost more than a question about them
+_TURNS = (1, 2, 2, 4)  # of a dialogue; what was asked before distracts one who has yet to learn what is asked
+_TURNS_ABOUT_PICTURES = (5,)  # once that is learned, since a picture costs more than a question about it
 _SHARES = {"caption": 0.5}  # long as they are, captions would drown what one word answers
 _SHARES_ABOUT_BOXES = {"caption": 0.2, "relation": 3.0, "referring": 3.0, "description": 3.0}
 _SHARES_ABOUT_PICTURES = {
-    "caption": 0.2,
+    "caption": 0.1,
     "existence": 2.0,  # to compare and to add up takes longer to learn than to look up
     "count": 2.0,
-    "relation": 1.5,
-    "referring": 0.7,  # its box alone is fifteen tokens
-    "description": 0.5,
+    "color": 1.5,
+    "shape": 1.5,
+    "referring": 0.4,  # its box alone is fifteen tokens
+    "description": 0.4,
 }
 _SHARES_WITHOUT_BOXES = {
     "caption": 0.1,
@@ -37,8 +38,8 @@ _SHARES_WITHOUT_BOXES = {
     "description": 0.0,
 }
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
-_ALIKE = 192  # rows are told with boxes or without, a number of batches at a time, for the same reason
-_WITH_BOXES = 4  # of so many such groups one is told with boxes, which makes it several times as long
+_WITH_BOXES = 4  # every so many-th row is told with boxes
+_MOST_BOXES = 3  # which take a dozen tokens each, and make short rows be padded
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
 
 
@@ -65,8 +66,9 @@ def _place(index: int, scenes: int, dialogues: int) -> tuple[int, int]:
 class WordRows:
     """Dialogues about scenes that are told in words: rows of `messages`.
 
-    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
-    first rows only look up, where their scenes allow such questions: nothing else is learned before that is.
+    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. Others
+    are told of a few objects with their boxes. The first rows only look up, where their scenes allow such questions:
+    nothing else is learned before that is.
 
     Args:
         split, scenes: what they are about.
@@ -87,9 +89,11 @@ class WordRows:
         number, again = _place(index, self.scenes, self.dialogues)
         scene, random = _draw_scene(self.split, number), np.random.default_rng((number, 1, again))
         looks_up = index < self.lookups
-        boxes = index // _ALIKE % _WITH_BOXES == 0 and not looks_up
+        boxes = index % _WITH_BOXES == 0 and not looks_up
+        if boxes:
+            scene = replace(scene, objects=scene.objects[-_MOST_BOXES:])
         shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES_ABOUT_BOXES if boxes else _SHARES_WITHOUT_BOXES
-        messages = boxes_as_text(dialogue(scene, random, shares, _TURNS_OF_LOOKUPS if looks_up else _TURNS))
+        messages = boxes_as_text(dialogue(scene, random, shares))
         messages[0]["content"].insert(0, {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"})
         return {"messages": messages}
 
@@ -98,7 +102,7 @@ def dialogue(
     scene: Scene,
     random: np.random.Generator,
     shares: Mapping[str, float] = _SHARES,
-    turns: Sequence[int] = (1, 2, 4),
+    turns: Sequence[int] = _TURNS,
 ) -> list[dict[str, Any]]:
     """Messages of one turn or a few about a scene, without the picture."""
     questions = ask_many(scene, int(random.choice(turns)), random, shares)
@@ -145,7 +149,7 @@ class DialogueRows:
         scene = _draw_scene(self.split, number)
         shares, turns = _SHARES_ABOUT_PICTURES, _TURNS_ABOUT_PICTURES
         if index < self.lookups:
-            shares, turns = _SHARES_OF_LOOKUPS, _TURNS_OF_LOOKUPS
+            shares, turns = _SHARES_OF_LOOKUPS, _TURNS
         messages = dialogue(scene, np.random.default_rng((number, 5, again)), shares, turns)
         return {"key": row_key(self.split, number), "image": scene.image, "messages": messages}
 

@@ -129,7 +129,7 @@ def test_each_grounding_query_begins_with_a_region_of_its_own():
     seen = mqformer(encoder_hidden_states=pixels, region_features=regions, output_grounding_attentions=True)
     weights = seen.grounding_attentions[0].mean(1)
     assert weights[:, :12].diagonal(dim1=1, dim2=2).amin() > 0.9
-    assert weights[:, 12:].amax() < 0.5  # there is no region for them: they see a mixture
+    assert weights[:, 12:].sum(-1).amax() < 0.3  # there is no region for them: they attend to nothing
 
 
 def test_muon_is_torchs_own_in_the_dtype_of_the_weights():

@@ -10,8 +10,9 @@ from datasets import load_from_disk
 from transformers import LlamaForCausalLM
 
 from lyrics.recipes.micro import FAMILIES, HELD_OUT, WordRows, ask, ask_many, draw_scene, write_rows
+from lyrics.recipes.micro.coordinates import compose_coordinates
 from lyrics.recipes.micro.language import compose_embeddings
-from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config
+from lyrics.recipes.micro.parts import build_micro_bert_tokenizer, build_micro_text_tokenizer, language_model_config
 from lyrics.recipes.micro.rows import DialogueRows
 from lyrics.recipes.micro.world import COLORS, SHAPES, SIZES
 from lyrics.trainers.conversations import read_conversation
@@ -132,7 +133,9 @@ def test_rows_are_what_the_trainers_read(tmp_path):
         conversation = read_conversation({"messages": row["messages"], "images": [row["image"]]})
         assert conversation.messages[0]["content"][0]["type"] == "image"
     told = [read_conversation(row).messages[0]["content"][0]["text"] for row in WordRows("train", 80)]
-    assert sum("[" in text for text in told) == 64  # the first group is told with boxes, and the next ones without
+    assert [text.count("[") for text in told[1::2]] == [0] * 40
+    boxes = [text.count("[") for text in told[::4]]  # every fourth is told with boxes, of few objects
+    assert set(boxes) == {2, 3}
     questions = ask_many(draw_scene("train", 0), 8, np.random.default_rng(0))
     assert len({(question.text, question.box) for question in questions}) == len(questions) > 2
 
@@ -177,6 +180,21 @@ def test_words_of_objects_that_share_something_begin_alike():
     likeness = [torch.cosine_similarity(one, each, dim=0).item() for each in (other, another, strange)]
     assert min(likeness[:2]) > 0.5 > 0.4 > abs(likeness[2])
     assert 0.6 < one.std() / model.config.initializer_range < 1.6  # as of any other word
+
+
+@pytest.mark.parametrize("build_tokenizer", [build_micro_text_tokenizer, build_micro_bert_tokenizer])
+def test_coordinates_begin_as_near_as_what_they_say(build_tokenizer):
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    table = torch.randn(len(tokenizer), 96)
+    before = table.clone()
+    compose_coordinates(table, tokenizer)
+    changed = (table != before).any(dim=1).nonzero().flatten().tolist()
+    coordinates = tokenizer.convert_tokens_to_ids([f"{value / 100:.2f}" for value in range(101)])
+    assert changed == sorted(coordinates)
+    likeness = torch.cosine_similarity(table[coordinates[30]], table[coordinates], dim=1)
+    assert likeness[30] > likeness[31] > likeness[32] > 0.5 > likeness[50].abs()
+    assert 0.7 < table[coordinates].std() < 1.3  # as of any other word
 
 
 def test_the_first_rows_in_words_only_look_up():
