@@ -12,7 +12,6 @@ from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
 from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_trainer import LyricsSFTTrainer
-from .coordinates import compose_coordinates
 from .muon import use_muon
 from .parts import (
     CHAT_TEMPLATE,
@@ -75,7 +74,7 @@ def train_language_model(
 
 @torch.no_grad()
 def compose_embeddings(language_model: Any, tokenizer: Any) -> None:
-    """Let words begin with what they share: an object's as the sum of what it is made of, numbers as waves.
+    """Let an object's word begin as the sum of what it is made of: words that share a color share what says so.
 
     Args:
         language_model: whose embeddings, `(vocab_size, width)`, change; their variance does not.
@@ -85,4 +84,3 @@ def compose_embeddings(language_model: Any, tokenizer: Any) -> None:
     for word in all_words():
         parts = tokenizer(" " + word.replace("-", " "), add_special_tokens=False)["input_ids"]
         table[tokenizer.convert_tokens_to_ids(word)] = table[parts].sum(dim=0) / len(parts) ** 0.5
-    compose_coordinates(table.data, tokenizer)

@@ -6,7 +6,6 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +18,6 @@ from .world import Scene, Split, draw_scene
 _TURNS = (1, 2, 2, 4)  # of a dialogue; what was asked before distracts one who has yet to learn what is asked
 _TURNS_ABOUT_PICTURES = (5,)  # once that is learned, since a picture costs more than a question about it
 _SHARES = {"caption": 0.5}  # long as they are, captions would drown what one word answers
-_SHARES_ABOUT_BOXES = {"caption": 0.2, "relation": 3.0, "referring": 3.0, "description": 3.0}
 _SHARES_ABOUT_PICTURES = {
     "caption": 0.1,
     "existence": 2.0,  # to compare and to add up takes longer to learn than to look up
@@ -38,8 +36,7 @@ _SHARES_WITHOUT_BOXES = {
     "description": 0.0,
 }
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
-_WITH_BOXES = 4  # every so many-th row is told with boxes
-_MOST_BOXES = 3  # which take a dozen tokens each, and make short rows be padded
+_WITH_BOXES = 4  # every so many-th group of rows is told with boxes; mixed, short rows would be padded to long ones
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
 
 
@@ -66,9 +63,8 @@ def _place(index: int, scenes: int, dialogues: int) -> tuple[int, int]:
 class WordRows:
     """Dialogues about scenes that are told in words: rows of `messages`.
 
-    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. Others
-    are told of a few objects with their boxes. The first rows only look up, where their scenes allow such questions:
-    nothing else is learned before that is.
+    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
+    first rows only look up, where their scenes allow such questions: nothing else is learned before that is.
 
     Args:
         split, scenes: what they are about.
@@ -89,10 +85,8 @@ class WordRows:
         number, again = _place(index, self.scenes, self.dialogues)
         scene, random = _draw_scene(self.split, number), np.random.default_rng((number, 1, again))
         looks_up = index < self.lookups
-        boxes = index % _WITH_BOXES == 0 and not looks_up
-        if boxes:
-            scene = replace(scene, objects=scene.objects[-_MOST_BOXES:])
-        shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES_ABOUT_BOXES if boxes else _SHARES_WITHOUT_BOXES
+        boxes = index // _TOGETHER % _WITH_BOXES == 0 and not looks_up
+        shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES if boxes else _SHARES_WITHOUT_BOXES
         messages = boxes_as_text(dialogue(scene, random, shares))
         messages[0]["content"].insert(0, {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"})
         return {"messages": messages}
