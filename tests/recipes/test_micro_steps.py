@@ -9,7 +9,7 @@ from PIL import Image
 
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
+from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, novelty, overlap
 from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
 from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.parts import mqformer_config
@@ -75,6 +75,21 @@ def test_a_box_is_right_when_half_of_it_is():
     assert is_right(question, "red ring: [0.000, 0.000, 0.500, 0.260]")
     assert not is_right(question, "red ring: [0.000, 0.000, 0.500, 0.240]")
     assert not is_right(question, "red ring")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "answer", "expected"),
+    [
+        ("color", "What color is the large cross?", "purple", "held out"),
+        ("color", "What color is the large cross?", "red", "shown"),
+        ("referring", "Where is the blue star?", "blue star", "held out"),
+        ("description", "What is this?", "a small blue ring with the character T", "shown"),
+        ("relation", "Is the blue star left of the red ring?", "yes", None),
+        ("count", "How many crosses are there?", "2", None),
+    ],
+)
+def test_it_is_known_which_questions_are_about_what_training_never_showed(kind, text, answer, expected):
+    assert novelty(Question(kind, text, answer)) == expected
 
 
 def test_guessing_is_not_knowing():
