@@ -133,9 +133,7 @@ def test_rows_are_what_the_trainers_read(tmp_path):
         conversation = read_conversation({"messages": row["messages"], "images": [row["image"]]})
         assert conversation.messages[0]["content"][0]["type"] == "image"
     told = [read_conversation(row).messages[0]["content"][0]["text"] for row in WordRows("train", 80)]
-    assert [text.count("[") for text in told[1::2]] == [0] * 40
-    boxes = [text.count("[") for text in told[::4]]  # every fourth is told with boxes, of few objects
-    assert set(boxes) == {2, 3}
+    assert sum("[" in text for text in told) == 64  # the first group is told with boxes, and the next ones without
     questions = ask_many(draw_scene("train", 0), 8, np.random.default_rng(0))
     assert len({(question.text, question.box) for question in questions}) == len(questions) > 2
 
