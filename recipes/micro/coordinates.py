@@ -12,9 +12,9 @@ _OCTAVES = 6  # of waves, the slowest of half a turn from 0 to 1
 
 @torch.no_grad()
 def compose_coordinates(table: torch.Tensor, tokenizer: Any) -> None:
-    """Let coordinates begin as sampled waves, so that near ones are alike: a model then reads and writes them sooner.
+    """Let coordinates begin as sampled waves, so that near ones are alike.
 
-    The waves are those by which the MQ-Former is told boxes (`region_box_octaves`), in directions of their own.
+    They are waves as those by which the MQ-Former is told boxes (`region_box_octaves`), in directions of their own.
 
     Args:
         table: embeddings, `(vocab_size, width)`, whose rows of coordinates change; their variance does not.

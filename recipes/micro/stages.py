@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, set_seed
 
 from ...conversion import compose, merge_adapter
 from ...modeling_lyrics import LyricsMQFormerModel
@@ -53,6 +53,7 @@ def train_stage1(
     model_arguments, data, training = _parse(
         (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments), settings | more, rows
     )
+    set_seed(training.seed)
     processor: Any
     model, processor = build_pretraining(model_arguments)
     settle_queries(model.model.mqformer)
@@ -126,6 +127,7 @@ def train_stage2(
     asked = settings.pop("dialogues"), settings.pop("lookups")
     train_rows = DialogueRows("train", scenes["train"], scenes["first"], *asked)
     model_arguments, data, training = _parse((SFTModelArguments, DataArguments, LyricsSFTConfig), settings, rows)
+    set_seed(training.seed)
     composed, processor = build_sft(model_arguments, training)
     _use_store(processor, store, variant)
     _, eval_rows = data.open(processor)

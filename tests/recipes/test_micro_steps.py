@@ -6,6 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
 from lyrics.processing_lyrics import LyricsProcessor
@@ -15,7 +16,7 @@ from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.parts import mqformer_config
 from lyrics.recipes.micro.questions import Question
 from lyrics.recipes.micro.shipping import format_card, write_compact
-from lyrics.recipes.micro.stages import settle_queries
+from lyrics.recipes.micro.stages import settle_queries, train_stage1
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
 from lyrics.recipes.micro.variants import VARIANTS
@@ -67,6 +68,23 @@ def test_variants_share_steps_and_differ_in_theirs(workshop, name):
     results = json.loads((shop.own("evaluation") / "results.json").read_text())
     assert set(results["accuracy"]) == set(KINDS)
     assert VARIANTS[name].title in format_table(workshop.out)
+
+
+def test_the_seed_decides_what_a_model_begins_with(workshop, tmp_path):
+    """And nothing that ran before in the same process does."""
+    weights = []
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        shop = Workshop(workshop.out, "no_stage1", seed, smoke=True)
+        places = {part: shop.shared(part) for part in ("refiner", "rows")}
+        places |= {"vision": shop.shared("vision") / "model", "store": shop.shared("store") / "all"}
+        settings = shop.run_settings("stage1", tmp_path / name)
+        train_stage1(settings, shop.variant, **places, out=tmp_path / name / "model")
+        weights.append(load_file(tmp_path / name / "model" / "model.safetensors"))
+    names = [name for name in weights[0] if name.endswith("query_tokens")]
+    assert names
+    for name in names:
+        assert torch.equal(weights[0][name], weights[1][name])
+        assert not torch.equal(weights[0][name], weights[2][name])
 
 
 def test_a_box_is_right_when_half_of_it_is():
