@@ -34,10 +34,18 @@ def add_recipe_parser(
 def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
     """The recipe with the options of the command line over it, one dataclass of each kind.
 
+    Its seed is set, so that it decides what new weights begin with: the trainer sets it only when the model is there.
+
+    Args:
+        arguments: of a command that `add_recipe_parser` registered.
+        stage: whose recipes are known by name.
+        kinds: dataclasses, the last of them a kind of `TrainingArguments`.
+
     Raises:
         ValueError: when there is no such recipe, or when it has a key that nothing knows.
         SystemExit: after a wrong option, or after the list of options.
     """
+    from transformers import set_seed
     from trl import TrlParser
 
     parser: Any = TrlParser(kinds, prog=f"lyrics {arguments.command}")  # pyright: ignore[reportArgumentType]
@@ -47,7 +55,9 @@ def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]
     options = list(arguments.more)
     if arguments.config is not None:
         options += ["--config", str(find_recipe(arguments.config, stage))]
-    return parser.parse_args_and_config(options)
+    parsed = parser.parse_args_and_config(options)
+    set_seed(parsed[-1].seed)
+    return parsed
 
 
 class Run:

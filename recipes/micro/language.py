@@ -33,7 +33,8 @@ def train_language_model(
     """Train and write a causal language model with its tokenizer.
 
     The second stage's trainer does it, so that the model learns the chat template that it will be asked in; vision
-    encoder and MQ-Former are there, and see nothing.
+    encoder and MQ-Former are there, and see nothing. The scenes are of a split of its own, whose pictures nobody sees:
+    as a language model knows of more than pictures show, it is told of combinations that no training scene has.
 
     Args:
         arguments: of the run.
@@ -62,7 +63,7 @@ def train_language_model(
         language_model,
         image_token_id=processor.image_token_id,
     )
-    train_rows, validation_rows = WordRows("train", scenes, dialogues, lookups), WordRows("validation", eval_scenes)
+    train_rows, validation_rows = WordRows("words", scenes, dialogues, lookups), WordRows("validation", eval_scenes)
     trainer = LyricsSFTTrainer(model, arguments, train_rows, validation_rows, processor)
     use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))

@@ -4,7 +4,9 @@ import json
 from argparse import Namespace
 
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM, CLIPVisionConfig, CLIPVisionModel
 
 from lyrics.assets import ShapeRows, write_random_checkpoint
@@ -59,6 +61,18 @@ def test_train_and_go_on(tmp_path, capsys):
     (tmp_path / "run" / "checkpoint-2" / "manifest.json").unlink()
     assert pretrain(tmp_path / "run", "--resume") == 2
     assert "has no complete checkpoint to resume from" in capsys.readouterr().err
+
+
+def test_the_seed_decides_the_whole_run(tmp_path):
+    """Whatever was drawn before: also the weights that it begins with."""
+    made = []
+    for before, seed in ((1, 5), (2, 5), (2, 6)):
+        torch.manual_seed(before)
+        assert pretrain(tmp_path / "run", "--seed", str(seed), steps=1) == 0
+        made.append(load_file(tmp_path / "run" / "model.safetensors"))
+    one, again, other = made
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_dry_run(tmp_path, capsys):
