@@ -1,7 +1,8 @@
 """Answers of Lyrics beside those of Transformers' InstructBLIP, and what comes before an answer: refiner and imports.
 
 Both models have the same vision encoder, Q-Former and language model, and as many image tokens; weights are random.
-Times are medians, and the two take turns. The refiner is timed apart, since InstructBLIP has none. Memory is the peak
+Times are medians, and the two take turns. The refiner is timed apart, since InstructBLIP has none: before a second turn
+one as large as the published ones, but at laptop size the micro one, whose batches are measured too. Memory is the peak
 above what was there before: on a GPU as CUDA counts it, else as Linux does.
 
     python benchmarks/inference.py                                # laptop size
@@ -30,19 +31,25 @@ from measuring import measure, name_machine
 from PIL import Image
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, LlamaConfig
 
-from lyrics.assets.micro import build_bert_tokenizer, micro_refiner_config
+from lyrics.assets.micro import TAGS, build_bert_tokenizer, micro_refiner_config
 from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,
     LyricsMQFormerConfig,
+    LyricsRefinerConfig,
     LyricsVisualRefiner,
 )
 
 SIZES: dict[str, dict[str, Any]] = {
-    "laptop": {"text": (384, 8, 6), "qformer": (192, 6, 3), "vision": (192, 4, 3, 112)},
-    "desk": {"text": (1024, 12, 16), "qformer": (384, 6, 6), "vision": (768, 12, 12, 224)},
-    "paper": {"text": (4096, 32, 32), "qformer": (768, 12, 12), "vision": (1024, 24, 16, 224)},
-}  # width, layers and heads of each; side of the picture
+    "laptop": {"text": (384, 8, 6), "qformer": (192, 6, 3), "vision": (192, 4, 3, 112), "refiner": "micro"},
+    "desk": {"text": (1024, 12, 16), "qformer": (384, 6, 6), "vision": (768, 12, 12, 224), "refiner": (768, 12, 12)},
+    "paper": {
+        "text": (4096, 32, 32),
+        "qformer": (768, 12, 12),
+        "vision": (1024, 24, 16, 224),
+        "refiner": (1280, 32, 16),
+    },
+}  # width, layers and heads of each, of a refiner's SAM; side of the picture
 VISUAL, GROUNDING, REGIONS, REGION_WIDTH = 32, 64, 16, 260
 QUESTION, NEW_TOKENS, VOCABULARY = 24, 32, 2000
 IMPORTS = {
@@ -205,10 +212,34 @@ def compare_turns(
     report("the same, beside refining and encoding", times["past"], times["refined"], "s")
 
 
-def build_refiner(device: torch.device) -> LyricsVisualRefiner:
-    """The micro refiner, with random weights."""
+def refiner_config(size: dict[str, Any], vocab_size: int) -> LyricsRefinerConfig:
+    """RAM with Swin-L, Grounding DINO with Swin-T and SAM as published, or a micro refiner.
+
+    RAM's threshold is such that random weights see about half of the tags.
+    """
+    if size["refiner"] == "micro":
+        return micro_refiner_config(vocab_size)
+    width, layers, heads = size["refiner"]
+    segmenter = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "global_attn_indexes": [layers * quarter // 4 - 1 for quarter in (1, 2, 3, 4)],
+        "mlp_dim": 4 * width,
+    }
+    return LyricsRefinerConfig(
+        tagger_config={"id2label": dict(enumerate(TAGS)), "threshold": 0.5},
+        detector_config={"model_type": "grounding-dino", "text_config": {"vocab_size": vocab_size}},
+        segmenter_config={"model_type": "sam", "vision_config": segmenter},
+        max_regions=REGIONS,
+    )
+
+
+def build_refiner(size: dict[str, Any], device: torch.device) -> LyricsVisualRefiner:
+    """A refiner with random weights, made where it runs."""
     tokenizer = build_bert_tokenizer()
-    refiner = LyricsVisualRefiner(micro_refiner_config(len(tokenizer))).to(device)
+    with device:
+        refiner = LyricsVisualRefiner(refiner_config(size, len(tokenizer))).eval()
     refiner.tokenizer = tokenizer
     return refiner
 
@@ -317,10 +348,10 @@ def main() -> None:
     models = build_models(size, device, dtype)
     inputs = dict(zip(models, build_inputs(size, device, dtype), strict=True))
     compare_answers(models, inputs, arguments.repeats, device)
-    refiner, pictures = build_refiner(device), draw_pictures()
-    refine = partial(refiner.refine, pictures[:1], progress=False)
+    pictures = draw_pictures()
+    refine = partial(build_refiner(size, device).refine, pictures[:1], progress=False)
     compare_turns(models["lyrics"], refine, inputs["lyrics"], arguments.repeats, device)
-    measure_refiner(refiner, pictures, arguments.repeats, device)
+    measure_refiner(build_refiner(SIZES["laptop"], device), pictures, arguments.repeats, device)
     if device.type == "cuda":
         measure_roofline(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
     measure_imports(arguments.repeats)

@@ -25,16 +25,24 @@ from .questions import all_words
 from .rows import WordRows
 from .training import newest_checkpoint
 from .vision import build_image_processor
+from .world import Split
 
 
 def train_language_model(
-    arguments: LyricsSFTConfig, scenes: int, dialogues: int, eval_scenes: int, lookups: int, out: Path
+    arguments: LyricsSFTConfig,
+    *,
+    scenes: int,
+    dialogues: int,
+    eval_scenes: int,
+    lookups: int,
+    out: Path,
+    split: Split = "train",
+    start: Path | None = None,
 ) -> None:
     """Train and write a causal language model with its tokenizer.
 
     The second stage's trainer does it, so that the model learns the chat template that it will be asked in; vision
-    encoder and MQ-Former are there, and see nothing. The scenes are of a split of its own, whose pictures nobody sees:
-    as a language model knows of more than pictures show, it is told of combinations that no training scene has.
+    encoder and MQ-Former are there, and see nothing.
 
     Args:
         arguments: of the run.
@@ -42,11 +50,17 @@ def train_language_model(
         eval_scenes: with a dialogue each.
         lookups: how many of the first dialogues only look up what was told.
         out: a folder.
+        split: of the scenes to train on.
+        start: the language model that it begins with; by default a new one.
     """
     set_seed(arguments.seed)
     tokenizer, reader = build_micro_text_tokenizer(), build_micro_bert_tokenizer()
-    language_model: Any = LlamaForCausalLM(language_model_config(tokenizer))
-    compose_embeddings(language_model, tokenizer)
+    language_model: Any
+    if start is None:
+        language_model = LlamaForCausalLM(language_model_config(tokenizer))
+        compose_embeddings(language_model, tokenizer)
+    else:
+        language_model = LlamaForCausalLM.from_pretrained(start)
     vision_config: Any = clip_config(reader).vision_config
     queries = mqformer_config(len(reader))
     processor = LyricsProcessor(
@@ -63,7 +77,7 @@ def train_language_model(
         language_model,
         image_token_id=processor.image_token_id,
     )
-    train_rows, validation_rows = WordRows("words", scenes, dialogues, lookups), WordRows("validation", eval_scenes)
+    train_rows, validation_rows = WordRows(split, scenes, dialogues, lookups), WordRows("validation", eval_scenes)
     trainer = LyricsSFTTrainer(model, arguments, train_rows, validation_rows, processor)
     use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
