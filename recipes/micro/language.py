@@ -25,19 +25,10 @@ from .questions import all_words
 from .rows import WordRows
 from .training import newest_checkpoint
 from .vision import build_image_processor
-from .world import Split
 
 
 def train_language_model(
-    arguments: LyricsSFTConfig,
-    *,
-    scenes: int,
-    dialogues: int,
-    eval_scenes: int,
-    lookups: int,
-    out: Path,
-    split: Split = "train",
-    start: Path | None = None,
+    arguments: LyricsSFTConfig, scenes: int, dialogues: int, eval_scenes: int, lookups: int, out: Path
 ) -> None:
     """Train and write a causal language model with its tokenizer.
 
@@ -50,17 +41,11 @@ def train_language_model(
         eval_scenes: with a dialogue each.
         lookups: how many of the first dialogues only look up what was told.
         out: a folder.
-        split: of the scenes to train on.
-        start: the language model that it begins with; by default a new one.
     """
     set_seed(arguments.seed)
     tokenizer, reader = build_micro_text_tokenizer(), build_micro_bert_tokenizer()
-    language_model: Any
-    if start is None:
-        language_model = LlamaForCausalLM(language_model_config(tokenizer))
-        compose_embeddings(language_model, tokenizer)
-    else:
-        language_model = LlamaForCausalLM.from_pretrained(start)
+    language_model: Any = LlamaForCausalLM(language_model_config(tokenizer))
+    compose_embeddings(language_model, tokenizer)
     vision_config: Any = clip_config(reader).vision_config
     queries = mqformer_config(len(reader))
     processor = LyricsProcessor(
@@ -77,7 +62,7 @@ def train_language_model(
         language_model,
         image_token_id=processor.image_token_id,
     )
-    train_rows, validation_rows = WordRows(split, scenes, dialogues, lookups), WordRows("validation", eval_scenes)
+    train_rows, validation_rows = WordRows("train", scenes, dialogues, lookups), WordRows("validation", eval_scenes)
     trainer = LyricsSFTTrainer(model, arguments, train_rows, validation_rows, processor)
     use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))

@@ -1,7 +1,7 @@
 """The steps from nothing to an evaluated model: what each takes, and where it leaves what it makes.
 
-    out/vision  backbone  tagger  detector  segmenter  refiner  language  combinations  rows  store     of all variants
-    out/VARIANT-SEED/stage1  composed  stage2  evaluation                                               of one
+    out/vision  backbone  tagger  detector  segmenter  refiner  language  rows  store       shared by all variants
+    out/VARIANT-SEED/stage1  composed  stage2  model  results.json
 
 A step that has finished is not repeated; one that was interrupted goes on from its newest checkpoint.
 """
@@ -135,20 +135,12 @@ def _refiner(shop: Workshop) -> None:
 
 
 def _language(shop: Workshop) -> None:
-    _train_language_model(shop, "language")
-
-
-def _combinations(shop: Workshop) -> None:
-    _train_language_model(shop, "combinations", split="words", start=shop.shared("language") / "model")
-
-
-def _train_language_model(shop: Workshop, step: str, **more: Any) -> None:
     from ...trainers.sft_config import LyricsSFTConfig
     from .language import train_language_model
 
-    settings = shop.run_settings(step, shop.shared(step))
+    settings = shop.run_settings("language", shop.shared("language"))
     rows = {name: settings.pop(name) for name in ("scenes", "dialogues", "eval_scenes", "lookups")}
-    train_language_model(LyricsSFTConfig(**settings), **rows, **more, out=shop.shared(step) / "model")
+    train_language_model(LyricsSFTConfig(**settings), **rows, out=shop.shared("language") / "model")
 
 
 def _rows(shop: Workshop) -> None:
@@ -191,7 +183,7 @@ def _composed(shop: Workshop) -> None:
 
     refiner = shop.shared("refiner") if shop.variant.refiner else None
     compose_micro(
-        shop.own("stage1") / "model", shop.shared("combinations") / "model", refiner, shop.own("composed") / "model"
+        shop.own("stage1") / "model", shop.shared("language") / "model", refiner, shop.own("composed") / "model"
     )
 
 
@@ -226,7 +218,6 @@ SHARED: dict[str, Callable[[Workshop], None]] = {
     "segmenter": _segmenter,
     "refiner": _refiner,
     "language": _language,
-    "combinations": _combinations,
     "rows": _rows,
     "store": _store,
 }

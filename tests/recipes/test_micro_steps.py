@@ -35,7 +35,7 @@ def test_every_step_runs_once(workshop):
     run_steps(workshop)
     assert [(folder / FINISHED).stat().st_mtime_ns for folder in folders] == before
     trained = [folder for folder in folders if (folder / "trainer_state.json").is_file()]
-    assert len(trained) == 9
+    assert len(trained) == 8
     assert all((folder / "curves.png").is_file() for folder in trained)
 
 
