@@ -215,7 +215,7 @@ def compare_turns(
 def refiner_config(size: dict[str, Any], vocab_size: int) -> LyricsRefinerConfig:
     """RAM with Swin-L, Grounding DINO with Swin-T and SAM as published, or a micro refiner.
 
-    RAM's threshold is such that random weights see about half of the tags.
+    Its thresholds are such that random weights see every tag, and as many objects as there may be.
     """
     if size["refiner"] == "micro":
         return micro_refiner_config(vocab_size)
@@ -228,10 +228,11 @@ def refiner_config(size: dict[str, Any], vocab_size: int) -> LyricsRefinerConfig
         "mlp_dim": 4 * width,
     }
     return LyricsRefinerConfig(
-        tagger_config={"id2label": dict(enumerate(TAGS)), "threshold": 0.5},
+        tagger_config={"id2label": dict(enumerate(TAGS)), "threshold": 0.0},
         detector_config={"model_type": "grounding-dino", "text_config": {"vocab_size": vocab_size}},
         segmenter_config={"model_type": "sam", "vision_config": segmenter},
         max_regions=REGIONS,
+        box_threshold=0.0,
     )
 
 
