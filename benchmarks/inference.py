@@ -237,10 +237,9 @@ def refiner_config(size: dict[str, Any], vocab_size: int) -> LyricsRefinerConfig
 
 
 def build_refiner(size: dict[str, Any], device: torch.device) -> LyricsVisualRefiner:
-    """A refiner with random weights, made where it runs."""
+    """A refiner with random weights."""
     tokenizer = build_bert_tokenizer()
-    with device:
-        refiner = LyricsVisualRefiner(refiner_config(size, len(tokenizer))).eval()
+    refiner = LyricsVisualRefiner(refiner_config(size, len(tokenizer))).to(device)
     refiner.tokenizer = tokenizer
     return refiner
 
