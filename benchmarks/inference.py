@@ -6,7 +6,7 @@ one as large as the published ones, but at laptop size the micro one, whose batc
 above what was there before: on a GPU as CUDA counts it, else as Linux does.
 
     python benchmarks/inference.py                                # laptop size
-    python benchmarks/inference.py --size desk --repeats 3        # Llama of 160 million and ViT-B/14: a minute or two
+    python benchmarks/inference.py --size desk --repeats 3        # Llama of 160 million and ViT-B/14: some minutes
     python benchmarks/inference.py --size paper --device cuda     # Llama of 7 billion, ViT-L/14 and BERT-base, bfloat16
 """
 
