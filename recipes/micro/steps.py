@@ -62,6 +62,10 @@ class Workshop:
         """Folder of a step of this variant and seed."""
         return self.out / f"{self.name}-{self.seed}" / step
 
+    def folder(self, step: str) -> Path:
+        """Folder of any step."""
+        return self.shared(step) if step in SHARED else self.own(step)
+
     def settings(self, step: str) -> dict[str, Any]:
         """What the recipe says, with what the smoke run replaces."""
         return _read(step) | self._smoke_settings.get(step, {})
@@ -210,16 +214,21 @@ def _evaluation(shop: Workshop) -> None:
     )
 
 
-SHARED: dict[str, Callable[[Workshop], None]] = {
-    "vision": _vision,
+SHARED: dict[str, Callable[[Workshop], None]] = {  # the longest first, as far as they do not need each other
+    "language": _language,
     "backbone": _backbone,
     "tagger": _tagger,
     "detector": _detector,
     "segmenter": _segmenter,
+    "vision": _vision,
     "refiner": _refiner,
-    "language": _language,
     "rows": _rows,
     "store": _store,
+}
+NEEDS: dict[str, tuple[str, ...]] = {  # of the shared steps; the others need all that come before them
+    "detector": ("backbone",),
+    "refiner": ("tagger", "detector", "segmenter"),
+    "store": ("refiner", "rows"),
 }
 OWN: dict[str, Callable[[Workshop], None]] = {
     "stage1": _stage1,
@@ -245,20 +254,37 @@ def run_steps(shop: Workshop, names: list[str] | None = None) -> None:
     for name, step in STEPS.items():
         if names is not None and name not in names:
             continue
-        folder = shop.shared(name) if name in SHARED else shop.own(name)
-        settings = _recorded_settings(shop, name)
-        if (folder / FINISHED).is_file():
-            _require_same(folder, settings)
+        folder = shop.folder(name)
+        if has_finished(shop, name):
             logger.info("%s: finished before", folder)
             continue
         logger.info("%s: begins", folder)
         folder.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
+        start, settings = time.monotonic(), _recorded_settings(shop, name)
         step(shop)
         _plot(folder)
         seconds = round(time.monotonic() - start)
         (folder / FINISHED).write_text(json.dumps({"seconds": seconds, "settings": settings}, indent=2) + "\n")
         logger.info("%s: finished in %d s", folder, seconds)
+
+
+def has_finished(shop: Workshop, name: str) -> bool:
+    """Whether a step has finished.
+
+    Raises:
+        ValueError: when it has, with other settings than the recipe's.
+    """
+    folder = shop.folder(name)
+    if not (folder / FINISHED).is_file():
+        return False
+    finished, settings = json.loads((folder / FINISHED).read_text())["settings"], _recorded_settings(shop, name)
+    other = sorted(key for key in finished | settings if finished.get(key) != settings.get(key))
+    if other:
+        raise ValueError(
+            f"{folder} has finished with other settings than its recipe has now ({', '.join(other)}): delete it to "
+            "repeat it and what follows, or take another folder."
+        )
+    return True
 
 
 def _plot(folder: Path) -> None:
@@ -274,13 +300,3 @@ def _plot(folder: Path) -> None:
 def _recorded_settings(shop: Workshop, name: str) -> dict[str, Any]:
     has_recipe = (_FOLDER / f"{name}.yaml").is_file()
     return shop.settings(name) if has_recipe else {}
-
-
-def _require_same(folder: Path, settings: dict[str, Any]) -> None:
-    finished = json.loads((folder / FINISHED).read_text())["settings"]
-    other = sorted(key for key in finished | settings if finished.get(key) != settings.get(key))
-    if other:
-        raise ValueError(
-            f"{folder} has finished with other settings than its recipe has now ({', '.join(other)}): delete it to "
-            "repeat it and what follows, or take another folder."
-        )
