@@ -47,6 +47,8 @@ def main() -> None:
         "and a log.txt in its folder (default: 2; 1 with a single core, with --steps and with --smoke)",
     )
     arguments = parser.parse_args()
+    if arguments.at_once is not None and arguments.at_once < 1:
+        parser.error(f"--at-once must be at least 1, got {arguments.at_once}")
     logging.set_verbosity_info()
     logging.disable_default_handler()
     logging.enable_default_handler()
