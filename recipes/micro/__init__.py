@@ -1,7 +1,7 @@
 """The micro world: scenes of shapes, drawn on the spot, and what can be asked about them."""
 
 from .questions import FAMILIES, Question, ask, ask_many, caption
-from .rows import WordRows, picture_rows, write_rows
+from .rows import ToldRows, picture_rows, write_rows
 from .world import HELD_OUT, Scene, SceneObject, draw_scene
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Question",
     "Scene",
     "SceneObject",
-    "WordRows",
+    "ToldRows",
     "ask",
     "ask_many",
     "caption",

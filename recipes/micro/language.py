@@ -1,86 +1,99 @@
-"""Step 3: the language model, on dialogues about scenes that are told to it in words."""
+"""Step 3: the language model, on dialogues about scenes whose objects it is told, each as one vector."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM, set_seed
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+from transformers.utils import logging
 
-from ...modeling_lyrics import LyricsForConditionalGeneration
-from ...processing_lyrics import LyricsProcessor
-from ...trainers.sft_config import LyricsSFTConfig
-from ...trainers.sft_trainer import LyricsSFTTrainer
 from .muon import use_muon
-from .parts import (
-    CHAT_TEMPLATE,
-    build_micro_bert_tokenizer,
-    build_micro_text_tokenizer,
-    clip_config,
-    language_model_config,
-    mqformer_config,
-)
-from .questions import all_words
-from .rows import WordRows
+from .parts import build_micro_text_tokenizer, language_model_config
+from .questions import all_names
+from .rows import ToldRows
+from .told import ToldCollator, ToldLanguageModel, find_word
 from .training import newest_checkpoint
-from .vision import build_image_processor
+
+logger = logging.get_logger(__name__)
 
 
 def train_language_model(
-    arguments: LyricsSFTConfig, scenes: int, dialogues: int, eval_scenes: int, lookups: int, out: Path
+    settings: Mapping[str, Any], phases: Sequence[Mapping[str, Any]], dialogues: int, eval_scenes: int, out: Path
 ) -> None:
     """Train and write a causal language model with its tokenizer.
 
-    The second stage's trainer does it, so that the model learns the chat template that it will be asked in; vision
-    encoder and MQ-Former are there, and see nothing.
-
     Args:
-        arguments: of the run.
-        scenes, dialogues: to train on, and how many about each.
+        settings: of Transformers' arguments that all phases share; each has a folder of its own in `output_dir`.
+        phases: one after the other, each with its `name`, `loudness` of boxes and `noise` of what is told, `lookups`,
+            `shares` and `recolored` of `ToldRows`, and arguments that replace those of `settings`.
+        dialogues: about each scene; no phase sees the scenes of another.
         eval_scenes: with a dialogue each.
-        lookups: how many of the first dialogues only look up what was told.
         out: a folder.
     """
-    set_seed(arguments.seed)
-    tokenizer, reader = build_micro_text_tokenizer(), build_micro_bert_tokenizer()
-    language_model: Any = LlamaForCausalLM(language_model_config(tokenizer))
-    compose_embeddings(language_model, tokenizer)
-    vision_config: Any = clip_config(reader).vision_config
-    queries = mqformer_config(len(reader))
-    processor = LyricsProcessor(
-        build_image_processor(),
-        tokenizer,
-        reader,
-        chat_template=CHAT_TEMPLATE,
-        num_query_tokens=queries.num_queries,
-        mqformer_text="none",
-    )
-    model = LyricsForConditionalGeneration.from_parts(
-        CLIPVisionModel(CLIPVisionConfig(**vision_config.to_dict())),
-        queries,
-        language_model,
-        image_token_id=processor.image_token_id,
-    )
-    train_rows, validation_rows = WordRows("train", scenes, dialogues, lookups), WordRows("validation", eval_scenes)
-    trainer = LyricsSFTTrainer(model, arguments, train_rows, validation_rows, processor)
-    use_muon(trainer)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
-    trainer.evaluate()
-    trainer.save_state()
+    set_seed(settings["seed"])
+    tokenizer = build_micro_text_tokenizer()
+    collator = ToldCollator(build_micro_text_tokenizer())
+    model = ToldLanguageModel(language_model_config(tokenizer))
+    compose_names(model, tokenizer)
+    clear_residual_stream(model)
+    first = 0
+    for phase in phases:
+        first += _train_phase(model, collator, dict(settings), dict(phase), first, dialogues, eval_scenes)
+    language_model: Any = LlamaForCausalLM(model.config)
+    told = model.state_dict()
+    language_model.load_state_dict({name: told[name] for name in language_model.state_dict()})
     language_model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
+def _train_phase(
+    model: ToldLanguageModel,
+    collator: ToldCollator,
+    settings: dict[str, Any],
+    phase: dict[str, Any],
+    first: int,
+    dialogues: int,
+    eval_scenes: int,
+) -> int:
+    """Train a phase, or go on with it; returns how many scenes it sees from the first on."""
+    folder = Path(settings["output_dir"]) / phase.pop("name")
+    logger.info("%s: begins", folder)
+    model.loudness, model.noise = phase.pop("loudness"), phase.pop("noise", 0.0)
+    lookups = phase.pop("lookups", 0)
+    asked: Any = {key: phase.pop(key) for key in ("shares", "recolored") if key in phase}
+    own: dict[str, Any] = settings | phase | {"output_dir": str(folder), "remove_unused_columns": False}
+    arguments = TrainingArguments(**own)
+    scenes = -(-arguments.max_steps * arguments.train_batch_size // dialogues)
+    train_rows = ToldRows("train", scenes, first, dialogues, lookups, **asked)
+    trainer = Trainer(model, arguments, collator, train_rows, ToldRows("validation", eval_scenes, **asked))
+    use_muon(trainer)
+    trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
+    trainer.evaluate()
+    trainer.save_state()
+    return scenes
+
+
 @torch.no_grad()
-def compose_embeddings(language_model: Any, tokenizer: Any) -> None:
-    """Let an object's word begin as the sum of what it is made of: words that share a color share what says so.
+def compose_names(language_model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let an object's name begin as the sum of its words: names that share a color share what says so.
 
     Args:
         language_model: whose embeddings, `(vocab_size, width)`, change; their variance does not.
-        tokenizer: with `all_words`.
+        tokenizer: with `all_names`.
     """
     table = language_model.get_input_embeddings().weight
-    for word in all_words():
-        parts = tokenizer(" " + word.replace("-", " "), add_special_tokens=False)["input_ids"]
-        table[tokenizer.convert_tokens_to_ids(word)] = table[parts].sum(dim=0) / len(parts) ** 0.5
+    for name, words in all_names().items():
+        ids = [find_word(tokenizer, word) for word in words]
+        table[tokenizer.convert_tokens_to_ids(name)] = table[ids].sum(dim=0) / len(ids) ** 0.5
+
+
+@torch.no_grad()
+def clear_residual_stream(language_model: LlamaForCausalLM) -> None:
+    """Let layers begin by adding nothing, so that later ones can compare what was told as it is."""
+    for layer in language_model.model.layers:
+        block: Any = layer
+        block.self_attn.o_proj.weight.zero_()
+        block.mlp.down_proj.weight.zero_()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,15 +26,13 @@ class Muon(Optimizer):
     """Momentum (Nesterov's) whose update of each matrix is made orthogonal (Jordan and others, 2024).
 
     Args:
-        matrices: (rows, columns) each.
+        matrices: (rows, columns) each, or groups of them with settings of their own.
         lr: length of an update of a direction, times the root of rows / columns where that is above 1.
         weight_decay: decoupled, as AdamW's.
         momentum: share of the past.
     """
 
-    def __init__(
-        self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
-    ) -> None:
+    def __init__(self, matrices: Iterable[Any], lr: float, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -83,6 +81,7 @@ class MuonWithAdamW(Optimizer):
         learning_rate: of AdamW.
         matrix_learning_rate: of Muon.
         weight_decay: of both; norms and biases have none.
+        rates_of: Muon's in parts of the model by their names, such as `"mqformer"`, where they are others.
     """
 
     def __init__(
@@ -91,11 +90,16 @@ class MuonWithAdamW(Optimizer):
         learning_rate: float,
         matrix_learning_rate: float = _MATRIX_LEARNING_RATE,
         weight_decay: float = 0.0,
+        rates_of: Mapping[str, float] | None = None,
     ) -> None:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+        rates = {
+            id(module.weight): _rate_of(name, rates_of or {}, matrix_learning_rate)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear)
+        }
         tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-        matrices -= tied
+        matrices = rates.keys() - tied
         others = [parameter for parameter in trained if id(parameter) not in matrices]
         self._parts: list[Optimizer] = [
             AdamW(
@@ -107,8 +111,13 @@ class MuonWithAdamW(Optimizer):
                 betas=(0.9, 0.95),
             )
         ]
-        if multiplied := [parameter for parameter in trained if id(parameter) in matrices]:
-            self._parts.append(Muon(multiplied, lr=matrix_learning_rate, weight_decay=weight_decay))
+        by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for parameter in trained:
+            if id(parameter) in matrices:
+                by_rate[rates[id(parameter)]].append(parameter)
+        if by_rate:
+            groups = [{"params": multiplied, "lr": rate} for rate, multiplied in by_rate.items()]
+            self._parts.append(Muon(groups, lr=matrix_learning_rate, weight_decay=weight_decay))
         super().__init__([group for part in self._parts for group in part.param_groups], {})
         self._share_groups()
 
@@ -133,9 +142,16 @@ class MuonWithAdamW(Optimizer):
         self._share_groups()
 
 
-def use_muon(trainer: Any, matrix_learning_rate: float = _MATRIX_LEARNING_RATE) -> None:
+def _rate_of(name: str, rates_of: Mapping[str, float], otherwise: float) -> float:
+    """The rate of the part that a module of this name belongs to."""
+    return next((rate for part, rate in rates_of.items() if part in name.split(".")), otherwise)
+
+
+def use_muon(
+    trainer: Any, matrix_learning_rate: float = _MATRIX_LEARNING_RATE, rates_of: Mapping[str, float] | None = None
+) -> None:
     """Let a trainer, before it trains, take this optimizer instead of the one that its arguments name."""
     arguments = trainer.args
     trainer.optimizer = MuonWithAdamW(
-        trainer.model, arguments.learning_rate, matrix_learning_rate, arguments.weight_decay
+        trainer.model, arguments.learning_rate, matrix_learning_rate, arguments.weight_decay, rates_of
     )

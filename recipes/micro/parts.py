@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     CLIPConfig,
@@ -23,7 +23,7 @@ from ...assets.micro import build_bert_tokenizer
 from ...modeling_lyrics import LyricsMQFormerConfig, RamConfig
 from ...processing_lyrics.chat_templates import SYSTEM_PROMPT, VICUNA_TEMPLATE
 from ...processing_lyrics.spatial_text import format_box, format_object
-from .questions import FAMILIES, Question, all_words, ask_many, caption
+from .questions import FAMILIES, Question, all_names, ask_many, caption
 from .world import CHARACTERS, COLORS, SHAPES, SIZES, draw_scene
 
 VIEW = 48  # pixels that the vision encoder sees of a scene of 128, as CLIP sees 224 of a photograph
@@ -32,9 +32,9 @@ TAGS = (*SHAPES, *CHARACTERS)
 REGION_WIDTH = 32
 MQFORMER = {
     "hidden_size": 128,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 2,
     "num_attention_heads": 1,  # with more, a grounding query mixes what it takes from several regions
-    "cross_attention_frequency": 4,
+    "cross_attention_frequency": 2,
     "region_attention_gain": 0.5,
     "num_region_positions": 16,
     "region_box_octaves": 5,
@@ -42,7 +42,7 @@ MQFORMER = {
     "initializer_range": 0.05,
     "intermediate_size": 256,
     "num_visual_queries": 8,
-    "num_grounding_queries": 24,
+    "num_grounding_queries": 16,
     "region_hidden_size": REGION_WIDTH + 4,
     "encoder_hidden_size": 96,
     "hidden_dropout_prob": 0.0,
@@ -93,8 +93,8 @@ def build_micro_bert_tokenizer(*extra: str) -> PreTrainedTokenizerFast:
 def build_micro_text_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast:
     """A byte-level BPE, learned from the world's texts: any text, no unknown token; a coordinate takes two tokens.
 
-    Size, color, shape and character in one word are a token, which stands for an object as one vector of a picture does
-    later.
+    A name such as `small red ring` is a token, as the object is one vector of a picture: one can be compared with the
+    other.
     """
     tokenizer = Tokenizer(models.BPE())
     pieces = rf"{_COORDINATE}|, (?=\d)|\d| ?[A-Za-z]+| ?[^\sA-Za-z\d]+|\s"
@@ -111,7 +111,7 @@ def build_micro_text_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast
     coordinates = [f"{value / 100:.2f}" for value in range(101)] * 20
     prompts = [" USER: ? ASSISTANT: "] * 50
     tokenizer.train_from_iterator([*_sample_texts(), *coordinates, *prompts], trainer)
-    tokenizer.add_tokens(all_words())
+    tokenizer.add_tokens([AddedToken(name, single_word=True, normalized=False) for name in all_names()])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=1024
@@ -248,7 +248,7 @@ def language_model_config(tokenizer: Any) -> LlamaConfig:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=1024,
-        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
         initializer_range=0.08,  # 1 / sqrt(width); with 0.02, as for wide models, attention begins and stays uniform
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .world import BEARERS, BEARING_SIZES, CHARACTERS, COLORS, SHAPES, SIZES, Scene, SceneObject
+from .world import COLORS, SHAPES, SIZES, Scene, SceneObject
 
 Random = np.random.Generator
 
@@ -89,16 +89,15 @@ def describe(thing: SceneObject) -> str:
     return words if thing.character is None else f"{words} with the character {thing.character}"
 
 
-def one_word(size: str, color: str, shape: str, character: str | None = None) -> str:
-    """`small-red-ring`, `large-red-circle-A`."""
-    return "-".join(filter(None, (size, color, shape, character)))
-
-
-def all_words() -> list[str]:
-    """Every object in one word."""
-    plain = itertools.product(SIZES, COLORS, SHAPES)
-    bearing = itertools.product(BEARING_SIZES, COLORS, BEARERS, CHARACTERS)
-    return [one_word(*parts) for parts in itertools.chain(plain, bearing)]
+def all_names() -> dict[str, tuple[str, ...]]:
+    """Every way in which a question names objects, by shape, color or both, with a size or without; and its words."""
+    sized = [(), *((size,) for size in SIZES)]
+    by_color = [(*size, color, kind) for size, color, kind in itertools.product(sized, COLORS, [*SHAPES, "object"])]
+    by_shape = [(size, shape) for size, shape in itertools.product(SIZES, SHAPES)]
+    several = {f"{color} objects": (color, "object") for color in COLORS} | {
+        plural(shape): (shape,) for shape in SHAPES
+    }
+    return {" ".join(words): words for words in [*by_color, *by_shape]} | several
 
 
 def _unique(scene: Scene, *wordings: Callable[[SceneObject], str]) -> Iterator[tuple[SceneObject, str]]:

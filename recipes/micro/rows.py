@@ -1,4 +1,4 @@
-"""Rows of the world for the ordinary trainers: pictures with captions and dialogues, and dialogues in words alone."""
+"""Rows of the world for the trainers: pictures with captions and dialogues, and dialogues about what is told."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset
 
-from ...processing_lyrics.spatial_text import SEPARATOR, format_box, format_object, format_objects
-from .questions import FAMILIES, ask_many, caption, one_word
-from .world import Scene, Split, draw_scene
+from ...processing_lyrics.spatial_text import format_box, format_object
+from .questions import FAMILIES, ask_many, caption
+from .world import COLORS, Scene, Split, draw_scene
 
 _TURNS = (1, 2, 2, 4)  # of a dialogue; what was asked before distracts one who has yet to learn what is asked
 _TURNS_ABOUT_PICTURES = (5,)  # once that is learned, since a picture costs more than a question about it
@@ -21,7 +23,7 @@ _SHARES = {"caption": 0.5}  # long as they are, captions would drown what one wo
 _SHARES_ABOUT_PICTURES = {
     "caption": 0.1,
     "existence": 2.0,  # to compare and to add up takes longer to learn than to look up
-    "count": 2.0,
+    "count": 3.0,
     "color": 1.5,
     "shape": 1.5,
     "referring": 0.4,  # its box alone is fifteen tokens
@@ -36,15 +38,10 @@ _SHARES_WITHOUT_BOXES = {
     "description": 0.0,
 }
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
-_WITH_BOXES = 4  # every so many-th group of rows is told with boxes; mixed, short rows would be padded to long ones
+_WITH_BOXES = (
+    4  # every so many-th group of rows asks about places as well; mixed, short rows would be padded to long ones
+)
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
-
-
-def scene_as_text(scene: Scene, random: np.random.Generator, boxes: bool = True) -> str:
-    """The scene as the spatial text of its objects, each in one word."""
-    things = [scene.objects[index] for index in random.permutation(len(scene.objects))]
-    words = [one_word(thing.size, thing.color, thing.shape, thing.character) for thing in things]
-    return format_objects(words, [thing.box for thing in things]) if boxes else SEPARATOR.join(words)
 
 
 @lru_cache(maxsize=_TOGETHER)
@@ -60,21 +57,41 @@ def _place(index: int, scenes: int, dialogues: int) -> tuple[int, int]:
     return first + place, again
 
 
-class WordRows:
-    """Dialogues about scenes that are told in words: rows of `messages`.
+def _recolor(scene: Scene, random: np.random.Generator) -> Scene:
+    """The scene with other colors, of which no picture is made."""
+    other = dict(zip(COLORS, random.permutation(list(COLORS)).tolist(), strict=True))
+    return replace(scene, objects=tuple(replace(thing, color=other[thing.color]) for thing in scene.objects))
 
-    Most are told without boxes, and not asked about places: to look something up in few words is learned sooner. The
-    first rows only look up, where their scenes allow such questions: nothing else is learned before that is.
+
+class ToldRows(Dataset):
+    """Dialogues about scenes whose objects the language model is told: rows of `messages` and `objects`.
+
+    Most do not ask about places: what is looked up in few words is learned sooner. The first rows only look up, where
+    their scenes allow such questions: nothing else is learned before that is.
 
     Args:
         split, scenes: what they are about.
+        first: number of the first scene.
         dialogues: about each scene.
         lookups: how many rows at the beginning only look up.
+        shares: of families among what is asked, which replace the usual ones.
+        recolored: let each scene's colors change their places, which makes all combinations of color and shape.
     """
 
-    def __init__(self, split: Split, scenes: int, dialogues: int = 1, lookups: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        scenes: int,
+        first: int = 0,
+        dialogues: int = 1,
+        lookups: int = 0,
+        shares: Mapping[str, float] | None = None,
+        recolored: bool = False,
+    ) -> None:
         self.split: Split = split
-        self.scenes, self.dialogues, self.lookups = scenes, dialogues, lookups
+        self.scenes, self.first, self.dialogues = scenes, first, dialogues
+        self.lookups, self.recolored = lookups, recolored
+        self.shares = dict(shares or {})
 
     def __len__(self) -> int:
         return self.scenes * self.dialogues
@@ -82,14 +99,21 @@ class WordRows:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"Row {index} of {len(self)}.")
-        number, again = _place(index, self.scenes, self.dialogues)
+        place, again = _place(index, self.scenes, self.dialogues)
+        number = self.first + place
         scene, random = _draw_scene(self.split, number), np.random.default_rng((number, 1, again))
-        looks_up = index < self.lookups
-        boxes = index // _TOGETHER % _WITH_BOXES == 0 and not looks_up
-        shares = _SHARES_OF_LOOKUPS if looks_up else _SHARES if boxes else _SHARES_WITHOUT_BOXES
-        messages = boxes_as_text(dialogue(scene, random, shares))
-        messages[0]["content"].insert(0, {"type": "text", "text": f"{scene_as_text(scene, random, boxes)}\n"})
-        return {"messages": messages}
+        if self.recolored:
+            scene = _recolor(scene, random)
+        messages = boxes_as_text(dialogue(scene, random, self._shares_of(index)))
+        messages[0]["content"].insert(0, {"type": "image"})
+        objects = [scene.objects[index] for index in random.permutation(len(scene.objects))]
+        return {"messages": messages, "objects": objects}
+
+    def _shares_of(self, index: int) -> Mapping[str, float]:
+        if index < self.lookups:
+            return _SHARES_OF_LOOKUPS
+        usual = _SHARES if index // _TOGETHER % _WITH_BOXES == 0 else _SHARES_WITHOUT_BOXES
+        return usual | self.shares
 
 
 def dialogue(
@@ -125,7 +149,7 @@ class DialogueRows:
         scenes: how many there are.
         first: number of the first.
         dialogues: about each of them.
-        lookups: how many rows at the beginning only look up, as those of `WordRows`.
+        lookups: how many rows at the beginning only look up, as those of `ToldRows`.
     """
 
     def __init__(self, split: Split, scenes: int, first: int = 0, dialogues: int = 1, lookups: int = 0) -> None:

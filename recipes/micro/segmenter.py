@@ -1,8 +1,8 @@
 """Step 2, fourth part: SAM learns to outline what is in a box.
 
 A world this poor teaches its image encoder little but edges. So that the mean of its embedding under a mask, the
-region feature, says what is there, three small heads, which are dropped afterwards, learn to read colour, shape and
-character off it, and off every cell of the embedding.
+region feature, says what is there, four small heads, which are dropped afterwards, learn to read color, size, shape
+and character off it, and off every cell of the embedding.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ...modeling_lyrics.refiner_regions import pool_masks
 from .cells import NOTHING, name_cells
 from .parts import REFINED_VIEW, REGION_WIDTH, segmenter_config
 from .training import StepArguments, train_step
-from .world import CHARACTERS, COLORS, SHAPES, Scene
+from .world import CHARACTERS, COLORS, SHAPES, SIZES, Scene
 
 _OBJECTS = 4  # per scene and step; of a scene with fewer, some count twice
 _JITTER = 0.01
-_HEADS = ("color", "shape", "character")
+_HEADS = ("color", "size", "shape", "character")
 
 
 class _ReadSegmenter(SamModel):
@@ -35,6 +35,7 @@ class _ReadSegmenter(SamModel):
         super().__init__(config)
         self.apply(_spread)
         self.color = nn.Linear(REGION_WIDTH, len(COLORS))
+        self.size = nn.Linear(REGION_WIDTH, len(SIZES))
         self.shape = nn.Linear(REGION_WIDTH, len(SHAPES))
         self.character = nn.Linear(REGION_WIDTH, len(CHARACTERS) + 1)  # the last: none
 
@@ -67,6 +68,7 @@ def train_segmenter(arguments: StepArguments, out: Path) -> None:
             "boxes": boxes.clip(0, 1),
             "masks": np.stack([thing.mask for thing in chosen]),
             "color": np.array([list(COLORS).index(thing.color) for thing in chosen]),
+            "size": np.array([list(SIZES).index(thing.size) for thing in chosen]),
             "shape": np.array([SHAPES.index(thing.shape) for thing in chosen]),
             "character": np.array([f"{CHARACTERS} ".index(thing.character or " ") for thing in chosen]),
         }

@@ -25,6 +25,7 @@ from .rows import DialogueRows
 from .training import newest_checkpoint
 from .variants import Variant, ViewedStore
 
+_SOFTER = 0.5  # times the language model's scores of attention, when it begins to learn from pictures
 _SETTLED = 10.0  # by how much a query's score of its own region is above that of others, before they are exponentiated
 
 
@@ -92,9 +93,24 @@ def settle_queries(mqformer: LyricsMQFormerModel) -> None:
     key_value.nothing.weight.copy_(keys[-1:])
 
 
+@torch.no_grad()
+def soften_attention(language_model: Any, share: float) -> None:
+    """Scale the scores of attention.
+
+    A model that is sure of the one vector that it looks at learns little from vectors of another kind.
+
+    Args:
+        language_model: LLaMA, whose queries change.
+        share: of the scores that is left.
+    """
+    for layer in language_model.layers:
+        layer.self_attn.q_proj.weight.mul_(share)
+
+
 def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path) -> None:
-    """Join the first stage with the language model, and write them with the refiner."""
+    """Join the first stage with the language model, which is made less sure, and write them with the refiner."""
     model, processor = compose(stage1, language_model, refiner_of=refiner)
+    soften_attention(model.model.language_model, _SOFTER)
     processor.chat_template = CHAT_TEMPLATE
     model.save_pretrained(out)
     processor.save_pretrained(out)
@@ -115,7 +131,7 @@ def train_stage2(
 
     Args:
         settings: of the recipe, `output_dir` included; `dialogues` for each scene, how many of them only look
-            something up (`lookups`), and Muon's `matrix_learning_rate`.
+            something up (`lookups`), and Muon's `matrix_learning_rate` and `matrix_learning_rates_of` parts.
         variant: which model of the table it is.
         scenes: settings of the rows, whose scenes are asked about.
         model: what `compose_micro` wrote.
@@ -123,7 +139,7 @@ def train_stage2(
         adapter, out: folders.
     """
     settings = settings | {"model": str(model)}
-    matrix_learning_rate = settings.pop("matrix_learning_rate")
+    rates = settings.pop("matrix_learning_rate"), settings.pop("matrix_learning_rates_of")
     asked = settings.pop("dialogues"), settings.pop("lookups")
     train_rows = DialogueRows("train", scenes["train"], scenes["first"], *asked)
     model_arguments, data, training = _parse((SFTModelArguments, DataArguments, LyricsSFTConfig), settings, rows)
@@ -132,7 +148,7 @@ def train_stage2(
     _use_store(processor, store, variant)
     _, eval_rows = data.open(processor)
     trainer = LyricsSFTTrainer(composed, training, train_rows, eval_rows, processor)
-    use_muon(trainer, matrix_learning_rate)
+    use_muon(trainer, *rates)
     trainer.train(resume_from_checkpoint=newest_checkpoint(training))
     trainer.save_state()
     trainer.save_model(str(adapter))

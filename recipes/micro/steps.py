@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import yaml
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..curves import draw_curves
@@ -139,12 +140,11 @@ def _refiner(shop: Workshop) -> None:
 
 
 def _language(shop: Workshop) -> None:
-    from ...trainers.sft_config import LyricsSFTConfig
     from .language import train_language_model
 
     settings = shop.run_settings("language", shop.shared("language"))
-    rows = {name: settings.pop(name) for name in ("scenes", "dialogues", "eval_scenes", "lookups")}
-    train_language_model(LyricsSFTConfig(**settings), **rows, out=shop.shared("language") / "model")
+    rest = {name: settings.pop(name) for name in ("phases", "dialogues", "eval_scenes")}
+    train_language_model(settings, **rest, out=shop.shared("language") / "model")
 
 
 def _rows(shop: Workshop) -> None:
@@ -288,13 +288,14 @@ def has_finished(shop: Workshop, name: str) -> bool:
 
 
 def _plot(folder: Path) -> None:
-    """Draw the curves of a step that was a training run, beside its log."""
-    if not (folder / "trainer_state.json").is_file():
-        return
-    try:
-        draw_curves(folder, folder / "curves.png")
-    except ImportError:
-        logger.warning_once("Without matplotlib no curves are drawn.")
+    """Draw the curves of a step's training runs, each beside its log."""
+    for run in [folder, *sorted(folder.iterdir())]:
+        if not (run / "trainer_state.json").is_file() or run.name.startswith(PREFIX_CHECKPOINT_DIR):
+            continue
+        try:
+            draw_curves(run, run / "curves.png")
+        except ImportError:
+            logger.warning_once("Without matplotlib no curves are drawn.")
 
 
 def _recorded_settings(shop: Workshop, name: str) -> dict[str, Any]:

@@ -7,16 +7,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import LlamaModel
 
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, novelty, overlap
 from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
 from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
-from lyrics.recipes.micro.parts import mqformer_config
+from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config, mqformer_config
 from lyrics.recipes.micro.questions import Question
 from lyrics.recipes.micro.shipping import format_card, write_compact
-from lyrics.recipes.micro.stages import settle_queries, train_stage1
+from lyrics.recipes.micro.stages import settle_queries, soften_attention, train_stage1
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
 from lyrics.recipes.micro.variants import VARIANTS
@@ -34,8 +35,9 @@ def test_every_step_runs_once(workshop):
     before = [(folder / FINISHED).stat().st_mtime_ns for folder in folders]
     run_steps(workshop)
     assert [(folder / FINISHED).stat().st_mtime_ns for folder in folders] == before
+    folders += [workshop.shared("language") / phase["name"] for phase in workshop.settings("language")["phases"]]
     trained = [folder for folder in folders if (folder / "trainer_state.json").is_file()]
-    assert len(trained) == 8
+    assert len(trained) == 9
     assert all((folder / "curves.png").is_file() for folder in trained)
 
 
@@ -63,7 +65,7 @@ def test_variants_share_steps_and_differ_in_theirs(workshop, name):
     shop = Workshop(workshop.out, name, smoke=True)
     run_steps(shop)
     config = LyricsForConditionalGeneration.from_pretrained(shop.own("stage2") / "model").config.mqformer_config
-    assert config.num_queries == 32
+    assert config.num_queries == 24
     assert (config.num_grounding_queries == 0) == (name == "no_refiner")
     results = json.loads((shop.own("evaluation") / "results.json").read_text())
     assert set(results["accuracy"]) == set(KINDS)
@@ -176,6 +178,29 @@ def test_muon_is_torchs_own_in_the_dtype_of_the_weights():
             layer.weight.grad = gradient.clone()
             optimizer.step()
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=2e-3)
+
+
+def test_a_part_learns_at_a_rate_of_its_own():
+    model = torch.nn.ModuleDict({"mqformer": torch.nn.Linear(4, 4), "mqformers": torch.nn.Linear(4, 4)})
+    optimizer = MuonWithAdamW(model, 1e-2, 0.02, rates_of={"mqformer": 0.005})
+    before = {name: part.weight.detach().clone() for name, part in model.items()}
+    sum(part(torch.eye(4)).pow(3).sum() for part in model.values()).backward()
+    optimizer.step()
+    moved = {name: torch.linalg.matrix_norm(part.weight.detach() - before[name]) for name, part in model.items()}
+    assert 3 < moved["mqformers"] / moved["mqformer"] < 5
+
+
+def test_a_softened_model_attends_less_surely():
+    torch.manual_seed(0)
+    config = language_model_config(build_micro_text_tokenizer())
+    config.initializer_range = 0.3
+    model = LlamaModel(config).eval()
+    model.set_attn_implementation("eager")
+    tokens = torch.randint(9, 300, (3, 20))
+    sure = model(tokens, output_attentions=True).attentions[0]
+    soften_attention(model, 0.5)
+    softer = model(tokens, output_attentions=True).attentions[0]
+    torch.testing.assert_close((softer * softer).div((softer * softer).sum(-1, keepdim=True)), sure)
 
 
 def test_muon_goes_on_from_its_state_as_if_it_had_not_stopped():

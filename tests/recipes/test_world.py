@@ -7,17 +7,30 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from transformers import LlamaForCausalLM
 
-from lyrics.recipes.micro import FAMILIES, HELD_OUT, WordRows, ask, ask_many, draw_scene, write_rows
+from lyrics.recipes.micro import FAMILIES, HELD_OUT, ToldRows, ask, ask_many, draw_scene, write_rows
 from lyrics.recipes.micro.coordinates import compose_coordinates
-from lyrics.recipes.micro.language import compose_embeddings
+from lyrics.recipes.micro.language import clear_residual_stream, compose_names
 from lyrics.recipes.micro.parts import build_micro_bert_tokenizer, build_micro_text_tokenizer, language_model_config
 from lyrics.recipes.micro.rows import DialogueRows
+from lyrics.recipes.micro.told import ToldCollator, ToldLanguageModel, find_word
 from lyrics.recipes.micro.world import COLORS, SHAPES, SIZES
 from lyrics.trainers.conversations import read_conversation
 
 NUMBERS = range(40)
+
+
+@pytest.fixture
+def tokenizer():
+    return build_micro_text_tokenizer()
+
+
+@pytest.fixture
+def language_model(tokenizer):
+    torch.manual_seed(0)
+    model = ToldLanguageModel(language_model_config(tokenizer)).eval()
+    compose_names(model, tokenizer)
+    return model
 
 
 def pairs(split):
@@ -132,8 +145,6 @@ def test_rows_are_what_the_trainers_read(tmp_path):
     for row in rows:
         conversation = read_conversation({"messages": row["messages"], "images": [row["image"]]})
         assert conversation.messages[0]["content"][0]["type"] == "image"
-    told = [read_conversation(row).messages[0]["content"][0]["text"] for row in WordRows("train", 80)]
-    assert sum("[" in text for text in told) == 64  # the first group is told with boxes, and the next ones without
     questions = ask_many(draw_scene("train", 0), 8, np.random.default_rng(0))
     assert len({(question.text, question.box) for question in questions}) == len(questions) > 2
 
@@ -168,16 +179,22 @@ def test_the_first_rows_about_pictures_only_look_up():
     assert not all(looking_up[10:])
 
 
-def test_words_of_objects_that_share_something_begin_alike():
-    tokenizer = build_micro_text_tokenizer()
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(language_model_config(tokenizer))
-    compose_embeddings(model, tokenizer)
-    words = ["large-red-circle-A", "large-red-circle-X", "medium-red-circle-A", "small-pink-cross"]
-    one, other, another, strange = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(words)]
-    likeness = [torch.cosine_similarity(one, each, dim=0).item() for each in (other, another, strange)]
-    assert min(likeness[:2]) > 0.5 > 0.4 > abs(likeness[2])
-    assert 0.6 < one.std() / model.config.initializer_range < 1.6  # as of any other word
+def test_names_that_share_a_word_begin_alike(language_model, tokenizer):
+    names = ["small red ring", "red ring", "red objects", "rings", "large pink cross"]
+    ids = tokenizer.convert_tokens_to_ids(names)
+    for name, token in zip(names, ids, strict=True):
+        assert token in tokenizer(f"The {name}?", add_special_tokens=False)["input_ids"]
+    one, *others, strange = language_model.get_input_embeddings().weight[ids]
+    likeness = [torch.cosine_similarity(one, each, dim=0).item() for each in (*others, strange)]
+    assert min(likeness[:3]) > 0.35 > 0.3 > abs(likeness[3])
+    assert 0.6 < one.std() / language_model.config.initializer_range < 1.6  # as of any other word
+
+
+def test_layers_begin_by_adding_nothing(language_model):
+    embedded = torch.randn(2, 5, language_model.config.hidden_size)
+    clear_residual_stream(language_model)
+    seen = language_model.model(inputs_embeds=embedded).last_hidden_state
+    torch.testing.assert_close(seen, language_model.model.norm(embedded))
 
 
 def test_coordinates_begin_as_near_as_what_they_say():
@@ -194,8 +211,81 @@ def test_coordinates_begin_as_near_as_what_they_say():
     assert 0.7 < table[coordinates].std() < 1.3  # as of any other word
 
 
-def test_the_first_rows_in_words_only_look_up():
-    """Their answers are told word for word."""
-    for row in map(WordRows("train", 20, lookups=10).__getitem__, range(10)):
-        told, *answers = [block["text"] for message in row["messages"] for block in message["content"]]
-        assert all(answer in told for answer in answers[1::2])
+LOOKUPS = ("What color", "What shape", "Which character")
+PLACES = ("Where is", "Find the")
+
+
+def questions_of(row):
+    return [message["content"][-1]["text"] for message in row["messages"][::2]]
+
+
+def test_the_first_rows_of_what_is_told_only_look_up():
+    rows = ToldRows("train", 20, lookups=10)
+    asked = [questions_of(rows[index]) for index in range(20)]
+    assert all(text.startswith(LOOKUPS) for texts in asked[:10] for text in texts)
+    assert not all(text.startswith(LOOKUPS) for texts in asked[10:] for text in texts)
+
+
+def test_families_have_the_shares_that_are_asked_for():
+    nothing_but = {kind: float(kind == "count") for kind in FAMILIES}
+    asked = [questions_of(ToldRows("train", 20, shares=nothing_but)[index]) for index in range(20)]
+    assert all(text.startswith("How many") for texts in asked for text in texts)
+
+
+def test_only_some_groups_of_rows_ask_about_places_too():
+    texts = [text for row in map(ToldRows("train", 128).__getitem__, range(128)) for text in questions_of(row)]
+    assert any(text.startswith("Where is") for text in texts)
+    later = [questions_of(ToldRows("train", 128)[index]) for index in range(64, 128)]
+    assert not any(text.startswith(PLACES) for texts in later for text in texts)
+
+
+def test_rows_of_later_scenes_are_told_what_they_show():
+    """In an order of its own, with the same answers."""
+    rows = ToldRows("train", 3, first=7)
+    for number, row in enumerate(map(rows.__getitem__, range(3)), 7):
+        shown = {thing.box for thing in draw_scene("train", number).objects}
+        assert {thing.box for thing in row["objects"]} == shown
+        assert row["messages"][0]["content"][0] == {"type": "image"}
+
+
+def test_what_is_told_has_combinations_that_no_picture_shows():
+    """The objects stay where they are, and as many colors as there were."""
+    plain, recolored = (ToldRows("train", 40, recolored=other) for other in (False, True))
+    told = [(plain[index], recolored[index]) for index in range(40)]
+    assert {(thing.color, thing.shape) for _, row in told for thing in row["objects"]} & HELD_OUT
+    for one, other in told:
+        assert sorted(thing.box for thing in one["objects"]) == sorted(thing.box for thing in other["objects"])
+        assert len({thing.color for thing in one["objects"]}) == len({thing.color for thing in other["objects"]})
+
+
+def test_an_object_is_told_as_its_words_and_its_box(language_model, tokenizer):
+    rows = [ToldRows("train", 2)[index] for index in range(2)]
+    batch = ToldCollator(build_micro_text_tokenizer())(rows)
+    table = language_model.get_input_embeddings().weight
+    for index, row in enumerate(rows):
+        assert (batch["input_ids"][index] < 0).sum() == batch["words"].shape[1]
+        thing = row["objects"][0]
+        said = [word for word in (thing.size, thing.color, thing.shape, thing.character) if word]
+        words = table[[find_word(tokenizer, word) for word in said]].sum(dim=0)
+        told = language_model.tell(batch["words"], batch["boxes"])[index]
+        torch.testing.assert_close(told[8], words)  # the first eight places are visual queries
+        assert (told[:8] == 0).all()
+        assert (told[8 + len(row["objects"]) :] == 0).all()
+    language_model.loudness = 1.0
+    moved = language_model.tell(batch["words"], batch["boxes"]) - language_model.tell(
+        batch["words"], batch["boxes"] * 0.9
+    )
+    assert (moved[:, 8].norm(dim=-1) > 0.1 * words.norm()).all()
+    assert (moved[:, :8] == 0).all()
+
+
+def test_labels_of_what_is_told_are_the_answers():
+    row = ToldRows("train", 1, lookups=1)[0]
+    tokenizer = build_micro_text_tokenizer()
+    collate = ToldCollator(tokenizer)
+    labels = collate([row])["labels"][0]
+    said = [message["content"][0]["text"] for message in row["messages"][1::2]]
+    assert tokenizer.decode(labels[labels >= 0]) == "".join(f" {answer}</s>" for answer in said)
+    prompt = collate([{**row, "messages": row["messages"][:1]}], prompt=True)
+    assert "labels" not in prompt
+    assert tokenizer.decode(prompt["input_ids"][0, -2:]) == " ASSISTANT:"
