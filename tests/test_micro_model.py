@@ -22,7 +22,7 @@ ABOUT_THE_PICTURE = [
     ("Is there a red circle?", "no"),
 ]
 # below what its card says of more questions
-LEAST = {"existence": 75, "count": 40, "color": 50, "shape": 55, "reading": 65}
+LEAST = {"existence": 78, "count": 45, "color": 78, "shape": 72, "reading": 80}
 
 
 @pytest.fixture(scope="module")
