@@ -42,7 +42,8 @@ def train_language_model(
     first = 0
     for phase in phases:
         first += _train_phase(model, collator, dict(settings), dict(phase), first, dialogues, eval_scenes)
-    language_model: Any = LlamaForCausalLM(model.config)
+    # its configuration anew: the trainer has turned the cache off in that of the model
+    language_model: Any = LlamaForCausalLM(language_model_config(tokenizer))
     told = model.state_dict()
     language_model.load_state_dict({name: told[name] for name in language_model.state_dict()})
     language_model.save_pretrained(out)

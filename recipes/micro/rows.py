@@ -38,9 +38,7 @@ _SHARES_WITHOUT_BOXES = {
     "description": 0.0,
 }
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
-_WITH_BOXES = (
-    4  # every so many-th group of rows asks about places as well; mixed, short rows would be padded to long ones
-)
+_WITH_BOXES = 4  # every so many-th group of rows asks about places; mixed, short rows would be padded to long ones
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them
 
 

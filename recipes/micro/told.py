@@ -15,7 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from .parts import CHAT_TEMPLATE, MQFORMER
-from .world import SceneObject
+from .world import CHARACTERS, COLORS, SHAPES, SIZES, SceneObject
 
 IMAGE = "<image>"
 _OCTAVES = MQFORMER["region_box_octaves"]
@@ -82,36 +82,36 @@ class ToldCollator:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+        self.tokens = {word: find_word(tokenizer, word) for word in (*SIZES, *COLORS, *SHAPES, *CHARACTERS)}
         self.image = tokenizer.convert_tokens_to_ids(IMAGE)
         self.template = CHAT_TEMPLATE.replace(IMAGE, IMAGE * (_VISUAL + _GROUNDING))
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]], prompt: bool = False) -> dict[str, torch.Tensor]:
-        """Make a batch.
-
-        Args:
-            rows: B of them.
-            prompt: whether an answer is to follow: padded on the left, without labels.
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Make a batch of B rows.
 
         Returns:
-            `input_ids`, `attention_mask` and, where it is no prompt, `labels` (B, L) int64, and `words` and `boxes` of
+            `input_ids`, `attention_mask` and `labels` (B, L) int64, right-padded, and `words` and `boxes` of
             `ToldLanguageModel.tell`.
         """
         batch = self.tokenizer.apply_chat_template(
             [row["messages"] for row in rows],
             chat_template=self.template,
-            add_generation_prompt=prompt,
-            return_assistant_tokens_mask=not prompt,
+            return_assistant_tokens_mask=True,
             return_dict=True,
             return_tensors="np",
             padding=True,
-            tokenizer_kwargs={"padding_side": "left" if prompt else "right"},
+            tokenizer_kwargs={"padding_side": "right"},
         )
-        ids, mask = (torch.from_numpy(np.asarray(batch[name])) for name in ("input_ids", "attention_mask"))
-        made = {"input_ids": ids.masked_fill(ids == self.image, -1), "attention_mask": mask}
-        if not prompt:
-            made["labels"] = ids.where(torch.from_numpy(np.asarray(batch["assistant_masks"])) == 1, -100)
+        ids, mask, spoken = (
+            torch.from_numpy(np.asarray(batch[name])) for name in ("input_ids", "attention_mask", "assistant_masks")
+        )
         told = [self._tell(row["objects"]) for row in rows]
-        return made | {name: torch.stack([one[name] for one in told]) for name in ("words", "boxes")}
+        return {
+            "input_ids": ids.masked_fill(ids == self.image, -1),
+            "attention_mask": mask,
+            "labels": ids.where(spoken == 1, -100),
+            **{name: torch.stack([one[name] for one in told]) for name in ("words", "boxes")},
+        }
 
     def _tell(self, objects: Sequence[SceneObject]) -> dict[str, torch.Tensor]:
         """Visual queries say nothing, and neither do grounding queries without an object."""
@@ -119,7 +119,7 @@ class ToldCollator:
         boxes = torch.zeros(_VISUAL + _GROUNDING, 4)
         for place, thing in enumerate(objects, _VISUAL):
             said = filter(None, (thing.size, thing.color, thing.shape, thing.character))
-            tokens = [find_word(self.tokenizer, one) for one in said]
+            tokens = [self.tokens[one] for one in said]
             words[place, : len(tokens)] = torch.tensor(tokens)
             boxes[place] = torch.tensor(thing.box)
         return {"words": words, "boxes": boxes}

@@ -56,6 +56,8 @@ def test_the_model_is_complete_and_small(workshop):
     assert processor.refiner.fingerprint() == processor.refiner_fingerprint
     question = [{"role": "user", "content": [{"type": "text", "text": "How many?"}]}]
     assert processor.apply_chat_template(question, add_generation_prompt=True) == "<s> USER: How many? ASSISTANT:"
+    assert model.config.text_config.use_cache  # trainers turn it off
+    assert model.generation_config.use_cache is not False
     modules = (model, processor.refiner)
     assert sum(parameter.numel() for module in modules for parameter in module.parameters()) < 7.5e6  # 15 MB in bf16
 

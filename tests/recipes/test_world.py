@@ -287,6 +287,3 @@ def test_labels_of_what_is_told_are_the_answers():
     labels = collate([row])["labels"][0]
     said = [message["content"][0]["text"] for message in row["messages"][1::2]]
     assert tokenizer.decode(labels[labels >= 0]) == "".join(f" {answer}</s>" for answer in said)
-    prompt = collate([{**row, "messages": row["messages"][:1]}], prompt=True)
-    assert "labels" not in prompt
-    assert tokenizer.decode(prompt["input_ids"][0, -2:]) == " ASSISTANT:"

@@ -35,13 +35,13 @@ from .test_tar_shards import write_tar
 
 KEYS = ["a0.png", "a1.png"]
 OPTIONS = {"shard_size": SHARD_SIZE, "max_failure_rate": 0.5}
-# The store that is there already stands in for the refiner's time; everything else is as ever.
 # root, too: without its capabilities it is an owner like others
 OBEY_PERMISSIONS = """
 import ctypes
 if os.getuid() == 0:
     assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
 """
+# The store that is there already stands in for the refiner's time; everything else is as ever.
 REFINE = 'refine_dataset(photos, f"{folder}/store", processor, shard_size=3, max_failure_rate=0.5, limit=limit)'
 
 
