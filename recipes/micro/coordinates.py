@@ -10,19 +10,29 @@ import torch
 _OCTAVES = 6  # of waves, the slowest of half a turn from 0 to 1
 
 
+def make_waves(values: torch.Tensor, octaves: int) -> torch.Tensor:
+    """Sines and cosines of numbers in [0, 1], `(...)` -> `(..., 2 * octaves)`."""
+    angles = values[..., None] * math.pi * 2.0 ** torch.arange(octaves, device=values.device)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def all_coordinates() -> torch.Tensor:
+    """Those with two decimals, which are words: `(101,)`."""
+    return torch.arange(101) / 100
+
+
 @torch.no_grad()
-def compose_coordinates(table: torch.Tensor, tokenizer: Any) -> None:
+def compose_coordinates(table: torch.Tensor, tokenizer: Any, vectors: torch.Tensor | None = None) -> None:
     """Let coordinates begin as sampled waves, so that near ones are alike.
 
-    They are waves as those by which the MQ-Former is told boxes (`region_box_octaves`), in directions of their own.
-
     Args:
-        table: embeddings, `(vocab_size, width)`, whose rows of coordinates change; their variance does not.
+        table: embeddings, `(vocab_size, width)`, whose rows of coordinates change; how long they are does not.
         tokenizer: for which a coordinate with two decimals is one token.
+        vectors: `(101, width)`, what they are to be like. By default waves as those by which the MQ-Former is told
+            boxes (`region_box_octaves`), in directions of their own.
     """
-    values = torch.arange(101) / 100
-    angles = values[:, None] * math.pi * 2.0 ** torch.arange(_OCTAVES)
+    values = all_coordinates()
     directions, _ = torch.linalg.qr(torch.randn(table.shape[1], 2 * _OCTAVES))
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1) @ directions.mT
+    like: torch.Tensor = make_waves(values, _OCTAVES) @ directions.mT if vectors is None else vectors
     ids = [tokenizer.convert_tokens_to_ids(f"{value:.2f}") for value in values.tolist()]
-    table[ids] = waves * (table[ids].norm(dim=1).mean() / _OCTAVES**0.5)
+    table[ids] = like / like.norm(dim=1, keepdim=True) * table[ids].norm(dim=1).mean()

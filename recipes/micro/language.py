@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,34 +11,47 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging
 
+from .coordinates import all_coordinates, compose_coordinates
+from .evaluation import accuracies, draw_cases
 from .muon import use_muon
 from .parts import build_micro_text_tokenizer, language_model_config
 from .questions import all_names
 from .rows import ToldRows
 from .told import ToldCollator, ToldLanguageModel, find_word
+from .told_answers import answer_told
 from .training import newest_checkpoint
 
 logger = logging.get_logger(__name__)
 
 
 def train_language_model(
-    settings: Mapping[str, Any], phases: Sequence[Mapping[str, Any]], dialogues: int, eval_scenes: int, out: Path
+    settings: Mapping[str, Any],
+    phases: Sequence[Mapping[str, Any]],
+    dialogues: int,
+    eval_scenes: int,
+    questions: int,
+    out: Path,
 ) -> None:
-    """Train and write a causal language model with its tokenizer.
+    """Train and write a causal language model with its tokenizer, and into `results.json` how often it is right.
 
     Args:
         settings: of Transformers' arguments that all phases share; each has a folder of its own in `output_dir`.
-        phases: one after the other, each with its `name`, `loudness` of boxes and `noise` of what is told, `lookups`,
-            `shares` and `recolored` of `ToldRows`, and arguments that replace those of `settings`.
+        phases: one after the other, each with its `name`, `loudness` of boxes, `noise` of what is told and `hints`,
+            `groups`, `shares` and `recolored` of `ToldRows`, and arguments that replace those of `settings`.
         dialogues: about each scene; no phase sees the scenes of another.
         eval_scenes: with a dialogue each.
-        out: a folder.
+        questions: of each kind, about test scenes that it is told plainly.
+        out: a folder; `results.json` is beside it.
     """
     set_seed(settings["seed"])
     tokenizer = build_micro_text_tokenizer()
     collator = ToldCollator(build_micro_text_tokenizer())
     model = ToldLanguageModel(language_model_config(tokenizer))
     compose_names(model, tokenizer)
+    # a coordinate is like what all boxes with it have in common
+    boxes = all_coordinates()[:, None].expand(-1, 4)
+    words: Any = model.get_input_embeddings()
+    compose_coordinates(words.weight.data, tokenizer, model.tell_boxes(boxes))
     clear_residual_stream(model)
     first = 0
     for phase in phases:
@@ -48,6 +62,9 @@ def train_language_model(
     language_model.load_state_dict({name: told[name] for name in language_model.state_dict()})
     language_model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    model.noise = 0.0
+    outcomes = answer_told(language_model.to(model.device).eval(), model.eval(), collator, draw_cases(questions))
+    (out.parent / "results.json").write_text(json.dumps({"accuracy": accuracies(outcomes)}, indent=2) + "\n")
 
 
 def _train_phase(
@@ -63,12 +80,12 @@ def _train_phase(
     folder = Path(settings["output_dir"]) / phase.pop("name")
     logger.info("%s: begins", folder)
     model.loudness, model.noise = phase.pop("loudness"), phase.pop("noise", 0.0)
-    lookups = phase.pop("lookups", 0)
-    asked: Any = {key: phase.pop(key) for key in ("shares", "recolored") if key in phase}
+    model.hints = phase.pop("hints", False)
+    asked: Any = {key: phase.pop(key) for key in ("groups", "shares", "recolored") if key in phase}
     own: dict[str, Any] = settings | phase | {"output_dir": str(folder), "remove_unused_columns": False}
-    arguments = TrainingArguments(**own)
+    arguments = TrainingArguments(**own, label_names=["labels"])  # else no loss would be evaluated
     scenes = -(-arguments.max_steps * arguments.train_batch_size // dialogues)
-    train_rows = ToldRows("train", scenes, first, dialogues, lookups, **asked)
+    train_rows = ToldRows("train", scenes, first, dialogues, **asked)
     trainer = Trainer(model, arguments, collator, train_rows, ToldRows("validation", eval_scenes, **asked))
     use_muon(trainer)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))

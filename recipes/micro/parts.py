@@ -247,6 +247,7 @@ def language_model_config(tokenizer: Any) -> LlamaConfig:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
+        head_dim=64,  # what a name looks up, all that is told of an object, passes through one head
         max_position_embeddings=1024,
         rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
         initializer_range=0.08,  # 1 / sqrt(width); with 0.02, as for wide models, attention begins and stays uniform

@@ -26,8 +26,8 @@ _SHARES_ABOUT_PICTURES = {
     "count": 3.0,
     "color": 1.5,
     "shape": 1.5,
-    "referring": 0.4,  # its box alone is fifteen tokens
-    "description": 0.4,
+    "referring": 1.5,
+    "description": 0.5,
 }
 _SHARES_WITHOUT_BOXES = {
     "caption": 0.1,
@@ -38,8 +38,14 @@ _SHARES_WITHOUT_BOXES = {
     "description": 0.0,
 }
 _SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
-_WITH_BOXES = 4  # every so many-th group of rows asks about places; mixed, short rows would be padded to long ones
-_TOGETHER = 64  # scenes that are drawn once for all dialogues about them
+_SHARES_OF_GROUPS: dict[str, Mapping[str, float]] = {
+    "everything": _SHARES,
+    "things": _SHARES_WITHOUT_BOXES,
+    "lookups": _SHARES_OF_LOOKUPS,
+    "places": dict.fromkeys(FAMILIES, 0.0) | {"referring": 2.0, "color": 0.3},
+}
+_TURNS_ABOUT_PLACES = (1, 2)
+_TOGETHER = 64  # scenes that are drawn once for all dialogues about them, which are a group
 
 
 @lru_cache(maxsize=_TOGETHER)
@@ -64,15 +70,16 @@ def _recolor(scene: Scene, random: np.random.Generator) -> Scene:
 class ToldRows(Dataset):
     """Dialogues about scenes whose objects the language model is told: rows of `messages` and `objects`.
 
-    Most do not ask about places: what is looked up in few words is learned sooner. The first rows only look up, where
-    their scenes allow such questions: nothing else is learned before that is.
+    Rows come in groups that ask about the like of each other: mixed, short rows would be padded to long ones.
 
     Args:
         split, scenes: what they are about.
         first: number of the first scene.
         dialogues: about each scene.
-        lookups: how many rows at the beginning only look up.
-        shares: of families among what is asked, which replace the usual ones.
+        groups: what one group after the other asks about, again and again: `"everything"`, `"things"` (nothing about
+            places), `"lookups"` (what color, what shape, which character) or `"places"` (where something is), as far as
+            a scene allows such questions.
+        shares: of families among what is asked, which replace the usual ones where a group has any.
         recolored: let each scene's colors change their places, which makes all combinations of color and shape.
     """
 
@@ -82,13 +89,13 @@ class ToldRows(Dataset):
         scenes: int,
         first: int = 0,
         dialogues: int = 1,
-        lookups: int = 0,
+        groups: Sequence[str] = ("everything",),
         shares: Mapping[str, float] | None = None,
         recolored: bool = False,
     ) -> None:
         self.split: Split = split
         self.scenes, self.first, self.dialogues = scenes, first, dialogues
-        self.lookups, self.recolored = lookups, recolored
+        self.groups, self.recolored = tuple(groups), recolored
         self.shares = dict(shares or {})
 
     def __len__(self) -> int:
@@ -102,16 +109,14 @@ class ToldRows(Dataset):
         scene, random = _draw_scene(self.split, number), np.random.default_rng((number, 1, again))
         if self.recolored:
             scene = _recolor(scene, random)
-        messages = boxes_as_text(dialogue(scene, random, self._shares_of(index)))
+        group = self.groups[index // _TOGETHER % len(self.groups)]
+        turns = _TURNS_ABOUT_PLACES if group == "places" else _TURNS
+        usual = _SHARES_OF_GROUPS[group]
+        shares = {**usual, **{kind: share for kind, share in self.shares.items() if usual.get(kind, 1.0)}}
+        messages = boxes_as_text(dialogue(scene, random, shares, turns))
         messages[0]["content"].insert(0, {"type": "image"})
         objects = [scene.objects[index] for index in random.permutation(len(scene.objects))]
         return {"messages": messages, "objects": objects}
-
-    def _shares_of(self, index: int) -> Mapping[str, float]:
-        if index < self.lookups:
-            return _SHARES_OF_LOOKUPS
-        usual = _SHARES if index // _TOGETHER % _WITH_BOXES == 0 else _SHARES_WITHOUT_BOXES
-        return usual | self.shares
 
 
 def dialogue(
@@ -147,7 +152,7 @@ class DialogueRows:
         scenes: how many there are.
         first: number of the first.
         dialogues: about each of them.
-        lookups: how many rows at the beginning only look up, as those of `ToldRows`.
+        lookups: how many rows at the beginning only look up, as a group of `ToldRows` does.
     """
 
     def __init__(self, split: Split, scenes: int, first: int = 0, dialogues: int = 1, lookups: int = 0) -> None:

@@ -143,7 +143,7 @@ def _language(shop: Workshop) -> None:
     from .language import train_language_model
 
     settings = shop.run_settings("language", shop.shared("language"))
-    rest = {name: settings.pop(name) for name in ("phases", "dialogues", "eval_scenes")}
+    rest = {name: settings.pop(name) for name in ("phases", "dialogues", "eval_scenes", "questions")}
     train_language_model(settings, **rest, out=shop.shared("language") / "model")
 
 

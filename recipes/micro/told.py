@@ -6,14 +6,15 @@ where a query of the MQ-Former stands later.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from .coordinates import all_coordinates, make_waves
 from .parts import CHAT_TEMPLATE, MQFORMER
 from .world import CHARACTERS, COLORS, SHAPES, SIZES, SceneObject
 
@@ -21,23 +22,31 @@ IMAGE = "<image>"
 _OCTAVES = MQFORMER["region_box_octaves"]
 _WORDS = 4  # of an object at most: size, color, shape, character
 _VISUAL, _GROUNDING = MQFORMER["num_visual_queries"], MQFORMER["num_grounding_queries"]
+_NAME, _DUE = 1, 2  # tokens of an answer at which its box may be hinted at: its name, and what each coordinate follows
+_TO_COORDINATE = 3  # tokens from one coordinate to the next: two of its own, and a comma
+_QUIET = 0.375  # how loud boxes begin, against words
 
 
 class ToldLanguageModel(LlamaForCausalLM):
-    """LLaMA, and the directions in which it is told boxes; they are fixed, and dropped afterwards.
+    """LLaMA, and a projection by which it is told boxes, which learns with it and is dropped afterwards.
 
     Attributes:
-        loudness: of boxes, against the words of the vocabulary.
+        loudness: of boxes; 0 leaves them out.
         noise: against what is told. With noise, it and boxes are more or less loud, from nothing to this, by chance.
+        hints: whether, while it learns, a third of the rows give each answer's box away where its coordinates are due,
+            and another third where it is named, so that to write a box is learned before to find it.
     """
 
-    box_directions: torch.Tensor
-
-    def __init__(self, config: LlamaConfig, loudness: float = 0.0, noise: float = 0.0) -> None:
+    def __init__(self, config: LlamaConfig, loudness: float = 0.0, noise: float = 0.0, hints: bool = False) -> None:
         super().__init__(config)
-        self.loudness, self.noise = loudness, noise
-        directions, _ = torch.linalg.qr(torch.randn(config.hidden_size, 8 * _OCTAVES))
-        self.register_buffer("box_directions", directions * (config.hidden_size / (4 * _OCTAVES)) ** 0.5)
+        self.loudness, self.noise, self.hints = loudness, noise, hints
+        self.boxes = nn.Linear(8 * _OCTAVES, config.hidden_size, bias=False)
+        nn.init.orthogonal_(self.boxes.weight, (config.hidden_size / (4 * _OCTAVES)) ** 0.5)
+        self.boxes.weight.data *= config.initializer_range * _QUIET
+
+    def tell_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Boxes, `(..., 4)` xyxy in [0, 1], as vectors `(..., width)`."""
+        return self.boxes(make_waves(boxes, _OCTAVES).flatten(-2))
 
     def tell(self, words: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Vectors of objects.
@@ -51,25 +60,36 @@ class ToldLanguageModel(LlamaForCausalLM):
         """
         table: Any = self.get_input_embeddings()
         vectors = (table(words.clamp(min=0)) * (words >= 0)[..., None]).sum(dim=2)
-        angles = boxes[..., None] * math.pi * 2.0 ** torch.arange(_OCTAVES, device=boxes.device)
-        waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(2) @ self.box_directions.mT
-        loudness = self.loudness * table.weight.detach().std() * (words >= 0).any(dim=-1)[..., None]
+        there = (words >= 0).any(dim=-1)[..., None]
+        seen = self.loudness * self.tell_boxes(boxes)
         if not self.noise:
-            return vectors + loudness * waves
+            return vectors + there * seen
         by_chance = torch.rand(2, len(words), 1, 1, device=boxes.device)
         noise = torch.randn_like(vectors) * vectors.detach().std() * self.noise
-        return vectors + by_chance[0] * loudness * waves + by_chance[1] * noise
+        return vectors + there * (by_chance[0] * seen + by_chance[1] * noise)
+
+    def embed(self, input_ids: torch.Tensor, words: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Of tokens, (B, L, width), with what is told (N vectors of each row) where they are -1."""
+        embedded = self.get_input_embeddings()(input_ids.clamp(min=0))
+        return embedded.masked_scatter((input_ids < 0)[..., None], self.tell(words, boxes))
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, words: Any, boxes: Any, **kwargs: Any
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        words: Any,
+        boxes: Any,
+        hints: Any,
+        hinted: Any,
+        **kwargs: Any,
     ) -> Any:
-        """As LLaMA's; `input_ids` (B, L) are -1 where what is told stands, N of each row."""
-        embedded = self.get_input_embeddings()(input_ids.clamp(min=0))
-        here = (input_ids < 0)[..., None]
-        told = self.tell(words, boxes)
-        return super().forward(
-            inputs_embeds=embedded.masked_scatter(here, told), attention_mask=attention_mask, **kwargs
-        )
+        """As LLaMA's, with a batch of `ToldCollator`."""
+        embedded = self.embed(input_ids, words, boxes)
+        if self.hints and self.training:
+            by_chance = torch.randint(3, (len(hints), 1), device=hints.device)
+            here = (hints > 0) & (hints == by_chance)
+            embedded = embedded + here[..., None] * self.tell_boxes(hinted)
+        return super().forward(inputs_embeds=embedded, attention_mask=attention_mask, **kwargs)
 
 
 class ToldCollator:
@@ -84,23 +104,31 @@ class ToldCollator:
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
         self.tokens = {word: find_word(tokenizer, word) for word in (*SIZES, *COLORS, *SHAPES, *CHARACTERS)}
         self.image = tokenizer.convert_tokens_to_ids(IMAGE)
+        self.bracket = find_word(tokenizer, "[")
+        self.values = torch.zeros(len(tokenizer))
+        for value in all_coordinates().tolist():
+            self.values[tokenizer.convert_tokens_to_ids(f"{value:.2f}")] = value
+        for digit in range(10):
+            self.values[tokenizer.convert_tokens_to_ids(str(digit))] = digit / 1000
         self.template = CHAT_TEMPLATE.replace(IMAGE, IMAGE * (_VISUAL + _GROUNDING))
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Make a batch of B rows.
+    def __call__(self, rows: Sequence[Mapping[str, Any]], prompts: bool = False) -> dict[str, torch.Tensor]:
+        """Make a batch of B rows, or of prompts that are to be answered, which are padded on the left.
 
         Returns:
-            `input_ids`, `attention_mask` and `labels` (B, L) int64, right-padded, and `words` and `boxes` of
-            `ToldLanguageModel.tell`.
+            `input_ids`, `attention_mask` and `labels` (B, L) int64, right-padded; `words` and `boxes` of
+            `ToldLanguageModel.tell`; `hints` (B, L) int64, 1 at the name of an object whose box is answered, 2 where
+            one of its coordinates is due, and `hinted` (B, L, 4), the boxes there.
         """
         batch = self.tokenizer.apply_chat_template(
             [row["messages"] for row in rows],
             chat_template=self.template,
+            add_generation_prompt=prompts,
             return_assistant_tokens_mask=True,
             return_dict=True,
             return_tensors="np",
             padding=True,
-            tokenizer_kwargs={"padding_side": "right"},
+            tokenizer_kwargs={"padding_side": "left" if prompts else "right"},
         )
         ids, mask, spoken = (
             torch.from_numpy(np.asarray(batch[name])) for name in ("input_ids", "attention_mask", "assistant_masks")
@@ -111,7 +139,19 @@ class ToldCollator:
             "attention_mask": mask,
             "labels": ids.where(spoken == 1, -100),
             **{name: torch.stack([one[name] for one in told]) for name in ("words", "boxes")},
+            **self._find_answered_boxes(ids, spoken),
         }
+
+    def _find_answered_boxes(self, ids: torch.Tensor, spoken: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`blue square: [0.547, ...`: the bracket and each comma is followed by a coordinate, of two tokens."""
+        hints, hinted = torch.zeros_like(ids), torch.zeros(*ids.shape, 4)
+        for row, start in ((ids == self.bracket) & (spoken == 1)).nonzero().tolist():
+            due = start + _TO_COORDINATE * torch.arange(4)
+            box = self.values[ids[row, due + 1]] + self.values[ids[row, due + 2]]
+            name = start - 2
+            hints[row, due], hints[row, name] = _DUE, _NAME
+            hinted[row, due], hinted[row, name] = box, box
+        return {"hints": hints, "hinted": hinted}
 
     def _tell(self, objects: Sequence[SceneObject]) -> dict[str, torch.Tensor]:
         """Visual queries say nothing, and neither do grounding queries without an object."""

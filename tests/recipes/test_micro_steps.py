@@ -39,6 +39,11 @@ def test_every_step_runs_once(workshop):
     trained = [folder for folder in folders if (folder / "trainer_state.json").is_file()]
     assert len(trained) == 9
     assert all((folder / "curves.png").is_file() for folder in trained)
+    for folder in trained:
+        log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        assert any("eval_loss" in line for line in log), folder
+    told = json.loads((workshop.shared("language") / "results.json").read_text())
+    assert set(told["accuracy"]) == set(KINDS)
 
 
 def test_a_step_that_finished_with_another_recipe_is_not_taken_for_done(workshop):

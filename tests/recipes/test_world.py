@@ -1,5 +1,6 @@
 """The micro world: what is said about a scene is true of its picture."""
 
+import json
 import re
 from collections import Counter
 
@@ -7,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
+from transformers import LlamaForCausalLM
 
 from lyrics.recipes.micro import FAMILIES, HELD_OUT, ToldRows, ask, ask_many, draw_scene, write_rows
-from lyrics.recipes.micro.coordinates import compose_coordinates
+from lyrics.recipes.micro.coordinates import all_coordinates, compose_coordinates
+from lyrics.recipes.micro.evaluation import KINDS, draw_cases
 from lyrics.recipes.micro.language import clear_residual_stream, compose_names
 from lyrics.recipes.micro.parts import build_micro_bert_tokenizer, build_micro_text_tokenizer, language_model_config
 from lyrics.recipes.micro.rows import DialogueRows
 from lyrics.recipes.micro.told import ToldCollator, ToldLanguageModel, find_word
+from lyrics.recipes.micro.told_answers import answer_told
 from lyrics.recipes.micro.world import COLORS, SHAPES, SIZES
 from lyrics.trainers.conversations import read_conversation
 
@@ -219,24 +223,34 @@ def questions_of(row):
     return [message["content"][-1]["text"] for message in row["messages"][::2]]
 
 
-def test_the_first_rows_of_what_is_told_only_look_up():
-    rows = ToldRows("train", 20, lookups=10)
-    asked = [questions_of(rows[index]) for index in range(20)]
-    assert all(text.startswith(LOOKUPS) for texts in asked[:10] for text in texts)
-    assert not all(text.startswith(LOOKUPS) for texts in asked[10:] for text in texts)
+def ask_about(group, number, **settings):
+    return [
+        text
+        for index in range(number)
+        for text in questions_of(ToldRows("train", 20, groups=[group], **settings)[index])
+    ]
+
+
+def test_groups_of_rows_ask_about_what_they_are_for():
+    assert all(text.startswith(LOOKUPS) for text in ask_about("lookups", 20))
+    assert all(text.startswith((*PLACES, "What color")) for text in ask_about("places", 20))
+    assert not any(text.startswith(PLACES) for text in ask_about("things", 20))
+    for beginnings in (PLACES, LOOKUPS, ("How many",), ("Is the",)):
+        assert any(text.startswith(beginnings) for text in ask_about("everything", 20))
+
+
+def test_groups_follow_each_other():
+    rows = ToldRows("train", 256, groups=["lookups", "places"])
+    for first, beginnings in ((0, LOOKUPS), (64, PLACES), (128, LOOKUPS), (192, PLACES)):
+        texts = [text for index in range(first, first + 64, 8) for text in questions_of(rows[index])]
+        assert sum(text.startswith(beginnings) for text in texts) > 0.5 * len(texts)
 
 
 def test_families_have_the_shares_that_are_asked_for():
+    """Where a group asks about them at all."""
     nothing_but = {kind: float(kind == "count") for kind in FAMILIES}
-    asked = [questions_of(ToldRows("train", 20, shares=nothing_but)[index]) for index in range(20)]
-    assert all(text.startswith("How many") for texts in asked for text in texts)
-
-
-def test_only_some_groups_of_rows_ask_about_places_too():
-    texts = [text for row in map(ToldRows("train", 128).__getitem__, range(128)) for text in questions_of(row)]
-    assert any(text.startswith("Where is") for text in texts)
-    later = [questions_of(ToldRows("train", 128)[index]) for index in range(64, 128)]
-    assert not any(text.startswith(PLACES) for texts in later for text in texts)
+    assert all(text.startswith("How many") for text in ask_about("everything", 20, shares=nothing_but))
+    assert not any(text.startswith("How many") for text in ask_about("places", 20, shares={"count": 9.0}))
 
 
 def test_rows_of_later_scenes_are_told_what_they_show():
@@ -280,8 +294,72 @@ def test_an_object_is_told_as_its_words_and_its_box(language_model, tokenizer):
     assert (moved[:, :8] == 0).all()
 
 
+def test_noise_is_in_what_there_is(language_model):
+    words = torch.full((1, 3, 4), -1)
+    words[0, 1, 0] = 5
+    boxes = torch.rand(1, 3, 4)
+    plain = language_model.tell(words, boxes)
+    language_model.noise = 1.0
+    noisy = language_model.tell(words, boxes)
+    assert ((noisy - plain).norm(dim=-1) > 0).tolist() == [[False, True, False]]
+
+
+def test_answered_boxes_are_hinted_at_where_they_are_named_and_where_they_are_due(language_model, tokenizer):
+    """In rows by chance, and only while the model learns."""
+    rows = ToldRows("train", 64, groups=["everything"], shares={"description": 9.0, "referring": 9.0})
+    batch = ToldCollator(build_micro_text_tokenizer())([rows[index] for index in range(24)])
+    ids, hints, hinted = batch["input_ids"], batch["hints"], batch["hinted"]
+    answers = [
+        (row, message["content"][0]["text"])
+        for row in range(24)
+        for message in rows[row]["messages"][1::2]
+        if "[" in message["content"][0]["text"]
+    ]
+    named, due = (hints == 1).nonzero().tolist(), (hints == 2).nonzero().tolist()
+    assert (len(named), len(due)) == (len(answers), 4 * len(answers))
+    for (row, answer), (there, token) in zip(answers, named, strict=True):
+        name, box = answer.split(": ")
+        assert (row, name) == (there, tokenizer.decode([ids[row, token]]))
+        torch.testing.assert_close(hinted[row, token], torch.tensor(json.loads(box)))
+    said = [json.loads(box) for _, answer in answers for box in [answer.split(": ")[1]]]
+    for number, (row, token) in enumerate(due):
+        box, place = said[number // 4], number % 4
+        assert tokenizer.decode(ids[row, token + 1 : token + 3]) == f"{box[place]:.3f}"
+        torch.testing.assert_close(hinted[row, token], torch.tensor(box))
+    language_model.hints = True
+    told = language_model(**batch).loss
+    assert told == language_model(**batch | {"hinted": 1 - hinted}).loss
+    language_model.train()
+    torch.manual_seed(0)
+    told = language_model(**batch).loss
+    torch.manual_seed(0)
+    assert told != language_model(**batch | {"hinted": 1 - hinted}).loss
+
+
+def test_what_is_told_is_answered_in_a_batch_as_alone(language_model, tokenizer):
+    plain = LlamaForCausalLM(language_model.config).eval()
+    weights = language_model.state_dict()
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    collator, cases = ToldCollator(build_micro_text_tokenizer()), draw_cases(1)
+    alone, together = (answer_told(plain, language_model, collator, cases, batch_size=size) for size in (1, 8))
+    assert [outcome.answer for outcome in alone] == [outcome.answer for outcome in together]
+    assert {outcome.case.question.kind for outcome in alone} == set(KINDS)
+
+
+def test_a_coordinate_begins_like_the_boxes_that_have_it(language_model, tokenizer):
+    boxes = all_coordinates()[:, None].expand(-1, 4)
+    table = language_model.get_input_embeddings().weight.data
+    compose_coordinates(table, tokenizer, language_model.tell_boxes(boxes))
+    coordinates = table[tokenizer.convert_tokens_to_ids([f"{value / 100:.2f}" for value in range(101)])]
+    for corner in range(4):  # whatever the others are
+        boxes = torch.rand(1000, 4)
+        boxes[:, corner] = 0.3
+        scores = (language_model.tell_boxes(boxes) @ coordinates.mT).mean(dim=0)
+        assert 28 < scores.argmax() < 32
+
+
 def test_labels_of_what_is_told_are_the_answers():
-    row = ToldRows("train", 1, lookups=1)[0]
+    row = ToldRows("train", 1, groups=["lookups"])[0]
     tokenizer = build_micro_text_tokenizer()
     collate = ToldCollator(tokenizer)
     labels = collate([row])["labels"][0]
