@@ -31,8 +31,11 @@ def compose_coordinates(table: torch.Tensor, tokenizer: Any, vectors: torch.Tens
         vectors: `(101, width)`, what they are to be like. By default waves as those by which the MQ-Former is told
             boxes (`region_box_octaves`), in directions of their own.
     """
-    values = all_coordinates()
-    directions, _ = torch.linalg.qr(torch.randn(table.shape[1], 2 * _OCTAVES))
-    like: torch.Tensor = make_waves(values, _OCTAVES) @ directions.mT if vectors is None else vectors
-    ids = [tokenizer.convert_tokens_to_ids(f"{value:.2f}") for value in values.tolist()]
+    like = _sample_waves(table.shape[1]) if vectors is None else vectors
+    ids = [tokenizer.convert_tokens_to_ids(f"{value:.2f}") for value in all_coordinates().tolist()]
     table[ids] = like / like.norm(dim=1, keepdim=True) * table[ids].norm(dim=1).mean()
+
+
+def _sample_waves(width: int) -> torch.Tensor:
+    directions, _ = torch.linalg.qr(torch.randn(width, 2 * _OCTAVES))
+    return make_waves(all_coordinates(), _OCTAVES) @ directions.mT

@@ -40,7 +40,7 @@ def train_language_model(
             `groups`, `shares` and `recolored` of `ToldRows`, and arguments that replace those of `settings`.
         dialogues: about each scene; no phase sees the scenes of another.
         eval_scenes: with a dialogue each.
-        questions: of each kind, about test scenes that it is told plainly.
+        questions: of each kind, about validation scenes that it is told plainly.
         out: a folder; `results.json` is beside it.
     """
     set_seed(settings["seed"])
@@ -63,7 +63,8 @@ def train_language_model(
     language_model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     model.noise = 0.0
-    outcomes = answer_told(language_model.to(model.device).eval(), model.eval(), collator, draw_cases(questions))
+    cases = draw_cases(questions, "validation")  # the recipe follows from them, so not test scenes
+    outcomes = answer_told(language_model.to(model.device).eval(), model.eval(), collator, cases)
     (out.parent / "results.json").write_text(json.dumps({"accuracy": accuracies(outcomes)}, indent=2) + "\n")
 
 

@@ -81,6 +81,9 @@ class ToldRows(Dataset):
             a scene allows such questions.
         shares: of families among what is asked, which replace the usual ones where a group has any.
         recolored: let each scene's colors change their places, which makes all combinations of color and shape.
+
+    Raises:
+        ValueError: when there is no group, or no such one.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class ToldRows(Dataset):
         shares: Mapping[str, float] | None = None,
         recolored: bool = False,
     ) -> None:
+        if not groups or not set(groups) <= set(_SHARES_OF_GROUPS):
+            raise ValueError(f"groups must be some of {', '.join(_SHARES_OF_GROUPS)}, got {list(groups)}.")
         self.split: Split = split
         self.scenes, self.first, self.dialogues = scenes, first, dialogues
         self.groups, self.recolored = tuple(groups), recolored

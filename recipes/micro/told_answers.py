@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from .evaluation import Case, Outcome, is_right
-from .rows import boxes_as_text
+from .evaluation import Case, Outcome, conversation, is_right
 from .told import ToldCollator, ToldLanguageModel
 
 
@@ -35,7 +34,8 @@ def answer_told(
     outcomes = []
     for start in logging.tqdm(range(0, len(cases), batch_size), desc="Answering"):
         some = cases[start : start + batch_size]
-        inputs = {name: value.to(told.device) for name, value in collator(list(map(_row, some)), prompts=True).items()}
+        rows = [{"messages": conversation(case), "objects": case.scene.objects} for case in some]
+        inputs = {name: value.to(told.device) for name, value in collator(rows, prompts=True).items()}
         generated: Any = language_model.generate(
             inputs_embeds=told.embed(inputs["input_ids"], inputs["words"], inputs["boxes"]),
             attention_mask=inputs["attention_mask"],
@@ -47,9 +47,3 @@ def answer_told(
             Outcome(case, text.strip(), is_right(case.question, text)) for case, text in zip(some, texts, strict=True)
         ]
     return outcomes
-
-
-def _row(case: Case) -> dict[str, Any]:
-    messages = boxes_as_text(case.question.messages()[:1])
-    messages[0]["content"].insert(0, {"type": "image"})
-    return {"messages": messages, "objects": case.scene.objects}

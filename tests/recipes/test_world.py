@@ -246,6 +246,12 @@ def test_groups_follow_each_other():
         assert sum(text.startswith(beginnings) for text in texts) > 0.5 * len(texts)
 
 
+@pytest.mark.parametrize("groups", [[], ["lookups", "colours"]])
+def test_groups_that_there_are_not(groups):
+    with pytest.raises(ValueError, match=r"groups must be some of everything, .*, got \["):
+        ToldRows("train", 2, groups=groups)
+
+
 def test_families_have_the_shares_that_are_asked_for():
     """Where a group asks about them at all."""
     nothing_but = {kind: float(kind == "count") for kind in FAMILIES}
