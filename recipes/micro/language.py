@@ -37,7 +37,7 @@ def train_language_model(
     Args:
         settings: of Transformers' arguments that all phases share; each has a folder of its own in `output_dir`.
         phases: one after the other, each with its `name`, `loudness` of boxes, `noise` of what is told and `hints`,
-            `groups`, `shares` and `recolored` of `ToldRows`, and arguments that replace those of `settings`.
+            `groups` and `recolored` of `ToldRows`, and arguments that replace those of `settings`.
         dialogues: about each scene; no phase sees the scenes of another.
         eval_scenes: with a dialogue each.
         questions: of each kind, about validation scenes that it is told plainly.
@@ -82,7 +82,7 @@ def _train_phase(
     logger.info("%s: begins", folder)
     model.loudness, model.noise = phase.pop("loudness"), phase.pop("noise", 0.0)
     model.hints = phase.pop("hints", False)
-    asked: Any = {key: phase.pop(key) for key in ("groups", "shares", "recolored") if key in phase}
+    asked: Any = {key: phase.pop(key) for key in ("groups", "recolored") if key in phase}
     own: dict[str, Any] = settings | phase | {"output_dir": str(folder), "remove_unused_columns": False}
     arguments = TrainingArguments(**own, label_names=["labels"])  # else no loss would be evaluated
     scenes = -(-arguments.max_steps * arguments.train_batch_size // dialogues)

@@ -163,13 +163,16 @@ def _existence(scene: Scene, random: Random) -> Question | None:
 
 
 def _count(scene: Scene, random: Random) -> Question:
+    """Of the answers that a scene allows each is as likely, since of most it shows one, and that would be the guess."""
     variant = _pick(random, ("shape", "color", "all"))
     if variant == "all":
         return Question("count", "How many objects are there?", str(len(scene.objects)), variant=variant)
     own = [getattr(thing, variant) for thing in scene.objects]
-    asked = _pick(random, own if random.random() < 0.85 else (SHAPES if variant == "shape" else COLORS))
+    counts = {word: own.count(word) for word in (SHAPES if variant == "shape" else COLORS)}
+    answer = _pick(random, sorted(set(counts.values())))
+    asked = _pick(random, [word for word, count in counts.items() if count == answer])
     words = plural(asked) if variant == "shape" else f"{asked} objects"
-    return Question("count", f"How many {words} are there?", str(own.count(asked)), variant=variant)
+    return Question("count", f"How many {words} are there?", str(answer), variant=variant)
 
 
 def _color(scene: Scene, random: Random) -> Question | None:

@@ -29,20 +29,13 @@ _SHARES_ABOUT_PICTURES = {
     "referring": 1.5,
     "description": 0.5,
 }
-_SHARES_WITHOUT_BOXES = {
-    "caption": 0.1,
-    "existence": 2.0,
-    "count": 2.0,
-    "relation": 0.0,
-    "referring": 0.0,
-    "description": 0.0,
-}
-_SHARES_OF_LOOKUPS = _SHARES_WITHOUT_BOXES | {"caption": 0.0, "existence": 0.0, "count": 0.0}
+_NOTHING = dict.fromkeys(FAMILIES, 0.0)
+_SHARES_OF_LOOKUPS = _NOTHING | {"color": 1.0, "shape": 1.0, "reading": 1.0}
 _SHARES_OF_GROUPS: dict[str, Mapping[str, float]] = {
     "everything": _SHARES,
-    "things": _SHARES_WITHOUT_BOXES,
     "lookups": _SHARES_OF_LOOKUPS,
-    "places": dict.fromkeys(FAMILIES, 0.0) | {"referring": 2.0, "color": 0.3},
+    "counts": _NOTHING | {"count": 2.0, "existence": 1.0},
+    "places": _NOTHING | {"referring": 2.0, "color": 0.3},
 }
 _TURNS_ABOUT_PLACES = (1, 2)
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them, which are a group
@@ -76,10 +69,9 @@ class ToldRows(Dataset):
         split, scenes: what they are about.
         first: number of the first scene.
         dialogues: about each scene.
-        groups: what one group after the other asks about, again and again: `"everything"`, `"things"` (nothing about
-            places), `"lookups"` (what color, what shape, which character) or `"places"` (where something is), as far as
-            a scene allows such questions.
-        shares: of families among what is asked, which replace the usual ones where a group has any.
+        groups: what one group after the other asks about, again and again: `"everything"`, `"lookups"` (what
+            color, what shape, which character), `"counts"` (how many, and whether any) or `"places"` (where something
+            is), as far as a scene allows such questions.
         recolored: let each scene's colors change their places, which makes all combinations of color and shape.
 
     Raises:
@@ -93,7 +85,6 @@ class ToldRows(Dataset):
         first: int = 0,
         dialogues: int = 1,
         groups: Sequence[str] = ("everything",),
-        shares: Mapping[str, float] | None = None,
         recolored: bool = False,
     ) -> None:
         if not groups or not set(groups) <= set(_SHARES_OF_GROUPS):
@@ -101,7 +92,6 @@ class ToldRows(Dataset):
         self.split: Split = split
         self.scenes, self.first, self.dialogues = scenes, first, dialogues
         self.groups, self.recolored = tuple(groups), recolored
-        self.shares = dict(shares or {})
 
     def __len__(self) -> int:
         return self.scenes * self.dialogues
@@ -116,9 +106,7 @@ class ToldRows(Dataset):
             scene = _recolor(scene, random)
         group = self.groups[index // _TOGETHER % len(self.groups)]
         turns = _TURNS_ABOUT_PLACES if group == "places" else _TURNS
-        usual = _SHARES_OF_GROUPS[group]
-        shares = {**usual, **{kind: share for kind, share in self.shares.items() if usual.get(kind, 1.0)}}
-        messages = boxes_as_text(dialogue(scene, random, shares, turns))
+        messages = boxes_as_text(dialogue(scene, random, _SHARES_OF_GROUPS[group], turns))
         messages[0]["content"].insert(0, {"type": "image"})
         objects = [scene.objects[index] for index in random.permutation(len(scene.objects))]
         return {"messages": messages, "objects": objects}

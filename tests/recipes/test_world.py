@@ -143,6 +143,15 @@ def test_answers_are_true(kind):
     assert set(asked) == VARIANTS.get(kind, {""})
 
 
+def test_no_count_is_the_one_to_guess():
+    """Of most colors and shapes in a scene there is one, or none."""
+    questions = [ask(draw_scene("test", number), "count", np.random.default_rng(number)) for number in range(200)]
+    for kind in ("color", "shape"):
+        answers = Counter(question.answer for question in questions if question.variant == kind)
+        assert "0" in answers
+        assert max(answers.values()) < 0.45 * answers.total()
+
+
 def test_rows_are_what_the_trainers_read(tmp_path):
     write_rows(tmp_path / "rows", "train", 4)
     rows = load_from_disk(tmp_path / "rows")
@@ -217,6 +226,7 @@ def test_coordinates_begin_as_near_as_what_they_say():
 
 LOOKUPS = ("What color", "What shape", "Which character")
 PLACES = ("Where is", "Find the")
+COUNTS = ("How many", "Is there", "Do you see")
 
 
 def questions_of(row):
@@ -234,7 +244,7 @@ def ask_about(group, number, **settings):
 def test_groups_of_rows_ask_about_what_they_are_for():
     assert all(text.startswith(LOOKUPS) for text in ask_about("lookups", 20))
     assert all(text.startswith((*PLACES, "What color")) for text in ask_about("places", 20))
-    assert not any(text.startswith(PLACES) for text in ask_about("things", 20))
+    assert all(text.startswith(COUNTS) for text in ask_about("counts", 20))
     for beginnings in (PLACES, LOOKUPS, ("How many",), ("Is the",)):
         assert any(text.startswith(beginnings) for text in ask_about("everything", 20))
 
@@ -250,13 +260,6 @@ def test_groups_follow_each_other():
 def test_groups_that_there_are_not(groups):
     with pytest.raises(ValueError, match=r"groups must be some of everything, .*, got \["):
         ToldRows("train", 2, groups=groups)
-
-
-def test_families_have_the_shares_that_are_asked_for():
-    """Where a group asks about them at all."""
-    nothing_but = {kind: float(kind == "count") for kind in FAMILIES}
-    assert all(text.startswith("How many") for text in ask_about("everything", 20, shares=nothing_but))
-    assert not any(text.startswith("How many") for text in ask_about("places", 20, shares={"count": 9.0}))
 
 
 def test_rows_of_later_scenes_are_told_what_they_show():
@@ -312,7 +315,7 @@ def test_noise_is_in_what_there_is(language_model):
 
 def test_answered_boxes_are_hinted_at_where_they_are_named_and_where_they_are_due(language_model, tokenizer):
     """In rows by chance, and only while the model learns."""
-    rows = ToldRows("train", 64, groups=["everything"], shares={"description": 9.0, "referring": 9.0})
+    rows = ToldRows("train", 64, groups=["everything"])
     batch = ToldCollator(build_micro_text_tokenizer())([rows[index] for index in range(24)])
     ids, hints, hinted = batch["input_ids"], batch["hints"], batch["hinted"]
     answers = [
