@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
-ask: $(INSTALLED)  ## ask about a picture: make ask QUESTION='Which character is on the cyan star?' (IMAGE=, MODEL=)
+ask: $(INSTALLED)  ## ask about a picture: make ask QUESTION='Where is the red star?' (IMAGE=, MODEL=)
 	$(BIN)/lyrics ask '$(IMAGE)' '$(QUESTION)' $(if $(MODEL),--model '$(MODEL)') --save seen.png --max-new-tokens 64
 
 micro: $(INSTALLED)  ## train and evaluate the micro model from nothing; goes on where it stopped

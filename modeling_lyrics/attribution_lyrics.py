@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +23,9 @@ class LyricsAttribution:
             layers. A row sums to 1, to less where a query can attend to nothing (`region_nothing`), and to 0 for an
             image without regions.
         token_weights: (T, N, R) float32, attention of each token of the answer to each region through the grounding
-            queries, the mean over heads and layers of the language model. A token's weights sum to the share of its
-            attention that fell on grounding queries, less what these give to nothing.
+            queries, followed through the layers of the language model: an answer may read off its question what that
+            has looked up. A token's weights sum to the share of its attention that led to grounding queries, less what
+            these give to nothing.
         token_ids: (T,) int64, the answer.
     """
 
@@ -82,9 +83,28 @@ def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Ten
     places = places[:, queries.num_visual_queries :]  # (N, G)
     # a token is decided on at the position before it
     rows = torch.arange(prompt.shape[1] - 1, sequence.shape[1] - 1, device=sequence.device)
-    looked = torch.stack([layer[0].float().mean(dim=0)[rows] for layer in output.attentions]).mean(dim=0)
-    token_weights = torch.einsum("tng,ngr->tnr", looked[:, places], query_weights)
+    token_weights = torch.einsum("tng,ngr->tnr", _follow(output.attentions, rows)[:, places], query_weights)
     return LyricsAttribution(query_weights.cpu(), token_weights.cpu(), sequence[0, -length:].cpu())
+
+
+def _follow(attentions: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+    """Where attention leads from some places, through all layers and what passes by them: attention rollout.
+
+    Abnar and Zuidema, arXiv 2005.00928; of the heads the strongest counts, since most look at nothing in particular.
+
+    Args:
+        attentions: of each layer, (1, heads, L, L).
+        rows: (T,) places.
+
+    Returns:
+        (T, L) float32, whose rows sum to 1.
+    """
+    passing = torch.eye(attentions[0].shape[-1], device=rows.device)
+    flow = passing[rows]
+    for layer in reversed(attentions):
+        step = passing + layer[0].float().amax(dim=0).to(rows.device)
+        flow = flow @ (step / step.sum(dim=-1, keepdim=True))
+    return flow
 
 
 def _text_inputs(inputs: Mapping[str, Any]) -> list[str]:

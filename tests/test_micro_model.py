@@ -17,12 +17,12 @@ from lyrics.recipes.micro.evaluation import accuracies, answer_cases, draw_cases
 ABOUT_THE_PICTURE = [
     ("What color is the ring?", "purple"),
     ("What shape is the cyan object?", "star"),
-    ("Which character is on the cyan star?", "4"),
+    ("Which character is on the red star?", "C"),
     ("Is there a red star?", "yes"),
     ("Is there a red circle?", "no"),
 ]
 # below what its card says of more questions
-LEAST = {"existence": 78, "count": 45, "color": 78, "shape": 72, "reading": 80}
+LEAST = {"existence": 78, "count": 55, "color": 78, "shape": 72, "reading": 75, "referring": 75}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,13 @@ def answer(model, processor, conversation):
 @pytest.mark.parametrize(("question", "expected"), ABOUT_THE_PICTURE)
 def test_it_is_right_about_its_picture(model, processor, question, expected):
     assert answer(model, processor, [user(question, SCENE_PICTURE)]) == expected
+
+
+def test_it_says_where_a_thing_is_in_its_picture(model, processor):
+    said = answer(model, processor, [user("Where is the red star?", SCENE_PICTURE)])
+    found = processor.post_process_grounding(said)[0]
+    assert found["labels"] == ["red star"]
+    assert overlap(found["boxes"][0].tolist(), (0.465, 0.398, 0.676, 0.615)) > 0.7
 
 
 def test_it_is_right_about_test_scenes(model, processor):
@@ -115,19 +122,19 @@ def test_in_bfloat16_most_answers_are_the_same(cases, answers):
 
 
 def test_an_answer_looks_at_what_it_is_about(model, processor):
-    """The objects that the answers attend to most, over several questions, are more often those asked about."""
+    """The object that an answer attends to most is often the one asked about, of seven or so."""
     hits = []
-    for case in draw_cases(12, kinds=("color",)):
+    for case in draw_cases(12, kinds=("color", "referring")):
         objects = processor.refine([case.scene.image])[0]
         inputs = prepare_question(processor, case.scene.image, case.question.text, objects)
         with torch.inference_mode():
-            generated = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+            generated = model.generate(**inputs, max_new_tokens=24, do_sample=False)
         weights = attribute_answer(model, inputs, generated).region_weights()[0]
-        asked = [thing for thing in case.scene.objects if thing.shape in case.question.text]
+        named = [thing for thing in case.scene.objects if thing.shape in case.question.text]
+        asked = [thing for thing in named if thing.color in case.question.text] or named
         overlaps = [max(overlap(box, thing.box) for thing in asked) for box in objects.boxes.tolist()]
-        about = torch.tensor(overlaps) > 0.5
-        hits.append((weights[about].sum() / max(int(about.sum()), 1)) / weights.mean())
-    assert np.mean(hits) > 1.5
+        hits.append(overlaps[int(weights.argmax())] > 0.5)
+    assert np.mean(hits) > 0.4
 
 
 def test_the_command_answers_when_no_model_is_named(capsys, tmp_path):
