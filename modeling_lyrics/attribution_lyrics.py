@@ -83,11 +83,11 @@ def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Ten
     places = places[:, queries.num_visual_queries :]  # (N, G)
     # a token is decided on at the position before it
     rows = torch.arange(prompt.shape[1] - 1, sequence.shape[1] - 1, device=sequence.device)
-    token_weights = torch.einsum("tng,ngr->tnr", _follow(output.attentions, rows)[:, places], query_weights)
+    token_weights = torch.einsum("tng,ngr->tnr", follow_attention(output.attentions, rows)[:, places], query_weights)
     return LyricsAttribution(query_weights.cpu(), token_weights.cpu(), sequence[0, -length:].cpu())
 
 
-def _follow(attentions: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+def follow_attention(attentions: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
     """Where attention leads from some places, through all layers and what passes by them: attention rollout.
 
     Abnar and Zuidema, arXiv 2005.00928; of the heads the strongest counts, since most look at nothing in particular.

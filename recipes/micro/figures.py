@@ -49,7 +49,7 @@ def draw_accuracy(folder: Path, out: Path, seed: int = 0) -> None:
             panel.plot(list(groups), list(groups.values()), style, color=color, label=VARIANTS[name].title)
             panel.set(xlabel=title, ylabel=f"right answers, % ({', '.join(kinds)})", ylim=(0, 100))
             panel.legend(fontsize=8, frameon=False)
-    figure.savefig(out, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    _save(figure, out, dpi=110)
 
 
 def draw_answers(checkpoint: Path, out: Path, first: int = 0) -> None:
@@ -65,7 +65,7 @@ def draw_answers(checkpoint: Path, out: Path, first: int = 0) -> None:
     figure, axes = _new_figure(2, 4, (13, 7.6))
     for panel, outcome in zip(axes.flat, answer_cases(model, processor, cases), strict=True):
         _draw_answer(panel, outcome)
-    figure.savefig(out, dpi=90, bbox_inches="tight", metadata={"Software": None})
+    _save(figure, out, dpi=90)
 
 
 def _one_of_each(cases: Sequence[Case], index: int) -> list[Case]:
@@ -128,7 +128,7 @@ def draw_attention(checkpoint: Path, out: Path, kind: str = "reading", first: in
     figure.colorbar(drawn, ax=queries)
     for panel in (seen, watched):
         panel.set_axis_off()
-    figure.savefig(out, dpi=90, bbox_inches="tight", metadata={"Software": None})
+    _save(figure, out, dpi=90)
 
 
 def _load(checkpoint: Path) -> tuple[Any, LyricsProcessor]:
@@ -143,6 +143,11 @@ def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: Any, out: Path, dpi: int) -> None:
+    """Nothing is cut off, and the same figure makes the same file."""
+    figure.savefig(out, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
 
 
 def _groups(by_group: Mapping[str, Any]) -> list[str]:

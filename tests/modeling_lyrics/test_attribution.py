@@ -8,6 +8,7 @@ import torch
 
 from lyrics.assets import draw_table, random_parts
 from lyrics.modeling_lyrics import attribute_answer, describe_provenance
+from lyrics.modeling_lyrics.attribution_lyrics import follow_attention
 from lyrics.processing_lyrics import VisualObjects
 
 
@@ -57,6 +58,22 @@ def test_attention_is_shared_among_regions(parts, objects):
     assert why.token_ids.tolist() == generated[0, -5:].tolist()
     assert model.model.language_model.config._attn_implementation == before
     assert torch.equal(model.generate(**inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False), generated)
+
+
+def test_attention_is_followed_from_the_last_layer_to_the_first():
+    """What a later layer looks at has been looked up by an earlier one, by one head of several; never the other way."""
+
+    def look(place, at):
+        heads = torch.eye(4).repeat(1, 3, 1, 1)
+        heads[0, 1, place] = torch.eye(4)[at]
+        return heads
+
+    layers = [look(2, at=0), look(3, at=2)]
+    flow, back = (follow_attention(order, torch.tensor([3, 1])) for order in (layers, layers[::-1]))
+    torch.testing.assert_close(flow.sum(-1), torch.ones(2))
+    assert flow[0, 0] > 0.1
+    assert back[0, 0] == 0
+    assert flow[1].tolist() == [0, 1, 0, 0]
 
 
 def test_weights_go_with_their_objects(parts, objects):
