@@ -12,6 +12,7 @@ from transformers import (
     CLIPVisionModel,
     LlamaConfig,
     LlamaForCausalLM,
+    StaticCache,
     pipeline,
 )
 
@@ -187,6 +188,16 @@ def test_every_mode_of_generation(model, batch, options):
         assert torch.equal(output[2 * rows :], alone)
     if options.keys() & {"cache_implementation", "use_cache"}:
         assert torch.equal(output, model.generate(**batch, **GREEDY))
+
+
+def test_one_static_cache_serves_many_answers(model, batch):
+    """Kept and reset between answers, it gives what a new one gives; what an earlier answer left does not count."""
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=batch["input_ids"].shape[1] + 16)
+    other = batch | {"pixel_values": -batch["pixel_values"]}
+    for inputs in (batch, other, batch):
+        expected = model.generate(**inputs, **GREEDY)
+        assert torch.equal(model.generate(**inputs, **GREEDY, past_key_values=cache), expected)
+        cache.reset()
 
 
 def test_a_prompt_padded_on_the_right_is_refused(model, single):
