@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +16,10 @@ from transformers.utils import logging
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor, VisualObjects
 from ...processing_lyrics.spatial_text import parse_spatial_text
-from .questions import Question, ask
+from .questions import Question, ask, novelty
 from .rows import boxes_as_text
 from .variants import VARIANTS, Variant
-from .world import COLORS, HELD_OUT, SHAPES, Scene, Split, draw_scene
+from .world import Scene, Split, draw_scene
 
 KINDS = ("existence", "count", "color", "shape", "relation", "reading", "referring", "description")
 LEAST_OVERLAP = 0.5
@@ -168,18 +167,6 @@ def is_right(question: Question, answer: str) -> bool:
         return answer.strip().rstrip(".").lower() == question.answer.lower()
     found = parse_spatial_text(answer).objects
     return len(found) > 0 and overlap(found[0].box, question.box or ()) >= LEAST_OVERLAP
-
-
-def novelty(question: Question) -> str | None:
-    """`"held out"` or `"shown"`: whether training scenes show the combination that question and right answer name.
-
-    `None` where they do not name one.
-    """
-    words = set(re.findall(r"[a-z]+", f"{question.text} {question.answer}"))
-    colors, shapes = words.intersection(COLORS), words.intersection(SHAPES)
-    if len(colors) != 1 or len(shapes) != 1:
-        return None
-    return "held out" if (colors.pop(), shapes.pop()) in HELD_OUT else "shown"
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .world import COLORS, SHAPES, SIZES, Scene, SceneObject
+from .world import COLORS, HELD_OUT, SHAPES, SIZES, Scene, SceneObject
 
 Random = np.random.Generator
 
@@ -53,16 +54,34 @@ def ask(scene: Scene, kind: str, random: Random) -> Question | None:
     return FAMILIES[kind](scene, random)
 
 
-def ask_many(scene: Scene, count: int, random: Random, shares: Mapping[str, float] | None = None) -> list[Question]:
-    """Up to `count` different questions, of random families, which are equally frequent or have `shares`."""
+def ask_many(
+    scene: Scene, count: int, random: Random, shares: Mapping[str, float] | None = None, *, held_out: bool = True
+) -> list[Question]:
+    """Up to `count` different questions, of random families, which are equally frequent or have `shares`.
+
+    Without `held_out` none names a combination of color and shape that no training scene shows.
+    """
     questions: dict[Any, Question] = {}
     weights = None if shares is None else np.array([shares.get(kind, 1.0) for kind in FAMILIES])
     for kind in random.choice(list(FAMILIES), 3 * count, p=None if weights is None else weights / weights.sum()):
         if len(questions) == count:
             break
-        if (question := ask(scene, str(kind), random)) is not None:
+        question = ask(scene, str(kind), random)
+        if question is not None and (held_out or novelty(question) != "held out"):
             questions.setdefault((question.text, question.kind == "description" and question.box), question)
     return list(questions.values())
+
+
+def novelty(question: Question) -> str | None:
+    """`"held out"` or `"shown"`: whether training scenes show the combination that question and right answer name.
+
+    `None` where they do not name one.
+    """
+    words = set(re.findall(r"[a-z]+", f"{question.text} {question.answer}"))
+    colors, shapes = words.intersection(COLORS), words.intersection(SHAPES)
+    if len(colors) != 1 or len(shapes) != 1:
+        return None
+    return "held out" if (colors.pop(), shapes.pop()) in HELD_OUT else "shown"
 
 
 # ---------------------------------------------------------------- words

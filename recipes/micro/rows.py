@@ -117,9 +117,11 @@ def dialogue(
     random: np.random.Generator,
     shares: Mapping[str, float] = _SHARES,
     turns: Sequence[int] = _TURNS,
+    *,
+    held_out: bool = True,
 ) -> list[dict[str, Any]]:
-    """Messages of one turn or a few about a scene, without the picture."""
-    questions = ask_many(scene, int(random.choice(turns)), random, shares)
+    """Messages of one turn or a few about a scene, without the picture; `held_out` is as in `ask_many`."""
+    questions = ask_many(scene, int(random.choice(turns)), random, shares, held_out=held_out)
     if not questions:  # not every scene allows every kind, but captions all do
         questions = ask_many(scene, 1, random, {kind: float(kind == "caption") for kind in FAMILIES})
     return [message for question in questions for message in question.messages()]
@@ -139,6 +141,8 @@ def _as_text(block: dict[str, Any]) -> dict[str, Any]:
 
 class DialogueRows:
     """Scenes with dialogues that are made on the spot: when a scene comes again, it is asked something else.
+
+    Whether there is what no training scene shows is not asked: the answer would always be no, and be learned.
 
     Args:
         split: of the scenes.
@@ -164,7 +168,7 @@ class DialogueRows:
         shares, turns = _SHARES_ABOUT_PICTURES, _TURNS_ABOUT_PICTURES
         if index < self.lookups:
             shares, turns = _SHARES_OF_LOOKUPS, _TURNS
-        messages = dialogue(scene, np.random.default_rng((number, 5, again)), shares, turns)
+        messages = dialogue(scene, np.random.default_rng((number, 5, again)), shares, turns, held_out=False)
         return {"key": row_key(self.split, number), "image": scene.image, "messages": messages}
 
 

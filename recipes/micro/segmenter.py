@@ -3,6 +3,9 @@
 A world this poor teaches its image encoder little but edges. So that the mean of its embedding under a mask, the
 region feature, says what is there, four small heads, which are dropped afterwards, learn to read color, size, shape
 and character off it, and off every cell of the embedding.
+
+Shapes are learned in pictures with other colors, where a color says nothing about the shape, and colors in the others:
+else what is purple would never look like a cross to it, since no scene that it learns from shows a purple cross.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from transformers import SamConfig, SamModel
 
@@ -26,6 +30,7 @@ from .world import CHARACTERS, COLORS, SHAPES, SIZES, Scene
 _OBJECTS = 4  # per scene and step; of a scene with fewer, some count twice
 _JITTER = 0.01
 _HEADS = ("color", "size", "shape", "character")
+_TINTED = 0.6  # of the pictures
 
 
 class _ReadSegmenter(SamModel):
@@ -56,29 +61,46 @@ def _spread(module: nn.Module) -> None:
 
 def train_segmenter(arguments: StepArguments, out: Path) -> None:
     """Train and write SAM."""
-    config = LyricsRefinerConfig
-
-    def view(scene: Scene, random: np.random.Generator) -> dict[str, Any]:
-        chosen = [scene.objects[index] for index in np.resize(random.permutation(len(scene.objects)), _OBJECTS)]
-        boxes = np.array([thing.box for thing in chosen], np.float32)
-        boxes = boxes + random.normal(0, _JITTER, boxes.shape).astype(np.float32)
-        cells = {f"{kind}_cells": numbers for kind, numbers in name_cells(scene).items()}
-        return cells | {
-            "pixel_values": segmenter_view(scene.image, REFINED_VIEW, config.image_mean, config.image_std)[0],
-            "boxes": boxes.clip(0, 1),
-            "masks": np.stack([thing.mask for thing in chosen]),
-            "color": np.array([list(COLORS).index(thing.color) for thing in chosen]),
-            "size": np.array([list(SIZES).index(thing.size) for thing in chosen]),
-            "shape": np.array([SHAPES.index(thing.shape) for thing in chosen]),
-            "character": np.array([f"{CHARACTERS} ".index(thing.character or " ") for thing in chosen]),
-        }
-
-    model = train_step(lambda: _ReadSegmenter(segmenter_config()), arguments, view, loss=_loss)
+    model = train_step(lambda: _ReadSegmenter(segmenter_config()), arguments, view_objects, loss=_loss)
     for head in _HEADS:
         delattr(model, head)
     segmenter = SamModel(segmenter_config())
     segmenter.load_state_dict(model.state_dict())
     segmenter.save_pretrained(out)
+
+
+def view_objects(scene: Scene, random: np.random.Generator) -> dict[str, Any]:
+    """Four of a scene's objects: the picture, boxes in [0, 1], masks, and what the heads are to read.
+
+    Its colors are named, or it is tinted and its shapes are; what is not named is `NOTHING`.
+    """
+    config = LyricsRefinerConfig
+    chosen = [scene.objects[index] for index in np.resize(random.permutation(len(scene.objects)), _OBJECTS)]
+    boxes = np.array([thing.box for thing in chosen], np.float32)
+    boxes = boxes + random.normal(0, _JITTER, boxes.shape).astype(np.float32)
+    named = {f"{kind}_cells": numbers for kind, numbers in name_cells(scene).items()} | {
+        "color": np.array([list(COLORS).index(thing.color) for thing in chosen]),
+        "size": np.array([list(SIZES).index(thing.size) for thing in chosen]),
+        "shape": np.array([SHAPES.index(thing.shape) for thing in chosen]),
+        "character": np.array([f"{CHARACTERS} ".index(thing.character or " ") for thing in chosen]),
+    }
+    tinted = random.random() < _TINTED
+    for name in ("color", "color_cells") if tinted else ("shape", "shape_cells"):
+        named[name] = np.full_like(named[name], NOTHING)
+    image = tint(scene.image, random) if tinted else scene.image
+    return named | {
+        "pixel_values": segmenter_view(image, REFINED_VIEW, config.image_mean, config.image_std)[0],
+        "boxes": boxes.clip(0, 1),
+        "masks": np.stack([thing.mask for thing in chosen]),
+    }
+
+
+def tint(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """The picture with all hues turned by the same angle, paler or not, and darker or brighter."""
+    hues = np.asarray(image.convert("HSV"), np.float32)
+    hues[..., 0] = (hues[..., 0] + random.uniform(0, 256)) % 256
+    hues[..., 1:] *= random.uniform((0.5, 0.6), (1.0, 1.3))
+    return Image.fromarray(hues.clip(0, 255).astype(np.uint8), "HSV").convert("RGB")
 
 
 def _loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -99,9 +121,7 @@ def _loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         ]
     )
     read = [
-        nn.functional.cross_entropy(
-            getattr(model, head)(seen).float().flatten(0, -2), named.flatten(), ignore_index=NOTHING
-        )
+        _read(getattr(model, head)(seen), named)
         for head in _HEADS
         for seen, named in (
             (features, batch[head]),
@@ -109,3 +129,11 @@ def _loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         )
     ]
     return 5 * outline + (1 - overlap).mean() + sum(read)
+
+
+def _read(logits: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over what has a name, of which a batch may hold nothing."""
+    summed = nn.functional.cross_entropy(
+        logits.float().flatten(0, -2), named.flatten(), ignore_index=NOTHING, reduction="sum"
+    )
+    return summed / (named != NOTHING).sum().clamp(min=1)

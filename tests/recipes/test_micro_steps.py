@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,16 +12,19 @@ from transformers import LlamaModel
 
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, novelty, overlap
+from lyrics.recipes.micro.cells import NOTHING
+from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
 from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
 from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config, mqformer_config
-from lyrics.recipes.micro.questions import Question
+from lyrics.recipes.micro.questions import Question, novelty
+from lyrics.recipes.micro.segmenter import tint, view_objects
 from lyrics.recipes.micro.shipping import format_card, write_compact
 from lyrics.recipes.micro.stages import settle_queries, soften_attention, train_stage1
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
 from lyrics.recipes.micro.variants import VARIANTS
+from lyrics.recipes.micro.world import draw_scene
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,26 @@ def test_the_seed_decides_what_a_model_begins_with(workshop, tmp_path):
     for name in names:
         assert torch.equal(weights[0][name], weights[1][name])
         assert not torch.equal(weights[0][name], weights[2][name])
+
+
+def test_the_segmenter_learns_shapes_where_colors_say_nothing_about_them():
+    """Of each picture it is told one or the other, and colors change their places only where they are not told."""
+    pictures = {}
+    for number in range(40):
+        row = view_objects(draw_scene("train", 0), np.random.default_rng(number))
+        told = tuple(kind for kind in ("color", "shape") if (row[kind] != NOTHING).all())
+        assert all((row[f"{kind}_cells"] == NOTHING).all() for kind in {"color", "shape"} - set(told))
+        pictures.setdefault(told, []).append(np.asarray(row["pixel_values"]))
+    assert set(pictures) == {("color",), ("shape",)}
+    assert all((picture == pictures["color",][0]).all() for picture in pictures["color",])
+    assert len({picture.tobytes() for picture in pictures["shape",]}) == len(pictures["shape",])
+
+
+def test_a_tint_leaves_grey_grey():
+    grey = np.repeat(np.arange(8, 200, 8, dtype=np.uint8)[:, None, None], 3, axis=2)
+    tinted = np.asarray(tint(Image.fromarray(grey), np.random.default_rng(0)))
+    assert (tinted.max(axis=2) == tinted.min(axis=2)).all()
+    assert (np.diff(tinted[:, 0, 0].astype(int)) > 0).all()
 
 
 def test_a_box_is_right_when_half_of_it_is():

@@ -162,6 +162,18 @@ def test_rows_are_what_the_trainers_read(tmp_path):
     assert len({(question.text, question.box) for question in questions}) == len(questions) > 2
 
 
+def test_pictures_are_not_asked_about_for_what_they_never_show():
+    """The answer would always be no. What is told is asked about all the same, since it comes in all colors."""
+    combinations = "|".join(f"{color} {shape}" for color, shape in HELD_OUT)
+
+    def named(rows):
+        texts = [str(rows[index]["messages"]) for index in range(len(rows))]
+        return sum(len(re.findall(combinations, text)) for text in texts)
+
+    assert named(DialogueRows("train", scenes=200)) == 0
+    assert named(ToldRows("train", 200)) > 0
+
+
 def test_a_scene_that_comes_again_is_asked_something_else(tmp_path):
     """With the key and the picture that the stored rows, and so the store, have for it."""
     rows = DialogueRows("train", scenes=3, first=5, dialogues=2)
