@@ -1,7 +1,7 @@
 """Steps that do not need each other, at once: each in a process of its own with its share of the processor's cores.
 
-Models of this size hardly gain from a second core, so two steps with a core each are sooner done than one after the
-other with both.
+Models of this size gain little from a second core: two steps with a core each are sooner done than one after the other
+with both.
 """
 
 from __future__ import annotations
