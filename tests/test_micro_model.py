@@ -22,7 +22,7 @@ ABOUT_THE_PICTURE = [
     ("Is there a red circle?", "no"),
 ]
 # below what its card says of more questions
-LEAST = {"existence": 85, "count": 55, "color": 88, "shape": 82, "reading": 85, "referring": 82}
+LEAST = {"existence": 85, "count": 62, "color": 88, "shape": 82, "reading": 85, "referring": 82}
 
 
 @pytest.fixture(scope="module")

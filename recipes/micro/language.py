@@ -36,8 +36,9 @@ def train_language_model(
 
     Args:
         settings: of Transformers' arguments that all phases share; each has a folder of its own in `output_dir`.
-        phases: one after the other, each with its `name`, `loudness` of boxes, `noise` of what is told and `hints`,
-            `groups` and `recolored` of `ToldRows`, and arguments that replace those of `settings`.
+        phases: one after the other, each with its `name`, `loudness` of boxes and `hints`, `groups`, `recolored` and
+            `alike` of `ToldRows`, which share of attention's scores is left as it begins (`softened`), and arguments
+            that replace those of `settings`.
         dialogues: about each scene; no phase sees the scenes of another.
         eval_scenes: with a dialogue each.
         questions: of each kind, about validation scenes that it is told plainly.
@@ -62,7 +63,6 @@ def train_language_model(
     language_model.load_state_dict({name: told[name] for name in language_model.state_dict()})
     language_model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    model.noise = 0.0
     cases = draw_cases(questions, "validation")  # the recipe follows from them, so not test scenes
     outcomes = answer_told(language_model.to(model.device).eval(), model.eval(), collator, cases)
     (out.parent / "results.json").write_text(json.dumps({"accuracy": accuracies(outcomes)}, indent=2) + "\n")
@@ -80,9 +80,9 @@ def _train_phase(
     """Train a phase, or go on with it; returns how many scenes it sees from the first on."""
     folder = Path(settings["output_dir"]) / phase.pop("name")
     logger.info("%s: begins", folder)
-    model.loudness, model.noise = phase.pop("loudness"), phase.pop("noise", 0.0)
-    model.hints = phase.pop("hints", False)
-    asked: Any = {key: phase.pop(key) for key in ("groups", "recolored") if key in phase}
+    model.loudness, model.hints = phase.pop("loudness"), phase.pop("hints", False)
+    soften_attention(model.model, phase.pop("softened", 1.0))
+    asked: Any = {key: phase.pop(key) for key in ("groups", "recolored", "alike") if key in phase}
     own: dict[str, Any] = settings | phase | {"output_dir": str(folder), "remove_unused_columns": False}
     arguments = TrainingArguments(**own, label_names=["labels"])  # else no loss would be evaluated
     scenes = -(-arguments.max_steps * arguments.train_batch_size // dialogues)
@@ -116,3 +116,17 @@ def clear_residual_stream(language_model: LlamaForCausalLM) -> None:
         block: Any = layer
         block.self_attn.o_proj.weight.zero_()
         block.mlp.down_proj.weight.zero_()
+
+
+@torch.no_grad()
+def soften_attention(language_model: Any, share: float) -> None:
+    """Scale the scores of attention.
+
+    A model that is sure of the one vector that it looks at learns little from vectors of another kind.
+
+    Args:
+        language_model: LLaMA, whose queries change.
+        share: of the scores that is left.
+    """
+    for layer in language_model.layers:
+        layer.self_attn.q_proj.weight.mul_(share)

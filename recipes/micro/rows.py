@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ...processing_lyrics.spatial_text import format_box, format_object
 from .questions import FAMILIES, ask_many, caption
-from .world import COLORS, Scene, Split, draw_scene
+from .world import COLORS, SHAPES, Scene, Split, draw_scene
 
 _TURNS = (1, 2, 2, 4)  # of a dialogue; what was asked before distracts one who has yet to learn what is asked
 _TURNS_ABOUT_PICTURES = (5,)  # once that is learned, since a picture costs more than a question about it
@@ -38,6 +38,7 @@ _SHARES_OF_GROUPS: dict[str, Mapping[str, float]] = {
     "places": _NOTHING | {"referring": 2.0, "color": 0.3},
 }
 _TURNS_ABOUT_PLACES = (1, 2)
+_ALIKE = 0.5  # of the scenes about which is asked how many, where many are to be alike
 _TOGETHER = 64  # scenes that are drawn once for all dialogues about them, which are a group
 
 
@@ -60,6 +61,15 @@ def _recolor(scene: Scene, random: np.random.Generator) -> Scene:
     return replace(scene, objects=tuple(replace(thing, color=other[thing.color]) for thing in scene.objects))
 
 
+def _make_alike(scene: Scene, random: np.random.Generator) -> Scene:
+    """The scene in one to three colors and as many shapes, so that there are many of one; no picture is made of it."""
+    colors, shapes = (random.permutation(list(words))[: random.integers(1, 4)].tolist() for words in (COLORS, SHAPES))
+    alike = (
+        replace(thing, color=str(random.choice(colors)), shape=str(random.choice(shapes))) for thing in scene.objects
+    )
+    return replace(scene, objects=tuple(alike))
+
+
 class ToldRows(Dataset):
     """Dialogues about scenes whose objects the language model is told: rows of `messages` and `objects`.
 
@@ -73,6 +83,8 @@ class ToldRows(Dataset):
             color, what shape, which character), `"counts"` (how many, and whether any) or `"places"` (where something
             is), as far as a scene allows such questions.
         recolored: let each scene's colors change their places, which makes all combinations of color and shape.
+        alike: let half of the scenes of `"counts"` have one to three colors and shapes: else it hardly ever takes more
+            than two to be right.
 
     Raises:
         ValueError: when there is no group, or no such one.
@@ -86,12 +98,13 @@ class ToldRows(Dataset):
         dialogues: int = 1,
         groups: Sequence[str] = ("everything",),
         recolored: bool = False,
+        alike: bool = False,
     ) -> None:
         if not groups or not set(groups) <= set(_SHARES_OF_GROUPS):
             raise ValueError(f"groups must be some of {', '.join(_SHARES_OF_GROUPS)}, got {list(groups)}.")
         self.split: Split = split
         self.scenes, self.first, self.dialogues = scenes, first, dialogues
-        self.groups, self.recolored = tuple(groups), recolored
+        self.groups, self.recolored, self.alike = tuple(groups), recolored, alike
 
     def __len__(self) -> int:
         return self.scenes * self.dialogues
@@ -105,6 +118,8 @@ class ToldRows(Dataset):
         if self.recolored:
             scene = _recolor(scene, random)
         group = self.groups[index // _TOGETHER % len(self.groups)]
+        if self.alike and group == "counts" and random.random() < _ALIKE:
+            scene = _make_alike(scene, random)
         turns = _TURNS_ABOUT_PLACES if group == "places" else _TURNS
         messages = boxes_as_text(dialogue(scene, random, _SHARES_OF_GROUPS[group], turns))
         messages[0]["content"].insert(0, {"type": "image"})

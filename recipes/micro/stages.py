@@ -19,6 +19,7 @@ from ...trainers.sft_setup import SFTModelArguments, build_sft
 from ...trainers.sft_trainer import LyricsSFTTrainer
 from ...trainers.sources import DataArguments
 from .coordinates import compose_coordinates
+from .language import soften_attention
 from .muon import use_muon
 from .parts import CHAT_TEMPLATE, MQFORMER
 from .rows import DialogueRows
@@ -91,20 +92,6 @@ def settle_queries(mqformer: LyricsMQFormerModel) -> None:
     keys = torch.cat([scores, torch.full((1, len(asked)), _SETTLED / 2)]) @ torch.linalg.pinv(asked).mT
     key_value.positions.weight.copy_(keys[:-1])
     key_value.nothing.weight.copy_(keys[-1:])
-
-
-@torch.no_grad()
-def soften_attention(language_model: Any, share: float) -> None:
-    """Scale the scores of attention.
-
-    A model that is sure of the one vector that it looks at learns little from vectors of another kind.
-
-    Args:
-        language_model: LLaMA, whose queries change.
-        share: of the scores that is left.
-    """
-    for layer in language_model.layers:
-        layer.self_attn.q_proj.weight.mul_(share)
 
 
 def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path) -> None:

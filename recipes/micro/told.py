@@ -32,14 +32,13 @@ class ToldLanguageModel(LlamaForCausalLM):
 
     Attributes:
         loudness: of boxes; 0 leaves them out.
-        noise: against what is told. With noise, it and boxes are more or less loud, from nothing to this, by chance.
         hints: whether, while it learns, a third of the rows give each answer's box away where its coordinates are due,
             and another third where it is named, so that to write a box is learned before to find it.
     """
 
-    def __init__(self, config: LlamaConfig, loudness: float = 0.0, noise: float = 0.0, hints: bool = False) -> None:
+    def __init__(self, config: LlamaConfig, loudness: float = 0.0, hints: bool = False) -> None:
         super().__init__(config)
-        self.loudness, self.noise, self.hints = loudness, noise, hints
+        self.loudness, self.hints = loudness, hints
         self.boxes = nn.Linear(8 * _OCTAVES, config.hidden_size, bias=False)
         nn.init.orthogonal_(self.boxes.weight, (config.hidden_size / (4 * _OCTAVES)) ** 0.5)
         self.boxes.weight.data *= config.initializer_range * _QUIET
@@ -61,12 +60,7 @@ class ToldLanguageModel(LlamaForCausalLM):
         table: Any = self.get_input_embeddings()
         vectors = (table(words.clamp(min=0)) * (words >= 0)[..., None]).sum(dim=2)
         there = (words >= 0).any(dim=-1)[..., None]
-        seen = self.loudness * self.tell_boxes(boxes)
-        if not self.noise:
-            return vectors + there * seen
-        by_chance = torch.rand(2, len(words), 1, 1, device=boxes.device)
-        noise = torch.randn_like(vectors) * vectors.detach().std() * self.noise
-        return vectors + there * (by_chance[0] * seen + by_chance[1] * noise)
+        return vectors + there * self.loudness * self.tell_boxes(boxes)
 
     def embed(self, input_ids: torch.Tensor, words: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Of tokens, (B, L, width), with what is told (N vectors of each row) where they are -1."""

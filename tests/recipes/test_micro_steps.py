@@ -15,12 +15,13 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.cells import NOTHING
 from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
 from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
+from lyrics.recipes.micro.language import soften_attention
 from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config, mqformer_config
 from lyrics.recipes.micro.questions import Question, novelty
 from lyrics.recipes.micro.segmenter import tint, view_objects
 from lyrics.recipes.micro.shipping import format_card, write_compact
-from lyrics.recipes.micro.stages import settle_queries, soften_attention, train_stage1
+from lyrics.recipes.micro.stages import settle_queries, train_stage1
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
 from lyrics.recipes.micro.variants import VARIANTS
