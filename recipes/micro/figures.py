@@ -1,4 +1,4 @@
-"""Figures of what was trained: answers with their boxes, accuracy by number and size of objects, and attention.
+"""Figures of what was trained: what the refiner sees, answers, accuracy by number and size of objects, attention.
 
 python -m lyrics.recipes.micro.figures --out runs/micro --to docs/figures
 """
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...assets import SCENE_PICTURE
 from ...modeling_lyrics import LyricsForConditionalGeneration, attribute_answer
 from ...processing_lyrics import LyricsProcessor
 from ...processing_lyrics.spatial_text import parse_spatial_text
@@ -26,6 +27,18 @@ from .world import SIZES
 
 COMPARED = ("count", "reading", "referring")  # what small things decide
 _LINES = (("full", "#0072b2", "o-"), ("no_stage1", "#009e73", "^-."), ("no_refiner", "#d55e00", "s--"))
+
+
+def draw_refiner(checkpoint: Path, out: Path) -> None:
+    """The shipped example picture with its objects, as the code in `docs/micro.md` draws it.
+
+    Args:
+        checkpoint: a processor with its refiner.
+        out: the picture to write.
+    """
+    processor = LyricsProcessor.from_pretrained(checkpoint)
+    objects = processor.refine(SCENE_PICTURE, return_masks=True)[0]
+    processor.visualize(SCENE_PICTURE, objects).save(out)
 
 
 def draw_accuracy(folder: Path, out: Path, seed: int = 0) -> None:
@@ -173,6 +186,7 @@ def main() -> None:
     if shop.variant.stage1:
         draw_curves(shop.own("stage1"), arguments.to / "micro_stage1.png")
     draw_curves(shop.own("stage2"), arguments.to / "micro_stage2.png")
+    draw_refiner(model, arguments.to / "micro_refiner.png")
     draw_accuracy(arguments.out, arguments.to / "micro_accuracy.png", arguments.seed)
     draw_answers(model, arguments.to / "micro_answers.png")
     draw_attention(model, arguments.to / "micro_attention.png")

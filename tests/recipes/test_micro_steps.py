@@ -14,7 +14,7 @@ from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQForme
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.cells import NOTHING
 from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
-from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention
+from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention, draw_refiner
 from lyrics.recipes.micro.language import soften_attention
 from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config, mqformer_config
@@ -169,12 +169,13 @@ def test_the_card_tells_the_numbers(workshop):
 
 def test_figures_are_drawn(workshop, tmp_path):
     model = workshop.own("stage2") / "model"
+    draw_refiner(model, tmp_path / "refiner.png")
     draw_accuracy(workshop.out, tmp_path / "accuracy.png")
     draw_answers(model, tmp_path / "answers.png")
     draw_attention(model, tmp_path / "attention.png")
     for file in tmp_path.glob("*.png"):
         assert len(Image.open(file).convert("RGB").getcolors(1 << 24)) > 50
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize(("able", "expected"), [({"amx_bf16": True}, True), ({"avx512_bf16": False}, False)])
@@ -233,6 +234,24 @@ def test_a_softened_model_attends_less_surely():
     soften_attention(model, 0.5)
     softer = model(tokens, output_attentions=True).attentions[0]
     torch.testing.assert_close((softer * softer).div((softer * softer).sum(-1, keepdim=True)), sure)
+
+
+def test_a_phase_and_the_second_stage_begin_softened(workshop):
+    """Two gentle steps of a phase change weights by far less."""
+    *_, before, last = workshop.settings("language")["phases"]
+    weights = [
+        norm_of_queries(next((workshop.shared("language") / before["name"]).glob("checkpoint-*"))),
+        norm_of_queries(workshop.shared("language") / "model"),
+        norm_of_queries(workshop.own("composed") / "model"),
+    ]
+    assert weights[1] / weights[0] == pytest.approx(last["softened"], rel=0.05)
+    assert weights[2] / weights[1] == pytest.approx(0.5, rel=1e-5)
+
+
+def norm_of_queries(folder):
+    tensors = load_file(folder / "model.safetensors")
+    queries = [tensor for name, tensor in tensors.items() if name.endswith("q_proj.weight") and "vision" not in name]
+    return torch.cat([tensor.flatten() for tensor in queries]).norm()
 
 
 def test_muon_goes_on_from_its_state_as_if_it_had_not_stopped():
