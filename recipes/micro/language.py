@@ -35,7 +35,8 @@ def train_language_model(
     """Train and write a causal language model with its tokenizer, and into `results.json` how often it is right.
 
     Args:
-        settings: of Transformers' arguments that all phases share; each has a folder of its own in `output_dir`.
+        settings: of Transformers' arguments that all phases share, and Muon's `matrix_learning_rate`; each has a folder
+            of its own in `output_dir`.
         phases: one after the other, each with its `name`, `loudness` of boxes and `hints`, `groups`, `recolored` and
             `alike` of `ToldRows`, which share of attention's scores is left as it begins (`softened`), and arguments
             that replace those of `settings`.
@@ -84,11 +85,12 @@ def _train_phase(
     soften_attention(model.model, phase.pop("softened", 1.0))
     asked: Any = {key: phase.pop(key) for key in ("groups", "recolored", "alike") if key in phase}
     own: dict[str, Any] = settings | phase | {"output_dir": str(folder), "remove_unused_columns": False}
+    matrix_learning_rate: float = own.pop("matrix_learning_rate")
     arguments = TrainingArguments(**own, label_names=["labels"])  # else no loss would be evaluated
     scenes = -(-arguments.max_steps * arguments.train_batch_size // dialogues)
     train_rows = ToldRows("train", scenes, first, dialogues, **asked)
     trainer = Trainer(model, arguments, collator, train_rows, ToldRows("validation", eval_scenes, **asked))
-    use_muon(trainer)
+    use_muon(trainer, matrix_learning_rate)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
     trainer.evaluate()
     trainer.save_state()

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-_MATRIX_LEARNING_RATE = 0.02  # of orthogonal updates, which are as large whatever the gradient
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic whose iteration brings all singular values near 1
 _ITERATIONS = 5
 
@@ -79,7 +78,7 @@ class MuonWithAdamW(Optimizer):
         model: whose trainable parameters it updates: the weights of its linear layers by Muon, all others (embeddings,
             norms, biases, convolutions) by AdamW.
         learning_rate: of AdamW.
-        matrix_learning_rate: of Muon.
+        matrix_learning_rate: of Muon; its updates are as large whatever the gradient.
         weight_decay: of both; norms and biases have none.
         rates_of: Muon's in parts of the model by their names, such as `"mqformer"`, where they are others.
     """
@@ -88,7 +87,7 @@ class MuonWithAdamW(Optimizer):
         self,
         model: nn.Module,
         learning_rate: float,
-        matrix_learning_rate: float = _MATRIX_LEARNING_RATE,
+        matrix_learning_rate: float,
         weight_decay: float = 0.0,
         rates_of: Mapping[str, float] | None = None,
     ) -> None:
@@ -147,9 +146,7 @@ def _rate_of(name: str, rates_of: Mapping[str, float], otherwise: float) -> floa
     return next((rate for part, rate in rates_of.items() if part in name.split(".")), otherwise)
 
 
-def use_muon(
-    trainer: Any, matrix_learning_rate: float = _MATRIX_LEARNING_RATE, rates_of: Mapping[str, float] | None = None
-) -> None:
+def use_muon(trainer: Any, matrix_learning_rate: float, rates_of: Mapping[str, float] | None = None) -> None:
     """Let a trainer, before it trains, take this optimizer instead of the one that its arguments name."""
     arguments = trainer.args
     trainer.optimizer = MuonWithAdamW(

@@ -26,7 +26,9 @@ class StepArguments(TrainingArguments):
 
     scenes: int = field(default=20000, metadata={"help": "Training scenes; they are drawn on the spot."})
     eval_scenes: int = field(default=256, metadata={"help": "Validation scenes."})
-    muon: bool = field(default=False, metadata={"help": "Muon for the weights of linear layers."})
+    matrix_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of Muon for the weights of linear layers; without it AdamW takes them, too."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows hold what collators take."})
 
 
@@ -82,8 +84,8 @@ def train_step(
         compute_metrics=metrics,
     )
     trainer.own_loss = loss
-    if arguments.muon:
-        use_muon(trainer)
+    if arguments.matrix_learning_rate is not None:
+        use_muon(trainer, arguments.matrix_learning_rate)
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
     trainer.evaluate()
     trainer.save_state()

@@ -260,7 +260,7 @@ def test_muon_goes_on_from_its_state_as_if_it_had_not_stopped():
     def make():
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Embedding(7, 8), torch.nn.Linear(8, 6), torch.nn.LayerNorm(6))
-        return model, MuonWithAdamW(model, 1e-2)
+        return model, MuonWithAdamW(model, 1e-2, 0.02)
 
     def step(model, optimizer, seed):
         tokens = torch.randint(7, (5,), generator=torch.Generator().manual_seed(seed))
