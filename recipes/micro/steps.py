@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -74,17 +73,7 @@ class Workshop:
     def run_settings(self, step: str, folder: Path) -> dict[str, Any]:
         """The settings of a training run that writes into a folder."""
         every = _read("common") | self._smoke_settings.get("common", {})
-        every["use_cpu"] = not torch.cuda.is_available()  # bf16 is refused without, where there is no GPU
-        every |= {"output_dir": str(folder), "seed": self.seed} | self.settings(step)
-        return every | {"bf16": every.get("bf16", False) and _is_fast_in_bf16()}
-
-
-def _is_fast_in_bf16() -> bool:
-    """Whether there are instructions for it; a CPU without computes in bfloat16 at a tenth of its speed."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+        return every | {"output_dir": str(folder), "seed": self.seed} | self.settings(step)
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lyrics.recipes.micro.shipping import format_card, write_compact
 from lyrics.recipes.micro.stages import settle_queries, train_stage1
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
+from lyrics.recipes.micro.training import StepArguments, train_step
 from lyrics.recipes.micro.variants import VARIANTS
 from lyrics.recipes.micro.world import draw_scene
 
@@ -178,14 +179,27 @@ def test_figures_are_drawn(workshop, tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
-@pytest.mark.parametrize(("able", "expected"), [({"amx_bf16": True}, True), ({"avx512_bf16": False}, False)])
-def test_bfloat16_is_used_where_the_processor_has_it(tmp_path, monkeypatch, able, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    shop = Workshop(tmp_path)
-    assert shop.settings("language")["bf16"]
-    assert shop.run_settings("language", tmp_path)["bf16"] == expected
-    assert not shop.run_settings("stage2", tmp_path)["bf16"]
+@pytest.mark.parametrize("rate", [0.004, 0.02])
+def test_a_recipe_says_how_fast_a_part_s_matrices_learn(tmp_path, rate):
+    class Part(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix, self.table = torch.nn.Linear(6, 6, bias=False), torch.nn.Parameter(torch.zeros(6))
+            self.before = self.matrix.weight.detach().clone()
+
+        def forward(self, seen, count):
+            return (self.matrix(seen).sum(-1) + seen @ self.table - count).square().mean()
+
+    settings = {"max_steps": 1, "learning_rate": 0.05, "matrix_learning_rate": rate, "use_cpu": True, "scenes": 8}
+    part = train_step(
+        Part,
+        StepArguments(str(tmp_path), report_to="none", eval_scenes=8, **settings),
+        lambda scene, random: {"seen": random.normal(size=6).astype("f"), "count": float(len(scene.objects))},
+        loss=lambda model, batch: model(batch["seen"], batch["count"].float()),
+    )
+    moved = torch.linalg.svdvals(part.matrix.weight.detach() - part.before)
+    assert moved[0] == pytest.approx(rate, rel=0.4)  # AdamW would move its numbers by 0.05 each
+    torch.testing.assert_close(part.table.detach().abs(), torch.full((6,), 0.05), rtol=1e-3, atol=0)
 
 
 def test_each_grounding_query_begins_with_a_region_of_its_own():

@@ -2,10 +2,11 @@
 
 import json
 import os
+import sys
 
 import pytest
 
-from lyrics.recipes.micro.__main__ import _model_tasks, _shared_tasks
+from lyrics.recipes.micro.__main__ import _model_tasks, _shared_tasks, main
 from lyrics.recipes.micro.steps import FINISHED, NEEDS, OWN, SHARED, Workshop
 from lyrics.recipes.micro.together import Task, run_together
 
@@ -63,3 +64,11 @@ def test_what_has_finished_is_no_task(tmp_path):
     assert set(SHARED) - set(_shared_tasks(shops[0], SHARED)) == {"vision"}
     left = {name: [*task.options][-len(OWN) :] for name, task in _model_tasks(shops, OWN).items()}
     assert left == {"full-0": [*OWN], "no_refiner-1": ["--steps", "stage1", "stage2", "evaluation"]}
+
+
+def test_none_at_once_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["micro", "--out", str(tmp_path / "runs"), "--at-once", "0"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--at-once must be at least 1, got 0" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
