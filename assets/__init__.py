@@ -2,12 +2,13 @@
 
 from .example import EXAMPLE_PICTURE, draw_table
 from .micro import random_parts, write_random_checkpoint
-from .paths import MICRO_CHECKPOINT, SCENE_PICTURE
+from .paths import MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL, SCENE_PICTURE
 from .shapes import ShapeChats, ShapePairs, ShapeRows
 
 __all__ = [
     "EXAMPLE_PICTURE",
     "MICRO_CHECKPOINT",
+    "MICRO_LANGUAGE_MODEL",
     "SCENE_PICTURE",
     "ShapeChats",
     "ShapePairs",

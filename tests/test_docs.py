@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lyrics.recipes.micro.table import format_table
+
 ROOT = Path(__file__).parents[1]
 NOT_RUN = "# not run: "  # how code begins that cannot run here, and why
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,6 +31,11 @@ def test_code_of_a_page(page, tmp_path, monkeypatch, capsys):
     if page.name == "README.md":
         assert (tmp_path / "seen.png").is_file()
         assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/micro.md"])
+def test_the_table_of_the_micro_model_is_what_was_measured(page):
+    assert format_table(ROOT / "docs/results/micro") in (ROOT / page).read_text()
 
 
 def test_there_are_examples():

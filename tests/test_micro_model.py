@@ -22,7 +22,7 @@ ABOUT_THE_PICTURE = [
     ("Is there a red circle?", "no"),
 ]
 # below what its card says of more questions
-LEAST = {"existence": 85, "count": 62, "color": 88, "shape": 82, "reading": 85, "referring": 82}
+LEAST = {"existence": 88, "count": 70, "color": 90, "shape": 88, "reading": 88, "referring": 85}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from .shipped import take_shipped
 from .steps import NEEDS, OWN, SHARED, STEPS, Workshop, has_finished, run_steps
 from .table import SEEDS, write_table
 from .together import Task, run_together
@@ -17,6 +18,7 @@ from .variants import VARIANTS
 EXAMPLES = """examples:
   python -m lyrics.recipes.micro                          # the full model, from nothing; goes on where it stopped
   python -m lyrics.recipes.micro --variant no_refiner --seed 1
+  python -m lyrics.recipes.micro --from-shipped           # the two stages alone, with the parts that the package ships
   python -m lyrics.recipes.micro --table                  # every variant with three seeds, and the table
   python -m lyrics.recipes.micro --smoke --out smoke      # minutes, to see that everything runs
 """
@@ -38,6 +40,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the two stages (default: 0)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, metavar="STEP", help=f"some of {', '.join(STEPS)}")
     parser.add_argument("--smoke", action="store_true", help="a few steps on a few scenes")
+    parser.add_argument(
+        "--from-shipped",
+        action="store_true",
+        help="take vision encoder, refiner and language model from the package, and train the two stages with them",
+    )
     parser.add_argument("--table", action="store_true", help="every variant with every seed, and the table")
     parser.add_argument(
         "--at-once",
@@ -57,6 +64,8 @@ def main() -> None:
         Workshop(arguments.out, name, seed, arguments.smoke)
         for name, seed in (models if arguments.table else [(arguments.variant, arguments.seed)])
     ]
+    if arguments.from_shipped:
+        take_shipped(shops[0])
     at_once = arguments.at_once
     if at_once is None:
         at_once = 1 if arguments.steps or arguments.smoke else min(2, os.cpu_count() or 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
@@ -43,12 +44,25 @@ def write_compact(checkpoint: Path, out: Path) -> int:
                 tensor.copy_(tensor.bfloat16())
         part.save_pretrained(out)
     for file in out.rglob("*.safetensors"):
-        tensors = {
-            name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor
-            for name, tensor in load_file(file).items()
-        }
-        save_file(tensors, file, metadata={"format": "pt"})
+        _halve(file)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+
+
+def write_compact_language_model(checkpoint: Path, out: Path) -> None:
+    """Write a language model with weights of bfloat16; its tokenizer is built, not kept.
+
+    Args:
+        checkpoint: what the step `language` left.
+        out: a folder.
+    """
+    AutoModelForCausalLM.from_pretrained(checkpoint).save_pretrained(out)
+    _halve(out / "model.safetensors")
+
+
+def _halve(file: Path) -> None:
+    tensors = load_file(file)
+    halves = {name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+    save_file(halves, file, metadata={"format": "pt"})
 
 
 def format_card(shop: Workshop, size: int) -> str:
@@ -67,11 +81,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/micro"), help="folder of all steps")
     parser.add_argument("--to", type=Path, default=Path("assets/lyrics_micro"), help="folder of the shipped checkpoint")
+    parser.add_argument(
+        "--language-to",
+        type=Path,
+        default=Path("assets/lyrics_micro_language"),
+        help="folder of the language model that it began with",
+    )
     parser.add_argument("--variant", choices=VARIANTS, default="full", help="which model (default: full)")
     arguments = parser.parse_args()
     shop = Workshop(arguments.out, arguments.variant)
     shutil.rmtree(arguments.to, ignore_errors=True)
     size = write_compact(shop.own("stage2") / "model", arguments.to)
+    write_compact_language_model(shop.shared("language") / "model", arguments.language_to)
     (arguments.to / "README.md").write_text(format_card(shop, size))
 
 

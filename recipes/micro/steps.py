@@ -249,7 +249,7 @@ def run_steps(shop: Workshop, names: list[str] | None = None) -> None:
             continue
         logger.info("%s: begins", folder)
         folder.mkdir(parents=True, exist_ok=True)
-        start, settings = time.monotonic(), _recorded_settings(shop, name)
+        start, settings = time.monotonic(), recorded_settings(shop, name)
         step(shop)
         _plot(folder)
         seconds = round(time.monotonic() - start)
@@ -266,7 +266,7 @@ def has_finished(shop: Workshop, name: str) -> bool:
     folder = shop.folder(name)
     if not (folder / FINISHED).is_file():
         return False
-    finished, settings = json.loads((folder / FINISHED).read_text())["settings"], _recorded_settings(shop, name)
+    finished, settings = json.loads((folder / FINISHED).read_text())["settings"], recorded_settings(shop, name)
     other = sorted(key for key in finished | settings if finished.get(key) != settings.get(key))
     if other:
         raise ValueError(
@@ -287,6 +287,7 @@ def _plot(folder: Path) -> None:
             logger.warning_once("Without matplotlib no curves are drawn.")
 
 
-def _recorded_settings(shop: Workshop, name: str) -> dict[str, Any]:
+def recorded_settings(shop: Workshop, name: str) -> dict[str, Any]:
+    """What `finished.json` says of a step: its recipe, where it has one."""
     has_recipe = (_FOLDER / f"{name}.yaml").is_file()
     return shop.settings(name) if has_recipe else {}

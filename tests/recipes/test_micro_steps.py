@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import LlamaModel
 
+from lyrics.assets import MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.cells import NOTHING
@@ -20,6 +21,7 @@ from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config, mqformer_config
 from lyrics.recipes.micro.questions import Question, novelty
 from lyrics.recipes.micro.segmenter import tint, view_objects
+from lyrics.recipes.micro.shipped import take_shipped
 from lyrics.recipes.micro.shipping import format_card, write_compact
 from lyrics.recipes.micro.stages import settle_queries, train_stage1
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
@@ -159,6 +161,29 @@ def test_the_shipped_form_is_small_and_computes_the_same_wherever_it_is_loaded(w
     )
     assert model.dtype == processor.refiner.dtype == torch.float32
     assert processor.refiner.fingerprint() == processor.refiner_fingerprint
+
+
+def test_the_two_stages_go_on_from_what_ships(tmp_path):
+    shop = Workshop(tmp_path, smoke=True)
+    take_shipped(shop)
+    run_steps(shop, [*SHARED, "stage1", "composed"])
+    take_shipped(shop)
+    assert not (shop.shared("backbone") / "model").exists()
+    composed = load_file(shop.own("composed") / "model" / "model.safetensors")
+    language = load_file(MICRO_LANGUAGE_MODEL / "model.safetensors")
+    shipped = load_file(MICRO_CHECKPOINT / "model.safetensors")
+    expected = {f"model.language_model.{name.removeprefix('model.')}": tensor for name, tensor in language.items()}
+    expected |= {name: tensor for name, tensor in shipped.items() if name.startswith("model.vision_model.")}
+    same = {name: torch.equal(composed[name], tensor.float()) for name, tensor in expected.items() if name in composed}
+    assert {name.rsplit(".", 2)[1] for name, equal in same.items() if not equal} == {"q_proj"}  # it is softened
+    assert sum(name.startswith("model.vision_model.") for name in same) > 20
+    processors = [LyricsProcessor.from_pretrained(path) for path in (MICRO_CHECKPOINT, shop.own("composed") / "model")]
+    assert len({processor.refiner_fingerprint for processor in processors}) == 1
+
+
+def test_what_ships_does_not_replace_what_was_trained(workshop):
+    with pytest.raises(ValueError, match=r"holds backbone, vision, .* of its own: take another folder"):
+        take_shipped(workshop)
 
 
 def test_the_card_tells_the_numbers(workshop):
