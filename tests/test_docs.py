@@ -33,7 +33,7 @@ def test_code_of_a_page(page, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/micro.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/micro.md", "assets/lyrics_micro/README.md"])
 def test_the_table_of_the_micro_model_is_what_was_measured(page):
     assert format_table(ROOT / "docs/results/micro") in (ROOT / page).read_text()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import LlamaModel
+from transformers import AutoModelForCausalLM, LlamaModel
 
 from lyrics.assets import MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
@@ -22,7 +22,7 @@ from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_mode
 from lyrics.recipes.micro.questions import Question, novelty
 from lyrics.recipes.micro.segmenter import tint, view_objects
 from lyrics.recipes.micro.shipped import take_shipped
-from lyrics.recipes.micro.shipping import format_card, write_compact
+from lyrics.recipes.micro.shipping import format_card, write_compact, write_compact_language_model
 from lyrics.recipes.micro.stages import settle_queries, train_stage1
 from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
 from lyrics.recipes.micro.table import format_table
@@ -161,6 +161,14 @@ def test_the_shipped_form_is_small_and_computes_the_same_wherever_it_is_loaded(w
     )
     assert model.dtype == processor.refiner.dtype == torch.float32
     assert processor.refiner.fingerprint() == processor.refiner_fingerprint
+
+
+def test_the_language_model_s_shipped_form_is_half_as_large_and_no_other(workshop, tmp_path):
+    trained = workshop.shared("language") / "model"
+    write_compact_language_model(trained, tmp_path)
+    tensors, halves = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
+    torch.testing.assert_close(halves, {name: tensor.bfloat16() for name, tensor in tensors.items()}, rtol=0, atol=0)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.float32
 
 
 def test_the_two_stages_go_on_from_what_ships(tmp_path):
