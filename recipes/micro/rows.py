@@ -23,9 +23,7 @@ _SHARES = {"caption": 0.5}  # long as they are, captions would drown what one wo
 _SHARES_ABOUT_PICTURES = {
     "caption": 0.1,
     "existence": 2.0,  # to compare and to add up takes longer to learn than to look up
-    "count": 3.0,
-    "color": 1.5,
-    "shape": 1.5,
+    "count": 6.0,
     "referring": 1.5,
     "description": 0.5,
 }

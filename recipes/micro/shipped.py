@@ -21,7 +21,7 @@ _TAKEN = ("backbone", "vision", "tagger", "detector", "segmenter", "language", "
 def take_shipped(shop: Workshop) -> None:
     """Write the shipped parts where the shared steps leave theirs, as finished; once they are there, nothing.
 
-    Weights are those of the steps, rounded to bfloat16. What only leads to others, as the backbone does, is not there.
+    Weights are those of the steps, rounded to float16. What only leads to others, as the backbone does, is not there.
 
     Raises:
         ValueError: when a step of the folder was trained there.
