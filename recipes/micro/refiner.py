@@ -26,7 +26,7 @@ from .vision import build_image_processor
 from .world import SHAPES, Split, draw_scene
 
 _BOX_THRESHOLD = 0.25  # at 0.2 and 0.3 fewer validation scenes have as many boxes as objects
-_MOST_OVERLAP = 0.5  # of two boxes (IoU); so have they at 0.6, and at 0.4 characters are lost to what bears them
+_MOST_OVERLAP = 0.5  # of two boxes (IoU); at 0.6 fewer scenes have, and at 0.4 characters are lost to what bears them
 _MOST_REGIONS = 24  # nine objects, as many characters at most, and some in vain
 
 
