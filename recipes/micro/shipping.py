@@ -37,13 +37,15 @@ def write_compact(checkpoint: Path, out: Path) -> int:
 
     Returns:
         Bytes of all files.
+
+    Raises:
+        ValueError: a weight is too large for float16.
     """
     processor = LyricsProcessor.from_pretrained(checkpoint)
     model: Any = LyricsForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
     for part, module in ((processor, processor.refiner), (model, model)):
-        for tensor in module.state_dict().values():
-            if tensor.dtype == torch.float32:
-                tensor.copy_(tensor.half())
+        for name, tensor in module.state_dict().items():
+            tensor.copy_(_half(name, tensor))
         part.save_pretrained(out)
     for file in out.rglob("*.safetensors"):
         _halve(file)
@@ -63,8 +65,16 @@ def write_compact_language_model(checkpoint: Path, out: Path) -> None:
 
 def _halve(file: Path) -> None:
     tensors = load_file(file)
-    halves = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
-    save_file(halves, file, metadata={"format": "pt"})
+    save_file({name: _half(name, tensor) for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+
+
+def _half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise ValueError(f"{name} reaches {tensor.abs().max():g}, which float16 (up to 65504) cannot hold")
+    return half
 
 
 def format_card(shop: Workshop, seen: Mapping[str, float], size: int) -> str:

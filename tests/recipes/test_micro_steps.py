@@ -171,6 +171,15 @@ def test_the_language_model_s_shipped_form_is_half_as_large_and_no_other(worksho
     assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.float32
 
 
+def test_a_weight_that_float16_cannot_hold_is_not_shipped_as_infinity(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(MICRO_LANGUAGE_MODEL)
+    with torch.no_grad():
+        model.model.norm.weight[0] = -1e5
+    model.save_pretrained(tmp_path / "trained")
+    with pytest.raises(ValueError, match=r"model\.norm\.weight reaches 100000, which float16"):
+        write_compact_language_model(tmp_path / "trained", tmp_path / "out")
+
+
 def test_the_two_stages_go_on_from_what_ships(tmp_path):
     shop = Workshop(tmp_path, smoke=True)
     take_shipped(shop)
