@@ -6,6 +6,7 @@ python -m lyrics.recipes.micro.shipping --out runs/micro --to assets/lyrics_micr
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,11 +82,13 @@ def format_card(shop: Workshop, seen: Mapping[str, float], size: int) -> str:
     """The card of the shipped model: what it is, how it was trained, its numbers and its limits.
 
     Args:
-        shop: whose models have been evaluated.
+        shop: of the shipped model, which has been evaluated, and of those that it is compared with.
         seen: what `measure_refiner` says of the shipped one.
         size: bytes of the files.
     """
-    return _CARD.read_text().format(size=f"{size / 1e6:.1f}", table=format_table(shop.out), **seen)
+    results = json.loads((shop.own("evaluation") / "results.json").read_text())
+    accuracy = ", ".join(f"{kind} {value:.1f}" for kind, value in results["accuracy"].items())
+    return _CARD.read_text().format(size=f"{size / 1e6:.1f}", accuracy=accuracy, table=format_table(shop.out), **seen)
 
 
 def main() -> None:

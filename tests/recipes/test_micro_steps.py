@@ -208,6 +208,8 @@ def test_the_card_tells_the_numbers(workshop):
     card = format_card(workshop, results, 7_000_000)
     assert "7.0 MB" in card
     assert f"| shapes found | {results['shapes_found']} |" in card
+    accuracy = json.loads((workshop.own("evaluation") / "results.json").read_text())["accuracy"]
+    assert f"\nexistence {accuracy['existence']:.1f}, count {accuracy['count']:.1f}, " in card
 
 
 def test_figures_are_drawn(workshop, tmp_path):
