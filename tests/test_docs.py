@@ -1,6 +1,7 @@
 """The code that README and docs show runs as pasted."""
 
 import importlib
+import json
 import re
 from itertools import chain
 from pathlib import Path
@@ -36,6 +37,12 @@ def test_code_of_a_page(page, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("page", ["README.md", "docs/micro.md", "assets/lyrics_micro/README.md"])
 def test_the_table_of_the_micro_model_is_what_was_measured(page):
     assert format_table(ROOT / "docs/results/micro") in (ROOT / page).read_text()
+
+
+def test_the_card_of_the_micro_model_tells_its_own_numbers():
+    measured = json.loads((ROOT / "docs/results/micro/full-0/evaluation/results.json").read_text())["accuracy"]
+    numbers = ", ".join(f"{kind} {value:.1f}" for kind, value in measured.items())
+    assert f"\n{numbers}.\n" in (ROOT / "assets/lyrics_micro/README.md").read_text()
 
 
 def test_there_are_examples():

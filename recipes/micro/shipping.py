@@ -34,19 +34,20 @@ def write_compact(checkpoint: Path, out: Path) -> int:
 
     Args:
         checkpoint: model, processor and refiner.
-        out: a folder.
+        out: a folder, whose former content goes.
 
     Returns:
         Bytes of all files.
 
     Raises:
-        ValueError: a weight is too large for float16.
+        ValueError: a weight is too large for float16; nothing is written then.
     """
     processor = LyricsProcessor.from_pretrained(checkpoint)
     model: Any = LyricsForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-    for part, module in ((processor, processor.refiner), (model, model)):
-        for name, tensor in module.state_dict().items():
-            tensor.copy_(_half(name, tensor))
+    for module in (processor.refiner, model):
+        _round(module)
+    shutil.rmtree(out, ignore_errors=True)
+    for part in (processor, model):
         part.save_pretrained(out)
     for file in out.rglob("*.safetensors"):
         _halve(file)
@@ -59,23 +60,29 @@ def write_compact_language_model(checkpoint: Path, out: Path) -> None:
     Args:
         checkpoint: what the step `language` left.
         out: a folder.
+
+    Raises:
+        ValueError: a weight is too large for float16; nothing is written then.
     """
-    AutoModelForCausalLM.from_pretrained(checkpoint).save_pretrained(out)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    _round(model)
+    model.save_pretrained(out)
     _halve(out / "model.safetensors")
 
 
 def _halve(file: Path) -> None:
     tensors = load_file(file)
-    save_file({name: _half(name, tensor) for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    halves = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+    save_file(halves, file, metadata={"format": "pt"})
 
 
-def _half(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dtype != torch.float32:
-        return tensor
-    half = tensor.half()
-    if not half.isfinite().all():
-        raise ValueError(f"{name} reaches {tensor.abs().max():g}, which float16 (up to 65504) cannot hold")
-    return half
+def _round(module: torch.nn.Module) -> None:
+    for name, tensor in module.state_dict().items():
+        if tensor.dtype == torch.float32:
+            largest = tensor.abs().max().item()
+            tensor.copy_(tensor.half())
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} reaches {largest:g}, which float16 (up to 65504) cannot hold.")
 
 
 def format_card(shop: Workshop, seen: Mapping[str, float], size: int) -> str:
@@ -105,7 +112,6 @@ def main() -> None:
     parser.add_argument("--variant", choices=VARIANTS, default="full", help="which model (default: full)")
     arguments = parser.parse_args()
     shop = Workshop(arguments.out, arguments.variant)
-    shutil.rmtree(arguments.to, ignore_errors=True)
     size = write_compact(shop.own("stage2") / "model", arguments.to)
     write_compact_language_model(shop.shared("language") / "model", arguments.language_to)
     seen = measure_refiner(LyricsProcessor.from_pretrained(arguments.to))

@@ -178,6 +178,7 @@ def test_a_weight_that_float16_cannot_hold_is_not_shipped_as_infinity(tmp_path):
     model.save_pretrained(tmp_path / "trained")
     with pytest.raises(ValueError, match=r"model\.norm\.weight reaches 100000, which float16"):
         write_compact_language_model(tmp_path / "trained", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_two_stages_go_on_from_what_ships(tmp_path):
