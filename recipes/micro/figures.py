@@ -26,6 +26,7 @@ from .variants import VARIANTS
 from .world import SIZES
 
 COMPARED = ("count", "reading", "referring")  # what small things decide
+_LOSSES = (0.3, 1, 3)  # that the axis names
 _LINES = (("full", "#0072b2", "o-"), ("no_stage1", "#009e73", "^-."), ("no_refiner", "#d55e00", "s--"))
 
 
@@ -62,6 +63,32 @@ def draw_accuracy(folder: Path, out: Path, seed: int = 0) -> None:
             panel.plot(list(groups), list(groups.values()), style, color=color, label=VARIANTS[name].title)
             panel.set(xlabel=title, ylabel=f"right answers, % ({', '.join(kinds)})", ylim=(0, 100))
             panel.legend(fontsize=8, frameon=False)
+    _save(figure, out, dpi=110)
+
+
+def draw_second_stage(folder: Path, out: Path, seed: int = 0) -> None:
+    """Losses and right tokens of the second stage, of the models that tell most; evaluations are dots.
+
+    Args:
+        folder: of all models; a model whose second stage has not finished is left out.
+        out: the picture to write.
+        seed: of the models.
+    """
+    figure, axes = _new_figure(1, 2, (9, 3.4))
+    for name, color, _ in _LINES:
+        path = Workshop(folder, name, seed).own("stage2") / "trainer_state.json"
+        if not path.is_file():
+            continue
+        log = json.loads(path.read_text())["log_history"]
+        for panel, key in zip(axes[0], ("loss", "mean_token_accuracy"), strict=True):
+            for prefix, mark, label in (("", "-", VARIANTS[name].title), ("eval_", "o", None)):
+                points = [(line["step"], line[prefix + key]) for line in log if prefix + key in line]
+                panel.plot(*zip(*points, strict=True), mark, color=color, label=label, markersize=4)
+    losses, words = axes[0]
+    losses.set(xlabel="step", ylabel="loss", yscale="log", yticks=_LOSSES, yticklabels=_LOSSES)
+    losses.yaxis.set_minor_formatter("")
+    losses.legend(fontsize=8, frameon=False)
+    words.set(xlabel="step", ylabel="right tokens, given those before")
     _save(figure, out, dpi=110)
 
 
@@ -185,7 +212,7 @@ def main() -> None:
     model = shop.own("stage2") / "model"
     if shop.variant.stage1:
         draw_curves(shop.own("stage1"), arguments.to / "micro_stage1.png")
-    draw_curves(shop.own("stage2"), arguments.to / "micro_stage2.png")
+    draw_second_stage(arguments.out, arguments.to / "micro_stage2.png", arguments.seed)
     draw_refiner(model, arguments.to / "micro_refiner.png")
     draw_accuracy(arguments.out, arguments.to / "micro_accuracy.png", arguments.seed)
     draw_answers(model, arguments.to / "micro_answers.png")

@@ -15,7 +15,7 @@ from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQForme
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.cells import NOTHING
 from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
-from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention, draw_refiner
+from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention, draw_refiner, draw_second_stage
 from lyrics.recipes.micro.language import soften_attention
 from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
 from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config, mqformer_config
@@ -217,11 +217,12 @@ def test_figures_are_drawn(workshop, tmp_path):
     model = workshop.own("stage2") / "model"
     draw_refiner(model, tmp_path / "refiner.png")
     draw_accuracy(workshop.out, tmp_path / "accuracy.png")
+    draw_second_stage(workshop.out, tmp_path / "second_stage.png")
     draw_answers(model, tmp_path / "answers.png")
     draw_attention(model, tmp_path / "attention.png")
     for file in tmp_path.glob("*.png"):
         assert len(Image.open(file).convert("RGB").getcolors(1 << 24)) > 50
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 @pytest.mark.parametrize("rate", [0.004, 0.02])
