@@ -83,7 +83,8 @@ def draw_second_stage(folder: Path, out: Path, seed: int = 0) -> None:
         for panel, key in zip(axes[0], ("loss", "mean_token_accuracy"), strict=True):
             for prefix, mark, label in (("", "-", VARIANTS[name].title), ("eval_", "o", None)):
                 points = [(line["step"], line[prefix + key]) for line in log if prefix + key in line]
-                panel.plot(*zip(*points, strict=True), mark, color=color, label=label, markersize=4)
+                if points:
+                    panel.plot(*zip(*points, strict=True), mark, color=color, label=label, markersize=4)
     losses, words = axes[0]
     losses.set(xlabel="step", ylabel="loss", yscale="log", yticks=_LOSSES, yticklabels=_LOSSES)
     losses.yaxis.set_minor_formatter("")

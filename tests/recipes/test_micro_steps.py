@@ -221,7 +221,8 @@ def test_figures_are_drawn(workshop, tmp_path):
     draw_answers(model, tmp_path / "answers.png")
     draw_attention(model, tmp_path / "attention.png")
     for file in tmp_path.glob("*.png"):
-        assert len(Image.open(file).convert("RGB").getcolors(1 << 24)) > 50
+        drawn = Image.open(file).convert("RGB").getcolors(1 << 24)
+        assert sum(len(set(color)) > 1 for _, color in drawn) > 10, file.name  # empty axes are grey
     assert len(list(tmp_path.iterdir())) == 5
 
 
