@@ -104,6 +104,18 @@ def test_the_seed_decides_what_a_model_begins_with(workshop, tmp_path):
         assert not torch.equal(weights[0][name], weights[2][name])
 
 
+def test_what_is_trained_again_from_the_same_seed_is_the_same(workshop, tmp_path):
+    """Bit for bit, on the same processor, by each trainer: Transformers' own, the first stage's and the second's."""
+    again, steps = Workshop(tmp_path, smoke=True), ["tagger", "detector", "stage1", "composed", "stage2"]
+    for step in set(SHARED) - set(steps):
+        again.shared(step).symlink_to(workshop.shared(step))
+    run_steps(again, steps)
+    for step in steps:
+        first, second = (load_file(shop.folder(step) / "model" / "model.safetensors") for shop in (workshop, again))
+        assert first.keys() == second.keys()
+        assert [name for name in first if not torch.equal(first[name], second[name])] == [], step
+
+
 def test_the_segmenter_learns_shapes_where_colors_say_nothing_about_them():
     """Of each picture it is told one or the other, and colors change their places only where they are not told."""
     pictures = {}
