@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes with captions and exact objects, drawn on the spot: data to try training with."""
+"""Pictures of colored shapes with captions and exact objects, drawn on the spot: data to try training with."""
 
 from __future__ import annotations
 

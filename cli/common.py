@@ -22,7 +22,7 @@ NO_MODEL = (
 )
 MICRO_MODEL = (
     "No --model is given: the micro model is used, which ships with the package and knows nothing but scenes of "
-    "coloured shapes."
+    "colored shapes."
 )
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .visual_objects import VisualObjects
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; one per label, in order of appearance.
+# Okabe and Ito's colors, which the color-blind can tell apart; one per label, in order of appearance.
 PALETTE = (
     (230, 159, 0),
     (86, 180, 233),
@@ -119,7 +119,7 @@ def _write(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     size: tuple[int, int],
 ) -> None:
-    """The label on a plate of its colour, above the box, or inside it where there is no room."""
+    """The label on a plate of its color, above the box, or inside it where there is no room."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = int(right - left) + 6, int(bottom - top) + 6
     x = max(0, min(box[0], size[0] - width))

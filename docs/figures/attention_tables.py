@@ -27,7 +27,7 @@ COLORS = ListedColormap(["#f1f1f1", "#0072b2", "#e69f00", "#009e73", "#cc79a7"])
 
 
 def draw(axes: pyplot.Axes, name: str, table: AttentionTable, letters: str) -> None:
-    """One table: rows attend to the columns that are coloured by the segment that is seen."""
+    """One table: rows attend to the columns that are colored by the segment that is seen."""
     segments = torch.tensor([SEGMENTS[letter].value for letter in letters for _ in range(SIZES[letter])])[None]
     allowed = table.mask(segments)[0]
     axes.imshow(torch.where(allowed, segments, 0).numpy(), cmap=COLORS, vmin=0, vmax=4)

@@ -1,8 +1,8 @@
 """A world of shapes to train a small model on: endless scenes, each a function of its split and number alone.
 
-A scene holds 2 to 9 objects of six shapes, eight colours and three sizes, turned and overlapping, on plain and
+A scene holds 2 to 9 objects of six shapes, eight colors and three sizes, turned and overlapping, on plain and
 textured grounds; some bear a letter or a digit. Boxes and masks are those of what is visible. Training and validation
-scenes never show some combinations of shape and colour; test scenes do.
+scenes never show some combinations of shape and color; test scenes do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LEAST_VISIBLE = 0.75
 _MOST_TURNED = math.pi / 6
 _OVERSAMPLING = 4
 _FONT_SIZE = 64
-# Some colours and shapes are more frequent, so that there are popular ones to ask for in vain.
+# Some colors and shapes are more frequent, so that there are popular ones to ask for in vain.
 _COLOR_WEIGHTS = np.array([4, 2, 3, 3, 2, 4, 2, 2]) / 22
 _SHAPE_WEIGHTS = np.array([4, 4, 3, 3, 2, 2]) / 18
 
@@ -99,7 +99,7 @@ def draw_scene(split: Split, number: int) -> Scene:
 
 
 def _draw_ground(random: np.random.Generator) -> np.ndarray:
-    """(128, 128, 3) float32: plain, striped, chequered, shaded or noisy, in two pale or dark greyish colours."""
+    """(128, 128, 3) float32: plain, striped, chequered, shaded or noisy, in two pale or dark greyish colors."""
     level = random.uniform(165, 245) if random.random() < 0.7 else random.uniform(25, 70)
     first, second = (level + random.uniform(-14, 14, 3) for _ in range(2))
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE

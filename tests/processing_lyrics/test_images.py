@@ -49,7 +49,7 @@ def test_every_mode(mode):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_lies_on_white(mode, tmp_path):
-    """F4: a transparent pixel is white, not whatever colour hides under it."""
+    """F4: a transparent pixel is white, not whatever color hides under it."""
     picture = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     if mode == "P":
         picture.save(tmp_path / "transparent.gif", transparency=0)

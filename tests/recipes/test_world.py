@@ -56,7 +56,7 @@ def test_only_test_scenes_show_the_held_out_combinations():
 
 @pytest.mark.parametrize("number", range(10))
 def test_objects_are_where_and_what_is_said(number):
-    """Masks do not meet, boxes fit them tightly, and most pixels of an object have its colour."""
+    """Masks do not meet, boxes fit them tightly, and most pixels of an object have its color."""
     scene = draw_scene("test", number)
     pixels = np.asarray(scene.image, float)
     assert 2 <= len(scene.objects) <= 9
@@ -280,7 +280,7 @@ def test_groups_follow_each_other():
         assert sum(text.startswith(beginnings) for text in texts) > 0.5 * len(texts)
 
 
-@pytest.mark.parametrize("groups", [[], ["lookups", "colours"]])
+@pytest.mark.parametrize("groups", [[], ["lookups", "colors"]])
 def test_groups_that_there_are_not(groups):
     with pytest.raises(ValueError, match=r"groups must be some of everything, .*, got \["):
         ToldRows("train", 2, groups=groups)
