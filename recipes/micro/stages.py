@@ -94,8 +94,12 @@ def settle_queries(mqformer: LyricsMQFormerModel) -> None:
     key_value.nothing.weight.copy_(keys[-1:])
 
 
-def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path) -> None:
-    """Join the first stage with the language model, which is made less sure, and write them with the refiner."""
+def compose_micro(stage1: Path, language_model: Path, refiner: Path | None, out: Path, seed: int) -> None:
+    """Join the first stage with the language model, which is made less sure, and write them with the refiner.
+
+    The projection between them is new: `seed` decides what it begins with.
+    """
+    set_seed(seed)
     model, processor = compose(stage1, language_model, refiner_of=refiner)
     soften_attention(model.model.language_model, _SOFTER)
     processor.chat_template = CHAT_TEMPLATE

@@ -175,9 +175,8 @@ def _composed(shop: Workshop) -> None:
     from .stages import compose_micro
 
     refiner = shop.shared("refiner") if shop.variant.refiner else None
-    compose_micro(
-        shop.own("stage1") / "model", shop.shared("language") / "model", refiner, shop.own("composed") / "model"
-    )
+    stage1, language = shop.own("stage1") / "model", shop.shared("language") / "model"
+    compose_micro(stage1, language, refiner, shop.own("composed") / "model", shop.seed)
 
 
 def _stage2(shop: Workshop) -> None:
