@@ -196,7 +196,7 @@ def compare_turns(
     kept = {"input_ids": ids, "attention_mask": again["attention_mask"], "mm_encoder_outputs": {"image": image}}
 
     def go_on() -> Any:
-        return answer(model, kept, 1, past_key_values=copy.deepcopy(first.past_key_values))
+        return answer(model, kept, 1, cache=copy.deepcopy(first.cache))
 
     def begin_again() -> Any:
         refine()
@@ -296,7 +296,7 @@ def measure_roofline(model: Any, inputs: dict[str, Any], repeats: int, device: t
     def answer_of(count: int) -> None:
         with torch.inference_mode():
             cache.reset()
-        answer(model, inputs, count, past_key_values=cache)
+        answer(model, inputs, count, cache=cache)
 
     steps: dict[str, Callable[[], Any]] = {
         "copy": lambda: target.copy_(source),

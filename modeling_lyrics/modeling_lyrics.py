@@ -7,6 +7,7 @@ refiner is not a part of the model: it is frozen, so its output is data that the
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,15 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MultimodalBaseModelOutputWithPast,
+    MultimodalCausalLMOutputWithPast,
+)
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import logging
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.deprecation import deprecate_kwarg
+from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
 from .adapters import check_adapter
@@ -50,23 +56,30 @@ class LyricsImageFeatures(BaseModelOutputWithPooling):
     mqformer_output: LyricsMQFormerOutput | None = None
 
 
+class _ImageHiddenStates:
+    """Short access to the encoded images of an output."""
+
+    image_outputs: Any
+
+    @property
+    def image_hidden_states(self) -> torch.Tensor | None:
+        """The projected image features (N, V + G, text width), `None` where no image was encoded."""
+        return None if self.image_outputs is None else _stack_features(self.image_outputs.pooler_output)
+
+
+def _stack_features(features: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return image features as one tensor (N, V + G, width); Transformers hands them over as a list, too."""
+    return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+
+
 @dataclass
-class LyricsModelOutputWithPast(BaseModelOutputWithPast):
-    """As `BaseModelOutputWithPast`, and the image features (N, V + G, text width) that were put in."""
-
-    image_hidden_states: torch.Tensor | None = None
+class LyricsModelOutputWithPast(_ImageHiddenStates, MultimodalBaseModelOutputWithPast):
+    """Output of `LyricsModel`: Transformers' fields, with `LyricsImageFeatures` as `image_outputs`."""
 
 
 @dataclass
-class LyricsCausalLMOutputWithPast(ModelOutput):
-    """As `CausalLMOutputWithPast`, and the image features (N, V + G, text width) that were put in."""
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    image_hidden_states: torch.Tensor | None = None
+class LyricsCausalLMOutputWithPast(_ImageHiddenStates, MultimodalCausalLMOutputWithPast):
+    """Output of `LyricsForConditionalGeneration`: Transformers' fields, with `LyricsImageFeatures` as `image_outputs`."""
 
 
 class LyricsPreTrainedModel(NativeCheckpointModel):
@@ -78,7 +91,7 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["LyricsMQFormerModel"]  # small, and its queries are bare parameters
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -297,6 +310,7 @@ class LyricsModel(LyricsPreTrainedModel):
         )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
@@ -304,7 +318,7 @@ class LyricsModel(LyricsPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         region_features: torch.Tensor | None = None,
         region_attention_mask: torch.Tensor | None = None,
@@ -341,23 +355,23 @@ class LyricsModel(LyricsPreTrainedModel):
                 mqformer_position_ids=mqformer_position_ids,
                 return_dict=True,
             )
-        inputs_embeds, image_features = self._embed(input_ids, inputs_embeds, image)
+        inputs_embeds = self._embed(input_ids, inputs_embeds, image)
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             return_dict=True,
             **kwargs,
         )
         return LyricsModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=image_features,
+            image_outputs=image,
         )
 
     def _embed(
@@ -365,8 +379,8 @@ class LyricsModel(LyricsPreTrainedModel):
         input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
         image: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Token embeddings (B, L, text width) with the image features at the placeholders, and those features."""
+    ) -> torch.Tensor:
+        """Return token embeddings (B, L, text width) with the image features at the placeholders."""
         embeds: Any = inputs_embeds
         if embeds is None:
             if input_ids is None:
@@ -375,8 +389,7 @@ class LyricsModel(LyricsPreTrainedModel):
             text_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
             embeds = self.get_input_embeddings()(text_ids)
         if image is not None:
-            features = image.pooler_output
-            features = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+            features = _stack_features(image.pooler_output)
             if features.shape[-1] != embeds.shape[-1]:
                 raise ValueError(
                     f"The encoded images have width {features.shape[-1]}, but this language model has width "
@@ -384,12 +397,12 @@ class LyricsModel(LyricsPreTrainedModel):
                 )
             features = features.to(embeds.device, embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, embeds, features)
-            return embeds.masked_scatter(mask, features), features
+            return embeds.masked_scatter(mask, features)
         if input_ids is not None and input_ids.shape[1] > 1:  # while decoding there is nothing to check
             self.get_placeholder_mask(input_ids, embeds, embeds.new_empty(0, 0, embeds.shape[-1]))
         if self.training and num_ranks() > 1:
             embeds = self._run_image_path(embeds)
-        return embeds, None
+        return embeds
 
     def _run_image_path(self, embeds: torch.Tensor) -> torch.Tensor:
         """The same embeddings, after a blank image was encoded for nothing.
@@ -426,6 +439,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         """See `LyricsModel.get_image_features`."""
         return self.model.get_image_features(pixel_values=pixel_values, **kwargs)
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
@@ -433,7 +447,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         region_features: torch.Tensor | None = None,
         region_attention_mask: torch.Tensor | None = None,
@@ -456,7 +470,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             region_features=region_features,
             region_attention_mask=region_attention_mask,
@@ -477,10 +491,10 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         return LyricsCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
+            image_outputs=outputs.image_outputs,
         )
 
     def _countable_labels(self, labels: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -137,8 +138,25 @@ def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str]) -> lis
     ]
 
 
-def neutralize_messages(messages: Sequence[Mapping[str, Any]], control_tokens: Iterable[str]) -> list[dict[str, Any]]:
-    """A copy of a conversation with the text of every message neutralised; images are shared, not copied.
+def message_as_dict(message: Any) -> Any:
+    """Return a message object, or a block of one, as a dictionary; whatever else it is comes back unchanged.
+
+    Transformers takes dataclasses and pydantic models, such as the messages of OpenAI's client. Pictures are shared,
+    not copied.
+    """
+    if dataclasses.is_dataclass(message) and not isinstance(message, type):
+        message = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
+    elif callable(getattr(message, "model_dump", None)):
+        message = message.model_dump()
+    if isinstance(message, Mapping) and isinstance(blocks := message.get("content"), list | tuple):
+        message = {**message, "content": [message_as_dict(block) for block in blocks]}
+    return message
+
+
+def neutralize_messages(messages: Sequence[Any], control_tokens: Iterable[str]) -> list[dict[str, Any]]:
+    """Return a copy of a conversation with the text of every message neutralized; images are shared, not copied.
+
+    Messages and their blocks may be dictionaries, dataclasses or pydantic models.
 
     Raises:
         ValueError: naming the message, when the conversation is not one.
@@ -147,7 +165,7 @@ def neutralize_messages(messages: Sequence[Mapping[str, Any]], control_tokens: I
     if not messages:
         raise ValueError("The conversation is empty.")
     cleaned = []
-    for number, message in enumerate(messages):
+    for number, message in enumerate(map(message_as_dict, messages)):
         if not isinstance(message, Mapping):
             raise ValueError(f"Message {number} must be a dictionary with a role and content, got {_kind(message)}.")
         cleaned.append({**message, "content": _clean_content(number, message.get("content"), tokens)})

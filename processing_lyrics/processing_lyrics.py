@@ -389,7 +389,8 @@ class LyricsProcessor(ProcessorMixin):
         Raises:
             ValueError: when the template fails on these messages; where it refuses them, a `TemplateError` of Jinja.
         """
-        batched = isinstance(conversation, Sequence) and bool(conversation) and not isinstance(conversation[0], Mapping)
+        first = conversation[0] if isinstance(conversation, Sequence) and conversation else None
+        batched = isinstance(first, list | tuple) or hasattr(first, "messages")
         conversations = [getattr(chat, "messages", chat) for chat in (conversation if batched else [conversation])]
         conversations = [neutralize_messages(messages, self._control_tokens) for messages in conversations]
         instructions = [text for messages in conversations for text in instructions_of_messages(messages)]

@@ -89,7 +89,7 @@ def test_it_keeps_what_it_has_computed(model, processor):
     """Trainers turn the cache off in the configuration, and what is then saved computes every token's past again."""
     inputs = prepare_question(processor, SCENE_PICTURE, ABOUT_THE_PICTURE[0][0], processor.refine([SCENE_PICTURE])[0])
     generated = model.generate(**inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
-    assert generated.past_key_values.get_seq_length() == generated.sequences.shape[1] - 1
+    assert generated.cache.get_seq_length() == generated.sequences.shape[1] - 1
 
 
 def test_a_conversation_goes_on(model, processor):

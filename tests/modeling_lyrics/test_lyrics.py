@@ -196,7 +196,7 @@ def test_one_static_cache_serves_many_answers(model, batch):
     other = batch | {"pixel_values": -batch["pixel_values"]}
     for inputs in (batch, other, batch):
         expected = model.generate(**inputs, **GREEDY)
-        assert torch.equal(model.generate(**inputs, **GREEDY, past_key_values=cache), expected)
+        assert torch.equal(model.generate(**inputs, **GREEDY, cache=cache), expected)
         cache.reset()
 
 
@@ -288,7 +288,7 @@ def test_a_cached_turn_equals_a_full_one(model, single, given, new_image):
     both = {name: torch.cat([value, new[name]]) for name, value in images.items()} if new_image else images
     expected = model.generate(input_ids=ids, **both, **GREEDY)
     again = {"all images": both, "new images": new if new_image else {}, "nothing": {}}[given]
-    call = {"input_ids": ids, "past_key_values": first.past_key_values, **again, **GREEDY}
+    call = {"input_ids": ids, "cache": first.cache, **again, **GREEDY}
     if new_image and given == "nothing":
         with pytest.raises(ValueError, match="tokens: 24, features: 0"):
             model.generate(**call)
