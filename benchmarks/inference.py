@@ -33,7 +33,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, LlamaConfig, StaticCache
 
-from lyrics.assets.micro import TAGS, build_bert_tokenizer, micro_refiner_config
+from lyrics.assets.random_model import TAGS, build_bert_tokenizer, micro_refiner_config
 from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lyrics.assets import MICRO_CHECKPOINT
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes.micro.refiner import measure_refiner
+from lyrics.recipes.micro.refiner.assemble import measure_refiner
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from lyrics.assets import draw_table, random_parts
-from lyrics.assets.micro import build_bert_tokenizer, build_text_tokenizer
+from lyrics.assets.random_model import build_bert_tokenizer, build_text_tokenizer
 
 QUERIES = 8
 PROMPTS = ["What is on the table, and how many of them are there?", "What is it?"]

@@ -43,7 +43,7 @@ from lyrics.modeling_lyrics import (
     RamConfig,
 )
 from lyrics.modeling_lyrics.modeling_lyrics import run_vision_model
-from lyrics.modeling_lyrics.objectives_lyrics import LanguageModelingHead
+from lyrics.modeling_lyrics.pretraining_objectives import LanguageModelingHead
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
 from lyrics.trainers import LyricsPretrainingCollator
 

@@ -32,11 +32,11 @@ from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from lyrics.assets import random_parts
-from lyrics.assets.micro import build_text_tokenizer
+from lyrics.assets.random_model import build_text_tokenizer
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration, LyricsMQFormerConfig
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
 from lyrics.trainers import LyricsSFTConfig, LyricsSFTTrainer, add_stage_1_tokens
-from lyrics.trainers.tuning import lora_config
+from lyrics.trainers.common.trainable_parts import lora_config
 
 SIZES: dict[str, dict[str, Any]] = {
     "laptop": {"text": (384, 8, 6), "qformer": (192, 6, 3), "queries": (24, 40), "vision": (192, 4, 3, 112), "rows": 8},

@@ -18,8 +18,8 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration, LyricsMQFormerConfig
 from lyrics.trainers import LyricsSFTConfig
-from lyrics.trainers.plan import count_activations
-from lyrics.trainers.tuning import lora_config, set_trained_parts
+from lyrics.trainers.common.dry_run import count_activations
+from lyrics.trainers.common.trainable_parts import lora_config, set_trained_parts
 
 VICUNA = {"7B": (4096, 32, 32, 11008), "13B": (5120, 40, 40, 13824)}  # width, layers, heads, feed-forward width
 LENGTH = 1024

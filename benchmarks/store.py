@@ -33,14 +33,14 @@ from transformers import BertConfig, GroundingDinoConfig, SamConfig
 from transformers.utils import logging
 
 from lyrics.assets import draw_table, write_random_checkpoint
-from lyrics.assets.micro import build_bert_tokenizer
+from lyrics.assets.random_model import build_bert_tokenizer
 from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner, RamConfig
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
 from lyrics.refinement import RefinementStore, RefinerIdentity, refine_dataset
-from lyrics.refinement.finishing import finish_store
-from lyrics.refinement.manifest import SHARDS, Manifest
-from lyrics.refinement.rows import Row, RowFormat, prepare_objects
-from lyrics.refinement.shards import shard_name, write_shard
+from lyrics.refinement.storage.finalize import finish_store
+from lyrics.refinement.storage.manifest import SHARDS, Manifest
+from lyrics.refinement.storage.rows import Row, RowFormat, prepare_objects
+from lyrics.refinement.storage.shards import shard_name, write_shard
 from lyrics.trainers import LyricsPretrainingCollator
 
 SHARD_SIZE = 10_000

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from ..modeling_lyrics import (
+from lyrics.modeling_lyrics import (
     LyricsAttribution,
     LyricsForConditionalGeneration,
     attribute_answer,
     describe_provenance,
 )
-from ..processing_lyrics import LyricsProcessor, VisualObjects
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+
 from .common import DTYPES, add_model_arguments, choose_device, describe_objects, load_processor, printable
 
 EXAMPLES = """examples:

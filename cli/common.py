@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..assets import MICRO_CHECKPOINT
-from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box
-from ..refinement import RefinementStore
+from lyrics.assets import MICRO_CHECKPOINT
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects, format_box
+from lyrics.refinement import RefinementStore
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

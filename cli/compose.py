@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Join and write."""
-    from ..conversion import compose
+    from lyrics.conversion import compose
 
     require_new_folder(arguments.out)
     dtype = DTYPES.get(arguments.dtype, "auto")

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..modeling_lyrics import LyricsForConditionalGeneration
-from ..processing_lyrics import LyricsProcessor
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.processing_lyrics import LyricsProcessor
+
 from .common import DTYPES, require_new_folder
 
 EXAMPLES = """example:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..recipes import list_recipes
+from lyrics.recipes import list_recipes
+
 from .training import Run, add_recipe_parser, parse_recipe
 
 STAGE = "preferences"
@@ -27,10 +28,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
-    from ..trainers.dpo import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
-    from ..trainers.sft_setup import SFTModelArguments, build_sft
-    from ..trainers.sources import DataArguments
-    from ..trainers.tuning import describe_trained
+    from lyrics.datasets_lyrics.open_rows import DataArguments
+    from lyrics.trainers.common.trainable_parts import describe_trained
+    from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
+    from lyrics.trainers.sft_setup import SFTModelArguments, build_sft
 
     kinds = (SFTModelArguments, DataArguments, LyricsDPOConfig)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)

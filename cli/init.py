@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..assets import write_random_checkpoint
+from lyrics.assets import write_random_checkpoint
+
 from .common import require_new_folder
 
 EXAMPLES = """example:

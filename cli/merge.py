@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Merge and write."""
-    from ..conversion import merge_adapter
+    from lyrics.conversion import merge_adapter
 
     require_new_folder(arguments.out)
     dtype = DTYPES.get(arguments.dtype, "auto")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..recipes import list_recipes
+from lyrics.recipes import list_recipes
+
 from .training import Run, add_recipe_parser, parse_recipe
 
 STAGE = "stage1"
@@ -15,7 +16,7 @@ EXAMPLES = f"""examples:
   lyrics pretrain --config paper --train_data captions.jsonl --output_dir runs/mine --bf16
   lyrics pretrain --config paper --dry-run
   lyrics pretrain --config paper --resume
-  accelerate launch --config_file FILE -m lyrics.cli.main pretrain --config paper
+  accelerate launch --config_file FILE -m lyrics_cli.main pretrain --config paper
 
 A recipe is a YAML file, or the name of one that is shipped: {", ".join(list_recipes(STAGE))}.
 Every key of it is also an option, and options win; `lyrics pretrain --help-all` lists them.
@@ -29,10 +30,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
-    from ..trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
-    from ..trainers.plan import describe_pretraining
-    from ..trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
-    from ..trainers.sources import DataArguments
+    from lyrics.datasets_lyrics.open_rows import DataArguments
+    from lyrics.trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
+    from lyrics.trainers.common.dry_run import describe_pretraining
+    from lyrics.trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
 
     kinds = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)

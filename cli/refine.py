@@ -10,7 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..processing_lyrics import LyricsProcessor, VisualObjects
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+
 from .common import add_model_arguments, describe_objects, load_processor, printable
 
 EXAMPLES = """examples:

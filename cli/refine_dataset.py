@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from ..refinement import Estimate, estimate, open_source, refine_dataset
+from lyrics.datasets_lyrics.open_data import open_source
+from lyrics.refinement import Estimate, estimate, refine_dataset
+
 from .common import add_model_arguments, load_processor
 
 EXAMPLES = """examples:

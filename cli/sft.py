@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..recipes import list_recipes
+from lyrics.recipes import list_recipes
+
 from .training import Run, add_recipe_parser, parse_recipe
 
 STAGE = "stage2"
@@ -17,7 +18,7 @@ EXAMPLES = f"""examples:
   lyrics sft --config paper --dry-run
   lyrics sft --config paper --resume
   lyrics sft --config paper --freeze mqformer --train vision_model
-  accelerate launch --config_file FILE -m lyrics.cli.main sft --config paper
+  accelerate launch --config_file FILE -m lyrics_cli.main sft --config paper
 
 A recipe is a YAML file, or the name of one that is shipped: {", ".join(list_recipes(STAGE))}.
 Every key of it is also an option, and options win; `lyrics sft --help-all` lists them.
@@ -31,11 +32,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
-    from ..trainers.plan import describe_sft
-    from ..trainers.sft_config import LyricsSFTConfig
-    from ..trainers.sft_setup import SFTModelArguments, build_sft
-    from ..trainers.sft_trainer import LyricsSFTTrainer
-    from ..trainers.sources import DataArguments
+    from lyrics.datasets_lyrics.open_rows import DataArguments
+    from lyrics.trainers.common.dry_run import describe_sft
+    from lyrics.trainers.sft_config import LyricsSFTConfig
+    from lyrics.trainers.sft_setup import SFTModelArguments, build_sft
+    from lyrics.trainers.sft_trainer import LyricsSFTTrainer
 
     kinds = (SFTModelArguments, DataArguments, LyricsSFTConfig)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..refinement import RefinementStore, StoreStats
+from lyrics.refinement import RefinementStore, StoreStats
+
 from .common import printable
 
 EXAMPLES = """examples:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipes import find_recipe
+from lyrics.recipes import find_recipe
 
 
 def add_recipe_parser(
@@ -74,7 +74,7 @@ class Run:
                 print(describe(trainer))
             return 0
         if trainer.is_world_process_zero():
-            from ..trainers.tuning import describe_trained
+            from lyrics.trainers.common.trainable_parts import describe_trained
 
             print(describe_trained(trainer.model))
         output_dir = Path(trainer.args.output_dir)

@@ -1,8 +1,8 @@
 """Original checkpoints -> Lyrics' own models."""
 
-from .composing import compose
+from .compose import compose
 from .grounding_dino import load_grounding_dino
-from .merging import merge_adapter
+from .merge import merge_adapter
 from .mqformer import load_mqformer
 from .ram import load_ram
 from .refiner import load_original_refiner

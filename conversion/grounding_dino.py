@@ -9,8 +9,8 @@ from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObject
 
 from ..modeling_lyrics.published_checkpoint import grounding_dino_config_dict
 from ..modeling_lyrics.weight_tables import GROUNDING_DINO
-from .loader import StateDict, convert, count_layers, load_converted, read_weights, require_weights
 from .swin import infer_swin
+from .weights import StateDict, convert, count_layers, load_converted, read_weights, require_weights
 
 
 def load_grounding_dino(

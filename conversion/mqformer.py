@@ -17,9 +17,9 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from ..modeling_lyrics import LyricsMQFormerConfig, LyricsMQFormerModel
-from ..modeling_lyrics.objectives_lyrics import LanguageModelingHead
+from ..modeling_lyrics.pretraining_objectives import LanguageModelingHead
 from ..modeling_lyrics.weight_tables import QFORMER, WeightTable
-from .loader import StateDict, convert, count_layers, read_weights
+from .weights import StateDict, convert, count_layers, read_weights
 
 logger = logging.get_logger(__name__)
 

@@ -19,9 +19,9 @@ from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 from ..modeling_lyrics import LyricsVisualRefiner, RamForImageTagging
 from ..modeling_lyrics.modeling_ram import RamTaggingOutput
 from ..modeling_lyrics.weight_tables import RAM
-from .loader import StateDict, naming
 from .ram import read_ram
 from .sam import read_sam
+from .weights import StateDict, naming
 
 _FROM_INDEX = "pip install 'ziya-lyrics[original]'"
 _HOW_TO_INSTALL = {

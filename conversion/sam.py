@@ -7,7 +7,7 @@ import os
 from transformers import SamConfig, SamModel
 
 from ..modeling_lyrics.weight_tables import WeightTable
-from .loader import StateDict, convert, count_layers, load_converted, read_weights, require_weights
+from .weights import StateDict, convert, count_layers, load_converted, read_weights, require_weights
 
 _MLP = r"(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.layers\."
 _POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"

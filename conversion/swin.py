@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .loader import StateDict, count_layers
+from .weights import StateDict, count_layers
 
 
 def infer_swin(weights: StateDict, prefix: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging
 
-from .checked_configuration import CheckedConfig
+from .configuration_base import CheckedConfig
 
 logger = logging.get_logger(__name__)
 

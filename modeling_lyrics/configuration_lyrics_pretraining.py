@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 
-from .checked_configuration import CheckedConfig
+from .configuration_base import CheckedConfig
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
 
 OBJECTIVES = ("itc", "itm", "icg", "msp")

@@ -27,14 +27,14 @@ from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
-from .adapters import check_adapter
+from .adapter_checks import check_adapter
+from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
+from .distributed import num_ranks
 from .generation_lyrics import LyricsGenerationMixin
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
 from .quantization_lyrics import spare_vision_parts
-from .ranks import num_ranks
-from .saving import NativeCheckpointModel
 
 logger = logging.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class LyricsModelOutputWithPast(_ImageHiddenStates, MultimodalBaseModelOutputWit
 
 @dataclass
 class LyricsCausalLMOutputWithPast(_ImageHiddenStates, MultimodalCausalLMOutputWithPast):
-    """Output of `LyricsForConditionalGeneration`: Transformers' fields, with `LyricsImageFeatures` as `image_outputs`."""
+    """Output of `LyricsForConditionalGeneration`: Transformers' fields; `image_outputs` is `LyricsImageFeatures`."""
 
 
 class LyricsPreTrainedModel(NativeCheckpointModel):

@@ -18,12 +18,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .attention_tables import SegmentedText, run_mqformer
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
-from .image_key_values import LyricsImageKeyValues
+from .distributed import RowExchange, gather, num_ranks, this_rank
 from .modeling_lyrics import LyricsPreTrainedModel, build_vision_model, prepare_parts, run_vision_model
 from .modeling_mqformer import LyricsMQFormerModel
-from .objectives_lyrics import (
+from .mqformer_attention_masks import SegmentedText, run_mqformer
+from .mqformer_key_values import LyricsImageKeyValues
+from .pretraining_objectives import (
     CaptioningObjective,
     ContrastiveObjective,
     Labels,
@@ -35,7 +36,6 @@ from .objectives_lyrics import (
     find_same,
 )
 from .published_checkpoint import DROPPED_BY_MODEL
-from .ranks import RowExchange, gather, num_ranks, this_rank
 
 logger = logging.get_logger(__name__)
 

@@ -19,9 +19,9 @@ from transformers.utils.generic import ModelOutput, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .bert_blocks import AttentionBlock, FeedForwardBlock, prepare_attention_mask
+from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsMQFormerConfig
-from .image_key_values import LayerKeyValues, LyricsImageKeyValues
-from .saving import NativeCheckpointModel
+from .mqformer_key_values import LayerKeyValues, LyricsImageKeyValues
 
 
 @dataclass

@@ -17,8 +17,8 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .bert_blocks import AttentionBlock, FeedForwardBlock
+from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import RamConfig
-from .saving import NativeCheckpointModel
 
 
 @dataclass

@@ -27,16 +27,16 @@ from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .checkpoint_files import find_file, read_object
+from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsRefinerConfig, read_tag_thresholds
 from .fingerprint import fingerprint, relevant_settings
 from .modeling_ram import RamForImageTagging
 from .published_checkpoint import DROPPED_BY_REFINER, HUB_KWARGS, find_tokenizer_folder
 from .refiner_detection import detect, make_mask_additive
+from .refiner_detection_owlv2 import detect_each
 from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
-from .refiner_owl import detect_each
 from .refiner_regions import select_objects
 from .refiner_segmentation import segment
-from .saving import NativeCheckpointModel
 
 logger = logging.get_logger(__name__)
 

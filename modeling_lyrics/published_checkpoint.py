@@ -20,8 +20,8 @@ from transformers.models.blip_2 import Blip2VisionConfig
 from transformers.models.swin import SwinConfig
 
 from .adapted_weights import AppendRows, HalveAndRepeat
-from .checked_configuration import naming_what_is_missing
 from .checkpoint_files import find_file, is_inside
+from .configuration_base import naming_what_is_missing
 from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig, RamConfig
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .weight_tables import GROUNDING_DINO, QFORMER, RAM

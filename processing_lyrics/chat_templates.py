@@ -146,8 +146,8 @@ def message_as_dict(message: Any) -> Any:
     """
     if dataclasses.is_dataclass(message) and not isinstance(message, type):
         message = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
-    elif callable(getattr(message, "model_dump", None)):
-        message = message.model_dump()
+    elif callable(dump := getattr(message, "model_dump", None)):
+        message = dump()
     if isinstance(message, Mapping) and isinstance(blocks := message.get("content"), list | tuple):
         message = {**message, "content": [message_as_dict(block) for block in blocks]}
     return message

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from .chat_templates import PUBLISHED_TEMPLATE
-from .processor_files import find_file
+from .processor_checks import find_file
 
 FOLDER = "vicuna-13b_processor"
 MQFORMER_FOLDER = f"{FOLDER}/qformer_tokenizer"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModel
 
-from .processor_files import HUB_KWARGS, find_file
+from .processor_checks import HUB_KWARGS, find_file
 
 REFINER_FOLDER = "refiner"
 REFINER_TYPE = "lyrics_refiner"

@@ -1,17 +1,24 @@
 """What the refiner saw, computed once and kept: stores, what fills them, and what both stand on."""
 
+from ..datasets_lyrics.open_data import open_source
+from ..datasets_lyrics.sources import Item, Source
+from ..datasets_lyrics.webdataset import (
+    TarSample,
+    TarShardError,
+    count_samples,
+    expand_braces,
+    expand_shards,
+    read_shard,
+)
+from ..utils.atomic_files import is_aside, remove_folder, remove_leftovers, sha256_of, write_file, write_folder
+from ..utils.folder_lock import FolderLock, FolderLockedError
 from .checking import StoreStats
-from .errors import DuplicateKeyError, StaleStoreError, StoreError, TooManyFailuresError
+from .dataset_writer import refine_dataset
 from .estimates import Estimate, estimate
-from .files import is_aside, remove_folder, remove_leftovers, sha256_of, write_file, write_folder
-from .folder_lock import FolderLock, FolderLockedError
-from .identity import RefinerIdentity
-from .open_source import open_source
-from .pictures import hash_picture
-from .sources import Item, Source
+from .storage.errors import DuplicateKeyError, StaleStoreError, StoreError, TooManyFailuresError
+from .storage.picture_hash import hash_picture
+from .storage.refiner_identity import RefinerIdentity
 from .store import RefinementStore
-from .tar_shards import TarSample, TarShardError, count_samples, expand_braces, expand_shards, read_shard
-from .writer import refine_dataset
 
 __all__ = [
     "DuplicateKeyError",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from transformers.utils import logging
 
-from .errors import StoreError
-from .files import sha256_of
+from ..utils.atomic_files import sha256_of
+from .storage.errors import StoreError
 
 if TYPE_CHECKING:
     from .store import RefinementStore

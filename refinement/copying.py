@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from transformers.utils import logging
 
-from .errors import StoreError
-from .files import write_file, write_folder
-from .finishing import finish_store
-from .manifest import SHARDS, Manifest
-from .optional import import_optional
-from .shards import Receipt, shard_name
+from ..utils.atomic_files import write_file, write_folder
+from ..utils.optional_imports import import_optional
+from .storage.errors import StoreError
+from .storage.finalize import finish_store
+from .storage.manifest import SHARDS, Manifest
+from .storage.shards import Receipt, shard_name
 
 if TYPE_CHECKING:
     from .store import RefinementStore

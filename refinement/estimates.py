@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..datasets_lyrics.sources import Source
 from ..processing_lyrics import LyricsProcessor
-from .refining import RefiningTask
-from .rows import Row, build_batch
-from .sources import Source
-from .writer import plan_store
+from .dataset_writer import plan_store
+from .engines.task import RefiningTask
+from .storage.rows import Row, build_batch
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import Any, Self
 from transformers.utils import logging
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects
-from .attaching import Missing, attach
 from .checking import StoreStats, stats, verify
 from .copying import export_parquet, merge
-from .errors import StaleStoreError, StoreError
-from .finishing import FAILURES, IMAGES, INDEX, KEYS
-from .identity import RefinerIdentity
-from .index import Index, hash_key
-from .manifest import Manifest
-from .pictures import read_picture
-from .rows import Row
-from .shards import ShardFile, ShardReader
+from .dataset_columns import Missing, attach
+from .storage.errors import StaleStoreError, StoreError
+from .storage.finalize import FAILURES, IMAGES, INDEX, KEYS
+from .storage.index import Index, hash_key
+from .storage.manifest import Manifest
+from .storage.picture_hash import read_picture
+from .storage.refiner_identity import RefinerIdentity
+from .storage.rows import Row
+from .storage.shards import ShardFile, ShardReader
 
 logger = logging.get_logger(__name__)
 

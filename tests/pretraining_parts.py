@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig
 
-from lyrics.assets.micro import STAGE_1_TOKENS, build_bert_tokenizer, build_text_tokenizer
+from lyrics.assets.random_model import STAGE_1_TOKENS, build_bert_tokenizer, build_text_tokenizer
 from lyrics.modeling_lyrics import LyricsForPreTraining, LyricsMQFormerConfig, LyricsPreTrainingConfig
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
 

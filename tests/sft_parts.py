@@ -3,7 +3,7 @@
 import torch
 from transformers import LlamaConfig
 
-from lyrics.assets.micro import build_text_tokenizer
+from lyrics.assets.random_model import build_text_tokenizer
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration
 
 from .pretraining_parts import build_config as build_stage_1_config

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lyrics.recipes.micro.table import format_table
+from lyrics.recipes.micro.report.table import format_table
 
 ROOT = Path(__file__).parents[1]
 NOT_RUN = "# not run: "  # how code begins that cannot run here, and why

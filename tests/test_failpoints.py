@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.failpoints import Failpoints, full_disk
+from .failpoints import Failpoints, full_disk
 
 CODE = """
 import os, pathlib, shutil

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
-from lyrics.cli.main import main
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes.micro.refiner import measure_refiner
-from lyrics.recipes.micro.world import COLORS, SHAPES, draw_scene
+from lyrics.recipes.micro.refiner.assemble import measure_refiner
+from lyrics.recipes.micro.world.scenes import COLORS, SHAPES, draw_scene
+from lyrics_cli.main import main
 
 SCENE = 114  # of the test scenes: what SCENE_PICTURE shows, four times as large
 IN_THE_SCENE = ["4", "C", "H", "circle", "ring", "star", "star", "star", "star"]

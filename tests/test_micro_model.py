@@ -8,11 +8,11 @@ import torch
 from transformers import pipeline
 
 from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
-from lyrics.cli.ask import prepare_question
-from lyrics.cli.main import main
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, attribute_answer
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes.micro.evaluation import accuracies, answer_cases, draw_cases, overlap
+from lyrics.recipes.micro.evaluate import accuracies, answer_cases, draw_cases, overlap
+from lyrics_cli.ask import prepare_question
+from lyrics_cli.main import main
 
 ABOUT_THE_PICTURE = [
     ("What color is the ring?", "purple"),

@@ -6,10 +6,10 @@ What needs TRL, the second stage, is imported when it is asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .augmentation import Augmentation
-from .data import BadRowError, DatasetsSource, TarSource
-from .pretraining_arguments import LyricsPretrainingArguments
+from .data.augmentation import Augmentation
+from .data.datasets import BadRowError, DatasetsSource, TarSource
 from .pretraining_collator import LyricsPretrainingCollator, add_stage_1_tokens
+from .pretraining_config import LyricsPretrainingArguments
 from .pretraining_trainer import LyricsPretrainingTrainer
 from .sft_collator import LyricsSFTCollator
 

@@ -13,10 +13,10 @@ from tokenizers import AddedToken
 from transformers.utils import logging
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects
-from ..processing_lyrics.picture_inputs import BOS, pad_regions, pad_rows
+from ..processing_lyrics.model_inputs import BOS, pad_regions, pad_rows
 from ..processing_lyrics.spatial_text import SpatialTokens, tokenize_objects
-from .data import FromDataSet, describe_rows
-from .draws import generator, stable_hash
+from .data.datasets import FromDataSet, describe_rows
+from .data.seeding import generator, stable_hash
 
 logger = logging.get_logger(__name__)
 

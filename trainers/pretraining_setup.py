@@ -131,7 +131,7 @@ def _open_processor(arguments: PretrainingModelArguments, vision_config: Any) ->
             processor.image_processor = _build_image_processor(arguments, vision_config)
         return processor
     if arguments.tokenizer == SPELLING:
-        from ..assets.micro import build_bert_tokenizer
+        from ..assets.random_model import build_bert_tokenizer
 
         tokenizer = build_bert_tokenizer()
     else:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from .averages import RunningAverages
-from .data import NOT_FOR_THE_MODEL
-from .prepared_rows import TrainsPreparedRows
-from .pretraining_arguments import LyricsPretrainingArguments
+from .common.averages import RunningAverages
+from .common.trainer_mixin import TrainsPreparedRows
+from .data.datasets import NOT_FOR_THE_MODEL
 from .pretraining_collator import LyricsPretrainingCollator
+from .pretraining_config import LyricsPretrainingArguments
 
 
 class LyricsPretrainingTrainer(TrainsPreparedRows, Trainer):

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, outline, read_conversation
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
-from .augmentation import Augmentation, Move
-from .conversations import Conversation, Message, box_blocks, outline, read_conversation
-from .data import FromDataSet, describe_rows
-from .draws import generator
-from .fitting import fit_conversation
+from .data.augmentation import Augmentation, Move
+from .data.conversation_truncation import fit_conversation
+from .data.datasets import FromDataSet, describe_rows
+from .data.seeding import generator
 
 BoxUnits = Literal["relative", "pixel"]
 IGNORE_INDEX = -100

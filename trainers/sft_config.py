@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from trl import SFTConfig
 
-from .row_arguments import RowArguments, require_one_of
-from .tuning import TuningArguments
+from .common.data_arguments import RowArguments, require_one_of
+from .common.trainable_parts import TuningArguments
 
 
 @dataclass

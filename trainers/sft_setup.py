@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..processing_lyrics import LyricsProcessor
-from .tuning import TuningArguments, load_model
+from .common.trainable_parts import TuningArguments, load_model
 
 logger = logging.get_logger(__name__)
 
@@ -50,7 +50,7 @@ def build_sft(
         raise ValueError("no model: give --model DIR or --model HUB_ID; `lyrics compose` makes one.")
     if arguments.model == MICRO:
         from ..assets import random_parts
-        from ..assets.shapes import REGION_WIDTH
+        from ..assets.toy_data import REGION_WIDTH
 
         model, processor = random_parts(training.seed, REGION_WIDTH if with_objects else None)
         model.name_or_path = os.path.join(str(training.output_dir), "base")

@@ -9,14 +9,14 @@ from transformers.utils import logging
 from trl import SFTTrainer
 
 from ..modeling_lyrics import LyricsForConditionalGeneration
-from .adapters import SavesAdapters
-from .augmentation import Augmentation
-from .data import NOT_FOR_THE_MODEL, MapRows
-from .lengths import GroupedByLength, measure_rows
-from .prepared_rows import TrainsPreparedRows
+from .common.adapter_saving import SavesAdapters
+from .common.trainable_parts import describe_trained, load_model, lora_config, set_trained_parts
+from .common.trainer_mixin import TrainsPreparedRows
+from .data.augmentation import Augmentation
+from .data.datasets import NOT_FOR_THE_MODEL, MapRows
+from .data.length_sampler import GroupedByLength, measure_rows
 from .sft_collator import LyricsSFTCollator
 from .sft_config import LyricsSFTConfig
-from .tuning import describe_trained, load_model, lora_config, set_trained_parts
 
 logger = logging.get_logger(__name__)
 

@@ -12,7 +12,14 @@ import torch
 from matplotlib import pyplot
 from matplotlib.colors import ListedColormap
 
-from lyrics.modeling_lyrics.attention_tables import CAPTIONING, CONTRASTIVE, MATCHING, SPATIAL, AttentionTable, Segment
+from lyrics.modeling_lyrics.mqformer_attention_masks import (
+    CAPTIONING,
+    CONTRASTIVE,
+    MATCHING,
+    SPATIAL,
+    AttentionTable,
+    Segment,
+)
 
 OUT = Path(__file__).parent / "attention_tables.png"
 TABLES = {

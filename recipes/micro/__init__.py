@@ -1,8 +1,8 @@
 """The micro world: scenes of shapes, drawn on the spot, and what can be asked about them."""
 
-from .questions import FAMILIES, Question, ask, ask_many, caption
-from .rows import ToldRows, picture_rows, write_rows
-from .world import HELD_OUT, Scene, SceneObject, draw_scene
+from .world.datasets import ToldRows, picture_rows, write_rows
+from .world.questions import FAMILIES, Question, ask, ask_many, caption
+from .world.scenes import HELD_OUT, Scene, SceneObject, draw_scene
 
 __all__ = [
     "FAMILIES",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .shipped import take_shipped
-from .steps import NEEDS, OWN, SHARED, STEPS, Workshop, has_finished, run_steps
-from .table import SEEDS, write_table
-from .together import Task, run_together
-from .variants import VARIANTS
+from .ablations import VARIANTS
+from .pipeline.parallel import Task, run_together
+from .pipeline.pretrained import take_shipped
+from .pipeline.steps import NEEDS, OWN, SHARED, STEPS, Workshop, has_finished, run_steps
+from .report.table import SEEDS, write_table
 
 EXAMPLES = """examples:
   python -m lyrics.recipes.micro                          # the full model, from nothing; goes on where it stopped

@@ -8,10 +8,10 @@ import transformers
 from PIL import Image
 
 from lyrics.assets import EXAMPLE_PICTURE, draw_table
-from lyrics.cli.common import printable
-from lyrics.cli.main import main
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, describe_provenance
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+from lyrics_cli.common import printable
+from lyrics_cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM, CLIPVisionConfig, CLIPVisionModel
 
 from lyrics.assets import ShapeRows, write_random_checkpoint
-from lyrics.assets.micro import build_bert_tokenizer
-from lyrics.cli.main import main
-from lyrics.cli.training import parse_recipe
+from lyrics.assets.random_model import build_bert_tokenizer
+from lyrics.datasets_lyrics.open_rows import DataArguments, open_rows
 from lyrics.modeling_lyrics import LyricsForPreTraining
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes import FOLDER, find_recipe, list_recipes
 from lyrics.trainers import LyricsPretrainingArguments
 from lyrics.trainers.pretraining_setup import PretrainingModelArguments
-from lyrics.trainers.sources import DataArguments, open_rows
+from lyrics_cli.main import main
+from lyrics_cli.training import parse_recipe
 
 KINDS = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
 SMALL = ["--train_data", "shapes:16", "--per_device_train_batch_size", "4", "--eval_strategy", "no"]

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from lyrics.assets import draw_table
-from lyrics.cli.main import main
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.refinement import RefinementStore
+from lyrics_cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from lyrics.assets import ShapeChats, write_random_checkpoint
-from lyrics.cli.main import main
-from lyrics.cli.training import parse_recipe
+from lyrics.datasets_lyrics.open_rows import DataArguments, open_rows
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes import list_recipes
 from lyrics.trainers import LyricsSFTConfig
-from lyrics.trainers.dpo import LyricsDPOConfig
+from lyrics.trainers.dpo_trainer import LyricsDPOConfig
 from lyrics.trainers.sft_setup import SFTModelArguments
-from lyrics.trainers.sources import DataArguments, open_rows
+from lyrics_cli.main import main
+from lyrics_cli.training import parse_recipe
 
 QUICK = ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true", "--eval_strategy", "no"]
 RECIPES = [(stage, name) for stage in ("stage2", "preferences") for name in list_recipes(stage)]

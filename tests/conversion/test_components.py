@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from lyrics.conversion import load_grounding_dino, load_original_refiner, load_ram, load_sam
-from lyrics.conversion.loader import read_weights
+from lyrics.conversion.weights import read_weights
 from lyrics.modeling_lyrics import LyricsVisualRefiner
 from lyrics.modeling_lyrics.refiner_images import segmenter_view
 

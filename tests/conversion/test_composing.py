@@ -5,10 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from lyrics.assets import write_random_checkpoint
-from lyrics.assets.micro import build_text_tokenizer
-from lyrics.cli.main import main
+from lyrics.assets.random_model import build_text_tokenizer
 from lyrics.conversion import compose
 from lyrics.processing_lyrics import LyricsProcessor
+from lyrics_cli.main import main
 
 from ..pretraining_parts import build_model as build_stage_1
 from ..sft_parts import build_chats, build_processor, build_text_config

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from lyrics.assets.micro import STAGE_1_TOKENS, build_bert_tokenizer
+from lyrics.assets.random_model import STAGE_1_TOKENS, build_bert_tokenizer
 from lyrics.conversion import load_mqformer
 from lyrics.modeling_lyrics import LyricsForPreTraining
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyrics.modeling_lyrics import LyricsForPreTraining, LyricsPreTrainingConfig
-from lyrics.modeling_lyrics.attention_tables import (
+from lyrics.modeling_lyrics.mqformer_attention_masks import (
     CAPTIONING,
     CONTRASTIVE,
     MATCHING,

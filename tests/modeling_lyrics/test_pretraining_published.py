@@ -14,7 +14,7 @@ from transformers import AutoModelForPreTraining
 from transformers.utils import logging
 
 from lyrics.modeling_lyrics import LyricsForPreTraining
-from lyrics.modeling_lyrics.objectives_lyrics import Labels, own_columns, predict, smoothed_cross_entropy
+from lyrics.modeling_lyrics.pretraining_objectives import Labels, own_columns, predict, smoothed_cross_entropy
 
 from ..conftest import GOLDEN, assert_golden
 

@@ -17,7 +17,7 @@ from lyrics.modeling_lyrics import (
     LyricsModel,
     LyricsRefinerConfig,
     LyricsVisualRefiner,
-    checked_configuration,
+    configuration_base,
     configuration_lyrics,
 )
 from lyrics.modeling_lyrics.published_checkpoint import DROPPED_BY_MODEL, DROPPED_BY_REFINER
@@ -235,7 +235,7 @@ def test_what_the_published_configuration_lacks_is_named(
     shutil.copytree(published, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "vicuna*"))
     (tmp_path / "config.json").write_text(json.dumps(config))
     if section is None:
-        checked_configuration.logger.warning_once.cache_clear()
+        configuration_base.logger.warning_once.cache_clear()
         config_class.from_pretrained(tmp_path)
         assert "does not know" not in caplog.text
     else:

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from lyrics.assets import draw_table
-from lyrics.assets.micro import build_bert_tokenizer, micro_refiner_config
+from lyrics.assets.random_model import build_bert_tokenizer, micro_refiner_config
 from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner
 
 TAGS = ["ball", "cup", "book"]

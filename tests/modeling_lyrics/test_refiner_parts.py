@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lyrics.assets.micro import build_bert_tokenizer
+from lyrics.assets.random_model import build_bert_tokenizer
 from lyrics.modeling_lyrics.refiner_detection import Detections, score_tags
 from lyrics.modeling_lyrics.refiner_images import detector_size, to_tensor
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts

@@ -16,7 +16,7 @@ from lyrics.modeling_lyrics import (
     LyricsRefinerConfig,
     LyricsVisualRefiner,
     RamConfig,
-    checked_configuration,
+    configuration_base,
 )
 
 LOADERS = {
@@ -240,7 +240,7 @@ def test_wrong_settings_of_generation_are_named(damaged):
 )
 def test_unknown_keys_are_warned_of_once(config_class, key, advice, caplog):
     """F50."""
-    checked_configuration.logger.warning_once.cache_clear()
+    configuration_base.logger.warning_once.cache_clear()
     for _ in range(2):
         config_class(**{key: 1})
     assert caplog.messages == [f"{config_class.__name__} does not know the key {key!r}: {advice}"]
@@ -248,7 +248,7 @@ def test_unknown_keys_are_warned_of_once(config_class, key, advice, caplog):
 
 def test_keys_of_transformers_are_known(saved, tmp_path, caplog):
     """F50: what Transformers, its trainers and remote code write, and old files hold, gives no warning."""
-    checked_configuration.logger.warning_once.cache_clear()
+    configuration_base.logger.warning_once.cache_clear()
     config = LyricsConfig.from_pretrained(saved)
     config.use_cache = False
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2

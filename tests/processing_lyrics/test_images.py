@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from transformers.image_processing_backends import PilBackend
 
-from lyrics.processing_lyrics import LyricsImageProcessorPil, images
-from lyrics.processing_lyrics.images import flatten_pictures, load_picture
+from lyrics.processing_lyrics import LyricsImageProcessorPil
+from lyrics.processing_lyrics import image_loading as images
+from lyrics.processing_lyrics.image_loading import flatten_pictures, load_picture
 
 LIMIT = 1_000_000
 RED, WHITE = (255, 0, 0), (255, 255, 255)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyrics.assets.micro import build_bert_tokenizer
+from lyrics.assets.random_model import build_bert_tokenizer
 from lyrics.processing_lyrics import format_box, format_object, format_objects, parse_spatial_text
 from lyrics.processing_lyrics.spatial_text import clean_label, quantize, tokenize_objects
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyrics.assets.micro import build_text_tokenizer
+from lyrics.assets.random_model import build_text_tokenizer
 from lyrics.processing_lyrics import LyricsProcessor
 
 BOX = "[0.1, 0.2, 0.3, 0.4]"

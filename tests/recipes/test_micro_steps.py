@@ -13,22 +13,28 @@ from transformers import AutoModelForCausalLM, LlamaModel
 from lyrics.assets import MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsMQFormerModel
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes.micro.cells import NOTHING
-from lyrics.recipes.micro.evaluation import KINDS, draw_cases, guess, is_right, overlap
-from lyrics.recipes.micro.figures import draw_accuracy, draw_answers, draw_attention, draw_refiner, draw_second_stage
-from lyrics.recipes.micro.language import soften_attention
-from lyrics.recipes.micro.muon import Muon, MuonWithAdamW
-from lyrics.recipes.micro.parts import build_micro_text_tokenizer, language_model_config, mqformer_config
-from lyrics.recipes.micro.questions import Question, novelty
-from lyrics.recipes.micro.segmenter import tint, view_objects
-from lyrics.recipes.micro.shipped import take_shipped
-from lyrics.recipes.micro.shipping import format_card, write_compact, write_compact_language_model
-from lyrics.recipes.micro.stages import settle_queries, train_stage1
-from lyrics.recipes.micro.steps import FINISHED, OWN, SHARED, Workshop, run_steps
-from lyrics.recipes.micro.table import format_table
-from lyrics.recipes.micro.training import StepArguments, train_step
-from lyrics.recipes.micro.variants import VARIANTS
-from lyrics.recipes.micro.world import draw_scene
+from lyrics.recipes.micro.ablations import VARIANTS
+from lyrics.recipes.micro.common.muon import Muon, MuonWithAdamW
+from lyrics.recipes.micro.common.step_trainer import StepArguments, train_step
+from lyrics.recipes.micro.configs import build_micro_text_tokenizer, language_model_config, mqformer_config
+from lyrics.recipes.micro.evaluate import KINDS, draw_cases, guess, is_right, overlap
+from lyrics.recipes.micro.language_model.train import soften_attention
+from lyrics.recipes.micro.pipeline.pretrained import take_shipped
+from lyrics.recipes.micro.pipeline.steps import FINISHED, OWN, SHARED, Workshop, run_steps
+from lyrics.recipes.micro.refiner.cell_labels import NOTHING
+from lyrics.recipes.micro.refiner.segmenter import tint, view_objects
+from lyrics.recipes.micro.report.figures import (
+    draw_accuracy,
+    draw_answers,
+    draw_attention,
+    draw_refiner,
+    draw_second_stage,
+)
+from lyrics.recipes.micro.report.release import format_card, write_compact, write_compact_language_model
+from lyrics.recipes.micro.report.table import format_table
+from lyrics.recipes.micro.train_stages import settle_queries, train_stage1
+from lyrics.recipes.micro.world.questions import Question, novelty
+from lyrics.recipes.micro.world.scenes import draw_scene
 
 
 @pytest.fixture(scope="module")

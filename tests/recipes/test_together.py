@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from lyrics.recipes.micro.__main__ import _model_tasks, _shared_tasks, main
-from lyrics.recipes.micro.steps import FINISHED, NEEDS, OWN, SHARED, Workshop
-from lyrics.recipes.micro.together import Task, run_together
+from lyrics.recipes.micro.pipeline.parallel import Task, run_together
+from lyrics.recipes.micro.pipeline.steps import FINISHED, NEEDS, OWN, SHARED, Workshop
 
 MEET = """
 import pathlib, sys, time

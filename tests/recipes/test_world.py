@@ -10,16 +10,16 @@ import torch
 from datasets import load_from_disk
 from transformers import LlamaForCausalLM
 
+from lyrics.datasets_lyrics.conversations import read_conversation
 from lyrics.recipes.micro import FAMILIES, HELD_OUT, ToldRows, ask, ask_many, draw_scene, write_rows
-from lyrics.recipes.micro.coordinates import all_coordinates, compose_coordinates
-from lyrics.recipes.micro.evaluation import KINDS, draw_cases
-from lyrics.recipes.micro.language import clear_residual_stream, compose_names
-from lyrics.recipes.micro.parts import build_micro_bert_tokenizer, build_micro_text_tokenizer, language_model_config
-from lyrics.recipes.micro.rows import DialogueRows
-from lyrics.recipes.micro.told import ToldCollator, ToldLanguageModel, find_word
-from lyrics.recipes.micro.told_answers import answer_told
-from lyrics.recipes.micro.world import COLORS, SHAPES, SIZES
-from lyrics.trainers.conversations import read_conversation
+from lyrics.recipes.micro.common.initialization import all_coordinates, compose_coordinates
+from lyrics.recipes.micro.configs import build_micro_bert_tokenizer, build_micro_text_tokenizer, language_model_config
+from lyrics.recipes.micro.evaluate import KINDS, draw_cases
+from lyrics.recipes.micro.language_model.symbolic_answers import answer_told
+from lyrics.recipes.micro.language_model.symbolic_inputs import ToldCollator, ToldLanguageModel, find_word
+from lyrics.recipes.micro.language_model.train import clear_residual_stream, compose_names
+from lyrics.recipes.micro.world.datasets import DialogueRows
+from lyrics.recipes.micro.world.scenes import COLORS, SHAPES, SIZES
 
 NUMBERS = range(40)
 

@@ -9,7 +9,8 @@ import pytest
 from lyrics.assets import draw_table, write_random_checkpoint
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.refinement import RefinementStore, refine_dataset
-from tests.failpoints import Failpoints
+
+from ..failpoints import Failpoints
 
 SHARD_SIZE = 3
 

@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from lyrics.refinement import is_aside, remove_folder, remove_leftovers, sha256_of, write_file, write_folder
-from tests.failpoints import full_disk
+
+from ..failpoints import full_disk
 
 FOLDER = {"a": b"1", "b/c": b"2" * 5000}
 WRITE_FOLDER = """

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyrics.refinement import StoreError, index
-from lyrics.refinement.index import Index, hash_images, hash_key, hash_keys, write_index
+from lyrics.refinement import StoreError
+from lyrics.refinement.storage import index
+from lyrics.refinement.storage.index import Index, hash_images, hash_key, hash_keys, write_index
 
 HASHES = st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 2**64 - 1]), max_size=60)
 

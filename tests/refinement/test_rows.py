@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lyrics.processing_lyrics import VisualObjects
 from lyrics.refinement import StoreError
-from lyrics.refinement.masks import decode_mask, encode_mask
-from lyrics.refinement.rows import Row, RowFormat, prepare_objects
-from lyrics.refinement.shards import ShardFile, write_shard
+from lyrics.refinement.storage.masks import decode_mask, encode_mask
+from lyrics.refinement.storage.rows import Row, RowFormat, prepare_objects
+from lyrics.refinement.storage.shards import ShardFile, write_shard
 
 FORMAT = RowFormat("0" * 64, "mask", 6, masks=True, rows_per_batch=2)
 WORDS = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=4)

@@ -10,8 +10,8 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
 from lyrics.assets import draw_table
+from lyrics.datasets_lyrics.hf_datasets import DatasetPlace, DatasetSource, StreamSource
 from lyrics.refinement import DuplicateKeyError, open_source
-from lyrics.refinement.dataset_sources import DatasetPlace, DatasetSource, StreamSource
 
 from .test_tar_shards import write_tar
 

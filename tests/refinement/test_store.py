@@ -23,9 +23,9 @@ from lyrics.refinement import (
     StaleStoreError,
     StoreError,
     hash_picture,
-    identity,
     refine_dataset,
 )
+from lyrics.refinement.storage import refiner_identity
 
 from .conftest import SHARD_SIZE, assert_same_objects, contents
 
@@ -137,7 +137,7 @@ def test_large_pictures_are_hashed_in_little_memory(failpoints, tmp_path):
     Image.new("RGB", (10_000, 10_000), (1, 2, 3)).save(tmp_path / "large.png", compress_level=1)
     code = """
 import resource
-from lyrics.refinement.pictures import read_picture
+from lyrics.refinement.storage.picture_hash import read_picture
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000, used + 400_000_000))
 assert len(read_picture(pathlib.Path(folder) / "large.png", 120_000_000).image_hash) == 32
@@ -246,7 +246,7 @@ def test_a_processor_that_knows_of_no_refiner_takes_the_stores(store, model, che
 
 def test_other_preprocessing_is_refused(store, checkpoint, monkeypatch):
     """The checkpoint's fingerprint is that of the code that saved it, so the version is compared too."""
-    monkeypatch.setattr(identity, "BEHAVIOUR_VERSION", fingerprint.BEHAVIOUR_VERSION + 1)
+    monkeypatch.setattr(refiner_identity, "BEHAVIOUR_VERSION", fingerprint.BEHAVIOUR_VERSION + 1)
     monkeypatch.setattr(RefinerIdentity.__init__, "__defaults__", (fingerprint.BEHAVIOUR_VERSION + 1,))
     with pytest.raises(StaleStoreError, match=r"behaviour_version: 1 in the store .*, 2 in the processor"):
         LyricsProcessor.from_pretrained(checkpoint).store = store

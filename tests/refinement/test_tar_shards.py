@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lyrics.datasets_lyrics.webdataset import IMAGE_EXTENSIONS, expand_braces
 from lyrics.refinement import TarSample, TarShardError, expand_shards, read_shard
-from lyrics.refinement.tar_shards import IMAGE_EXTENSIONS, expand_braces
 
 PAIR = [IMAGE_EXTENSIONS, ["txt"]]
 LONG = "very-long-directory-name/" * 8 + "sample"  # needs a header of its own

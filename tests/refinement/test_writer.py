@@ -27,9 +27,9 @@ from lyrics.refinement import (
     estimate,
     refine_dataset,
 )
-from lyrics.refinement.engines import WorkerDiedError
-from tests.failpoints import full_disk
+from lyrics.refinement.engines.local import WorkerDiedError
 
+from ..failpoints import full_disk
 from .conftest import SHARD_SIZE, contents, failures
 from .test_tar_shards import write_tar
 
@@ -338,17 +338,17 @@ def test_a_store_of_something_else_is_refused(own_store, photos, fast, tmp_path)
 def test_other_versions_are_mentioned(own_store, photos, fast, monkeypatch):
     """And do not hinder."""
     messages = []
-    monkeypatch.setattr("lyrics.refinement.manifest.version", lambda name: "99")
-    monkeypatch.setattr("lyrics.refinement.writer.logger.warning", messages.append)
+    monkeypatch.setattr("lyrics.refinement.storage.manifest.version", lambda name: "99")
+    monkeypatch.setattr("lyrics.refinement.dataset_writer.logger.warning", messages.append)
     refine_dataset(photos, own_store, fast, **OPTIONS)
     assert "was begun with other versions of libraries; now there are {'ziya-lyrics': '99'" in messages[0]
 
 
 def test_a_worker_with_another_refiner_is_refused(own_store, photos, checkpoint, made, tmp_path):
     """As on a machine of a cluster where the same path holds other weights."""
-    from lyrics.refinement.manifest import Manifest
-    from lyrics.refinement.open_source import open_source
-    from lyrics.refinement.refining import RefiningTask
+    from lyrics.datasets_lyrics.open_data import open_source
+    from lyrics.refinement.engines.task import RefiningTask
+    from lyrics.refinement.storage.manifest import Manifest
 
     other = LyricsProcessor.from_pretrained(checkpoint)
     next(other.refiner.parameters()).data += 1

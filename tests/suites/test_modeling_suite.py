@@ -236,7 +236,7 @@ class RefinerTester:
         self.config_tester = ConfigTester(parent, config_class=LyricsRefinerConfig, has_text_modality=False)
 
     def get_config(self):
-        from lyrics.assets.micro import build_bert_tokenizer, micro_refiner_config
+        from lyrics.assets.random_model import build_bert_tokenizer, micro_refiner_config
 
         config = micro_refiner_config(len(build_bert_tokenizer()))
         for swin in (config.tagger_config.vision_config, config.detector_config.backbone_config):
@@ -256,7 +256,7 @@ class RefinerWithTokenizer(LyricsVisualRefiner):
     """The suite builds models from configurations, which bring no tokenizer."""
 
     def __init__(self, config):
-        from lyrics.assets.micro import build_bert_tokenizer
+        from lyrics.assets.random_model import build_bert_tokenizer
 
         super().__init__(config)
         self.tokenizer = build_bert_tokenizer()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers.utils import logging
 
-from lyrics.trainers.checkpointing import CheckpointError, check_checkpoint, find_checkpoint, write_manifest
+from lyrics.trainers.common.checkpointing import CheckpointError, check_checkpoint, find_checkpoint, write_manifest
 
 from ..failpoints import Failpoints, full_disk
 from ..pretraining_parts import build_rows
@@ -22,7 +22,7 @@ import torch
 torch.set_num_threads(1)
 from transformers.utils import logging
 logging.set_verbosity_error()
-from tests.trainers.two_ranks import build_trainer
+from .two_ranks import build_trainer
 trainer = build_trainer(tempfile.mkdtemp(), 1, max_steps=1, save_strategy="no", save_total_limit=1)
 trainer.train()
 """

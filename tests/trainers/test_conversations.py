@@ -2,7 +2,7 @@
 
 import pytest
 
-from lyrics.trainers.conversations import outline, read_conversation
+from lyrics.datasets_lyrics.conversations import outline, read_conversation
 
 from ..sft_parts import say
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lyrics.trainers import BadRowError, DatasetsSource, LyricsPretrainingCollator, TarSource
-from lyrics.trainers.data import MapRows, Position, StreamRows, load_positions, save_positions
+from lyrics.trainers.data.datasets import MapRows, Position, StreamRows, load_positions, save_positions
 
 from ..pretraining_parts import build_processor, build_row
 

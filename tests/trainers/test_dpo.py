@@ -5,7 +5,7 @@ import torch
 
 from lyrics.assets import ShapePairs, random_parts
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration
-from lyrics.trainers.dpo import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
+from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
 
 from .two_ranks import history
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyrics.processing_lyrics import format_object, parse_spatial_text
-from lyrics.trainers.fitting import TooLongError, fit_conversation
+from lyrics.trainers.data.conversation_truncation import TooLongError, fit_conversation
 
 from ..sft_parts import say
 

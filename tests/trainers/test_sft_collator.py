@@ -6,7 +6,7 @@ import torch
 
 from lyrics.processing_lyrics import VisualObjects, format_box, format_object
 from lyrics.trainers import Augmentation, LyricsSFTCollator
-from lyrics.trainers.fitting import TooLongError
+from lyrics.trainers.data.conversation_truncation import TooLongError
 
 from ..sft_parts import SYSTEM, build_chat, build_chats, build_processor, say
 

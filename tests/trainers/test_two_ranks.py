@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from lyrics.trainers.checkpointing import CheckpointError, check_checkpoint
+from lyrics.trainers.common.checkpointing import CheckpointError, check_checkpoint
 
 from .launch import run_two
 from .two_ranks import KINDS, SAVED, STEPS, build_trainer, history, run_step

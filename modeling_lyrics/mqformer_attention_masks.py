@@ -1,0 +1,123 @@
+"""Who may attend to whom: the MQ-Former's four kinds of positions, and one table for each objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+
+from .mqformer_key_values import LyricsImageKeyValues
+
+
+class Segment(IntEnum):
+    """What a position of the MQ-Former belongs to."""
+
+    PADDING = 0
+    VISUAL = 1  # queries that attend to the whole image
+    GROUNDING = 2  # queries that attend to its objects
+    SPATIAL = 3  # [BOS] and the objects as text
+    CAPTION = 4  # [CLS], the caption and [SEP]
+
+
+V, G, S, C = Segment.VISUAL, Segment.GROUNDING, Segment.SPATIAL, Segment.CAPTION
+
+
+@dataclass(frozen=True)
+class AttentionTable:
+    """Which segments each segment sees. What is not listed sees nothing, and nothing sees padding.
+
+    Attributes:
+        sees: for each segment, those whose positions it may attend to.
+        causal: whether caption positions see only those that do not come after them.
+    """
+
+    sees: Mapping[Segment, tuple[Segment, ...]]
+    causal: bool = False
+
+    def mask(self, segments: torch.Tensor) -> torch.Tensor:
+        """(N, L) int64 segments -> (N, L, L) bool, True where the row may attend to the column."""
+        of = {segment: segments == segment.value for segment in (V, G, S, C)}
+        allowed = torch.zeros(*segments.shape, segments.shape[-1], dtype=torch.bool, device=segments.device)
+        for segment, seen in self.sees.items():
+            keys = torch.stack([of[one] for one in seen]).any(0)
+            allowed |= of[segment][:, :, None] & keys[:, None, :]
+        if self.causal:
+            positions = torch.arange(segments.shape[-1], device=segments.device)
+            later = positions[None, :] > positions[:, None]
+            allowed &= ~(of[C][:, :, None] & of[C][:, None, :] & later)
+        return allowed
+
+
+CONTRASTIVE = AttentionTable({V: (V, G), G: (V, G), S: (S, C), C: (S, C)})
+MATCHING = AttentionTable({V: (V, C), C: (V, C), G: (G, S), S: (G, S)})
+CAPTIONING = AttentionTable({V: (V, G), G: (V, G), C: (V, G, C)}, causal=True)
+SPATIAL = AttentionTable(dict.fromkeys((V, G, S, C), (V, G, S, C)))
+
+
+@dataclass
+class SegmentedText:
+    """Texts of N rows, right-padded.
+
+    Attributes:
+        input_ids, position_ids, segment_ids: (N, L) int64; a `Segment` is 0 at padding.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    segment_ids: torch.Tensor
+
+    def select(self, rows: torch.Tensor) -> SegmentedText:
+        """The texts that stand in `rows` (R,) int64."""
+        return self.map(lambda tensor: tensor.index_select(0, rows))
+
+    def pad(self, length: int) -> SegmentedText:
+        """The same texts with padding up to `length`."""
+        return self.map(lambda tensor: torch.nn.functional.pad(tensor, (0, length - tensor.shape[1])))
+
+    def join(self, other: SegmentedText) -> SegmentedText:
+        """These rows, then those of `other`, of equal length."""
+        others = iter((other.input_ids, other.position_ids, other.segment_ids))
+        return self.map(lambda tensor: torch.cat([tensor, next(others)]))
+
+    def starts(self, segment: Segment) -> torch.Tensor:
+        """(N,) where the segment begins."""
+        return (self.segment_ids == segment.value).int().argmax(dim=1)
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> SegmentedText:
+        """The same change of all three tensors."""
+        return SegmentedText(change(self.input_ids), change(self.position_ids), change(self.segment_ids))
+
+
+def run_mqformer(
+    mqformer: Any,
+    table: AttentionTable,
+    text: SegmentedText | None = None,
+    images: LyricsImageKeyValues | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run queries over images, text, or both, under a table.
+
+    Args:
+        mqformer: a `LyricsMQFormerModel`.
+        text: of N rows, or `None` for the queries alone.
+        images: of N rows, or `None` for the text alone.
+
+    Returns:
+        (N, V + G, hidden) states of the queries and (N, L, hidden) of the text; one that was not run has length 0.
+    """
+    config = mqformer.config
+    parts = [] if text is None else [text.segment_ids]
+    if images is not None:
+        kinds = [V.value] * config.num_visual_queries + [G.value] * config.num_grounding_queries
+        parts.insert(0, torch.tensor(kinds, device=mqformer.device).expand(images.num_images, -1))
+    states = mqformer(
+        input_ids=None if text is None else text.input_ids,
+        position_ids=None if text is None else text.position_ids,
+        attention_mask=table.mask(torch.cat(parts, dim=1)),
+        image_key_values=images,
+        text_only=images is None,
+        return_dict=True,
+    ).last_hidden_state
+    return states.tensor_split((0 if images is None else config.num_queries,), dim=1)

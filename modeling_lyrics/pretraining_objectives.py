@@ -1,0 +1,302 @@
+"""The four objectives of the first training stage: contrast, matching, captioning, masked spatial prediction.
+
+Each is an object with its attention table and its loss, and can be run and tested alone. A loss is this rank's share of
+the mean over all ranks; metrics are hits and trials of this rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+from .configuration_lyrics import LyricsMQFormerConfig
+from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
+from .distributed import gather, gather_with_gradient, mean_over_ranks, this_rank
+from .mqformer_attention_masks import CAPTIONING, CONTRASTIVE, MATCHING, SPATIAL, Segment, SegmentedText
+
+IGNORE_INDEX = -100
+TEMPERATURES = (0.001, 0.5)  # BLIP-2's bounds
+SMALLEST_WEIGHT = 1e-4  # of a candidate in the sampling of negatives, as in ALBEF and BLIP-2
+LABEL = 0  # kind of a spatial item; 1 to 4 are its coordinates
+
+
+@dataclass
+class ObjectiveOutput:
+    """A loss, and for each metric how often it was hit and how often it was tried (scalars)."""
+
+    loss: torch.Tensor
+    metrics: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Pairs:
+    """How the images (rows) of this rank and the texts of all ranks (columns) go together.
+
+    Attributes:
+        image_to_text, text_to_image: (B, all) similarities over the temperature; those of a text to all images in the
+            second.
+        same: (B, all) bool, True where row and column show the same image or bear the same caption.
+    """
+
+    image_to_text: torch.Tensor
+    text_to_image: torch.Tensor
+    same: torch.Tensor
+
+
+def mean_by_kind(states: torch.Tensor, num_visual_queries: int) -> list[torch.Tensor]:
+    """(N, V + G, hidden) -> the mean of the visual and that of the grounding queries, each (N, hidden), where any."""
+    return [part.mean(dim=1) for part in states.tensor_split((num_visual_queries,), dim=1) if part.shape[1]]
+
+
+def find_same(image_ids: torch.Tensor, caption_ids: torch.Tensor) -> torch.Tensor:
+    """(B,) ids of the images and captions of this rank -> (B, all) bool, True for pairs that are not negatives."""
+    same = torch.zeros(len(image_ids), len(gather(image_ids)), dtype=torch.bool, device=image_ids.device)
+    for ids in (image_ids, caption_ids):
+        same |= ids[:, None] == gather(ids)[None, :]
+    return same | own_columns(len(image_ids), same)
+
+
+def own_columns(batch_size: int, like: torch.Tensor) -> torch.Tensor:
+    """(B, all) bool, True where a column is the row itself."""
+    return (
+        torch.arange(like.shape[1], device=like.device)[None, :]
+        == torch.arange(batch_size, device=like.device)[:, None] + this_rank() * batch_size
+    )
+
+
+class ContrastiveObjective(nn.Module):
+    """ITC: an image and its caption are closer than either to any other in the batches of all ranks.
+
+    Image: [mean of the visual ; mean of the grounding queries]. Text: [`[BOS]` ; `[CLS]`]. Both are projected and
+    normalised, and their product is divided by a learned temperature. Pairs of the same image or the same caption are
+    neither positives nor negatives of each other. (Paper, section 3.2; the original takes the best single query.)
+    """
+
+    table = CONTRASTIVE
+
+    def __init__(self, config: LyricsPreTrainingConfig) -> None:
+        super().__init__()
+        mqformer: LyricsMQFormerConfig = config.mqformer_config
+        hidden_size, reads_objects = mqformer.hidden_size, mqformer.num_grounding_queries > 0
+        self.num_visual_queries = mqformer.num_visual_queries
+        self.reads_objects = reads_objects
+        self.label_smoothing = config.label_smoothing
+        self.initial_temperature = float(config.temperature)
+        parts = (mqformer.num_visual_queries > 0) + reads_objects
+        self.vision_projection = nn.Linear(parts * hidden_size, config.projection_size)
+        self.text_projection = nn.Linear((1 + reads_objects) * hidden_size, config.projection_size)
+        self.temperature = nn.Parameter(torch.empty(()))
+
+    def reset_temperature(self) -> None:
+        """Part of the initialisation of a new model."""
+        init.constant_(self.temperature, self.initial_temperature)
+
+    def image_features(self, query_states: torch.Tensor) -> torch.Tensor:
+        """(N, V + G, hidden) -> (N, projection) of length 1."""
+        means = torch.cat(mean_by_kind(query_states, self.num_visual_queries), dim=-1)
+        return normalize(self.vision_projection(means).float(), dim=-1)
+
+    def text_features(self, text_states: torch.Tensor, text: SegmentedText) -> torch.Tensor:
+        """(N, L, hidden) -> (N, projection) of length 1."""
+        starts = [text.starts(Segment.SPATIAL)] if self.reads_objects else []
+        starts.append(text.starts(Segment.CAPTION))
+        rows = torch.arange(len(text_states), device=text_states.device)
+        heads = torch.cat([text_states[rows, start] for start in starts], dim=-1)
+        return normalize(self.text_projection(heads).float(), dim=-1)
+
+    def compare(self, images: torch.Tensor, texts: torch.Tensor, same: torch.Tensor) -> Pairs:
+        """(B, projection) features of this rank -> their similarity to those of all ranks."""
+        bounded = self.temperature.clamp(*TEMPERATURES)
+        temperature = self.temperature + (bounded - self.temperature).detach()  # the gradient passes the bounds
+        every_image, every_text = gather_with_gradient(images), gather_with_gradient(texts)
+        return Pairs(images @ every_text.T / temperature, texts @ every_image.T / temperature, same)
+
+    def forward(self, pairs: Pairs) -> ObjectiveOutput:
+        """The loss in both directions, averaged; recall at 1 in the batch both ways."""
+        own = own_columns(len(pairs.same), pairs.same)
+        excluded = pairs.same & ~own
+        directions = {"image_to_text": pairs.image_to_text, "text_to_image": pairs.text_to_image}
+        loss, metrics = torch.zeros((), device=pairs.same.device), {}
+        for name, similarity in directions.items():
+            loss = loss + smoothed_cross_entropy(similarity, own, excluded, self.label_smoothing).mean() / 2
+            found = pairs.same.gather(1, similarity.argmax(dim=1, keepdim=True))
+            metrics[f"recall_{name}"] = (found.sum(), torch.ones_like(found).sum())
+        return ObjectiveOutput(loss, metrics)
+
+
+def smoothed_cross_entropy(
+    logits: torch.Tensor, target: torch.Tensor, excluded: torch.Tensor, smoothing: float
+) -> torch.Tensor:
+    """Cross entropy of each row with label smoothing, over the columns that are not excluded.
+
+    Args:
+        logits: (B, all).
+        target: (B, all) bool, one column of each row.
+        excluded: (B, all) bool.
+    """
+    log_probabilities = logits.masked_fill(excluded, -torch.inf).log_softmax(dim=1).masked_fill(excluded, 0.0)
+    uniform = log_probabilities.sum(dim=1) / (~excluded).sum(dim=1)
+    return -(1 - smoothing) * (log_probabilities * target).sum(dim=1) - smoothing * uniform
+
+
+class MatchingObjective(nn.Module):
+    """ITM: does this text belong to this image? Visual queries read the caption, grounding queries the objects.
+
+    Each pair stands beside one with a wrong image and one with a wrong text, which are drawn from the batches of all
+    ranks by their contrastive similarity. A two-way head reads the mean of the visual and that of the grounding
+    queries; their logits are averaged. (Paper, section 3.2; BLIP-2's hard negatives.)
+    """
+
+    table = MATCHING
+
+    def __init__(self, config: LyricsPreTrainingConfig) -> None:
+        super().__init__()
+        self.num_visual_queries = config.mqformer_config.num_visual_queries
+        self.head = nn.Linear(config.mqformer_config.hidden_size, 2)
+
+    def draw_negatives(
+        self, similarity: torch.Tensor, same: torch.Tensor, draws: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each row a column that is no positive, by its similarity.
+
+        Args:
+            similarity: (B, all).
+            same: (B, all) bool, the columns that must not be drawn.
+            draws: (B,) in [0, 1), one random number for each row.
+
+        Returns:
+            (B,) int64 columns, and (B,) bool whether there was any to draw.
+        """
+        weights = similarity.detach().float().softmax(dim=1) + SMALLEST_WEIGHT
+        edges = weights.masked_fill(same, 0.0).cumsum(dim=1)
+        marks = draws.float().clamp(max=1 - 1e-6)[:, None] * edges[:, -1:]
+        columns = torch.searchsorted(edges, marks, right=True).squeeze(1)
+        return columns.clamp(max=same.shape[1] - 1), ~same.all(dim=1)
+
+    def forward(self, query_states: torch.Tensor, matches: torch.Tensor, counts: torch.Tensor) -> ObjectiveOutput:
+        """Args:
+        query_states: (N, V + G, hidden).
+        matches: (N,) int64, 1 for a pair that belongs together, else 0.
+        counts: (N,) bool, whether the row counts.
+        """
+        logits = torch.stack([self.head(mean) for mean in mean_by_kind(query_states, self.num_visual_queries)]).mean(0)
+        losses = cross_entropy(logits.float(), matches, reduction="none")
+        hits = (logits.argmax(dim=-1) == matches) & counts
+        loss = mean_over_ranks((losses * counts).sum(), counts.sum())
+        return ObjectiveOutput(loss, {"matching_accuracy": (hits.sum(), counts.sum())})
+
+
+class LanguageModelingHead(nn.Module):
+    """BERT's: a dense layer, a LayerNorm, and the vocabulary, whose weight may be that of the word embeddings."""
+
+    def __init__(self, config: LyricsMQFormerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(..., hidden) -> (..., vocabulary) logits."""
+        return self.decoder(self.layer_norm(self.activation(self.dense(hidden_states))))
+
+
+@dataclass
+class Labels:
+    """What is to be predicted, and where. K labels, padded.
+
+    Attributes:
+        positions: (K,) int64 in the flattened (N * L) positions of the texts.
+        token_ids: (K,) int64, -100 at padding.
+    """
+
+    positions: torch.Tensor
+    token_ids: torch.Tensor
+
+
+def predict(
+    text_states: torch.Tensor, labels: Labels, head: LanguageModelingHead, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss of the labels, and for each (K,) whether it counts and whether the head says it.
+
+    The head runs at the labelled positions alone: (N, L, hidden) -> (K, vocabulary).
+    """
+    logits = head(text_states.flatten(0, 1).index_select(0, labels.positions)).float()
+    counts = labels.token_ids != IGNORE_INDEX
+    total = cross_entropy(
+        logits, labels.token_ids, ignore_index=IGNORE_INDEX, label_smoothing=smoothing, reduction="sum"
+    )
+    return mean_over_ranks(total, counts.sum()), counts, (logits.argmax(dim=-1) == labels.token_ids) & counts
+
+
+class CaptioningObjective(nn.Module):
+    """ICG: write the caption, token by token, with the image before it. The queries do not see the text.
+
+    (Paper, section 3.2; the original shows the objects to the caption as well.)
+    """
+
+    table = CAPTIONING
+
+    def __init__(self, config: LyricsPreTrainingConfig) -> None:
+        super().__init__()
+        self.label_smoothing = config.label_smoothing
+
+    def forward(self, text_states: torch.Tensor, labels: Labels, head: LanguageModelingHead) -> ObjectiveOutput:
+        """(N, L, hidden) states of `[DEC] caption [SEP]`; the label of a position is the token after it."""
+        loss, counts, hits = predict(text_states, labels, head, self.label_smoothing)
+        return ObjectiveOutput(loss, {"caption_accuracy": (hits.sum(), counts.sum())})
+
+
+class SpatialObjective(nn.Module):
+    """MSP: predict masked labels and coordinates of the objects from image, other items and caption.
+
+    An item is a label or one coordinate, and it is masked whole. No masked item on any rank gives a loss of 0 that
+    still has a gradient graph. (Paper, section 3.2; the original never masks y2.)
+    """
+
+    table = SPATIAL
+
+    def __init__(self, config: LyricsPreTrainingConfig) -> None:
+        super().__init__()
+        self.label_smoothing = config.label_smoothing
+
+    def forward(
+        self,
+        text_states: torch.Tensor,
+        labels: Labels,
+        items: torch.Tensor,
+        kinds: torch.Tensor,
+        head: LanguageModelingHead,
+    ) -> ObjectiveOutput:
+        """An item is right when all of its tokens are.
+
+        Args:
+            text_states: (N, L, hidden).
+            labels: the K masked tokens.
+            items: (K,) int64, the number of the item that each belongs to, below K.
+            kinds: (K,) int64, 0 for a token of a label and 1 to 4 for one of x1, y1, x2, y2.
+            head: of the language model.
+        """
+        loss, counts, hits = predict(text_states, labels, head, self.label_smoothing)
+        tokens, right = torch.zeros_like(items), torch.zeros_like(items)
+        tokens = tokens.index_add(0, items, counts.long())
+        right = right.index_add(0, items, hits.long())
+        item_kinds = torch.zeros_like(items).index_add(0, items, (kinds == LABEL).long() * counts)
+        metrics = {}
+        for name, belongs in (("label", item_kinds > 0), ("coordinate", (item_kinds == 0) & (tokens > 0))):
+            metrics[f"masked_{name}_accuracy"] = ((belongs & (right == tokens)).sum(), belongs.sum())
+        return ObjectiveOutput(loss, metrics)
+
+
+__all__ = [
+    "CaptioningObjective",
+    "ContrastiveObjective",
+    "LanguageModelingHead",
+    "MatchingObjective",
+    "SpatialObjective",
+]

@@ -1,0 +1,102 @@
+"""What goes with the pixels: placeholders, padded region features, and the text that the MQ-Former reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from .image_loading import flatten_pictures
+from .spatial_text import tokenize_objects
+from .visual_objects import VisualObjects
+
+MQFormerText = Literal["none", "instruction", "spatial+instruction"]
+
+BOS = "[BOS]"  # begins the objects, as in the first training stage; old tokenizers do not have it
+DEFAULT_MAX_LENGTH = 512  # BERT's positions, for tokenizers that do not say
+
+
+def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> None:
+    """One placeholder per picture: in each text where pictures come as lists, else in all texts together.
+
+    Raises:
+        ValueError: with both counts.
+    """
+    counts = [text.count(image_token) for text in texts]
+    nested = isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
+    if nested and len(images) == len(texts):
+        for index, (count, group) in enumerate(zip(counts, images, strict=True)):
+            if count != len(group):
+                raise ValueError(f"Text {index} has {count} {image_token} placeholders, but {len(group)} pictures.")
+    total = len(flatten_pictures(images))
+    if sum(counts) != total:
+        raise ValueError(
+            f"The number of {image_token} tokens in the prompts should be the same as the number of pictures: "
+            f"got {sum(counts)} placeholders and {total} pictures."
+        )
+
+
+def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> dict[str, np.ndarray]:
+    """`region_features` (N, Q, d_r) float32, zero-padded, and `region_attention_mask` (N, Q) int64.
+
+    Raises:
+        ValueError: naming both widths, when objects have features of another width.
+    """
+    longest = max((len(one.region_features) for one in objects), default=0)
+    features = np.zeros((len(objects), longest, region_feature_size), np.float32)
+    mask = np.zeros((len(objects), longest), np.int64)
+    for row, one in enumerate(objects):
+        count = len(one.region_features)
+        if count and one.region_features.shape[1] != region_feature_size:
+            raise ValueError(
+                f"The visual objects of picture {row} have region features of width {one.region_features.shape[1]}, "
+                f"but this model takes {region_feature_size}: they come from another refiner."
+            )
+        features[row, :count] = one.region_features if count else 0
+        mask[row, :count] = 1
+    return {"region_features": features, "region_attention_mask": mask}
+
+
+def build_mqformer_text(
+    mode: MQFormerText, tokenizer: Any, instructions: Sequence[str], objects: Sequence[VisualObjects | None]
+) -> dict[str, np.ndarray]:
+    """`mqformer_input_ids` and `mqformer_attention_mask` (N, L) int64, right-padded; nothing for `"none"`.
+
+    With objects, the text is `[BOS] objects [CLS] instruction [SEP]`, positions start again at `[CLS]`, and
+    `mqformer_position_ids` (N, L) says so. Objects are left out whole, the worst first, where they do not fit; a long
+    instruction is cut at its end. Special tokens that either imitates stay text.
+    """
+    if mode == "none":
+        return {}
+    limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
+    spatial = [_object_ids(one, tokenizer, limit) if mode == "spatial+instruction" else [] for one in objects]
+    ids = {  # one text may hold many pictures
+        text: tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
+        for text in set(instructions)
+    }
+    texts = [ids[text] for text in instructions]
+    rows = [[*first, *second] for first, second in zip(spatial, texts, strict=True)]
+    positions = [[*range(len(first)), *range(len(second))] for first, second in zip(spatial, texts, strict=True)]
+    inputs = {
+        "mqformer_input_ids": pad_rows(rows, tokenizer.pad_token_id),
+        "mqformer_attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
+    }
+    return inputs if mode == "instruction" else inputs | {"mqformer_position_ids": pad_rows(positions, 0)}
+
+
+def _object_ids(objects: VisualObjects | None, tokenizer: Any, limit: int) -> list[int]:
+    if objects is None or not len(objects):
+        return []
+    bos = tokenizer.convert_tokens_to_ids(BOS)  # asked for by name: the whole vocabulary takes 20 ms to make
+    start = [] if bos in (None, tokenizer.unk_token_id) else [bos]
+    boxes = objects.boxes.tolist()
+    return [*start, *tokenize_objects(objects.labels, boxes, tokenizer, limit - len(start)).input_ids]
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """(N, longest) int64, filled up with `value` on the right."""
+    padded = np.full((len(rows), max(map(len, rows), default=0)), value, np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return padded

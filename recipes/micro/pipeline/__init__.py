@@ -1,0 +1,1 @@
+"""The order of the training steps, and how they run."""

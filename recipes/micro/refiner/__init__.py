@@ -1,0 +1,1 @@
+"""Training of the micro refiner's parts: backbone, tagger, detector and segmenter."""

@@ -1,0 +1,1 @@
+"""Figures and tables of evaluated micro models, and the release of one."""

@@ -1,0 +1,1 @@
+"""Engines that refine the shards of a data set: local processes and Ray Data."""

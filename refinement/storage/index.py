@@ -1,0 +1,128 @@
+"""From a key, or from the hash of a picture, to the row that holds it, in constant time and without memory.
+
+An index is three arrays in files of numpy's own format, mapped into memory: the first 8 bytes of every hash, sorted;
+the row of each; and where the hashes with each prefix start. Finding a hash reads a handful of neighbours, whose rows
+are then compared in full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ...utils.atomic_files import write_file
+from .errors import StoreError
+
+ROWS_IN_MEMORY = 1 << 24  # that are sorted at a time: 400 MB
+PER_PREFIX = 8  # rows, about
+_U64 = np.dtype("<u8")
+
+
+def hash_key(key: str) -> int:
+    """The 64 bits by which a key is found."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+
+
+def hash_keys(keys: Iterable[str]) -> np.ndarray:
+    """`hash_key` of many, uint64."""
+    return np.fromiter(map(hash_key, keys), _U64)
+
+
+def hash_images(image_hashes: np.ndarray) -> np.ndarray:
+    """The 64 bits by which pictures are found: (n, 32) uint8 -> (n,) uint64."""
+    return np.ascontiguousarray(image_hashes[:, :8]).view(_U64).reshape(-1)
+
+
+def write_index(folder: Path, name: str, hashes: np.ndarray) -> Iterator[np.ndarray]:
+    """Write an index, and yield, as it goes, groups of rows whose 64 bits are equal.
+
+    Args:
+        folder: an existing folder.
+        name: of the index; its files are `NAME.hashes.npy`, `NAME.rows.npy` and `NAME.starts.npy`.
+        hashes: (rows,) uint64 in the order of the rows; may be mapped from a file.
+    """
+    count = len(hashes)
+    bits = max(0, (count // PER_PREFIX).bit_length() - 1)
+    parts = 1 << max(0, min(bits, (count // ROWS_IN_MEMORY).bit_length()))
+    starts = np.zeros((1 << bits) + 1, _U64)
+    with write_file(folder / f"{name}.hashes.npy") as first, write_file(folder / f"{name}.rows.npy") as second:
+        for file in (first, second):
+            _write_header(file, count)
+        for part in range(parts):
+            rows = _rows_of_part(hashes, part, parts)
+            values = hashes[rows]
+            order = np.argsort(values, kind="stable")
+            values, rows = values[order], rows[order]
+            first.write(values.tobytes())
+            second.write(rows.tobytes())
+            starts[1:] += np.bincount(_prefix(values, bits), minlength=1 << bits).astype(_U64)
+            yield from _equal_groups(values, rows)
+    with write_file(folder / f"{name}.starts.npy") as file:
+        np.save(file, np.cumsum(starts, dtype=_U64))
+
+
+class Index:
+    """An index that was written by `write_index`.
+
+    Raises:
+        StoreError: naming the file that is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._hashes, self._rows, self._starts = (
+            _map(folder / f"{name}.{part}.npy") for part in ("hashes", "rows", "starts")
+        )
+        self._bits = (len(self._starts) - 1).bit_length() - 1
+        if len(self._hashes) != len(self._rows) or int(self._starts[-1]) != len(self._rows):
+            raise StoreError(f"{folder / name}.*.npy do not belong together.")
+
+    def find(self, value: int) -> list[int]:
+        """The rows that may have these 64 bits of a hash, the first one first."""
+        prefix = value >> (64 - self._bits)
+        first, last = self._starts[prefix : prefix + 2].tolist()
+        near = self._hashes[first:last].tolist()
+        return [int(self._rows[first + place]) for place, one in enumerate(near) if one == value]
+
+
+def _rows_of_part(hashes: np.ndarray, part: int, parts: int) -> np.ndarray:
+    """The rows whose hashes have this prefix, in order; all of them are never in memory at once."""
+    bits = parts.bit_length() - 1
+    chunks = [
+        np.flatnonzero(_prefix(hashes[start : start + ROWS_IN_MEMORY], bits) == part) + start
+        for start in range(0, len(hashes), ROWS_IN_MEMORY)
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *chunks]).astype(_U64)
+
+
+def _prefix(values: np.ndarray, bits: int) -> np.ndarray:
+    if bits == 0:
+        return np.zeros(len(values), np.int64)
+    return (values >> np.uint64(64 - bits)).astype(np.int64)
+
+
+def _equal_groups(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    repeated = np.flatnonzero(values[1:] == values[:-1])
+    done = -1
+    for place in repeated.tolist():
+        if place < done:
+            continue
+        done = int(np.searchsorted(values, values[place], side="right"))
+        yield rows[place:done]
+
+
+def _write_header(file: IO[bytes], count: int) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": _U64.str, "fortran_order": False, "shape": (count,)})
+
+
+def _map(path: Path) -> Any:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise StoreError(f"{path}: {error}") from error
+    if array.ndim != 1 or array.dtype != _U64:
+        raise StoreError(f"{path} is not a file of an index.")
+    return np.asarray(array)  # which is read faster than a map

@@ -1,0 +1,69 @@
+"""A picture as it is stored by: the hash of what it decodes to, and the hash of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...processing_lyrics.image_loading import load_picture
+
+PIXELS_COPIED = 1 << 22  # at a time
+MAX_FILE_SIZE = 1 << 30  # bytes; no picture within the pixel budget has a larger file
+
+
+@dataclass(frozen=True)
+class LoadedPicture:
+    """A picture that was read.
+
+    Attributes:
+        picture: upright, in RGB.
+        image_hash: 32 bytes, see `hash_picture`.
+        file_sha256: 32 bytes, where there was a file.
+    """
+
+    picture: Image.Image
+    image_hash: bytes
+    file_sha256: bytes | None
+
+
+def hash_picture(picture: Image.Image) -> bytes:
+    """The SHA-256 of an upright RGB picture: its mode, its size and its pixels."""
+    width, height = picture.size
+    digest = hashlib.sha256(f"{picture.mode} {width} {height} ".encode())
+    step = max(1, PIXELS_COPIED // width)
+    for top in range(0, height, step):  # not all of a large picture is there twice
+        digest.update(picture.crop((0, top, width, min(top + step, height))).tobytes())
+    return digest.digest()
+
+
+def read_picture(source: Any, max_pixels: int) -> LoadedPicture:
+    """Read a picture and hash it.
+
+    Args:
+        source: a `Path`, the bytes of a file, a PIL picture, an array or a tensor. Never a URL: nothing is fetched.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Raises:
+        ValueError: saying what is wrong, as `load_picture` does.
+        OSError: when the file cannot be read.
+    """
+    if isinstance(source, os.PathLike):
+        source = _read_file(Path(source))
+    file_sha256 = hashlib.sha256(source).digest() if isinstance(source, bytes) else None
+    picture = load_picture(source, max_pixels)
+    return LoadedPicture(picture, hash_picture(picture), file_sha256)
+
+
+def _read_file(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is not a file.")
+    if status.st_size > MAX_FILE_SIZE:
+        raise ValueError(f"{path} has {status.st_size:,} bytes, and the limit is {MAX_FILE_SIZE:,}.")
+    return path.read_bytes()

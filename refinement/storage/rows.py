@@ -1,0 +1,315 @@
+"""Rows of a store as Arrow record batches: how they are built, and how one is read without touching the others.
+
+Reading goes through numpy views of the batch's buffers, which stay in the memory-mapped file, and checks the row's
+CRC-32: a damaged row is an error, never wrong objects.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import operator
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...processing_lyrics import VisualObjects
+from ...utils.optional_imports import import_optional
+from .errors import StoreError
+from .masks import decode_mask, encode_mask
+
+METADATA = b"lyrics_store"  # in the schema of every shard
+HASH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """What the rows of one store have in common.
+
+    Attributes:
+        fingerprint: of the refiner.
+        region_feature_type: of the refiner.
+        region_feature_size: width of a region feature.
+        masks: whether rows have masks.
+        rows_per_batch: of a record batch, the last one of a shard excepted; what a writer keeps in memory.
+    """
+
+    fingerprint: str
+    region_feature_type: str
+    region_feature_size: int
+    masks: bool = False
+    rows_per_batch: int = 256  # 2 MB of 16 objects each; 120 MB of "detection" features
+
+    def schema(self) -> Any:
+        """The columns of a shard, a `pyarrow.Schema`."""
+        pa = import_optional("pyarrow")
+        features = pa.list_(pa.float16(), self.region_feature_size)
+        size = pa.list_(pa.int32(), 2)
+        fields = {
+            "key": pa.string(),
+            "image_hash": pa.binary(HASH_SIZE),
+            "file_sha256": pa.binary(HASH_SIZE),
+            "width": pa.int32(),
+            "height": pa.int32(),
+            "tags": pa.list_(pa.string()),
+            "labels": pa.list_(pa.string()),
+            "boxes": pa.list_(pa.list_(pa.float32(), 4)),
+            "scores": pa.list_(pa.float32()),
+            "region_features": pa.list_(features),
+            **({"mask_size": size, "mask_runs": pa.list_(pa.list_(pa.uint32()))} if self.masks else {}),
+            "checksum": pa.uint32(),
+        }
+        return pa.schema(list(fields.items()), metadata={METADATA: json.dumps(vars(self), sort_keys=True).encode()})
+
+    @classmethod
+    def of_schema(cls, schema: Any) -> RowFormat:
+        """The format of a shard.
+
+        Raises:
+            ValueError: when it is not the schema of a shard.
+        """
+        found = cls(**json.loads((schema.metadata or {}).get(METADATA, b"{}"))) if schema.metadata else None
+        if found is None or not found.schema().equals(schema):
+            raise ValueError("has other columns than a shard of a store.")
+        return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a store.
+
+    Attributes:
+        key: its name in the source.
+        image_hash: 32 bytes, see `hash_picture`.
+        file_sha256: 32 bytes, or `None` where there was no file.
+        width, height: of the upright picture.
+        objects: what the refiner saw, as `prepare_objects` gives it.
+    """
+
+    key: str
+    image_hash: bytes
+    file_sha256: bytes | None
+    width: int
+    height: int
+    objects: VisualObjects
+
+
+def prepare_objects(objects: VisualObjects, row_format: RowFormat) -> VisualObjects:
+    """What a row holds of visual objects: region features in half precision, and no masks unless the store has them.
+
+    Raises:
+        ValueError: when they do not fit: region features of another width, or beyond half precision.
+    """
+    width, features = row_format.region_feature_size, objects.region_features
+    if features.size and features.shape[1] != width:
+        raise ValueError(f"the region features have width {features.shape[1]}, but this store's have {width}.")
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16).reshape(-1, width)
+    if not np.isfinite(half).all():
+        raise ValueError("the region features hold numbers beyond the range of half precision.")
+    masks = objects.masks
+    if row_format.masks and masks is None:
+        masks = np.zeros((len(objects), 0, 0), bool)
+    return VisualObjects(
+        objects.labels, objects.boxes, objects.scores, half, masks if row_format.masks else None, objects.tags
+    )
+
+
+def build_batch(rows: Sequence[Row], row_format: RowFormat) -> Any:
+    """Rows -> one `pyarrow.RecordBatch`, with their checksums."""
+    pa = import_optional("pyarrow")
+    objects = [row.objects for row in rows]
+    columns: dict[str, Any] = {
+        "key": pa.array([row.key for row in rows], pa.string()),
+        "image_hash": pa.array([row.image_hash for row in rows], pa.binary(HASH_SIZE)),
+        "file_sha256": pa.array([row.file_sha256 for row in rows], pa.binary(HASH_SIZE)),
+        "width": pa.array([row.width for row in rows], pa.int32()),
+        "height": pa.array([row.height for row in rows], pa.int32()),
+        "tags": pa.array([one.tags for one in objects], pa.list_(pa.string())),
+        "labels": pa.array([one.labels for one in objects], pa.list_(pa.string())),
+        "boxes": _list_array([one.boxes for one in objects], np.float32, 4),
+        "scores": _list_array([one.scores for one in objects], np.float32, None),
+        "region_features": _list_array(
+            [one.region_features for one in objects], np.float16, row_format.region_feature_size
+        ),
+    }
+    if row_format.masks:
+        masks: list[Any] = [one.masks for one in objects]
+        sizes = pa.array(np.array([mask.shape[1:] for mask in masks], np.int32).reshape(-1))
+        columns["mask_size"] = pa.FixedSizeListArray.from_arrays(sizes, 2)
+        runs = [[encode_mask(one) for one in mask] for mask in masks]
+        columns["mask_runs"] = pa.array(runs, pa.list_(pa.list_(pa.uint32())))
+    view = BatchView(columns, row_format)
+    columns["checksum"] = pa.array([view.compute_checksum(index) for index in range(len(rows))], pa.uint32())
+    schema = row_format.schema()
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _list_array(values: Sequence[np.ndarray], dtype: Any, width: int | None) -> Any:
+    """Arrays (n, width) or (n,) -> a list per array, of fixed-size lists where there is a width."""
+    pa = import_optional("pyarrow")
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    empty = np.zeros(0, dtype)
+    flat = pa.array(np.concatenate([empty, *(np.asarray(value, dtype).reshape(-1) for value in values)]))
+    inner = flat if width is None else pa.FixedSizeListArray.from_arrays(flat, width)
+    return pa.ListArray.from_arrays(pa.array(offsets), inner)
+
+
+class BatchView:
+    """The rows of one record batch, read one by one.
+
+    Args:
+        columns: a `pyarrow.RecordBatch`, or its columns by name.
+        row_format: of the store.
+
+    Raises:
+        ValueError: when buffers are missing or too short.
+    """
+
+    def __init__(self, columns: Any, row_format: RowFormat) -> None:
+        named: Any = columns if isinstance(columns, Mapping) else dict(zip(columns.schema.names, columns, strict=True))
+        self.format = row_format
+        self._key = _Strings(named["key"])
+        self._hash = _fixed_bytes(named["image_hash"])
+        self._file, self._has_file = _fixed_bytes(named["file_sha256"]), named["file_sha256"].is_valid().to_numpy(False)
+        self._sizes = np.stack([named["width"].to_numpy(), named["height"].to_numpy()], axis=1)
+        self._tags, self._labels = _StringLists(named["tags"]), _StringLists(named["labels"])
+        self._boxes, self._scores = _Lists(named["boxes"], 4), _Lists(named["scores"], 1)
+        self._features = _Lists(named["region_features"], row_format.region_feature_size)
+        if row_format.masks:
+            self._mask_sizes = named["mask_size"].values.to_numpy().reshape(-1, 2)
+            self._masks, self._runs = _offsets(named["mask_runs"]), _Lists(named["mask_runs"].values, 1)
+        self._checksums = named["checksum"].to_numpy() if "checksum" in named else None
+
+    def __len__(self) -> int:
+        return len(self._hash)
+
+    def key(self, index: int) -> str:
+        """The key of a row, unchecked."""
+        return str(self._key.data(index), "utf-8")
+
+    def hash(self, index: int) -> bytes:
+        """The image hash of a row, unchecked."""
+        return self._hash[index].tobytes()
+
+    def hashes(self) -> np.ndarray:
+        """The image hashes of all rows, (rows, 32) uint8."""
+        return self._hash
+
+    def object_counts(self) -> np.ndarray:
+        """Objects of each row."""
+        return np.diff(np.asarray(self._scores.offsets))
+
+    def labels(self) -> Iterator[str]:
+        """The labels of all rows."""
+        return itertools.chain.from_iterable(_texts(*self._labels.read(index)) for index in range(len(self)))
+
+    def row(self, index: int, masks: bool = False) -> Row:
+        """Read a row, with its masks or without, once its checksum was found right.
+
+        Raises:
+            StoreError: when the checksum is wrong.
+        """
+        parts = self._read(index)
+        if self._checksums is not None and _checksum(parts) != self._checksums[index]:
+            raise StoreError("its checksum is wrong.")
+        key, image_hash, size, file_sha256, tag_lengths, tags, label_lengths, labels, boxes, scores, features = parts[
+            :11
+        ]
+        objects = VisualObjects(
+            labels=_texts(label_lengths, labels),
+            boxes=boxes.reshape(-1, 4).copy(),
+            scores=scores.copy(),
+            region_features=features.reshape(-1, self.format.region_feature_size).copy(),
+            masks=self._decode_masks(*parts[11:]) if masks and self.format.masks else None,
+            tags=_texts(tag_lengths, tags),
+        )
+        width, height = size.tolist()
+        return Row(str(key, "utf-8"), image_hash.tobytes(), bytes(file_sha256) or None, width, height, objects)
+
+    def compute_checksum(self, index: int) -> int:
+        """The CRC-32 of everything that a row holds."""
+        return _checksum(self._read(index))
+
+    def _read(self, index: int) -> list[Any]:
+        """Views of all that a row holds; lists of different lengths come with their lengths."""
+        parts = [self._key.data(index), self._hash[index], self._sizes[index]]
+        parts += [self._file[index] if self._has_file[index] else b""]
+        parts += [*self._tags.read(index), *self._labels.read(index)]
+        parts += [self._boxes[index], self._scores[index], self._features[index]]
+        if self.format.masks:
+            runs = [self._runs[mask] for mask in range(self._masks[index], self._masks[index + 1])]
+            parts += [self._mask_sizes[index], array("q", map(len, runs)), *runs]
+        return parts
+
+    def _decode_masks(self, size: np.ndarray, lengths: Any, *runs: np.ndarray) -> np.ndarray:
+        height, width = size.tolist()
+        masks = [decode_mask(one, height, width) for one in runs]
+        return np.stack(masks) if masks else np.zeros((0, height, width), bool)
+
+
+def _checksum(parts: Sequence[Any]) -> int:
+    return zlib.crc32(b"".join(parts))
+
+
+def _texts(lengths: Any, letters: memoryview) -> list[str]:
+    ends = list(itertools.accumulate(lengths, initial=0))
+    content = bytes(letters)
+    text = content.decode()
+    if len(text) == len(content):  # in ASCII a letter is a byte
+        return [text[first:last] for first, last in itertools.pairwise(ends)]
+    return [content[first:last].decode() for first, last in itertools.pairwise(ends)]
+
+
+class _Lists:
+    """A column of lists of numbers; item `i` is a flat view of list `i`."""
+
+    def __init__(self, column: Any, width: int) -> None:
+        self.offsets, self._width, values = _offsets(column), width, column.values
+        self._values = getattr(values, "values", values).to_numpy()
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._values[self.offsets[index] * self._width : self.offsets[index + 1] * self._width]
+
+
+class _Strings:
+    """A column of strings."""
+
+    def __init__(self, column: Any) -> None:
+        data = column.buffers()[2]
+        self.offsets, self.letters = _offsets(column), memoryview(data if data is not None else b"")
+
+    def data(self, index: int) -> memoryview:
+        return self.letters[self.offsets[index] : self.offsets[index + 1]]
+
+
+class _StringLists:
+    """A column of lists of strings."""
+
+    def __init__(self, column: Any) -> None:
+        self._offsets, self._strings = _offsets(column), _Strings(column.values)
+
+    def read(self, index: int) -> tuple[Any, memoryview]:
+        """The lengths of the strings of a list, and all their letters."""
+        ends = self._strings.offsets[self._offsets[index] : self._offsets[index + 1] + 1].tolist()
+        lengths = array("q", map(operator.sub, ends[1:], ends))
+        return lengths, self._strings.letters[ends[0] : ends[-1]]
+
+
+def _offsets(column: Any) -> memoryview:
+    """Where each list or string begins, and where the last one ends."""
+    buffer = column.buffers()[1]
+    offsets = memoryview(buffer if buffer is not None else bytes(4)).cast("i")
+    if len(offsets) <= len(column):
+        raise ValueError("has fewer offsets than rows.")
+    return offsets[: len(column) + 1]
+
+
+def _fixed_bytes(column: Any) -> np.ndarray:
+    buffer = column.buffers()[1]
+    return np.frombuffer(buffer, np.uint8, len(column) * HASH_SIZE).reshape(-1, HASH_SIZE)

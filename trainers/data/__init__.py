@@ -1,0 +1,1 @@
+"""Training rows: their order, their length, and how they are varied."""

@@ -1,0 +1,68 @@
+"""Batches of rows that are about equally long, so that little of them is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.utils import logging
+
+from .datasets import MapRows
+from .seeding import generator
+
+logger = logging.get_logger(__name__)
+
+
+class GroupedByLength(Sampler):
+    """Transformers' grouping by length, in an order that is drawn from (seed, epoch), so that a run can go on.
+
+    Args:
+        rows: whose epoch it follows.
+        lengths: one for each row.
+        batch_size: rows of an optimizer step.
+        seed: of the order.
+    """
+
+    def __init__(self, rows: MapRows, lengths: list[int], batch_size: int, seed: int) -> None:
+        self.rows, self.lengths, self.batch_size, self.seed = rows, lengths, batch_size, seed
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        draw = generator(self.seed, self.rows.epoch, "all", "length groups").integers(2**31)
+        order = get_length_grouped_indices(
+            self.lengths, self.batch_size, generator=torch.Generator().manual_seed(int(draw))
+        )
+        return iter(order)
+
+
+def measure_rows(rows: MapRows, measure: Callable[[Mapping[str, Any]], int], length_column: str) -> list[int]:
+    """The length of every row.
+
+    Args:
+        rows: whose data set is read, without its pictures where it has columns.
+        measure: the length of a row; one that cannot be measured counts as 0, and is named when it is trained on.
+        length_column: taken instead, where the data set has it.
+    """
+    dataset = rows.dataset
+    columns = list(getattr(dataset, "column_names", None) or [])
+    if length_column in columns:
+        return list(dataset[length_column])
+    if columns and hasattr(dataset, "select_columns"):
+        dataset = dataset.select_columns([name for name in columns if not _holds_bytes(dataset.features[name])])
+    lengths = []
+    for index in logging.tqdm(range(len(dataset)), desc="Measuring rows"):
+        try:
+            lengths.append(measure(dataset[index]))
+        except ValueError:
+            lengths.append(0)
+    return lengths
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column holds pictures, alone or in lists."""
+    return type(getattr(feature, "feature", feature)).__name__ == "Image"

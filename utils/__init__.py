@@ -1,0 +1,1 @@
+"""Helpers that several folders use: atomic files, folder locks, optional imports."""
