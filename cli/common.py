@@ -1,4 +1,4 @@
-"""What the commands share: arguments, loading, and how objects are printed."""
+"""Arguments, loading and printing that several commands share."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from lyrics.assets import MICRO_CHECKPOINT
-from lyrics.processing_lyrics import LyricsProcessor, VisualObjects, format_box
-from lyrics.refinement import RefinementStore
+    from lyrics import LyricsProcessor, VisualObjects
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
 
 NO_MODEL = (
     "no model: give --model DIR or --model HUB_ID. `lyrics init --size micro --out DIR` writes a tiny random one to "
@@ -28,26 +27,59 @@ MICRO_MODEL = (
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+def positive_int(text: str) -> int:
+    """Read an option that must be a whole number from 1 on."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def share(text: str) -> float:
+    """Read an option that must be a number in [0, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not 0 <= value <= 1:  # also refuses nan
+        raise argparse.ArgumentTypeError(f"must lie in [0, 1], got {value}")
+    return value
+
+
 def printable(text: str) -> str:
-    """Text for a terminal: control characters, which could steer it, are shown as escapes."""
+    """Return text for a terminal: control characters, which could steer it, become escapes."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
     )
 
 
+def add_command(commands: Any, name: str, help_text: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Add the parser of a command, with examples below its options."""
+    return commands.add_parser(
+        name,
+        help=help_text,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, micro: bool = False) -> None:
-    """`--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`.
+    """Add `--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`.
 
     Args:
-        parser: which receives them.
-        micro: whether the model that ships with the package is taken when none is given.
+        parser: parser that receives them.
+        micro: whether the model that ships with the package is used when none is given.
     """
     default = " (default: the micro model, which ships with the package and knows scenes of shapes)" if micro else ""
     parser.add_argument("--model", metavar="DIR|ID", help=f"a checkpoint's directory or Hub id{default}")
     parser.set_defaults(micro=micro)
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they were saved)")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: as they were saved)")
     parser.add_argument(
         "--tag-thresholds",
         metavar="FILE",
@@ -60,6 +92,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, micro: bool = False) ->
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
+def add_output_arguments(parser: argparse.ArgumentParser, dtype_default: str) -> None:
+    """Add `--out`, `--dtype` and `--max-shard-size` of a command that writes a model."""
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="an empty or a new directory")
+    parser.add_argument("--dtype", choices=DTYPES, help=f"dtype of the weights (default: {dtype_default})")
+    parser.add_argument("--max-shard-size", default="5GB", help="largest size of a weight file (default: 5GB)")
+
+
 def require_new_folder(out: Path) -> None:
     """Raise a `ValueError` when `--out` holds anything."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
@@ -67,11 +106,13 @@ def require_new_folder(out: Path) -> None:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one.
+    """Return the device asked for, or CUDA where there is one.
 
     Raises:
         ValueError: when there is no such device.
     """
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -84,26 +125,35 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
-    """The processor of `--model`, its refiner on the chosen device; without one `--model` becomes the micro model."""
+    """Load the processor of `--model`, with its refiner on the chosen device.
+
+    Without `--model`, `arguments.model` becomes the micro model where the command allows it.
+    """
+    import torch
+
+    import lyrics
+
     if arguments.model is None:
         if not arguments.micro:
             raise ValueError(NO_MODEL)
         print(MICRO_MODEL, file=sys.stderr)
-        arguments.model = str(MICRO_CHECKPOINT)
+        arguments.model = str(lyrics.MICRO_CHECKPOINT)
     if not Path(arguments.model).is_dir() and not _HUB_ID.fullmatch(arguments.model):
         raise ValueError(f"--model {arguments.model}: there is no such directory, and it is not a Hub id (OWNER/NAME).")
     refiner_kwargs: dict[str, Any] = {}
     if arguments.tag_thresholds is not None:
         refiner_kwargs["tag_thresholds"] = arguments.tag_thresholds
-    processor = LyricsProcessor.from_pretrained(arguments.model, refiner_kwargs=refiner_kwargs)
-    processor.to(choose_device(arguments.device), DTYPES.get(arguments.dtype))
+    processor = lyrics.LyricsProcessor.from_pretrained(arguments.model, refiner_kwargs=refiner_kwargs)
+    processor.to(choose_device(arguments.device), arguments.dtype and getattr(torch, arguments.dtype))
     if arguments.store is not None:
-        processor.store = RefinementStore.open(arguments.store)
+        processor.store = lyrics.RefinementStore.open(arguments.store)
     return processor
 
 
 def describe_objects(objects: VisualObjects) -> str:
-    """The objects as lines of text."""
+    """Return the objects as lines of text."""
+    from lyrics.processing_lyrics import format_box
+
     if not len(objects):
         return "Objects: none"
     lines = [

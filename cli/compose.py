@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from .common import DTYPES, require_new_folder
+from .common import add_command, add_output_arguments, require_new_folder
 
 EXAMPLES = """example:
   lyrics compose runs/stage1 --language-model lmsys/vicuna-7b-v1.5 --out composed --dtype bfloat16
@@ -15,31 +14,27 @@ EXAMPLES = """example:
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser(
-        "compose",
-        help="join a first-stage checkpoint and a language model",
-        description="Write a model for the second stage: vision encoder and MQ-Former of the first stage, a language "
-        "model, and a new projection between them.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    description = (
+        "Write a model for the second stage: vision encoder and MQ-Former of the first stage, a language model, and a "
+        "new projection between them."
     )
+    help_text = "join a first-stage checkpoint and a language model"
+    parser = add_command(commands, "compose", help_text, description, EXAMPLES)
     parser.add_argument("stage1", metavar="STAGE1", help="a first-stage checkpoint's directory or Hub id")
     parser.add_argument("--language-model", metavar="DIR|ID", required=True, help="a causal language model")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="an empty or a new directory")
     parser.add_argument("--refiner", metavar="DIR|ID", help="a checkpoint whose refiner goes with the model")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the language model's)")
-    parser.add_argument("--max-shard-size", default="5GB", help="of a file (default: 5GB)")
+    add_output_arguments(parser, "the language model's")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Join and write."""
-    from lyrics.conversion import compose
+    from lyrics import compose
 
     require_new_folder(arguments.out)
-    dtype = DTYPES.get(arguments.dtype, "auto")
+    dtype = arguments.dtype or "auto"
     model, processor = compose(arguments.stage1, arguments.language_model, refiner_of=arguments.refiner, dtype=dtype)
     model.save_pretrained(arguments.out, max_shard_size=arguments.max_shard_size)
     processor.save_pretrained(arguments.out)
-    print(f"Wrote model and processor to {arguments.out}; the projection is new, and to be trained")
+    print(f"Wrote model and processor to {arguments.out}; the projection is new and must be trained")
     return 0

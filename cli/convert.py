@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lyrics.modeling_lyrics import LyricsForConditionalGeneration
-from lyrics.processing_lyrics import LyricsProcessor
-
-from .common import DTYPES, require_new_folder
+from .common import add_command, add_output_arguments, require_new_folder
 
 EXAMPLES = """example:
   lyrics convert IDEA-CCNL/Ziya-Visual-Lyrics-14B --out lyrics-14b --dtype bfloat16 \\
@@ -19,26 +16,24 @@ EXAMPLES = """example:
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser(
-        "convert",
-        help="convert the published checkpoint to this package's layout",
-        description="Write model, processor and refiner as safetensors. A checkpoint also loads without being "
-        "converted; a converted one loads faster and is read by safetensors alone.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    description = (
+        "Write model, processor and refiner as safetensors. A checkpoint also loads without being converted; a "
+        "converted one loads faster and is read by safetensors alone."
     )
+    help_text = "convert the published checkpoint to this package's layout"
+    parser = add_command(commands, "convert", help_text, description, EXAMPLES)
     parser.add_argument("source", metavar="DIR|ID", help="a checkpoint in the published layout")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="an empty or a new directory")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they were saved)")
-    parser.add_argument("--max-shard-size", default="5GB", help="of a file (default: 5GB)")
     parser.add_argument("--tag-thresholds", metavar="FILE", type=Path, help="RAM's thresholds, one per tag and line")
+    add_output_arguments(parser, "as they were saved")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Load and save, the model first, so that it is gone when the refiner is loaded."""
+    """Load and save the model first, so that its memory is free when the refiner is loaded."""
+    from lyrics import LyricsForConditionalGeneration, LyricsProcessor
+
     require_new_folder(arguments.out)
-    dtype = DTYPES.get(arguments.dtype, "auto")
+    dtype = arguments.dtype or "auto"
     refiner_kwargs: dict[str, Any] = {"dtype": dtype}
     if arguments.tag_thresholds is not None:
         refiner_kwargs["tag_thresholds"] = arguments.tag_thresholds

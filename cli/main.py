@@ -1,4 +1,8 @@
-"""Entry point of `lyrics`: arguments, dispatch, and errors in one line."""
+"""Entry point of `lyrics`: arguments, dispatch, and errors in one line.
+
+This package lies outside `lyrics` and imports it, torch and Transformers only when a command runs, so that `--help`,
+`--version` and wrong arguments are answered at once.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +11,54 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from huggingface_hub.errors import StrictDataclassError
+from . import ask, compose, convert, dpo, init, merge, pretrain, refine, refine_dataset, sft, store
+from .quiet import quiet_libraries
 
 DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, and answers in text and boxes."
+COMMANDS = (ask, refine, refine_dataset, store, pretrain, compose, sft, dpo, merge, init, convert)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with all commands."""
-    from . import ask, compose, convert, dpo, init, merge, pretrain, refine, refine_dataset, sft, store
-
+    """Build the parser with all commands."""
     parser = argparse.ArgumentParser(prog="lyrics", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"lyrics {version('ziya-lyrics')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    every = (ask, refine, refine_dataset, store, pretrain, compose, sft, dpo, merge, init, convert)
-    for command in every:
+    for command in COMMANDS:
         command.add_parser(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, or 2 after a mistake of the user, who gets one line about it."""
+    """Run a command.
+
+    Args:
+        arguments: list of strings, by default those of the process.
+
+    Returns:
+        0 after success, 2 after a mistake of the user, who gets one line about it, 130 after Ctrl-C.
+    """
     parser = build_parser()
     parsed, more = parser.parse_known_args(arguments)
     if more and not getattr(parsed, "takes_more", False):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     parsed.more = more
+    quiet_libraries()
     try:
         return parsed.run(parsed)
-    except (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError) as error:
-        print(f"lyrics {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"lyrics {parsed.command}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_users_mistake(error):
+            raise
+        print(f"lyrics {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _is_users_mistake(error: Exception) -> bool:
+    from huggingface_hub.errors import StrictDataclassError
+
+    return isinstance(error, ValueError | OSError | ImportError | FloatingPointError | StrictDataclassError)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`lyrics refine`: the objects of pictures."""
+"""`lyrics refine`: the objects of images."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+from .common import add_command, add_model_arguments, describe_objects, load_processor, positive_int, printable
 
-from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
-
-from .common import add_model_arguments, describe_objects, load_processor, printable
+if TYPE_CHECKING:
+    from lyrics import LyricsProcessor, VisualObjects
 
 EXAMPLES = """examples:
   lyrics refine scene.png                       # with the micro model, which ships with the package
@@ -20,33 +19,28 @@ EXAMPLES = """examples:
   lyrics refine photos/*.jpg --model DIR --out seen
   lyrics refine photo.jpg --model DIR --tags "cat, fire truck"
 
-With --out, every picture gets NAME.objects.png, the picture with its objects, and NAME.objects.safetensors, which
+With --out, every image gets NAME.objects.png, the image with its objects, and NAME.objects.safetensors, which
 `lyrics ask --objects` and `VisualObjects.load` read.
 """
 
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser(
-        "refine",
-        help="find the objects of pictures",
-        description="Find the objects of pictures: tags, labelled boxes with scores, and reusable region features.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="paths or URLs of pictures")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where to write pictures with boxes, and objects")
+    description = "Find the objects of images: tags, labelled boxes with scores, and reusable region features."
+    parser = add_command(commands, "refine", "find the objects of images", description, EXAMPLES)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="paths or URLs of images")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for images with boxes, and for objects")
     parser.add_argument("--tags", metavar="WORDS", help="look for these words, separated by commas, instead of tagging")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="pictures at a time (default: 8)")
+    parser.add_argument("--batch-size", metavar="N", type=positive_int, default=8, help="images at a time (default: 8)")
     parser.add_argument("--masks", action="store_true", help="find the objects' masks as well")
     add_model_arguments(parser, micro=True)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refine every picture; those that cannot be read are named, and the others are done all the same."""
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}.")
+    """Refine every image; those that cannot be read are named, and do not stop the others."""
+    from tqdm import tqdm
+
     processor = load_processor(arguments)
     tags = [word.strip() for word in arguments.tags.split(",") if word.strip()] if arguments.tags else None
     if arguments.out:
@@ -54,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     size, names, done = arguments.batch_size, arguments.images, 0
     results: list[dict[str, Any]] = []
     taken: set[str] = set()
-    with tqdm(total=len(names), desc="Refining", disable=len(names) < 2) as progress:
+    with tqdm(total=len(names), desc="Refining", disable=None if len(names) > 1 else True) as progress:
         for batch in (names[start : start + size] for start in range(0, len(names), size)):
             pictures = load_all(processor, batch)
             wanted = None if tags is None else [tags] * len(pictures)
@@ -72,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def load_all(processor: LyricsProcessor, names: list[str]) -> dict[str, Any]:
-    """The pictures that can be read, by name; the others are reported."""
+    """Return the images that can be read, by name; report the others."""
+    from tqdm import tqdm
+
     pictures = {}
     for name in names:
         try:
@@ -83,7 +79,7 @@ def load_all(processor: LyricsProcessor, names: list[str]) -> dict[str, Any]:
 
 
 def describe_picture(name: str, objects: VisualObjects, files: dict[str, str]) -> str:
-    """What was found in a picture, as lines of text."""
+    """Return what was found in an image as lines of text."""
     tags = printable(", ".join(objects.tags)) or "none"
     return "\n".join([name, f"Tags: {tags}", describe_objects(objects), *(f"Wrote {file}" for file in files.values())])
 
@@ -91,7 +87,7 @@ def describe_picture(name: str, objects: VisualObjects, files: dict[str, str]) -
 def write_files(
     processor: LyricsProcessor, picture: Any, objects: VisualObjects, image: str, out: Path, taken: set[str]
 ) -> dict[str, str]:
-    """Write overlay and objects; pictures of one name in different folders do not overwrite each other."""
+    """Write overlay and objects; images of one name in different folders do not overwrite each other."""
     stem = name = Path(image.split("?")[0]).stem or "picture"
     number = 1
     while name in taken:

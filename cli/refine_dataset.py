@@ -1,4 +1,4 @@
-"""`lyrics refine-dataset`: the objects of many pictures, computed once and kept in a store."""
+"""`lyrics refine-dataset`: the objects of many images, computed once and kept in a store."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from .common import add_command, add_model_arguments, load_processor, positive_int, share
 
-from lyrics.datasets_lyrics.open_data import open_source
-from lyrics.refinement import Estimate, estimate, refine_dataset
-
-from .common import add_model_arguments, load_processor
+if TYPE_CHECKING:
+    from lyrics.refinement import Estimate
 
 EXAMPLES = """examples:
   lyrics refine-dataset photos --out seen --model DIR
@@ -31,52 +29,59 @@ The same command goes on where it was interrupted. `processor.store = Refinement
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser(
-        "refine-dataset",
-        help="find the objects of many pictures, once",
-        description="Refine every picture of a data set, and keep labels, boxes, scores and region features in a "
-        "store that training reads.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    description = (
+        "Refine every image of a data set, and keep labels, boxes, scores and region features in a store that training "
+        "reads."
     )
+    parser = add_command(commands, "refine-dataset", "find the objects of many images, once", description, EXAMPLES)
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder of pictures; a JSONL or Parquet file that names or holds them; tar shards (braces and "
+        help="a folder of images; a JSONL or Parquet file that names or holds them; tar shards (braces and "
         "wildcards in quotes); a folder of save_to_disk; or a data set's Hub id",
     )
     parser.add_argument("--out", metavar="STORE", type=Path, required=True, help="folder of the store")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="pictures at a time (default: 8)")
-    parser.add_argument("--shard-size", metavar="N", type=int, default=1000, help="pictures in a file (default: 1000)")
-    parser.add_argument("--workers", metavar="N", type=int, help="refiners at a time (default: one for each GPU, or 1)")
+    parser.add_argument("--batch-size", metavar="N", type=positive_int, default=8, help="images at a time (default: 8)")
+    parser.add_argument(
+        "--shard-size", metavar="N", type=positive_int, default=1000, help="images a file (default: 1000)"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=positive_int, help="refiners at a time (default: one a GPU, or 1)"
+    )
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where to run (default: local)")
-    parser.add_argument("--limit", metavar="N", type=int, help="the first N pictures only")
+    parser.add_argument("--limit", metavar="N", type=positive_int, help="the first N images only")
     parser.add_argument("--masks", action="store_true", help="keep the objects' masks too")
     parser.add_argument(
-        "--max-failure-rate", metavar="R", type=float, default=0.05, help="more failures stop it (default: 0.05)"
+        "--max-failure-rate",
+        metavar="R",
+        type=share,
+        default=0.05,
+        help="largest share of failures (default: 0.05)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="count the pictures, and estimate time and bytes")
+    parser.add_argument("--dry-run", action="store_true", help="count the images, and estimate time and bytes")
     add_source_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """What some sources need to be told."""
-    group = parser.add_argument_group("of the source")
-    group.add_argument("--image-column", metavar="NAME", help="column with the pictures; extension in tar shards")
+    """Add the options that only some sources need."""
+    group = parser.add_argument_group("options of the source")
+    group.add_argument("--image-column", metavar="NAME", help="column with the images; extension in tar shards")
     group.add_argument("--key-column", metavar="NAME", help="column with unique names (default: path, or row number)")
     group.add_argument(
-        "--root", metavar="DIR", help="where paths begin, and which none leaves (default: the folder of the file)"
+        "--root", metavar="DIR", help="folder that paths are relative to and never leave (default: that of the file)"
     )
-    group.add_argument("--split", default="train", help="of a data set (default: train)")
+    group.add_argument("--split", default="train", help="split of a data set (default: train)")
     group.add_argument("--config-name", metavar="NAME", help="configuration of a data set on the Hub")
-    group.add_argument("--revision", help="of a data set on the Hub")
+    group.add_argument("--revision", help="revision of a data set on the Hub")
     group.add_argument("--streaming", action="store_true", help="read the data set as a stream")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Refine, or say what it would take."""
+    from lyrics.refinement import estimate, open_source, refine_dataset
+
     if arguments.model is not None and os.path.isdir(arguments.model):
         arguments.model = os.path.abspath(arguments.model)  # workers may be in another folder
     processor = load_processor(arguments)
@@ -121,14 +126,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose_devices(name: str | None) -> Sequence[str]:
-    """Every GPU, unless a device was named."""
+    """Return every GPU, unless a device was named."""
+    import torch
+
     if name not in (None, "cuda"):
         return []
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 def describe_estimate(found: Estimate, workers: int) -> str:
-    """An estimate as lines of text."""
+    """Return an estimate as lines of text."""
     pictures = "an unknown number of" if found.pictures is None else f"{found.pictures:,}"
     lines = [
         f"Pictures: {pictures}, in {found.shards:,} shard{'s' * (found.shards != 1)}",

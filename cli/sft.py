@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lyrics.recipes import list_recipes
-
+from .recipe_files import list_recipes
 from .training import Run, add_recipe_parser, parse_recipe
 
 STAGE = "stage2"
@@ -31,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, or say what would be trained."""
+    """Train, or print what would be trained."""
     from lyrics.datasets_lyrics.open_rows import DataArguments
     from lyrics.trainers.common.dry_run import describe_sft
     from lyrics.trainers.sft_config import LyricsSFTConfig

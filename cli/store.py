@@ -6,11 +6,12 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lyrics.refinement import RefinementStore, StoreStats
+from .common import add_command, printable
 
-from .common import printable
+if TYPE_CHECKING:
+    from lyrics.refinement import StoreStats
 
 EXAMPLES = """examples:
   lyrics store verify seen
@@ -22,16 +23,11 @@ EXAMPLES = """examples:
 
 def add_parser(commands: Any) -> None:
     """Register the command and its actions."""
-    parser = commands.add_parser(
-        "store",
-        help="check, count, join or export stores of refined pictures",
-        description="Work with stores that `lyrics refine-dataset` wrote.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(title="actions", dest="action", required=True)
+    help_text = "check, count, join or export stores of refined images"
+    parser = add_command(commands, "store", help_text, "Work with stores that `lyrics refine-dataset` wrote.", EXAMPLES)
+    actions = parser.add_subparsers(title="actions", dest="action", required=True, help="what to do with them")
     verify = actions.add_parser("verify", help="compare every file with its checksum")
-    stats = actions.add_parser("stats", help="count pictures, objects, labels and bytes")
+    stats = actions.add_parser("stats", help="count images, objects, labels and bytes")
     merge = actions.add_parser("merge", help="join stores of one refiner into a new one")
     export = actions.add_parser("export", help="write the rows as Parquet")
     for action in (verify, stats, export):
@@ -44,7 +40,9 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what was asked."""
+    """Run the action."""
+    from lyrics import RefinementStore
+
     if arguments.action == "merge":
         merged = RefinementStore.merge(arguments.stores, arguments.out)
         print(f"Wrote {len(merged):,} pictures of {len(arguments.stores)} stores to {merged.path}")
@@ -62,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe_stats(found: StoreStats) -> str:
-    """Counts as lines of text."""
+    """Return counts as lines of text."""
     labels = ", ".join(f"{printable(label)} {count:,}" for label, count in found.common_labels.items())
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""What the training commands share: recipes with options over them, dry runs, going on, and the end of a run."""
+"""Parts of the training commands: recipes with options over them, dry runs, resuming, and the end of a run."""
 
 from __future__ import annotations
 
@@ -7,42 +7,37 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lyrics.recipes import find_recipe
+from .common import add_command
+from .recipe_files import find_recipe
 
 
 def add_recipe_parser(
     commands: Any, name: str, help_text: str, examples: str, run: Callable[[argparse.Namespace], int]
 ) -> None:
-    """Register a command that takes a recipe, and every key of one as an option."""
-    parser = commands.add_parser(
-        name,
-        help=help_text,
-        description=f"{help_text[0].upper()}{help_text[1:]}.",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Register a command that takes a recipe, and every key of a recipe as an option."""
+    parser = add_command(commands, name, help_text, f"{help_text[0].upper()}{help_text[1:]}.", examples)
+    parser.allow_abbrev = False  # a beginning of an option may be an option of the recipe
     parser.add_argument("--config", metavar="NAME|FILE", help="a recipe, by name or path")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be trained, and stop")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest complete checkpoint, or start where there is none"
+        "--resume", action="store_true", help="resume from the newest complete checkpoint, or start where there is none"
     )
     parser.add_argument("--help-all", action="store_true", help="list every option that a recipe may set, and stop")
     parser.set_defaults(run=run, takes_more=True)
 
 
 def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
-    """The recipe with the options of the command line over it, one dataclass of each kind.
+    """Return the recipe with the options of the command line over it, one dataclass of each kind.
 
-    Its seed is set, so that it decides what new weights begin with: the trainer sets it only when the model is there.
+    The seed is set here, since it also decides the initial weights of a new model; the trainer would set it later.
 
     Args:
-        arguments: of a command that `add_recipe_parser` registered.
-        stage: whose recipes are known by name.
+        arguments: namespace of a command that `add_recipe_parser` registered.
+        stage: folder of the recipes that are known by name.
         kinds: dataclasses, the last of them a kind of `TrainingArguments`.
 
     Raises:
-        ValueError: when there is no such recipe, or when it has a key that nothing knows.
+        ValueError: when there is no such recipe, or when it has an unknown key.
         SystemExit: after a wrong option, or after the list of options.
     """
     from transformers import set_seed

@@ -14,10 +14,10 @@ from lyrics.assets.random_model import build_bert_tokenizer
 from lyrics.datasets_lyrics.open_rows import DataArguments, open_rows
 from lyrics.modeling_lyrics import LyricsForPreTraining
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes import FOLDER, find_recipe, list_recipes
 from lyrics.trainers import LyricsPretrainingArguments
 from lyrics.trainers.pretraining_setup import PretrainingModelArguments
 from lyrics_cli.main import main
+from lyrics_cli.recipe_files import find_recipe, list_recipes, recipe_folder
 from lyrics_cli.training import parse_recipe
 
 KINDS = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
@@ -42,7 +42,7 @@ def test_every_recipe_is_readable(name, tmp_path):
         assert (model.mqformer_config["num_grounding_queries"], model.msp_weight) == (0, 0)
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((recipe_folder() / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_takes_its_configurations(path):
     assert load_config_from_file(str(path)).mixed_precision == "bf16"
 

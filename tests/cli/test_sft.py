@@ -9,11 +9,11 @@ from transformers import AutoModelForImageTextToText
 from lyrics.assets import ShapeChats, write_random_checkpoint
 from lyrics.datasets_lyrics.open_rows import DataArguments, open_rows
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.recipes import list_recipes
 from lyrics.trainers import LyricsSFTConfig
 from lyrics.trainers.dpo_trainer import LyricsDPOConfig
 from lyrics.trainers.sft_setup import SFTModelArguments
 from lyrics_cli.main import main
+from lyrics_cli.recipe_files import list_recipes
 from lyrics_cli.training import parse_recipe
 
 QUICK = ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true", "--eval_strategy", "no"]
