@@ -13,12 +13,16 @@ FOLDERS := modeling_lyrics processing_lyrics datasets_lyrics refinement trainers
 SOURCES := $(sort $(wildcard *.py) $(shell find $(FOLDERS) -type f -not -name '*.pyc'))
 INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
+TORCH := ==$(shell sed -n 's/^torch==//p' constraints.txt)
 MICRO := runs/micro
 
 # What builds the documentation is asked for by name alone.
 DOCS := $(VENV)/.docs
 
-.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-original lint types format clean
+# What asking needs, and nothing more.
+ASK := $(VENV)-ask
+
+.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,8 +42,18 @@ $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
-ask: $(INSTALLED)  ## ask about a picture: make ask QUESTION='Where is the red star?' (IMAGE=, MODEL=)
-	$(BIN)/lyrics ask '$(IMAGE)' '$(QUESTION)' $(if $(MODEL),--model '$(MODEL)') --save seen.png --max-new-tokens 64
+$(ASK)/.torch: constraints.txt
+	$(PYTHON) -m venv $(ASK)
+	$(ASK)/bin/pip install --quiet torch -c constraints.txt
+	touch $@
+
+$(ASK)/.installed: pyproject.toml constraints.txt $(SOURCES) $(ASK)/.torch
+	rm -rf build/lib build/bdist*
+	$(ASK)/bin/pip install --quiet . -c constraints.txt
+	touch $@
+
+ask: $(ASK)/.installed  ## ask about an image: make ask QUESTION='Where is the red star?' (IMAGE=, MODEL=)
+	@$(ASK)/bin/lyrics ask '$(IMAGE)' '$(QUESTION)' $(if $(MODEL),--model '$(MODEL)') --save seen.png --max-new-tokens 64
 
 micro: $(INSTALLED)  ## train and evaluate the micro model from nothing; goes on where it stopped
 	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)
@@ -72,6 +86,21 @@ test-slow: $(INSTALLED) $(SUITE)  ## the slow tests, and Transformers' own suite
 	RUN_SLOW=1 TRANSFORMERS_SUITE=$(SUITE) $(BIN)/pytest -n auto -m slow --junitxml=$(VENV)/slow.xml
 	$(BIN)/python tests/suites/report.py $(VENV)/slow.xml $(REPORT)
 
+# The wheel in fresh environments outside the tree: with whatever plain pip takes, and with the lowest promised versions.
+# torch is named first, so that pip takes a build that is at hand; its own lowest and newest versions are tried by hand.
+test-wheel: $(INSTALLED)  ## build wheel and sdist, and run in fresh environments what a user runs first
+	rm -rf build/lib build/bdist* dist
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	folder=$$(mktemp -d) && trap 'rm -rf '$$folder EXIT && \
+	grep -v '^torch==' constraints-lowest.txt > $$folder/lowest.txt && touch $$folder/newest.txt && \
+	for kind in newest lowest; do \
+	  echo "With the $$kind versions:" && $(PYTHON) -m venv $$folder/$$kind && \
+	  $$folder/$$kind/bin/pip install --quiet 'torch$(TORCH)' && \
+	  $$folder/$$kind/bin/pip install --quiet dist/*.whl -c $$folder/$$kind.txt && \
+	  $(BIN)/python tests/wheel/first_steps.py $$folder/$$kind/bin/python README.md || exit 1; \
+	done
+
 # The packages want the torchvision that belongs to their torch, and one of them versions that no others want; what
 # they need to compute is named here.
 $(ORIGINAL)/.installed: constraints.txt pyproject.toml
@@ -98,4 +127,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(ORIGINAL) build site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png

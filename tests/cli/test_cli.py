@@ -75,7 +75,7 @@ def test_ask(checkpoint, capsys, tmp_path):
     assert code == 0
     assert out.startswith("Answer: ")
     assert "Objects (" in out
-    assert f"Picture with the objects' boxes: {overlay}" in out
+    assert f"Image with the objects' boxes: {overlay}" in out
     assert Image.open(overlay).size == draw_table().size
 
 
@@ -193,8 +193,6 @@ def test_convert(published, capsys, tmp_path):
             ["ask", "EXAMPLE", "What?", "--model", "CHECKPOINT", "--objects", "EXAMPLE"],
             "is not a file of visual objects",
         ),
-        (["ask", "EXAMPLE", "What?", "--model", "CHECKPOINT", "--max-new-tokens", "0"], "must be at least 1, got 0"),
-        (["refine", "EXAMPLE", "--model", "CHECKPOINT", "--batch-size", "0"], "must be at least 1, got 0"),
         (["refine", "EXAMPLE", "--model", "CHECKPOINT", "--tag-thresholds", "EXAMPLE"], "error"),
         (["convert", "CHECKPOINT", "--out", "CHECKPOINT"], "is not an empty directory"),
     ],

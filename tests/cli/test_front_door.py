@@ -52,6 +52,8 @@ def test_help_and_version_need_no_torch():
         ("ask scene.png", "arguments are required: QUESTION"),
         ("ask scene.png Why? --max-new-tokens 0", "argument --max-new-tokens: must be at least 1, got 0"),
         ("ask scene.png Why? --dtype int3", "invalid choice: 'int3'"),
+        ("refine a.png --batch-size 0", "argument --batch-size: must be at least 1, got 0"),
+        ("refine-dataset photos --out store --limit 0", "argument --limit: must be at least 1, got 0"),
         ("refine a.png --batch-size many", "argument --batch-size: must be a whole number, got 'many'"),
         ("refine-dataset photos --out store --max-failure-rate nan", "must lie in [0, 1], got nan"),
         ("refine-dataset photos --out store --max-failure-rate 5%", "must be a number, got '5%'"),

@@ -119,7 +119,6 @@ def test_a_store_is_used(store, checkpoint, photos, tmp_path, capsys):
     [
         (["refine-dataset", "PHOTOS", "--out", "OUT"], "no model: give --model"),
         (["refine-dataset", "/no/such/folder", "--out", "OUT", "--model", "MODEL"], "There is no /no/such/folder"),
-        (["refine-dataset", "PHOTOS", "--out", "OUT", "--model", "MODEL", "--limit", "0"], "limit must be at least 1"),
         (["refine-dataset", "PHOTOS", "--out", "OUT", "--model", "MODEL"], "1 of 4 pictures failed"),
         (["refine-dataset", "PHOTOS", "--out", "STORE", "--model", "MODEL"], "was begun with something else"),
         (["refine-dataset", "PHOTOS", "--out", "PHOTOS", "--model", "MODEL"], "is neither empty nor a store"),
