@@ -31,6 +31,7 @@ from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders,
 from .plain_text import as_text
 from .processor_checks import HUB_KWARGS, TOKENIZER_FILES, find_damage, find_file
 from .prompt_truncation import Truncation
+from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
 from .published_processor import FOLDER as PUBLISHED_FOLDER
 from .published_processor import MQFORMER_FOLDER as PUBLISHED_MQFORMER_FOLDER
 from .published_processor import is_published, load_parts
@@ -109,7 +110,7 @@ class LyricsProcessor(ProcessorMixin):
         cls,
         pretrained_model_name_or_path: str | os.PathLike,
         *args: Any,
-        refiner: Any = True,
+        refiner: Refiner | bool | None = True,
         refiner_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> LyricsProcessor:
@@ -138,7 +139,7 @@ class LyricsProcessor(ProcessorMixin):
             raise ValueError(damage or f"{place} cannot be loaded as {cls.__name__}: {kind}{error}") from error
         handle.skipped = refiner is not True
         processor._refiner = handle
-        if refiner not in (True, False, None):
+        if refiner is not None and not isinstance(refiner, bool):
             processor.attach_refiner(refiner)
         return processor
 
@@ -186,8 +187,9 @@ class LyricsProcessor(ProcessorMixin):
             folder = os.path.join(save_directory, REFINER_FOLDER)
             self.refiner.save_pretrained(folder)
             self.refiner_fingerprint = self.refiner.config.fingerprint
-            if self.refiner._auto_class is not None:  # remote code is looked up in the root, not in the folder
-                custom_object_save(self.refiner, save_directory, config=self.refiner.config)
+            if getattr(self.refiner, "_auto_class", None) is not None:
+                config: Any = self.refiner.config
+                custom_object_save(self.refiner, save_directory, config=config)  # remote code is looked up in the root
         for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
             # a fast tokenizer saves how it was last called, and would truncate ever after
             tokenizer.backend_tokenizer.no_truncation()
@@ -199,7 +201,7 @@ class LyricsProcessor(ProcessorMixin):
         return files
 
     @property
-    def refiner(self) -> Any:
+    def refiner(self) -> Refiner:
         """The visual refiner, loaded on first use; a `ValueError` where there is none."""
         return self._refiner.get()
 
@@ -214,12 +216,12 @@ class LyricsProcessor(ProcessorMixin):
         return self._refiner.loaded
 
     @property
-    def refiner_config(self) -> Any:
+    def refiner_config(self) -> RefinerConfig | None:
         """The refiner's configuration, read without its weights, skipped ones included; `None` where there is none."""
         return self._refiner.config()
 
     @property
-    def store(self) -> Any:
+    def store(self) -> ObjectStore | None:
         """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`.
 
         One that also has `check(processor)` is asked whether it belongs to this processor's refiner, when it is
@@ -229,13 +231,13 @@ class LyricsProcessor(ProcessorMixin):
         return self._refiner.store
 
     @store.setter
-    def store(self, store: Any) -> None:
-        if hasattr(store, "check"):
+    def store(self, store: ObjectStore | None) -> None:
+        if isinstance(store, CheckedObjectStore):
             fingerprint = store.check(self)
             self.refiner_fingerprint = self.refiner_fingerprint or fingerprint
         self._refiner.store = store
 
-    def attach_refiner(self, refiner: Any) -> LyricsProcessor:
+    def attach_refiner(self, refiner: Refiner) -> LyricsProcessor:
         """Use a `LyricsVisualRefiner` that is in memory. Returns the processor.
 
         Raises:

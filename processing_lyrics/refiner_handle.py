@@ -13,6 +13,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModel
 
 from .processor_checks import HUB_KWARGS, find_file
+from .protocols import ObjectStore, Refiner, RefinerConfig
 
 REFINER_FOLDER = "refiner"
 REFINER_TYPE = "lyrics_refiner"
@@ -39,8 +40,8 @@ class RefinerHandle:
         self.device: torch.device | str | None = None
         self.dtype: torch.dtype | None = None
         self.skipped = False
-        self.store: Any = None
-        self._module: Any = None
+        self.store: ObjectStore | None = None
+        self._module: Refiner | None = None
 
     @classmethod
     def find(cls, checkpoint: str | os.PathLike, load_kwargs: dict[str, Any]) -> RefinerHandle:
@@ -59,11 +60,11 @@ class RefinerHandle:
         """Whether its weights are in memory."""
         return self._module is not None
 
-    def attach(self, module: Any) -> None:
+    def attach(self, module: Refiner) -> None:
         """Use a refiner that is in memory."""
         self._module = module
 
-    def get(self) -> Any:
+    def get(self) -> Refiner:
         """The refiner, loaded on the first call.
 
         Raises:
@@ -82,7 +83,7 @@ class RefinerHandle:
             except Exception as error:
                 place = os.path.join(self.source, self.subfolder)
                 raise ValueError(f"The refiner in {place} cannot be loaded: {type(error).__name__}: {error}") from error
-            self._place()
+            self._place(self._module)
         return self._module
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
@@ -90,13 +91,13 @@ class RefinerHandle:
         self.device = device if device is not None else self.device
         self.dtype = dtype if dtype is not None else self.dtype
         if self._module is not None:
-            self._place()
+            self._place(self._module)
 
-    def _place(self) -> None:
+    def _place(self, module: Refiner) -> None:
         if self.device is not None or self.dtype is not None:
-            self._module.to(device=self.device, dtype=self.dtype)
+            module.to(device=self.device, dtype=self.dtype)
 
-    def config(self) -> Any:
+    def config(self) -> RefinerConfig | None:
         """The refiner's configuration without its weights; `None` where there is none.
 
         It has the dtype that the weights get, and no fingerprint where that dtype, or the thresholds, are not those
@@ -114,7 +115,7 @@ class RefinerHandle:
         config_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in ("dtype", "device_map")}
         return CONFIG_MAPPING[REFINER_TYPE].from_pretrained(source, subfolder=self.subfolder, **config_kwargs)
 
-    def _load(self, source: str) -> Any:
+    def _load(self, source: str) -> Refiner:
         if self.subfolder:
             return AutoModel.from_pretrained(source, subfolder=self.subfolder, **self.load_kwargs)
         # the published layout has the refiner's weights among the model's: the configuration says what to take

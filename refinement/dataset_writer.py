@@ -106,9 +106,10 @@ def plan_store(source: Source, processor: LyricsProcessor, shard_size: int, mask
     Raises:
         ValueError: when the processor has no refiner.
     """
-    if not processor.has_refiner:
+    config = processor.refiner_config
+    if not processor.has_refiner or config is None:
         raise ValueError("This processor has no refiner: load it from a checkpoint that has one, or attach one.")
-    identity, config = RefinerIdentity.of_processor(processor), processor.refiner_config
+    identity = RefinerIdentity.of_processor(processor)
     return Manifest(
         refiner=identity,
         rows=RowFormat(identity.fingerprint, config.region_feature_type, config.region_feature_size, masks),

@@ -44,7 +44,8 @@ def write_compact(checkpoint: Path, out: Path) -> int:
     """
     processor = LyricsProcessor.from_pretrained(checkpoint)
     model: Any = LyricsForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-    for module in (processor.refiner, model):
+    modules: list[Any] = [processor.refiner, model]
+    for module in modules:
         _round(module)
     shutil.rmtree(out, ignore_errors=True)
     for part in (processor, model):
