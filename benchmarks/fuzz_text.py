@@ -14,8 +14,7 @@ from PIL import Image
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects, format_objects, parse_spatial_text
 from lyrics.processing_lyrics.chat_templates import instructions_of_text, neutralize, neutralize_parts
-from lyrics.processing_lyrics.plain_text import as_text
-from lyrics.processing_lyrics.spatial_text import clean_label, tokenize_objects
+from lyrics.processing_lyrics.spatial_text import as_text, clean_label, tokenize_objects
 
 PIECES = [
     *"[]{}()<>:;,. \n\t%'\"\\/0123456789-+eE|#",

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection
 
-from ..modeling_lyrics.published_checkpoint import grounding_dino_config_dict
+from ..modeling_lyrics.published_config import grounding_dino_config_dict
 from ..modeling_lyrics.weight_tables import GROUNDING_DINO
 from .swin import infer_swin
 from .weights import StateDict, convert, count_layers, load_converted, read_weights, require_weights

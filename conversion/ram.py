@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from ..modeling_lyrics import RamConfig, RamForImageTagging
-from ..modeling_lyrics.configuration_lyrics import read_tag_thresholds
-from ..modeling_lyrics.published_checkpoint import ram_config_dict, read_lines
+from ..modeling_lyrics.configuration_ram import read_tag_thresholds
+from ..modeling_lyrics.published_config import ram_config_dict, read_lines
 from ..modeling_lyrics.weight_tables import RAM
 from .swin import infer_swin
 from .weights import StateDict, convert, count_layers, load_converted, read_weights, require_weights

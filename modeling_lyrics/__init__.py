@@ -3,8 +3,10 @@
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForPreTraining
 
 from .attribution_lyrics import LyricsAttribution, attribute_answer
-from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig, LyricsRefinerConfig, RamConfig
+from .configuration_lyrics import LyricsConfig, LyricsRefinerConfig
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
+from .configuration_mqformer import LyricsMQFormerConfig
+from .configuration_ram import RamConfig
 from .modeling_lyrics import LyricsForConditionalGeneration, LyricsModel, LyricsPreTrainedModel
 from .modeling_lyrics_pretraining import LyricsForPreTraining, LyricsPreTrainingOutput
 from .modeling_mqformer import LyricsMQFormerModel

@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils.hub import cached_file
 
+HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
 # In the order in which Transformers looks for them; an index counts where the single file is missing.
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 

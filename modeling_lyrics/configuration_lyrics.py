@@ -17,96 +17,13 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging
 
 from .configuration_base import CheckedConfig
+from .configuration_mqformer import LyricsMQFormerConfig
+from .configuration_ram import PerChannel, RamConfig, read_tag_thresholds
+from .published_config import is_published_config, translate_model_config, translate_refiner_config
 
 logger = logging.get_logger(__name__)
 
 RegionFeatureType = Literal["mask", "detection"]
-PerChannel = list[float | int] | tuple[float | int, ...] | float | int  # three numbers, or one for all
-
-
-def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
-    """Read thresholds of tags, one number in [0, 1] per line, in the order of the tags.
-
-    Raises:
-        ValueError: naming the file, when a line is not such a number, or when there is not one for each tag.
-    """
-    thresholds = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file.read().split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                thresholds.append(float(line))
-            except ValueError:
-                raise ValueError(f"{path}, line {number}: {line.strip()!r} is not a number.") from None
-            if not 0.0 <= thresholds[-1] <= 1.0:
-                raise ValueError(f"{path}, line {number}: threshold {line.strip()} is not in [0, 1].")
-    if len(thresholds) != num_tags:
-        raise ValueError(f"{path} has {len(thresholds)} thresholds for {num_tags} tags.")
-    return thresholds
-
-
-@strict
-class RamConfig(CheckedConfig):
-    """Configuration of the Recognize Anything Model (RAM, arXiv 2306.03514): a Swin encoder and a tagging head.
-
-    The vocabulary of tags is `id2label`; its order is the order of the rows of the label embedding.
-
-    Args:
-        vision_config: configuration of the Swin encoder (`SwinConfig`); `image_size` is the side of the square input.
-        tag_embedding_size: width of the stored label embeddings and of the projected image tokens.
-        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the Query2Label tagging head.
-        threshold: a tag fires when its probability is strictly above this value; one number for all tags, or one per
-            tag, in the order of `id2label`.
-        chinese_labels: the tags in Chinese, in the same order, or `None`.
-        suppressed_label_ids: tags that never fire (`delete_tag_index` in the original).
-        image_mean, image_std: normalisation of the input, RGB in [0, 1].
-    """
-
-    model_type = "ram"
-    base_config_key = "tagger_config"
-    sub_configs_defaults = {
-        "vision_config": SubConfigSpec(
-            config_class=AutoConfig,
-            model_type="swin",
-            init_kwargs={
-                "image_size": 384,
-                "embed_dim": 192,
-                "depths": [2, 2, 18, 2],
-                "num_heads": [6, 12, 24, 48],
-                "window_size": 12,
-            },
-        )
-    }
-
-    vision_config: Any = None
-    tag_embedding_size: int = 512
-    hidden_size: int = 768
-    num_hidden_layers: int = 2
-    num_attention_heads: int = 4
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float | int = 0.1
-    attention_probs_dropout_prob: float | int = 0.1
-    layer_norm_eps: float | int = 1e-12
-    initializer_range: float | int = 0.02
-    threshold: float | int | list[float | int] = 0.68
-    chinese_labels: list[str] | None = None
-    suppressed_label_ids: list[int] | None = None
-    image_mean: PerChannel = (0.485, 0.456, 0.406)
-    image_std: PerChannel = (0.229, 0.224, 0.225)
-
-    def validate_architecture(self) -> None:
-        """Part of `@strict` validation: the head's width, and one threshold and one translation per tag."""
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"RamConfig: hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "
-                f"({self.num_attention_heads})."
-            )
-        for name in ("threshold", "chinese_labels"):
-            values = getattr(self, name)
-            if isinstance(values, list) and len(values) != self.num_labels:
-                raise ValueError(f"RamConfig: {name} has {len(values)} entries for {self.num_labels} tags.")
 
 
 @strict
@@ -214,8 +131,6 @@ class LyricsRefinerConfig(CheckedConfig):
         Args:
             kwargs: those of Transformers, and `tag_thresholds`, a file with one threshold per tag and line.
         """
-        from .published_checkpoint import is_published_config, translate_refiner_config
-
         tag_thresholds = kwargs.pop("tag_thresholds", None)
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         published = is_published_config(config_dict)
@@ -238,84 +153,6 @@ class LyricsRefinerConfig(CheckedConfig):
         if self.region_feature_type == "detection":
             return self.detector_config.d_model + 4
         return self.segmenter_config.mask_decoder_config.hidden_size + 4
-
-
-@strict
-class LyricsMQFormerConfig(CheckedConfig):
-    """Configuration of the MQ-Former, a BERT encoder with two sets of learned queries.
-
-    Args:
-        num_visual_queries, num_grounding_queries: V and G; the visual ones come first.
-        encoder_hidden_size: width of the vision features that the visual queries attend to.
-        region_hidden_size: width of the region features that the grounding queries attend to.
-        cross_attention_frequency: cross-attention stands in every n-th layer, from layer 0 on.
-        normalize_vision_features: put a learned LayerNorm before the vision features (BLIP-2 does so for CLIP).
-        region_attention_gain: how far apart the scores of regions begin in a model that is trained from nothing: for
-            features of unit variance this number's square is their standard deviation. By default they begin as all
-            else, with `initializer_range`, and each grounding query sees the mean of all regions, which small models
-            hardly get away from.
-        num_region_positions: so many of an image's first regions, which are its best, also say which one they are when
-            they are attended to, so that a grounding query can settle on the n-th. With 0, as in the paper, they are a
-            set without order.
-        region_box_octaves: give the grounding queries each region's box as waves too, sines and cosines whose
-            frequencies double so many times, for a model that is trained from nothing: four bare numbers among the
-            features of a region are hard to tell a place from. With 0, as in the paper, there are none.
-        region_nothing: let a grounding query attend to nothing instead of regions, a learned key whose value is zero,
-            so that queries that are left over need not show some object twice. The paper's cannot.
-        vocab_size: BERT's 30,522 tokens, and `[BOS]`, `[DEC]` and `[MLM]` for the first training stage.
-    """
-
-    model_type = "lyrics_mqformer"
-    base_config_key = "mqformer_config"
-
-    vocab_size: int = 30525
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float | int = 0.1
-    attention_probs_dropout_prob: float | int = 0.1
-    max_position_embeddings: int = 512
-    initializer_range: float | int = 0.02
-    layer_norm_eps: float | int = 1e-12
-    pad_token_id: int | None = 0
-    cross_attention_frequency: int = 2
-    num_visual_queries: int = 32
-    num_grounding_queries: int = 64
-    encoder_hidden_size: int = 1024
-    region_hidden_size: int = 260
-    normalize_vision_features: bool = True
-    region_attention_gain: float | int | None = None
-    num_region_positions: int = 0
-    region_box_octaves: int = 0
-    region_nothing: bool = False
-
-    @property
-    def region_input_size(self) -> int:
-        """Width of a region as the grounding queries attend to it: its features, and the waves of its box."""
-        return self.region_hidden_size + 4 * 2 * self.region_box_octaves
-
-    @property
-    def num_queries(self) -> int:
-        """V + G: how many positions an image takes in the language model."""
-        return self.num_visual_queries + self.num_grounding_queries
-
-    def validate_architecture(self) -> None:
-        """Part of `@strict` validation: head width, and at least one query."""
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"LyricsMQFormerConfig: hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "
-                f"({self.num_attention_heads})."
-            )
-        if self.num_visual_queries < 0 or self.num_grounding_queries < 0 or self.num_queries == 0:
-            raise ValueError(
-                f"LyricsMQFormerConfig: num_visual_queries={self.num_visual_queries} and num_grounding_queries="
-                f"{self.num_grounding_queries} must not be negative, and at least one must be positive."
-            )
-        for name in ("num_region_positions", "region_box_octaves"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"LyricsMQFormerConfig: {name}={getattr(self, name)} is negative.")
 
 
 @strict
@@ -376,8 +213,6 @@ class LyricsConfig(CheckedConfig):
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As in Transformers; a checkpoint in the published layout is translated."""
-        from .published_checkpoint import is_published_config, translate_model_config
-
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if is_published_config(config_dict):
             config_dict = translate_model_config(config_dict)

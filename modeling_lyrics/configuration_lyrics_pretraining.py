@@ -9,7 +9,9 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_base import CheckedConfig
-from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
+from .configuration_lyrics import LyricsConfig
+from .configuration_mqformer import LyricsMQFormerConfig
+from .published_config import is_published_config, translate_pretraining_config
 
 OBJECTIVES = ("itc", "itm", "icg", "msp")
 
@@ -78,8 +80,6 @@ class LyricsPreTrainingConfig(CheckedConfig):
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As in Transformers; a first-stage checkpoint in the published layout is translated."""
-        from .published_checkpoint import is_published_config, translate_pretraining_config
-
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if is_published_config(config_dict):
             config_dict = translate_pretraining_config(config_dict)

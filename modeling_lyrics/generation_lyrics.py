@@ -9,8 +9,7 @@ import torch
 from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.utils import GenerationMixin
 
-from .checkpoint_files import find_file, read_object
-from .published_checkpoint import HUB_KWARGS
+from .checkpoint_files import HUB_KWARGS, find_file, read_object
 
 
 class LyricsGenerationMixin(GenerationMixin):
@@ -37,7 +36,7 @@ class LyricsGenerationMixin(GenerationMixin):
         """
         place, path = pretrained_model_name_or_path, None
         if generation_config is None and place is not None:
-            hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
+            hub_kwargs = {name: kwargs[name] for name in (*HUB_KWARGS, "subfolder") if kwargs.get(name) is not None}
             path = find_file(place, "generation_config.json", **hub_kwargs)
         if path is not None:
             read_object(path)

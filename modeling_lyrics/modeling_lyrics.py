@@ -29,16 +29,22 @@ from transformers.utils.import_utils import torch_compilable_check
 
 from .adapter_checks import check_adapter
 from .checkpoint_model import NativeCheckpointModel
-from .configuration_lyrics import LyricsConfig, LyricsMQFormerConfig
+from .configuration_lyrics import LyricsConfig
 from .distributed import num_ranks
 from .generation_lyrics import LyricsGenerationMixin
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
-from .quantization_lyrics import spare_vision_parts
+from .vision_encoder import build_vision_model, prepare_parts, run_vision_model
 
 logger = logging.get_logger(__name__)
 
 IGNORE_INDEX = -100
+
+_PARTS = ("vision_model", "mqformer", "language_projection")
+FULL_PRECISION_PARTS = ("lm_head", *_PARTS, *(f"model.{part}" for part in _PARTS))  # names are matched from their start
+
+_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # one of these per method
+_DEFAULTS = (None, [], ["lm_head"])
 
 
 @dataclass
@@ -82,6 +88,28 @@ class LyricsCausalLMOutputWithPast(_ImageHiddenStates, MultimodalCausalLMOutputW
     """Output of `LyricsForConditionalGeneration`: Transformers' fields; `image_outputs` is `LyricsImageFeatures`."""
 
 
+def spare_vision_parts(quantization_config: Any) -> Any:
+    """The configuration, with the parts outside the language model on its list of modules to leave alone.
+
+    Args:
+        quantization_config: one of Transformers' quantisation configurations, or a dictionary of one. It is not
+            changed; one whose list is not the default is returned as it is.
+    """
+    if isinstance(quantization_config, dict):
+        method = str(quantization_config.get("quant_method", ""))
+        is_bitsandbytes = "bitsandbytes" in method or any(key.startswith("load_in_") for key in quantization_config)
+        name = _SKIP_LISTS[0] if is_bitsandbytes else _SKIP_LISTS[2] if method == "hqq" else _SKIP_LISTS[1]
+        if quantization_config.get(name) in _DEFAULTS:
+            return quantization_config | {name: list(FULL_PRECISION_PARTS)}
+        return quantization_config
+    for name in _SKIP_LISTS:
+        if getattr(quantization_config, name, "absent") in _DEFAULTS:
+            quantization_config = copy.deepcopy(quantization_config)
+            setattr(quantization_config, name, list(FULL_PRECISION_PARTS))
+            break
+    return quantization_config
+
+
 class LyricsPreTrainedModel(NativeCheckpointModel):
     """Weight initialisation and loading, shared by the Lyrics models."""
 
@@ -114,59 +142,6 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         if peft_model_id is not None:
             check_adapter(self, peft_model_id)
         return super().load_adapter(peft_model_id, *args, **kwargs)
-
-
-def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A new vision encoder; BLIP-2's and InstructBLIP's are known to no auto class."""
-    if config.model_type == "blip_2_vision_model":
-        from transformers import Blip2VisionModel
-
-        return Blip2VisionModel._from_config(config)
-    if config.model_type == "instructblip_vision_model":
-        from transformers import InstructBlipVisionModel
-
-        return InstructBlipVisionModel._from_config(config)
-    return AutoModel.from_config(config)
-
-
-def run_vision_model(
-    vision_model: Any, pixel_values: torch.Tensor, layer: int, *, output_hidden_states: bool = False, **kwargs: Any
-) -> tuple[torch.Tensor, Any]:
-    """The hidden state (N, P, vision width) of `layer`, -1 for the last one, and all that the encoder returns."""
-    output = vision_model(
-        pixel_values.to(vision_model.dtype),
-        output_hidden_states=output_hidden_states or (False if layer == -1 else layer),  # an index keeps that one only
-        return_dict=True,
-        **kwargs,
-    )
-    return (output.last_hidden_state if layer == -1 else output.hidden_states[layer]), output
-
-
-def prepare_parts(
-    vision_model: PreTrainedModel | str | Path,
-    mqformer: LyricsMQFormerModel | PreTrainedConfig | None,
-    config_kwargs: dict[str, Any],
-) -> tuple[Any, Any, dict[str, Any]]:
-    """Vision encoder, MQ-Former (or the configuration of a new one) and configuration of a model made of them.
-
-    `vision_feature_layer` defaults to -2 for CLIP, as in BLIP-2 and LLaVA, and to -1 for every other encoder; a new
-    MQ-Former normalises vision features where no final LayerNorm of the encoder has done so.
-
-    Raises:
-        ValueError: when the MQ-Former attends to features of another width.
-    """
-    vision: Any = AutoModel.from_pretrained(vision_model) if isinstance(vision_model, str | Path) else vision_model
-    vision = getattr(vision, "vision_model", vision)
-    layer = config_kwargs.get("vision_feature_layer", -2 if vision.config.model_type == "clip_vision_model" else -1)
-    if mqformer is None:
-        mqformer = LyricsMQFormerConfig(normalize_vision_features=layer != -1)
-    if isinstance(mqformer, PreTrainedModel):
-        width, given = mqformer.config.encoder_hidden_size, vision.config.hidden_size
-        if width != given:
-            raise ValueError(
-                f"The MQ-Former attends to vision features of width {width}, but the vision encoder gives {given}."
-            )
-    return vision, mqformer, {**config_kwargs, "vision_feature_layer": layer}
 
 
 class LyricsModel(LyricsPreTrainedModel):

@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .distributed import RowExchange, gather, num_ranks, this_rank
-from .modeling_lyrics import LyricsPreTrainedModel, build_vision_model, prepare_parts, run_vision_model
+from .modeling_lyrics import LyricsPreTrainedModel
 from .modeling_mqformer import LyricsMQFormerModel
 from .mqformer_attention_masks import SegmentedText, run_mqformer
 from .mqformer_key_values import LyricsImageKeyValues
@@ -36,6 +36,7 @@ from .pretraining_objectives import (
     find_same,
 )
 from .published_checkpoint import DROPPED_BY_MODEL
+from .vision_encoder import build_vision_model, prepare_parts, run_vision_model
 
 logger = logging.get_logger(__name__)
 

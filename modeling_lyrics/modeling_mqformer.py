@@ -20,7 +20,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .bert_blocks import AttentionBlock, FeedForwardBlock, prepare_attention_mask
 from .checkpoint_model import NativeCheckpointModel
-from .configuration_lyrics import LyricsMQFormerConfig
+from .configuration_mqformer import LyricsMQFormerConfig
 from .mqformer_key_values import LayerKeyValues, LyricsImageKeyValues
 
 

@@ -18,7 +18,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .bert_blocks import AttentionBlock, FeedForwardBlock
 from .checkpoint_model import NativeCheckpointModel
-from .configuration_lyrics import RamConfig
+from .configuration_ram import RamConfig
 
 
 @dataclass

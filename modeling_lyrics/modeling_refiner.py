@@ -26,12 +26,13 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .checkpoint_files import find_file, read_object
+from .checkpoint_files import HUB_KWARGS, find_file, read_object
 from .checkpoint_model import NativeCheckpointModel
-from .configuration_lyrics import LyricsRefinerConfig, read_tag_thresholds
-from .fingerprint import fingerprint, relevant_settings
+from .configuration_lyrics import LyricsRefinerConfig
+from .configuration_ram import read_tag_thresholds
 from .modeling_ram import RamForImageTagging
-from .published_checkpoint import DROPPED_BY_REFINER, HUB_KWARGS, find_tokenizer_folder
+from .provenance_lyrics import fingerprint, relevant_settings
+from .published_checkpoint import DROPPED_BY_REFINER, find_tokenizer_folder
 from .refiner_detection import detect, make_mask_additive
 from .refiner_detection_owlv2 import detect_each
 from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
@@ -199,7 +200,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             args: Transformers'.
             kwargs: Transformers', and `tag_thresholds=FILE`, which replaces the tagger's thresholds.
         """
-        hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
+        hub_kwargs = {name: kwargs[name] for name in (*HUB_KWARGS, "subfolder") if name in kwargs}
         if (tag_thresholds := kwargs.pop("tag_thresholds", None)) is not None:
             if kwargs.get("config") is None:
                 kwargs["config"] = LyricsRefinerConfig.from_pretrained(

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .configuration_lyrics import LyricsMQFormerConfig
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
+from .configuration_mqformer import LyricsMQFormerConfig
 from .distributed import gather, gather_with_gradient, mean_over_ranks, this_rank
 from .mqformer_attention_masks import CAPTIONING, CONTRASTIVE, MATCHING, SPATIAL, Segment, SegmentedText
 

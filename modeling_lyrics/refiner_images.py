@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .configuration_lyrics import PerChannel
+from .configuration_ram import PerChannel
 
 BILINEAR = Image.Resampling.BILINEAR
 ORIENTATION = 0x0112  # in EXIF

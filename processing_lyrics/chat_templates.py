@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from traceback import walk_tb
 from typing import Any
 
-from .plain_text import as_text
+from .spatial_text import as_text
 
 SYSTEM_PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. "

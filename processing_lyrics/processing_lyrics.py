@@ -28,15 +28,20 @@ from .drawing import draw_attention, draw_objects
 from .image_loading import PictureLike, flatten_pictures, load_picture
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
-from .plain_text import as_text
-from .processor_checks import HUB_KWARGS, TOKENIZER_FILES, find_damage, find_file
+from .processor_checks import (
+    HUB_KWARGS,
+    PUBLISHED_FOLDER,
+    PUBLISHED_MQFORMER_FOLDER,
+    TOKENIZER_FILES,
+    find_damage,
+    find_file,
+    is_published,
+    load_parts,
+)
 from .prompt_truncation import Truncation
 from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
-from .published_processor import FOLDER as PUBLISHED_FOLDER
-from .published_processor import MQFORMER_FOLDER as PUBLISHED_MQFORMER_FOLDER
-from .published_processor import is_published, load_parts
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
-from .spatial_text import parse_spatial_text
+from .spatial_text import as_text, parse_spatial_text
 from .visual_objects import VisualObjects
 
 

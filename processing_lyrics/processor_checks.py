@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.utils.hub import cached_file
+
+from .chat_templates import PUBLISHED_TEMPLATE
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -22,14 +25,18 @@ TOKENIZER_FILES = (
 )
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "chat_template.json", "config.json")
 
+PUBLISHED_FOLDER = "vicuna-13b_processor"
+PUBLISHED_MQFORMER_FOLDER = f"{PUBLISHED_FOLDER}/qformer_tokenizer"
+_IMAGE_SETTINGS = ("size", "image_mean", "image_std", "resample", "rescale_factor")
 
-def find_file(checkpoint: str | os.PathLike, name: str, **hub_kwargs: Any) -> str | None:
-    """Where a file of a directory or Hub id lies, or `None`; `hub_kwargs` may also hold a `subfolder`."""
+
+def find_file(checkpoint: str | os.PathLike, name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
+    """Where a file of a directory or Hub id lies, or `None`; an `OSError` where a required one is missing."""
     return cached_file(
         checkpoint,
         name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_missing_entries=required,
+        _raise_exceptions_for_connection_errors=required,
         **hub_kwargs,
     )
 
@@ -58,3 +65,43 @@ def _damage(path: str) -> str | None:
         except Exception as error:  # noqa: BLE001  (the library raises nothing more special)
             return f"{path!r} is no tokenizer: {error}"
     return None
+
+
+def is_published(checkpoint: str | os.PathLike, **hub_kwargs: Any) -> bool:
+    """Whether a directory or Hub id is in the published layout."""
+    if find_file(checkpoint, f"{PUBLISHED_FOLDER}/preprocessor_config.json", **hub_kwargs) is None:
+        return False
+    config, _ = PreTrainedConfig.get_config_dict(checkpoint, **hub_kwargs)
+    return {"ram_config", "detection_config"} <= config.keys()
+
+
+def load_parts(checkpoint: str | os.PathLike, **hub_kwargs: Any) -> dict[str, Any]:
+    """What `LyricsProcessor` is made of, image settings still as a dictionary.
+
+    Raises:
+        ValueError: when the tokenizer has more tokens than the language model.
+    """
+    config, _ = PreTrainedConfig.get_config_dict(checkpoint, **hub_kwargs)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, subfolder=PUBLISHED_FOLDER, **hub_kwargs)
+    vocab_size, qformer = config["text_config"]["vocab_size"], config["qformer_config"]
+    if len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"{checkpoint}: the tokenizer has {len(tokenizer)} tokens and the language model {vocab_size}; they do not "
+            "belong together."
+        )
+    # the placeholder takes the first id after the language model's, and a tokenizer counts on from its own
+    tokenizer.add_tokens([f"<unused_{index}>" for index in range(len(tokenizer), vocab_size)])
+    settings = find_file(checkpoint, f"{PUBLISHED_FOLDER}/preprocessor_config.json", required=True, **hub_kwargs)
+    with open(str(settings), encoding="utf-8") as file:
+        image_settings = json.load(file)
+    return {
+        "image_settings": {name: image_settings[name] for name in _IMAGE_SETTINGS if name in image_settings},
+        "tokenizer": tokenizer,
+        "mqformer_tokenizer": AutoTokenizer.from_pretrained(
+            checkpoint, subfolder=PUBLISHED_MQFORMER_FOLDER, **hub_kwargs
+        ),
+        "chat_template": PUBLISHED_TEMPLATE,
+        "num_query_tokens": qformer["num_vit_query_tokens"] + qformer["num_dino_query_tokens"],
+        "region_feature_size": config["detection_config"]["hidden_dim"] + 4,
+        "mqformer_text": "instruction",
+    }

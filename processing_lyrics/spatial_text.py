@@ -22,6 +22,9 @@ _LABEL_END = re.compile(r"[;\n\[\]]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]+")
 _SPACES = re.compile(r"\s+")
 
+# Half of a character, which no tokenizer takes, and the two characters by which Transformers marks what it sanitised
+_NO_TEXT = re.compile("[\ud800-\udfff\U000f0000\U000f0001]")
+
 
 class GroundedObject(NamedTuple):
     """A box in a text.
@@ -66,6 +69,11 @@ class SpatialTokens:
     input_ids: list[int]
     item_ids: list[int]
     num_objects: int
+
+
+def as_text(text: str) -> str:
+    """The text with U+FFFD in place of what is none: lone surrogates, and marks that Transformers keeps to itself."""
+    return text if text.isascii() else _NO_TEXT.sub("\ufffd", text)
 
 
 def clean_label(label: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .plain_text import as_text
+from .spatial_text import as_text
 
 FORMAT = "lyrics-visual-objects"
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from transformers.utils import logging
 
-from ...modeling_lyrics.fingerprint import BEHAVIOUR_VERSION, relevant_settings
+from ...modeling_lyrics.provenance_lyrics import BEHAVIOUR_VERSION, relevant_settings
 from ...processing_lyrics import LyricsProcessor
 from .errors import StaleStoreError
 

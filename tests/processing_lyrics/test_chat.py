@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 
 from lyrics.processing_lyrics.chat_templates import SYSTEM_PROMPT, instructions_of_text, neutralize, neutralize_parts
-from lyrics.processing_lyrics.plain_text import as_text
+from lyrics.processing_lyrics.spatial_text import as_text
 
 CONTROL = ["<s>", "</s>", "<pad>", "<image>"]
 

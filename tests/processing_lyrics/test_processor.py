@@ -19,7 +19,7 @@ from transformers import AutoImageProcessor, AutoProcessor
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
-from lyrics.processing_lyrics.plain_text import as_text
+from lyrics.processing_lyrics.spatial_text import as_text
 
 SPATIAL = {"mqformer_input_ids", "mqformer_attention_mask", "mqformer_position_ids"}
 REGIONS = {"region_features", "region_attention_mask"}

@@ -14,7 +14,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from lyrics.assets import draw_table
-from lyrics.modeling_lyrics import fingerprint
+from lyrics.modeling_lyrics import provenance_lyrics
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.refinement import (
     DuplicateKeyError,
@@ -246,8 +246,8 @@ def test_a_processor_that_knows_of_no_refiner_takes_the_stores(store, model, che
 
 def test_other_preprocessing_is_refused(store, checkpoint, monkeypatch):
     """The checkpoint's fingerprint is that of the code that saved it, so the version is compared too."""
-    monkeypatch.setattr(refiner_identity, "BEHAVIOUR_VERSION", fingerprint.BEHAVIOUR_VERSION + 1)
-    monkeypatch.setattr(RefinerIdentity.__init__, "__defaults__", (fingerprint.BEHAVIOUR_VERSION + 1,))
+    monkeypatch.setattr(refiner_identity, "BEHAVIOUR_VERSION", provenance_lyrics.BEHAVIOUR_VERSION + 1)
+    monkeypatch.setattr(RefinerIdentity.__init__, "__defaults__", (provenance_lyrics.BEHAVIOUR_VERSION + 1,))
     with pytest.raises(StaleStoreError, match=r"behaviour_version: 1 in the store .*, 2 in the processor"):
         LyricsProcessor.from_pretrained(checkpoint).store = store
 

@@ -1,0 +1,102 @@
+"""Configuration of RAM, the Recognize Anything Model, and the thresholds of its tags."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_base import CheckedConfig
+
+PerChannel = list[float | int] | tuple[float | int, ...] | float | int  # three numbers, or one for all
+
+
+def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
+    """Read thresholds of tags, one number in [0, 1] per line, in the order of the tags.
+
+    Raises:
+        ValueError: naming the file, when a line is not such a number, or when there is not one for each tag.
+    """
+    thresholds = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file.read().split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                thresholds.append(float(line))
+            except ValueError:
+                raise ValueError(f"{path}, line {number}: {line.strip()!r} is not a number.") from None
+            if not 0.0 <= thresholds[-1] <= 1.0:
+                raise ValueError(f"{path}, line {number}: threshold {line.strip()} is not in [0, 1].")
+    if len(thresholds) != num_tags:
+        raise ValueError(f"{path} has {len(thresholds)} thresholds for {num_tags} tags.")
+    return thresholds
+
+
+@strict
+class RamConfig(CheckedConfig):
+    """Configuration of the Recognize Anything Model (RAM, arXiv 2306.03514): a Swin encoder and a tagging head.
+
+    The vocabulary of tags is `id2label`; its order is the order of the rows of the label embedding.
+
+    Args:
+        vision_config: configuration of the Swin encoder (`SwinConfig`); `image_size` is the side of the square input.
+        tag_embedding_size: width of the stored label embeddings and of the projected image tokens.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the Query2Label tagging head.
+        threshold: a tag fires when its probability is strictly above this value; one number for all tags, or one per
+            tag, in the order of `id2label`.
+        chinese_labels: the tags in Chinese, in the same order, or `None`.
+        suppressed_label_ids: tags that never fire (`delete_tag_index` in the original).
+        image_mean, image_std: normalisation of the input, RGB in [0, 1].
+    """
+
+    model_type = "ram"
+    base_config_key = "tagger_config"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(
+            config_class=AutoConfig,
+            model_type="swin",
+            init_kwargs={
+                "image_size": 384,
+                "embed_dim": 192,
+                "depths": [2, 2, 18, 2],
+                "num_heads": [6, 12, 24, 48],
+                "window_size": 12,
+            },
+        )
+    }
+
+    vision_config: Any = None
+    tag_embedding_size: int = 512
+    hidden_size: int = 768
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    layer_norm_eps: float | int = 1e-12
+    initializer_range: float | int = 0.02
+    threshold: float | int | list[float | int] = 0.68
+    chinese_labels: list[str] | None = None
+    suppressed_label_ids: list[int] | None = None
+    image_mean: PerChannel = (0.485, 0.456, 0.406)
+    image_std: PerChannel = (0.229, 0.224, 0.225)
+
+    def validate_architecture(self) -> None:
+        """Part of `@strict` validation: the head's width, and one threshold and one translation per tag."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"RamConfig: hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "
+                f"({self.num_attention_heads})."
+            )
+        for name in ("threshold", "chinese_labels"):
+            values = getattr(self, name)
+            if isinstance(values, list) and len(values) != self.num_labels:
+                raise ValueError(f"RamConfig: {name} has {len(values)} entries for {self.num_labels} tags.")
+
+
+__all__ = ["RamConfig"]
