@@ -65,6 +65,8 @@ class DatasetPlace:
             )
         except datasets.exceptions.DatasetsError as error:
             raise ValueError(f"{self.place} cannot be read: {error}; {error.__cause__}") from error
+        except StopIteration:  # of a file that is empty
+            raise ValueError(f"There is no row in {self.place}.") from None
 
     def guard(self, root: str | os.PathLike | None = None, fetch_urls: bool = False) -> PathGuard:
         """Return the rule for paths in the rows: relative to their file, or to `root`, which no path leaves.
@@ -105,21 +107,26 @@ def without_decoding(dataset: Any) -> Any:
     Args:
         dataset: of the `datasets` library; any other is returned as it is.
     """
-    features = getattr(dataset, "features", None) or {}
-    if not any(getattr(leaf, "decode", False) for leaf in _leaves(features)):
+    features = copy.deepcopy(getattr(dataset, "features", None) or {})
+    images = [leaf for leaf in _leaves(features) if _is_image(leaf) and leaf.decode]
+    if not images:
         return dataset
-    if hasattr(dataset, "decode"):  # a stream
-        return dataset.decode(False)
+    for leaf in images:
+        leaf.decode = False
+    if hasattr(dataset, "decode"):  # a stream, which may decode in threads; other features keep their decoding
+        return dataset.decode(False).cast(features)
     dataset = copy.deepcopy(dataset)  # without its rows; `cast` would write those of nested features again
-    for leaf in _leaves(dataset.info.features):
-        if hasattr(leaf, "decode"):
-            leaf.decode = False
+    dataset.info.features = features
     return dataset
 
 
 def holds_images(feature: Any) -> bool:
     """Return whether a column holds images, alone or nested."""
-    return any(type(leaf).__name__ == "Image" for leaf in _leaves(feature))
+    return any(map(_is_image, _leaves(feature)))
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
 
 
 def _leaves(feature: Any) -> Iterator[Any]:
