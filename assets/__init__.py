@@ -1,9 +1,9 @@
 """What the package ships to try everything with, without a download."""
 
+from ..datasets_lyrics.toy_data import ShapeChats, ShapePairs, ShapeRows
 from .example import EXAMPLE_PICTURE, draw_table
 from .paths import MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL, SCENE_PICTURE
 from .random_model import random_parts, write_random_checkpoint
-from .toy_data import ShapeChats, ShapePairs, ShapeRows
 
 __all__ = [
     "EXAMPLE_PICTURE",

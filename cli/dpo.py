@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or print what would be trained."""
-    from lyrics.datasets_lyrics.open_rows import DataArguments
+    from lyrics.trainers.common.data_arguments import DataArguments
     from lyrics.trainers.common.trainable_parts import describe_trained
     from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
     from lyrics.trainers.sft_setup import SFTModelArguments, build_sft

@@ -29,8 +29,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or print what would be trained."""
-    from lyrics.datasets_lyrics.open_rows import DataArguments
     from lyrics.trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
+    from lyrics.trainers.common.data_arguments import DataArguments
     from lyrics.trainers.common.dry_run import describe_pretraining
     from lyrics.trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
 

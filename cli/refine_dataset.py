@@ -70,12 +70,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image-column", metavar="NAME", help="column with the images; extension in tar shards")
     group.add_argument("--key-column", metavar="NAME", help="column with unique names (default: path, or row number)")
     group.add_argument(
-        "--root", metavar="DIR", help="folder that paths are relative to and never leave (default: that of the file)"
+        "--root", metavar="DIR", help="folder that paths are relative to and never leave (default: that of the data)"
     )
     group.add_argument("--split", default="train", help="split of a data set (default: train)")
     group.add_argument("--config-name", metavar="NAME", help="configuration of a data set on the Hub")
     group.add_argument("--revision", help="revision of a data set on the Hub")
     group.add_argument("--streaming", action="store_true", help="read the data set as a stream")
+    group.add_argument("--fetch-urls", action="store_true", help="let rows name URLs of pictures, which are fetched")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -96,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         name=arguments.config_name,
         revision=arguments.revision,
         streaming=arguments.streaming,
+        fetch_urls=arguments.fetch_urls,
     )
     devices = choose_devices(arguments.device)
     workers = arguments.workers or max(1, len(devices))

@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or print what would be trained."""
-    from lyrics.datasets_lyrics.open_rows import DataArguments
+    from lyrics.trainers.common.data_arguments import DataArguments
     from lyrics.trainers.common.dry_run import describe_sft
     from lyrics.trainers.sft_config import LyricsSFTConfig
     from lyrics.trainers.sft_setup import SFTModelArguments, build_sft

@@ -1,1 +1,1 @@
-"""The one way to open data: files, folders, tar shards, saved data sets and Hub ids."""
+"""The one way to open data: files, folders, tar shards, saved data sets, Hub ids and drawn shapes."""

@@ -1,8 +1,8 @@
-"""Rows of instruction data, in TRL's forms or LLaVA's -> one form: messages of blocks, and the pictures beside them.
+"""Rows of instruction data, in TRL's forms or LLaVA's, read into one form: messages of blocks with images beside them.
 
-A block is text, a picture (`{"type": "image"}`), or a box (`{"type": "box", "box": [x1, y1, x2, y2]}`, with `label`
-and the number of its picture, `image`, where it has them). In rows of plain strings `<image>` and `<box>` stand for the
-next picture of `images` and the next box of `boxes`.
+A block is text, an image (`{"type": "image"}`), or a box (`{"type": "box", "box": [x1, y1, x2, y2]}`, with `label`
+and the number of its image, `image`, where it has them). In LLaVA's form, and in rows with `boxes`, the marks `<image>`
+and `<box>` in plain text stand for the next image of `images` and the next box of `boxes`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from .path_guard import IMAGE_BLOCKS, IMAGE_KEYS
 
 IMAGE, BOX = "<image>", "<box>"
 ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
@@ -24,9 +26,9 @@ class Conversation:
     """A conversation in the one form.
 
     Attributes:
-        messages: with `role` and `content`, a list of blocks; pictures are blocks without one.
-        pictures: in the order of their blocks; paths, bytes, or PIL pictures.
-        learned_from: the number of the first message whose answer is learned.
+        messages: list of messages with `role` and `content`, a list of blocks; image blocks hold no image.
+        pictures: list of paths, bytes or PIL images, in the order of their blocks.
+        learned_from: int, number of the first message whose answer is learned.
     """
 
     messages: list[Message]
@@ -35,41 +37,43 @@ class Conversation:
 
 
 def read_conversation(row: Mapping[str, Any]) -> Conversation:
-    """The conversation of a row.
+    """Read the conversation of a row.
 
     Args:
-        row: with `messages`, with `prompt` and `completion` (messages or plain text), or with LLaVA's
-            `conversations`; and with `images` (or `image`), in the order of their places, and `boxes` for rows of
-            plain strings.
+        row: mapping with `messages`, with `prompt` and `completion` (messages or plain text), or with LLaVA's
+            `conversations`. Its images are in `images` or `image`, in the order of their places, or in the blocks of
+            its messages, as `image`, `path`, `url`, `image_url` or `base64`. Its boxes are in blocks, or in `boxes`.
 
     Raises:
         ValueError: saying what is wrong with the row.
     """
     messages, learned_from = _read_messages(row)
-    pictures = _as_list(row.get("images", row.get("image")))
-    boxes = iter(_as_list(row.get("boxes")))
     messages = [_to_blocks(message, marks=_holds_marks(row, message)) for message in messages]
-    found = [block for message in messages for block in message["content"] if block["type"] == "image"]
-    pictures = [*pictures] if pictures else [_take_picture(block) for block in found if "image" in block]
-    if not found and pictures:  # as TRL does it: pictures without a place come first
+    places = [block for message in messages for block in message["content"] if block["type"] == "image"]
+    in_blocks = [block.pop("image") for block in places if "image" in block]
+    pictures = _images_of(row) or in_blocks
+    if not places and pictures:  # as TRL does: images without a place come first
         first = next((message for message in messages if message["role"] == "user"), None)
         if first is None:
             raise ValueError(f"The row has {len(pictures)} pictures and no message of a user to hold them.")
         first["content"] = [{"type": "image"} for _ in pictures] + first["content"]
-    elif len(found) != len(pictures):
-        raise ValueError(f"The row has {len(found)} places for pictures, but {len(pictures)} pictures.")
-    _fill_boxes(messages, boxes)
-    _check_turns(messages, learned_from)
+    elif len(places) != len(pictures):
+        raise ValueError(f"The row has {len(places)} places for pictures, but {len(pictures)} pictures.")
+    _fill_boxes(messages, iter(_as_list(row.get("boxes"))))
+    if not any(message["role"] == "assistant" for message in messages[learned_from:]):
+        raise ValueError("The row has no answer to be learned.")
+    if any(message["role"] == "system" for message in messages[1:]):
+        raise ValueError("A message of the system stands after others; it must be the first.")
     return Conversation(messages, pictures, learned_from)
 
 
 def box_blocks(messages: Sequence[Message]) -> Iterator[Message]:
-    """Every block that is a box."""
+    """Yield every block that is a box."""
     return (block for message in messages for block in message["content"] if block["type"] == "box")
 
 
 def outline(row: Mapping[str, Any]) -> tuple[list[str], int, int]:
-    """What is in a row, without its pictures being there: its texts, and how many pictures and boxes go with them.
+    """Return the texts of a row and the numbers of its images and boxes, without reading an image.
 
     Raises:
         ValueError: when the row has no conversation.
@@ -80,10 +84,11 @@ def outline(row: Mapping[str, Any]) -> tuple[list[str], int, int]:
             places += block["type"] == "image"
             boxes += block["type"] == "box"
             texts += [block["text"]] if block["type"] == "text" else []
-    return texts, max(places, len(_as_list(row.get("images", row.get("image"))))), boxes
+    return texts, max(places, len(_images_of(row))), boxes
 
 
 def _read_messages(row: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int]:
+    """Return the messages of a row, and the number of the first one whose answer is learned."""
     if row.get("messages"):
         return list(row["messages"]), 0
     if row.get("conversations"):
@@ -108,36 +113,48 @@ def _from_llava(message: Mapping[str, Any]) -> Message:
 
 
 def _holds_marks(row: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
-    """Whether marks in a message's text are places: in LLaVA's form, and where the row says what goes there."""
+    """Return whether marks in a message's text are places: in LLaVA's form, and in rows with `boxes`."""
     return isinstance(message.get("content"), str) and bool(row.get("conversations") or row.get("boxes"))
 
 
 def _to_blocks(message: Mapping[str, Any], marks: bool) -> Message:
-    """A message with content as blocks. Keys that Arrow has added with nothing in them are taken off."""
+    """Return a message whose content is blocks, without the keys that Arrow has filled with `None`."""
     role = message.get("role")
     if role not in ("system", "user", "assistant"):
         raise ValueError(f"A message has the role {role!r}; known are system, user and assistant.")
     content = message.get("content")
     if isinstance(content, str):
         parts = _MARKS.split(content) if marks else [content]
-        content = [{"type": part[1:-1]} if part in (IMAGE, BOX) and marks else _text(part) for part in parts if part]
+        content = [
+            {"type": part[1:-1]} if marks and part in (IMAGE, BOX) else {"type": "text", "text": part}
+            for part in parts
+            if part
+        ]
         _trim(content)
     blocks = [{name: value for name, value in block.items() if value is not None} for block in content or []]
     for block in blocks:
         kind = block.get("type")
-        if kind not in ("text", "image", "box") or (kind == "text" and not isinstance(block.get("text"), str)):
+        if kind in IMAGE_BLOCKS:
+            _move_image(block)
+            if role != "user":
+                raise ValueError(f"A message of the {role} holds a picture; only those of the user do.")
+        elif kind not in ("text", "box") or (kind == "text" and not isinstance(block.get("text"), str)):
             raise ValueError(f"A message of the {role} has a block that is no text, picture or box: {block!r:.100}.")
-        if kind == "image" and role != "user":
-            raise ValueError(f"A message of the {role} holds a picture; only those of the user do.")
     return {"role": role, "content": blocks}
 
 
-def _text(text: str) -> Message:
-    return {"type": "text", "text": text}
+def _move_image(block: Message) -> None:
+    """Give an image block the one form: its image, if it holds one, in `image`."""
+    held = [block.pop(name) for name in IMAGE_KEYS if name in block]
+    held += [f"data:;base64,{text}" for text in (block.pop("base64", None),) if text]
+    block["type"] = "image"
+    if held:
+        image = held[0]
+        block["image"] = image["url"] if isinstance(image, Mapping) and "url" in image else image
 
 
 def _trim(blocks: list[Message]) -> None:
-    """Take off the line breaks that LLaVA's data have around a picture; the chat template writes its own."""
+    """Remove the line breaks around an image, which LLaVA's data have and the chat template writes itself."""
     for index, block in enumerate(blocks):
         if block["type"] == "text":
             if index and blocks[index - 1]["type"] == "image":
@@ -147,8 +164,8 @@ def _trim(blocks: list[Message]) -> None:
     blocks[:] = [block for block in blocks if block.get("text") != ""]
 
 
-def _take_picture(block: Message) -> Any:
-    return block.pop("image")
+def _images_of(row: Mapping[str, Any]) -> list[Any]:
+    return _as_list(row.get("images", row.get("image")))
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -167,10 +184,3 @@ def _fill_boxes(messages: list[Message], boxes: Iterator[Any]) -> None:
             block |= dict(given) if isinstance(given, Mapping) else {"box": list(given)}
     if left := len(list(boxes)):
         raise ValueError(f"The row has {left} boxes more than {BOX}.")
-
-
-def _check_turns(messages: list[Message], learned_from: int) -> None:
-    if not any(message["role"] == "assistant" for message in messages[learned_from:]):
-        raise ValueError("The row has no answer to be learned.")
-    if any(message["role"] == "system" for message in messages[1:]):
-        raise ValueError("A message of the system stands after others; it must be the first.")

@@ -1,38 +1,38 @@
-"""Sources that `datasets` reads: JSON lines, Parquet, data sets on disk or on the Hub, also as a stream."""
+"""Data that the `datasets` library reads: files, saved data sets and the Hub; rows for training, images to refine."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..refinement.storage.errors import DuplicateKeyError
-from ..refinement.storage.index import hash_key
 from ..utils.optional_imports import import_optional
-from .sources import Item, Source, as_key, hash_names
+from .path_guard import PathGuard, read_image_value
+from .sources import DuplicateKeyError, Item, SlicedSource, Source, as_key, hash_names
+from .webdataset import expand_shards
 
+FILE_FORMATS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "jpg", "png", "image_path", "file_name", "filename", "path")
 
-_URL = re.compile(r"[a-zA-Z][\w+.-]*://|data:")
 _ROWS = 10_000  # whose names are read at a time
 
 
 @dataclass(frozen=True)
 class DatasetPlace:
-    """Where a data set is; a worker loads it from there again.
+    """Location of a data set, from which a worker loads it again.
 
     Attributes:
-        place: a `.jsonl` or `.parquet` file (or a pattern of such), a folder of `save_to_disk`, or a Hub id.
-        split: of a data set that has several.
-        name: of the configuration on the Hub.
-        revision: on the Hub.
-        streaming: read it as a stream.
+        place: str, a file of `FILE_FORMATS` or a pattern of such, a folder of `save_to_disk`, or a Hub id.
+        split: str, name of the split.
+        name: str, configuration on the Hub.
+        revision: str, revision on the Hub.
+        streaming: bool, whether it is read as a stream.
     """
 
     place: str
@@ -41,58 +41,156 @@ class DatasetPlace:
     revision: str | None = None
     streaming: bool = False
 
-    def load(self) -> Any:
-        """A `Dataset` or, as a stream, an `IterableDataset`.
+    def load(self, **options: Any) -> Any:
+        """Load a `Dataset` or, with `streaming`, an `IterableDataset`.
+
+        Args:
+            options: further arguments of `datasets.load_dataset`.
 
         Raises:
+            FileNotFoundError: when there is no such file.
             ValueError: when it cannot be read.
         """
         datasets = import_optional("datasets")
         try:
-            return self._load(datasets)
+            if is_saved_dataset(self.place):
+                loaded = datasets.load_from_disk(self.place)
+                loaded = loaded[self.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+                return loaded.to_iterable_dataset() if self.streaming else loaded
+            if (file_format := format_of_file(self.place)) is not None:
+                files = [self.place] if "://" in self.place else expand_shards(self.place)
+                return datasets.load_dataset(file_format, data_files=files, split="train", streaming=self.streaming)
+            return datasets.load_dataset(
+                self.place, self.name, split=self.split, revision=self.revision, streaming=self.streaming, **options
+            )
         except datasets.exceptions.DatasetsError as error:
             raise ValueError(f"{self.place} cannot be read: {error}; {error.__cause__}") from error
+        except StopIteration:  # of a file that is empty
+            raise ValueError(f"There is no row in {self.place}.") from None
 
-    def _load(self, datasets: Any) -> Any:
-        if (kind := file_kind(self.place)) is not None:
-            return datasets.load_dataset(kind, data_files=self.place, split="train", streaming=self.streaming)
-        if is_saved_dataset(self.place):
-            loaded = datasets.load_from_disk(self.place)
-            loaded = loaded[self.split] if isinstance(loaded, datasets.DatasetDict) else loaded
-            return loaded.to_iterable_dataset() if self.streaming else loaded
-        return datasets.load_dataset(
-            self.place, self.name, split=self.split, revision=self.revision, streaming=self.streaming
-        )
+    def guard(self, root: str | os.PathLike | None = None, fetch_urls: bool = False) -> PathGuard:
+        """Return the rule for paths in the rows: relative to their file, or to `root`, which no path leaves.
 
-
-def file_kind(place: str) -> str | None:
-    """How `datasets` calls the kind of a file, by its ending."""
-    endings = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
-    return endings.get(Path(place).suffix.lower())
+        Without `root`, a data set of the Hub, a file behind a URL, and files of several folders may name nothing but
+        what the library itself has downloaded.
+        """
+        if root is None and os.path.isdir(self.place):
+            root = self.place
+        elif root is None and format_of_file(self.place) and "://" not in self.place:
+            folders = {os.path.dirname(os.path.abspath(file)) for file in expand_shards(self.place)}
+            root = folders.pop() if len(folders) == 1 else None
+        return PathGuard.below(root, *(download_folders() if root is None else ()), fetch_urls=fetch_urls)
 
 
-def is_saved_dataset(place: str) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
-    return any((Path(place) / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
+def download_folders() -> tuple[Path, ...]:
+    """Return the folders in which the Hub's libraries keep what they have downloaded."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(import_optional("datasets").config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)
 
 
-class DatasetSource(Source):
-    """The rows of a map-style data set.
+def format_of_file(place: str) -> str | None:
+    """Return the name that `datasets` has for the format of a file, by its ending, or `None`."""
+    place = place.partition("?")[0] if "://" in place else place
+    return FILE_FORMATS.get(Path(place.rstrip("}")).suffix.lower())
 
-    Keys are those of the key column; without one they are the paths in the image column, where a path that comes again
-    is the same picture and is refined once; where the pictures are in the data set itself, they are the rows' numbers.
-    In a row with several pictures each has its number after the key: `KEY#1`.
+
+def is_saved_dataset(place: str | os.PathLike) -> bool:
+    """Return whether a folder was written by `save_to_disk`; `datasets` looks for the same files."""
+    has = {name: (Path(place) / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json")}
+    return has["dataset_dict.json"] or (has["dataset_info.json"] and has["state.json"])
+
+
+def without_decoding(dataset: Any) -> Any:
+    """Return a data set whose images come as bytes or paths, also in nested features, so that a bad one can be named.
 
     Args:
-        dataset: a `datasets.Dataset`, or where it can be loaded.
-        shard_size: rows in a shard.
+        dataset: of the `datasets` library; any other is returned as it is.
+    """
+    features = copy.deepcopy(getattr(dataset, "features", None) or {})
+    images = [leaf for leaf in _leaves(features) if _is_image(leaf) and leaf.decode]
+    if not images:
+        return dataset
+    for leaf in images:
+        leaf.decode = False
+    if hasattr(dataset, "decode"):  # a stream, which may decode in threads; other features keep their decoding
+        return dataset.decode(False).cast(features)
+    dataset = copy.deepcopy(dataset)  # without its rows; `cast` would write those of nested features again
+    dataset.info.features = features
+    return dataset
+
+
+def holds_images(feature: Any) -> bool:
+    """Return whether a column holds images, alone or nested."""
+    return any(map(_is_image, _leaves(feature)))
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
+
+
+def _leaves(feature: Any) -> Iterator[Any]:
+    """Yield the features that hold no others."""
+    if isinstance(feature, Mapping):
+        for one in feature.values():
+            yield from _leaves(one)
+    elif hasattr(feature, "feature"):
+        yield from _leaves(feature.feature)
+    else:
+        yield feature
+
+
+class DatasetsSource:
+    """Rows of a streaming data set of the `datasets` library, shard by shard.
+
+    Args:
+        dataset: `datasets.IterableDataset`.
+        guard: rule for paths in rows; `None` takes rows as they are, for data that the user has built.
+    """
+
+    def __init__(self, dataset: Any, guard: PathGuard | None = None) -> None:
+        self.dataset, self.guard = without_decoding(dataset), guard
+        self.names: list[str] = [f"shard {index}" for index in range(dataset.num_shards)]
+
+    def read(self, shard: int, start: int) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
+        """Yield key and row, or key and error, from the `start`-th row of a shard on; see `ShardSource`."""
+        part = self.dataset.shard(num_shards=len(self.names), index=shard).skip(start)
+        for index, row in enumerate(part, start=start):
+            try:
+                checked = self._check(row)
+            except ValueError as error:
+                checked = error
+            yield str(index), checked
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows of all shards in order.
+
+        Raises:
+            ValueError: naming a path that may not be read.
+        """
+        return map(self._check, self.dataset)
+
+    def _check(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return row if self.guard is None else self.guard.check_row(row)
+
+
+class DatasetImages(SlicedSource):
+    """Images of a map-style data set.
+
+    Keys are those of the key column. Without one, they are the paths in the image column, where a path that appears
+    again is the same image and is refined once. Where the data set holds the images themselves, keys are the numbers
+    of the rows. In a row with several images each has its number after the key: `KEY#1`.
+
+    Args:
+        dataset: `datasets.Dataset`, or the place from which it can be loaded.
+        shard_size: int, rows in a shard.
         image, key: names of columns; the image column is found by its type or by its usual name.
-        root: where relative paths begin, and which no path leaves; without it paths are taken as they are.
-        limit: take so many rows only.
+        guard: rule for paths; by default that of the place, and for a given data set every path as it is.
+        limit: int, rows to take.
 
     Raises:
         ValueError: when there is no such column.
-        DuplicateKeyError: when a key of the key column is there twice.
+        DuplicateKeyError: when a key of the key column appears twice.
     """
 
     def __init__(
@@ -101,18 +199,18 @@ class DatasetSource(Source):
         shard_size: int,
         image: str | None = None,
         key: str | None = None,
-        root: str | os.PathLike | None = None,
+        guard: PathGuard | None = None,
         limit: int | None = None,
     ) -> None:
         self.place = dataset if isinstance(dataset, DatasetPlace) else None
-        self.shard_size, self.key, self.root = shard_size, key, _absolute(root)
-        loaded = dataset.load() if isinstance(dataset, DatasetPlace) else dataset
-        self.image = find_image_column(loaded, image, key)
-        _check_paths(self.place, loaded, self.image, root)
-        self._dataset: Any = _undecoded(loaded, self.image)
+        self.guard = guard or (PathGuard() if self.place is None else self.place.guard())
+        loaded = dataset if self.place is None else self.place.load()
+        self.image, self.key = find_image_column(loaded, image, key), key
+        require_root(self.guard, loaded, (self.image,))
+        self._dataset: Any = without_decoding(loaded)
         self._named_by = key or (self.image if _holds_text(loaded, self.image) else None)
-        self.rows, self._names_sha256 = self._choose_rows(limit)
-        self.total, self.shards = len(self.rows), -(-len(self.rows) // shard_size)
+        rows, self._names_sha256 = self._choose_rows(limit)
+        super().__init__(rows, shard_size)
         if not self.total:
             raise ValueError(f"There is no row in {self.place.place if self.place else dataset}.")
 
@@ -121,26 +219,26 @@ class DatasetSource(Source):
 
     @property
     def dataset(self) -> Any:
-        """The data set, its pictures not decoded."""
+        """Return the data set, its images not decoded."""
         if self._dataset is None and self.place is not None:
-            self._dataset = _undecoded(self.place.load(), self.image)
+            self._dataset = without_decoding(self.place.load())
         return self._dataset
 
     def describe(self) -> dict[str, Any]:
-        """See `Source`. Where rows have no names, the first, the middle and the last picture stand for all."""
+        """Return the number of rows and a checksum: of their names, or of three images where rows have no names."""
         return {"kind": "dataset", "pictures": self.total, "keys_sha256": self._names_sha256 or self._hash_samples()}
 
     def items(self, shard: int) -> Iterator[Item]:
-        """See `Source`."""
-        rows = self.rows[shard * self.shard_size : (shard + 1) * self.shard_size]
+        """Yield the images of a shard's rows."""
+        rows = self.members_of(shard)
         columns = [name for name in (self.image, self.key) if name is not None]
         selected = self.dataset.select_columns(columns).select(rows)
         for row, values in zip(rows, selected, strict=True):
             name = str(row) if self._named_by is None else str(values[self._named_by])
-            yield from items_of(name, values[self.image], self.root, f"row {row}")
+            yield from _items_of(name, values[self.image], self.guard, f"row {row}")
 
     def _choose_rows(self, limit: int | None) -> tuple[Any, str | None]:
-        """The rows to refine, and the SHA-256 of their names."""
+        """Return the rows to refine, and the SHA-256 of their names."""
         count = len(self._dataset) if limit is None else min(limit, len(self._dataset))
         if self._named_by is None:
             return range(count), None
@@ -162,18 +260,18 @@ class DatasetSource(Source):
 
     def _hash_samples(self) -> str:
         digest = hashlib.sha256()
-        for row in (0, len(self.rows) // 2, len(self.rows) - 1):
-            digest.update(repr(self.dataset[int(row)][self.image]).encode())
+        for row in (0, len(self.members) // 2, len(self.members) - 1):
+            digest.update(repr(self.dataset[int(self.members[row])][self.image]).encode())
         return digest.hexdigest()
 
 
-class StreamSource(Source):
-    """A data set that is read as a stream: one shard of the store for each of its files.
+class StreamImages(Source):
+    """Images of a data set that is read as a stream: one shard of the store for each of its files.
 
     Args:
-        place: where it is.
-        image, key, root: as of `DatasetSource`. Without a key column, keys are `FILE-ROW`, both numbers.
-        limit: take so many rows only, in one shard.
+        place: location of the data set.
+        image, key, guard: as of `DatasetImages`. Without a key column, keys are `FILE-ROW`, both numbers.
+        limit: int, rows to take, in one shard.
     """
 
     def __init__(
@@ -181,108 +279,74 @@ class StreamSource(Source):
         place: DatasetPlace,
         image: str | None = None,
         key: str | None = None,
-        root: str | os.PathLike | None = None,
+        guard: PathGuard | None = None,
         limit: int | None = None,
     ) -> None:
-        self.place, self.key, self.limit, self.root = place, key, limit, _absolute(root)
+        self.place, self.key, self.limit, self.guard = place, key, limit, guard or place.guard()
         stream = place.load()
         self.image = find_image_column(stream, image, key)
-        _check_paths(place, stream, self.image, root)
+        require_root(self.guard, stream, (self.image,))
         self.shards = 1 if limit is not None else stream.num_shards
-        self.total = limit if limit is not None else _known_rows(stream, place.split)
+        splits = stream.info.splits or {}
+        known = splits[place.split].num_examples if place.split in splits else None
+        self.total = limit if limit is not None else known
 
     def describe(self) -> dict[str, Any]:
-        """See `Source`."""
+        """Return the location, the number of files and the limit."""
         return {"kind": "stream", **vars(self.place), "files": self.shards, "limit": self.limit}
 
     def items(self, shard: int) -> Iterator[Item]:
-        """See `Source`."""
-        stream = _undecoded(self.place.load(), self.image)
+        """Yield the images of one file's rows."""
+        stream = without_decoding(self.place.load())
         part = stream.take(self.limit) if self.limit is not None else stream.shard(self.shards, shard)
         for row, values in enumerate(part):
             name = f"{shard:06d}-{row:09d}" if self.key is None else str(values[self.key])
-            yield from items_of(name, values[self.image], self.root, f"file {shard}, row {row}")
+            yield from _items_of(name, values[self.image], self.guard, f"file {shard}, row {row}")
 
 
 def find_image_column(dataset: Any, image: str | None, key: str | None) -> str:
-    """The column that holds the pictures.
+    """Return the name of the column that holds the images: the given one, one of that type, or one of a usual name.
 
     Raises:
         ValueError: naming the columns that there are.
     """
-    datasets = import_optional("datasets")
     features = dataset.features or {}
     columns = list(features or dataset.column_names or next(iter(dataset)))
     for name in (image, key):
         if name is not None and name not in columns:
             raise ValueError(f"There is no column {name!r}; the columns are {', '.join(map(repr, columns))}.")
-    typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    typed = [name for name, feature in features.items() if holds_images(feature)]
     usual = [name for name in IMAGE_COLUMNS if name in columns]
     if image is None and not typed and not usual:
         raise ValueError(f"Name the column with the pictures; the columns are {', '.join(map(repr, columns))}.")
     return image or [*typed, *usual][0]
 
 
-def items_of(name: str, value: Any, root: Path | None, place: str) -> Iterator[Item]:
-    """The pictures of one row: one, or a list of them."""
+def require_root(guard: PathGuard, dataset: Any, columns: tuple[str, ...]) -> None:
+    """Refuse a data set whose image columns hold paths although it has no folder of its own, as one of the Hub.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    for column in columns:
+        if guard.root is None and guard.allowed is not None and not guard.fetch_urls and _holds_text(dataset, column):
+            raise ValueError(f"The column {column!r} holds paths, not pictures: say in which folder they are (`root`).")
+
+
+def _items_of(name: str, value: Any, guard: PathGuard, place: str) -> Iterator[Item]:
+    """Yield the images of one row: one, or a list of them."""
     values = value if isinstance(value, list) else [value]
     for number, one in enumerate(values):
-        key = as_key(name if len(values) == 1 else f"{name}#{number}")
-        image, error = picture_of(one, root)
-        yield Item(key, image, place, error)
-
-
-def picture_of(value: Any, root: Path | None) -> tuple[Any, str | None]:
-    """What a data set holds for a picture -> a `Path`, bytes or a picture; or why there is none."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if value is None or value == "":
-        return None, "There is no picture."
-    if not isinstance(value, str):
-        return value, None
-    if _URL.match(value):
-        return None, f"{value[:200]} is a URL; pictures are not fetched: download them first."
-    if root is None:
-        return Path(value), None
-    path = os.path.normpath(root / value)  # links below the root are the user's, `..` may be anybody's
-    if not Path(path).is_relative_to(root):
-        return None, f"{value[:200]} lies outside {root}."
-    return Path(path), None
-
-
-def _absolute(root: str | os.PathLike | None) -> Path | None:
-    return None if root is None else Path(os.path.abspath(root))
-
-
-def _check_paths(place: DatasetPlace | None, dataset: Any, image: str, root: Any) -> None:
-    """A data set that somebody else has put on the Hub does not choose which files are read here."""
-    is_local = place is None or file_kind(place.place) is not None or is_saved_dataset(place.place)
-    if not is_local and root is None and _holds_text(dataset, image):
-        raise ValueError(f"The column {image!r} holds paths, not pictures: say in which folder they are (`root`).")
-
-
-def _undecoded(dataset: Any, column: str) -> Any:
-    datasets = import_optional("datasets")
-    feature: Any = (dataset.features or {}).get(column)
-    undecoded = datasets.Image(decode=False)
-    if isinstance(feature, datasets.Image):
-        return dataset.cast_column(column, undecoded)
-    if isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-        return dataset.cast_column(column, datasets.List(undecoded))
-    return dataset
+        image, error = read_image_value(one, guard)
+        yield Item(as_key(name if len(values) == 1 else f"{name}#{number}"), image, place, error)
 
 
 def _holds_text(dataset: Any, column: str) -> bool:
     return getattr((dataset.features or {}).get(column), "dtype", None) in ("string", "large_string")
 
 
-def _known_rows(stream: Any, split: str) -> int | None:
-    splits = stream.info.splits or {}
-    return splits[split].num_examples if split in splits else None
-
-
 def _find_repeated(names: Iterator[str], count: int) -> np.ndarray:
-    """(count,) bool: whether 64 bits of a name's hash are there again."""
-    hashes = np.fromiter((hash_key(as_key(name)) for name in names), np.uint64, count)
+    """Return (count,) bool: whether a name's hash appears again."""
+    hashes = np.fromiter(map(hash, names), np.int64, count)
     values, counts = np.unique(hashes, return_counts=True)
     return np.isin(hashes, values[counts > 1])

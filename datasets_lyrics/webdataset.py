@@ -1,26 +1,33 @@
-"""Samples of WebDataset tar shards, read as a stream: nothing is extracted, and nothing is believed.
+"""WebDataset tar shards: rows for training, images for refinement, and the guarded reader of both.
 
-A sample is a run of members that share a key, the path up to the first dot of the file name; what follows the dot is
-the extension. Members that could point out of an archive (absolute paths, `..`, links, devices) are refused, and an
-archive that was cut is noticed, also where `tarfile` takes the cut for its end.
+A sample is a run of members that share a key, the path up to the first dot of the file name. The rest of the name is
+the extension. Shards are read as streams and never extracted. Members that could point out of an archive (absolute
+paths, `..`, links, devices) are refused. A cut archive is noticed, also where `tarfile` mistakes the cut for its end.
 """
 
 from __future__ import annotations
 
 import glob
 import itertools
+import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 from fsspec.core import url_to_fs
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+from .path_guard import PathGuard
+from .sources import IMAGE_EXTENSIONS, Item, Source, as_key, hash_names
 
+CAPTION_EXTENSIONS = ("txt", "caption")
+
+_TAR = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz|zst))\}?$", flags=re.IGNORECASE)
+MAX_FILE_SIZE = 1 << 30  # bytes of a member
+_TARS_COUNTED = 8  # of which an estimate is made
 _MAX_SHARDS = 10_000_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
@@ -32,12 +39,12 @@ T = TypeVar("T")
 
 
 class TarShardError(ValueError):
-    """Something is wrong with a tar shard or with one sample of it.
+    """A tar shard or one of its samples cannot be used.
 
     Attributes:
-        shard: path or URL of the tar file.
-        key: of the sample, or `None` where the shard as a whole is damaged and reading it ends.
-        reason: what is wrong.
+        shard: str, path or URL of the tar file.
+        key: str, key of the sample; `None` where the shard itself is damaged and reading it ends.
+        reason: str, the rest of the message.
     """
 
     def __init__(self, shard: str, key: str | None, reason: str) -> None:
@@ -50,13 +57,13 @@ class TarShardError(ValueError):
 
 @dataclass(frozen=True)
 class TarSample:
-    """One sample of a shard.
+    """A sample of a shard.
 
     Attributes:
-        shard: path or URL of the tar file.
-        index: position among the samples of the shard, refused ones included.
-        key: unique in the shard.
-        files: content by extension (lower case, without the first dot).
+        shard: str, path or URL of the tar file.
+        index: int, position among the samples of the shard, refused ones included.
+        key: str, unique in the shard.
+        files: contents by extension (lower case, without the first dot).
     """
 
     shard: str
@@ -65,19 +72,19 @@ class TarSample:
     files: dict[str, bytes] = field(repr=False)
 
     def first_of(self, extensions: Iterable[str]) -> bytes | None:
-        """The content with the first of these extensions that the sample has."""
+        """Return the content of the first of these extensions that the sample has."""
         return next((self.files[name] for name in extensions if name in self.files), None)
 
 
 def expand_shards(patterns: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
-    """Shards of one or more patterns: braces (`{0000..0099}`, `{a,b}`) in their order, then globs, sorted.
+    """Return the files of one or more patterns: braces (`{0000..0099}`, `{a,b}`) in their order, then sorted globs.
 
     Args:
         patterns: paths, or URLs that fsspec knows (`s3://`, `hf://`, ...).
 
     Raises:
-        FileNotFoundError: naming a pattern that nothing matches.
-        ValueError: naming a shard that is there twice.
+        FileNotFoundError: naming a pattern that matches nothing.
+        ValueError: naming a file that appears twice.
     """
     patterns = [patterns] if isinstance(patterns, str | os.PathLike) else patterns
     shards = [shard for pattern in patterns for one in expand_braces(os.fspath(pattern)) for shard in _glob(one)]
@@ -89,7 +96,7 @@ def expand_shards(patterns: str | os.PathLike | Sequence[str | os.PathLike]) -> 
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`a{08..10}{x,y}` -> `a08x`, `a08y`, `a09x`, ...; numbers keep their leading zeros, other braces stay.
+    """Expand braces: `a{08..10}{x,y}` gives `a08x`, `a08y`, `a09x`, ...; zeros are kept, and other braces stay.
 
     Raises:
         ValueError: when a range runs backwards, or when there are more than ten million names.
@@ -113,34 +120,36 @@ def read_shard(
     start: int = 0,
     require: Sequence[Sequence[str]] = (),
     on_error: Callable[[TarShardError], None] | None = None,
-    max_file_size: int = 1 << 30,
+    max_file_size: int = MAX_FILE_SIZE,
 ) -> Iterator[TarSample]:
-    """The samples of a shard, in the order of the file.
+    """Yield the samples of a shard, in the order of the file.
 
     Args:
         shard: path or URL of a tar file, plain or compressed.
-        start: skip so many samples. Of those only the headers are read, unless the file is compressed.
-        require: extensions that every sample has, such as `[IMAGE_EXTENSIONS, ["txt"]]`: one of each group.
-        on_error: called with what is wrong with one sample, which is then left out, and with what ends the shard
-            early. By default the first error is raised.
-        max_file_size: a larger member is refused, in bytes.
+        start: int, samples to skip. Only their headers are read, unless the file is compressed.
+        require: groups of extensions, such as `[IMAGE_EXTENSIONS, ["txt"]]`; every sample needs one of each group.
+        on_error: function, called with the error of a sample, which is then left out, and with the error that ends the
+            shard early. By default the first error is raised.
+        max_file_size: int, bytes; a larger member is refused.
 
     Raises:
-        TarShardError: when the file cannot be read, is cut or damaged; when a sample lacks a required file, has a key
-            that was there before, or a member that is refused.
+        TarShardError: when the file cannot be read, is cut or damaged; when a sample lacks a required file, repeats a
+            key, or has a member that is refused.
         FileNotFoundError: when there is no such file.
     """
-    name = os.fspath(shard)
-    report = _raise if on_error is None else on_error
-    for sample in _read_samples(name, start, require, max_file_size):
+    for sample in _samples_and_errors(os.fspath(shard), start, require, max_file_size):
         if isinstance(sample, TarSample):
             yield sample
+        elif on_error is None:
+            raise sample
         else:
-            report(sample)
+            on_error(sample)
 
 
 def count_samples(shard: str | os.PathLike) -> int:
-    """How many samples a shard has, refused ones included; only headers are read. A cut one has those before the cut.
+    """Return the number of samples in a shard, refused ones included; in a cut one, of those before the cut.
+
+    Only headers are read.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -152,14 +161,106 @@ def count_samples(shard: str | os.PathLike) -> int:
     return count
 
 
-def _raise(error: TarShardError) -> None:
-    raise error
+class TarSource:
+    """Rows of WebDataset tar shards: an image, a caption as `.txt`, or a `.json` with further columns.
+
+    Args:
+        shards: paths, patterns (`shard-{0000..0099}.tar`, `*.tar`) or URLs.
+        image_column, caption_column: names of the columns that hold the image and the `.txt`.
+        guard: rule for paths in the `.json`; by default they are refused.
+    """
+
+    def __init__(
+        self,
+        shards: str | os.PathLike | Sequence[str | os.PathLike],
+        image_column: str = "image",
+        caption_column: str = "caption",
+        guard: PathGuard | None = None,
+    ) -> None:
+        self.names: Sequence[str] = expand_shards(shards)
+        self.image_column, self.caption_column = image_column, caption_column
+        self.guard = guard or PathGuard.below(None)
+
+    def read(self, shard: int, start: int) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
+        """Yield key and row, or key and error, from the `start`-th sample of a shard on; see `ShardSource`."""
+        required = (IMAGE_EXTENSIONS, (*CAPTION_EXTENSIONS, "json"))
+        for sample in _samples_and_errors(self.names[shard], start, required):
+            yield sample.key or "", self._row(sample) if isinstance(sample, TarSample) else sample
+
+    def _row(self, sample: TarSample) -> Mapping[str, Any] | Exception:
+        try:
+            row = dict(json.loads(sample.files.get("json", b"{}")))
+        except (ValueError, TypeError) as error:
+            return TarShardError(sample.shard, sample.key, f"has a damaged .json: {error}")
+        try:
+            if (caption := sample.first_of(CAPTION_EXTENSIONS)) is not None:
+                row[self.caption_column] = caption.decode()
+            return self.guard.check_row(row) | {self.image_column: sample.first_of(IMAGE_EXTENSIONS)}
+        except ValueError as error:
+            return TarShardError(sample.shard, sample.key, f"has a row that cannot be used: {error}")
 
 
-def _read_samples(
-    name: str, start: int, require: Sequence[Sequence[str]], max_file_size: int
+class TarImages(Source):
+    """Images of WebDataset tar shards, one shard of the store for each; keys are `SHARD/KEY`.
+
+    SHARD is the tar file's path without its ending, below the last folder of `pattern` that has neither braces nor
+    wildcards.
+
+    Args:
+        pattern: path or URL, with braces and wildcards; see `expand_shards`.
+        extensions: extensions of the image in a sample; the first one that exists is taken.
+        limit: int, samples to take; as many headers are read at once.
+    """
+
+    def __init__(self, pattern: str, extensions: Sequence[str] = IMAGE_EXTENSIONS, limit: int | None = None) -> None:
+        pattern = pattern if "://" in pattern else os.path.abspath(pattern)
+        self.extensions, self.paths = extensions, expand_shards(pattern)
+        self.total, self.last = None, None
+        if limit is not None:
+            self.total, self.paths, self.last = _first_samples(self.paths, limit)
+        self.shards = len(self.paths)
+        root = re.split(r"[{*?\[]", pattern)[0]
+        self.root = root[: root.rfind("/") + 1]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the number of tar files and the checksum of their names."""
+        names = [as_key(self._name(path)) for path in self.paths]
+        return {"kind": "tar", "tars": len(names), "names_sha256": hash_names(names), "limit": self.total}
+
+    def estimate_total(self) -> int | None:
+        """Return about how many samples there are, from the headers of a few tar files, spread over all."""
+        if self.total is not None:
+            return self.total
+        paths = self.paths[:: max(1, len(self.paths) // _TARS_COUNTED)]
+        return round(sum(map(count_samples, paths)) / len(paths) * len(self.paths))
+
+    def items(self, shard: int) -> Iterator[Item]:
+        """Yield the images of a shard; a sample or a shard that cannot be used is an item with an error."""
+        path = self.paths[shard]
+        name, stop = self._name(path), self.last if shard == self.shards - 1 else None
+        for sample in _samples_and_errors(path, require=[self.extensions]):
+            key = name if sample.key is None else f"{name}/{sample.key}"
+            if isinstance(sample, TarShardError):
+                yield Item(as_key(key), None, sample.shard, str(sample))
+            elif stop is not None and sample.index >= stop:
+                return
+            else:
+                yield Item(as_key(key), sample.first_of(self.extensions), f"{path}: {sample.key}")
+
+    def _name(self, path: str) -> str:
+        return _TAR.sub("", path.removeprefix(self.root))
+
+
+def is_tar_pattern(place: str) -> bool:
+    """Return whether a path or URL names tar shards."""
+    without_query = place.partition("?")[0] if "://" in place else place  # in a path, `?` is a wildcard
+    return any(_TAR.search(one) for one in (place, without_query))
+
+
+def _samples_and_errors(
+    name: str, start: int = 0, require: Sequence[Sequence[str]] = (), max_file_size: int = MAX_FILE_SIZE
 ) -> Iterator[TarSample | TarShardError]:
-    """Samples, and what is wrong with those that are left out; the last may be what is wrong with the shard."""
+    """Yield samples, and the errors of those that are left out; the last one may be the error of the shard."""
     seen: set[str] = set()
     try:
         with _open(name) as file, _guard(name, lambda: tarfile.open(fileobj=file)) as tar:
@@ -204,7 +305,7 @@ def _read_sample(
 
 
 def _members(tar: Any, shard: str) -> Iterator[tarfile.TarInfo]:
-    """Every member that belongs to a sample. An archive that stops before its end mark was cut."""
+    """Yield every member that belongs to a sample. An archive that stops before its end mark was cut."""
     reader: Any = _LastRead(tar.fileobj)
     tar.fileobj = reader
     while (member := _guard(shard, tar.next)) is not None:
@@ -219,7 +320,7 @@ def _members(tar: Any, shard: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and extension; a hidden file, or one without extension, has neither, as in WebDataset."""
+    """Return key and extension; as in WebDataset, both are empty for a hidden file and for one without extension."""
     match = _MEMBER.fullmatch(name.removeprefix("./"))
     return (match.group(1), match.group(2).lower()) if match else ("", "")
 
@@ -236,7 +337,7 @@ def _refusal(member: tarfile.TarInfo, max_file_size: int) -> str | None:
 
 
 class _LastRead:
-    """A file that knows what was read last: `tarfile` does not say why it stopped."""
+    """A file that remembers the last read, because `tarfile` does not say why it stopped."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -252,7 +353,7 @@ class _LastRead:
 
 
 def _guard(shard: str, read: Callable[[], T]) -> T:
-    """Damaged archives fail in the ways of `tarfile`, of each compression, and of the file system."""
+    """Call `read`, and turn the many errors of `tarfile`, compressions and file systems into one."""
     try:
         return read()
     except Exception as error:
@@ -273,12 +374,12 @@ def _glob(pattern: str) -> list[str]:
     else:
         found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not found:
-        raise FileNotFoundError(f"No shard matches {pattern}.")
+        raise FileNotFoundError(f"There is no file {pattern}.")
     return found
 
 
 def _choices(inside: str, pattern: str) -> Sequence[str] | None:
-    """What stands for a pair of braces, or `None` when they are part of a name."""
+    """Return the names that a pair of braces stands for, or `None` when the braces are part of a name."""
     if (match := _RANGE.fullmatch(inside)) is None:
         return inside.split(",") if "," in inside else None
     first, last = match.groups()
@@ -288,3 +389,14 @@ def _choices(inside: str, pattern: str) -> Sequence[str] | None:
         raise ValueError(f"{pattern} stands for more than {_MAX_SHARDS:,} names.")
     width = len(first) if first.startswith("0") else 0
     return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+
+
+def _first_samples(paths: list[str], limit: int) -> tuple[int, list[str], int | None]:
+    """Return the number of samples in the first shards, at most `limit`; those shards; and the end in the last one."""
+    count = 0
+    for number, path in enumerate(paths):
+        samples = count_samples(path)
+        if count + samples >= limit:
+            return limit, paths[: number + 1], limit - count
+        count += samples
+    return count, paths, None

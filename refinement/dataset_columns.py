@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils.data import Dataset, IterableDataset
 
-from ..datasets_lyrics.hf_datasets import find_image_column, picture_of
+from ..datasets_lyrics.hf_datasets import find_image_column
+from ..datasets_lyrics.path_guard import PathGuard, read_image_value
 from .storage.errors import StoreError
 from .storage.finalize import FAILURES
 
@@ -31,7 +31,7 @@ class ObjectsOfRow:
         store: to look in.
         image: the column with the pictures.
         key: the column with the keys; without one, pictures are found by their pixels.
-        root: where relative paths begin, and which no path leaves; `None` takes paths as they are.
+        guard: rule for the paths.
         check: that a key's picture is the one that was refined.
         missing: whether a picture that is not in the store is an error, or `None`.
     """
@@ -39,7 +39,7 @@ class ObjectsOfRow:
     store: RefinementStore
     image: str | None
     key: str | None
-    root: Path | None
+    guard: PathGuard
     check: bool
     missing: Missing
 
@@ -66,7 +66,7 @@ class ObjectsOfRow:
         return {**batch, COLUMN: [self(row) for row in rows]}
 
     def _find(self, key: str | None, value: Any) -> Any:
-        picture, error = (None, None) if value is None else picture_of(value, self.root)
+        picture, error = (None, None) if value is None else read_image_value(value, self.guard)
         if error is not None:
             raise StoreError(error)
         if key is None:
@@ -98,7 +98,8 @@ def attach(
     is_stream = datasets is not None and isinstance(dataset, datasets.IterableDataset)
     if image is None and (check or key is None):
         image = find_image_column(dataset, None, key) if is_table or is_stream else "image"
-    objects = ObjectsOfRow(store, image, key, None if root is None else Path(os.path.abspath(root)), check, missing)
+    guard = PathGuard() if root is None else PathGuard.below(root)
+    objects = ObjectsOfRow(store, image, key, guard, check, missing)
     if is_table:
         return _transformed(dataset, objects)
     if is_stream:

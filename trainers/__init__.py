@@ -6,8 +6,10 @@ What needs TRL, the second stage, is imported when it is asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..datasets_lyrics.hf_datasets import DatasetsSource
+from ..datasets_lyrics.webdataset import TarSource
 from .data.augmentation import Augmentation
-from .data.datasets import BadRowError, DatasetsSource, TarSource
+from .data.datasets import BadRowError
 from .pretraining_collator import LyricsPretrainingCollator, add_stage_1_tokens
 from .pretraining_config import LyricsPretrainingArguments
 from .pretraining_trainer import LyricsPretrainingTrainer

@@ -11,7 +11,6 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from ..datasets_lyrics.open_rows import RowsOfFolder, place_in_folder
 from .common.adapter_saving import SavesAdapters
 from .common.checkpointing import CompleteCheckpoints
 from .common.trainable_parts import TuningArguments, lora_config, set_trained_parts
@@ -67,6 +66,4 @@ def to_dataset(rows: Any) -> Dataset:
     """Rows of any kind as a data set of the `datasets` library, which TRL asks for."""
     if isinstance(rows, Dataset):
         return rows
-    if isinstance(rows, RowsOfFolder):
-        return rows.rows.map(place_in_folder, fn_kwargs={"folder": rows.folder, "columns": rows.columns})
     return Dataset.from_list([rows[index] for index in range(len(rows))])

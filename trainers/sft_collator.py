@@ -13,7 +13,7 @@ from PIL import Image
 from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, outline, read_conversation
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
 from .data.augmentation import Augmentation, Move
-from .data.conversation_truncation import fit_conversation
+from .data.conversation_truncation import truncate_conversation
 from .data.datasets import FromDataSet, describe_rows
 from .data.seeding import generator
 
@@ -52,7 +52,7 @@ class LyricsSFTCollator:
 
     Args:
         processor: its chat template must mark what the assistant says (`{% generation %}`), as Lyrics' own do.
-        max_length: longer conversations are shortened, see `fit_conversation`; `None` for no limit.
+        max_length: longer conversations are shortened, see `truncate_conversation`; `None` for no limit.
         seed: of augmentation; with the epoch and the sample's name it decides it.
         box_units: of boxes in rows, `"relative"` in [0, 1] or `"pixel"` of the upright picture; always xyxy.
         augmentation: flips and crops; boxes and stored objects move with the picture.
@@ -105,7 +105,7 @@ class LyricsSFTCollator:
             pictures = [move.picture(picture) for move, picture in zip(moves, pictures, strict=True)]
         messages, learned_from, shortened = conversation.messages, conversation.learned_from, set[int]()
         if self.max_length is not None:
-            messages, learned_from, shortened = fit_conversation(
+            messages, learned_from, shortened = truncate_conversation(
                 messages, self._count_tokens, self.max_length, learned_from
             )
         return PreparedConversation(sample, messages, pictures, objects, learned_from, shortened)

@@ -50,7 +50,7 @@ def build_sft(
         raise ValueError("no model: give --model DIR or --model HUB_ID; `lyrics compose` makes one.")
     if arguments.model == MICRO:
         from ..assets import random_parts
-        from ..assets.toy_data import REGION_WIDTH
+        from ..datasets_lyrics.toy_data import REGION_WIDTH
 
         model, processor = random_parts(training.seed, REGION_WIDTH if with_objects else None)
         model.name_or_path = os.path.join(str(training.output_dir), "base")

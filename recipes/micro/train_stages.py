@@ -10,10 +10,10 @@ import torch
 from transformers import HfArgumentParser, set_seed
 
 from ...conversion import compose, merge_adapter
-from ...datasets_lyrics.open_rows import DataArguments
 from ...modeling_lyrics import LyricsMQFormerModel
 from ...refinement import RefinementStore
 from ...trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
+from ...trainers.common.data_arguments import DataArguments
 from ...trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
 from ...trainers.sft_config import LyricsSFTConfig
 from ...trainers.sft_setup import SFTModelArguments, build_sft

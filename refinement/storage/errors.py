@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...datasets_lyrics.sources import DuplicateKeyError
+
 
 class StoreError(ValueError):
     """A store cannot be used; the message names the file, or what does not match."""
@@ -11,9 +13,8 @@ class StaleStoreError(StoreError):
     """Stored objects come from another refiner, or belong to another picture, than the one at hand."""
 
 
-class DuplicateKeyError(StoreError):
-    """A key is there twice; the message names both places."""
-
-
 class TooManyFailuresError(StoreError):
     """More pictures failed than were allowed to."""
+
+
+__all__ = ["DuplicateKeyError", "StaleStoreError", "StoreError", "TooManyFailuresError"]

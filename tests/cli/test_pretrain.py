@@ -11,10 +11,11 @@ from transformers import BertConfig, BertForMaskedLM, CLIPVisionConfig, CLIPVisi
 
 from lyrics.assets import ShapeRows, write_random_checkpoint
 from lyrics.assets.random_model import build_bert_tokenizer
-from lyrics.datasets_lyrics.open_rows import DataArguments, open_rows
+from lyrics.datasets_lyrics.open_data import open_rows
 from lyrics.modeling_lyrics import LyricsForPreTraining
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.trainers import LyricsPretrainingArguments
+from lyrics.trainers.common.data_arguments import DataArguments
 from lyrics.trainers.pretraining_setup import PretrainingModelArguments
 from lyrics_cli.main import main
 from lyrics_cli.recipe_files import find_recipe, list_recipes, recipe_folder
@@ -153,7 +154,9 @@ def test_pictures_of_a_file_lie_in_its_folder(tmp_path):
     (tmp_path / "data" / "rows.jsonl").write_text("\n".join(lines))
     rows = open_rows(str(tmp_path / "data" / "rows.jsonl"))
     assert rows[0]["image"] == str((tmp_path / "data" / "a.png").resolve())
-    assert rows[2]["image"] == "http://x/y"
+    with pytest.raises(ValueError, match=r"'http://x/y' is a URL; pictures are not fetched"):
+        rows[2]
+    assert open_rows(str(tmp_path / "data" / "rows.jsonl"), fetch_urls=True)[2]["image"] == "http://x/y"
     with pytest.raises(ValueError, match=r"'\.\./secret\.png' lies outside"):
         rows[1]
     stream = open_rows(str(tmp_path / "data" / "rows.jsonl"), streaming=True)

@@ -7,9 +7,10 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from lyrics.assets import ShapeChats, write_random_checkpoint
-from lyrics.datasets_lyrics.open_rows import DataArguments, open_rows
+from lyrics.datasets_lyrics.open_data import open_rows
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.trainers import LyricsSFTConfig
+from lyrics.trainers.common.data_arguments import DataArguments
 from lyrics.trainers.dpo_trainer import LyricsDPOConfig
 from lyrics.trainers.sft_setup import SFTModelArguments
 from lyrics_cli.main import main

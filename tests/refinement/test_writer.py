@@ -29,9 +29,9 @@ from lyrics.refinement import (
 )
 from lyrics.refinement.engines.local import WorkerDiedError
 
+from ..datasets_lyrics.test_webdataset import write_tar
 from ..failpoints import full_disk
 from .conftest import SHARD_SIZE, contents, failures
-from .test_tar_shards import write_tar
 
 KEYS = ["a0.png", "a1.png"]
 OPTIONS = {"shard_size": SHARD_SIZE, "max_failure_rate": 0.5}

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainingArguments
 
+from ...datasets_lyrics.open_data import open_rows
+from ...refinement import RefinementStore
+
 
 @dataclass
 class RowArguments(TrainingArguments if TYPE_CHECKING else object):
@@ -42,3 +45,47 @@ def require_one_of(name: str, value: str, values: tuple[str, ...]) -> None:
     """Raise a `ValueError` that says which values there are."""
     if value not in values:
         raise ValueError(f"{name} must be one of {values}, got {value!r}.")
+
+
+@dataclass
+class DataArguments:
+    """Command-line arguments that say where the rows of a run come from, in either stage."""
+
+    train_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "A .jsonl, .ndjson, .json, .csv or .parquet file, tar shards, a data set on disk or on the Hub, a "
+            "folder, or, drawn on the spot, shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
+        },
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
+    store: str | None = field(
+        default=None, metadata={"help": "A store of `lyrics refine-dataset`, in which objects are looked up."}
+    )
+    image_root: str | None = field(
+        default=None, metadata={"help": "Folder of the images, which no path leaves (default: the folder of the data)."}
+    )
+    fetch_urls: bool = field(default=False, metadata={"help": "Let rows name URLs of images, which are fetched."})
+    train_split: str = field(default="train", metadata={"help": "Split of train_data."})
+    eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
+    streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
+
+    def open(self, processor: Any, **columns: str) -> tuple[Any, Any]:
+        """Open the rows to train on and to evaluate on; the latter may be `None`.
+
+        Args:
+            processor: `LyricsProcessor`, which is given the store.
+            columns: `image_column` and `caption_column` of the rows.
+
+        Raises:
+            ValueError: when there are no training data, or they cannot be read.
+        """
+        if self.train_data is None:
+            raise ValueError("no training data: give --train_data, or a recipe that names it.")
+        if self.store is not None:
+            processor.store = RefinementStore.open(self.store)
+        where: dict[str, Any] = {"image_root": self.image_root, "fetch_urls": self.fetch_urls, **columns}
+        train_rows = open_rows(self.train_data, split=self.train_split, streaming=self.streaming, **where)
+        if self.eval_data is None:
+            return train_rows, None
+        return train_rows, open_rows(self.eval_data, split=self.eval_split, **where)

@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
+from ...datasets_lyrics.hf_datasets import DatasetsSource
 from ..data.datasets import (
     NOT_FOR_THE_MODEL,
-    DatasetsSource,
     MapRows,
     Position,
     ShardSource,

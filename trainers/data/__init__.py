@@ -1,1 +1,1 @@
-"""Training rows: their order, their length, and how they are varied."""
+"""Training rows: their order, length, truncation and augmentation."""

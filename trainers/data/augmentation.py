@@ -1,4 +1,4 @@
-"""Pictures that are flipped and cropped by chance, with everything that knows places in them."""
+"""Random flips and crops of images, together with the boxes and stored objects in them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from PIL import Image, ImageOps
 
 from ...processing_lyrics import VisualObjects
 
-LEAST_LEFT = 0.3  # share of an object that a crop must leave, or it is gone
+LEAST_LEFT = 0.3  # share of an object that a crop must keep; otherwise the object is dropped
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # the window of an image that is not cropped
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How often a picture is flipped and cropped. Both move boxes; neither changes words such as "left".
+    """Probabilities of flips and crops. Both move boxes; neither changes words such as "left".
 
     Attributes:
-        flip: probability of a horizontal flip.
-        crop: probability of a crop, which always leaves the boxes that a conversation speaks of whole.
-        least_area: of a crop, as a share of the picture.
+        flip: float in [0, 1], probability of a horizontal flip.
+        crop: float in [0, 1], probability of a crop, which keeps the boxes that a conversation mentions whole.
+        least_area: float in [0, 1], smallest area of a crop, as a share of the image.
     """
 
     flip: float = 0.0
@@ -33,12 +35,14 @@ class Augmentation:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
 
     def draw(self, boxes: Sequence[Sequence[float]], random: np.random.Generator) -> Move:
-        """What happens to a picture whose `boxes` (xyxy in [0, 1]) are spoken of."""
+        """Draw what happens to an image.
+
+        Args:
+            boxes: sequence of xyxy in [0, 1], boxes that the conversation mentions.
+            random: generator of the row.
+        """
         flips, crops = random.random() < self.flip, random.random() < self.crop
-        window = (0.0, 0.0, 1.0, 1.0)
-        if crops:
-            window = self._draw_window(boxes, random)
-        return Move(flips, window)
+        return Move(flips, self._draw_window(boxes, random) if crops else WHOLE)
 
     def _draw_window(
         self, boxes: Sequence[Sequence[float]], random: np.random.Generator
@@ -52,11 +56,11 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Move:
-    """A flip after a crop.
+    """A crop, and a flip after it.
 
     Attributes:
-        flips: whether left and right change places.
-        window: what is left of the picture, xyxy in [0, 1].
+        flips: bool, whether left and right change places.
+        window: xyxy in [0, 1], part of the image that the crop keeps.
     """
 
     flips: bool
@@ -64,25 +68,36 @@ class Move:
 
     @property
     def changes(self) -> bool:
-        """Whether anything happens."""
-        return self.flips or self.window != (0.0, 0.0, 1.0, 1.0)
+        """Return whether the image changes."""
+        return self.flips or self.window != WHOLE
 
     def picture(self, picture: Image.Image) -> Image.Image:
-        """The picture afterwards."""
-        if self.window != (0.0, 0.0, 1.0, 1.0):
-            x1, y1, x2, y2 = self._pixels(picture.size)
-            picture = picture.crop((x1, y1, x2, y2))
+        """Return the moved image."""
+        if self.window != WHOLE:
+            picture = picture.crop(self._pixels(picture.size))
         return ImageOps.mirror(picture) if self.flips else picture
 
     def boxes(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """(R, 4) xyxy in [0, 1] of the picture of `size` before -> of the picture afterwards, cut to it."""
+        """Return moved boxes, cut to the moved image.
+
+        Args:
+            boxes: array of shape (R, 4), xyxy in [0, 1].
+            size: width and height of the image before.
+
+        Returns:
+            Array of shape (R, 4), xyxy in [0, 1] of the moved image.
+        """
         x1, y1, x2, y2 = (pixel / side for pixel, side in zip(self._pixels(size), size * 2, strict=True))
         boxes = (np.asarray(boxes, np.float64).reshape(-1, 4) - [x1, y1, x1, y1]) / [x2 - x1, y2 - y1, x2 - x1, y2 - y1]
         boxes = boxes.clip(0.0, 1.0)
         return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1) if self.flips else boxes
 
     def objects(self, objects: VisualObjects, size: tuple[int, int]) -> VisualObjects:
-        """Stored objects afterwards: those that are left, with their boxes moved, also in their region features.
+        """Return the stored objects that are left, with moved boxes, also in their region features.
+
+        Args:
+            objects: `VisualObjects` of the image.
+            size: width and height of the image before.
 
         Raises:
             ValueError: when region features do not end with the box of their object.
@@ -104,7 +119,7 @@ class Move:
         return VisualObjects(labels, moved[kept], objects.scores[kept], features, tags=objects.tags)
 
     def _pixels(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """The window in whole pixels."""
+        """Return the window in whole pixels."""
         width, height = size
         x1, y1 = int(self.window[0] * width), int(self.window[1] * height)
         x2, y2 = round(self.window[2] * width), round(self.window[3] * height)

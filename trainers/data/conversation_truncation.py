@@ -1,37 +1,37 @@
-"""Conversations that are too long: what is taken from them, and what never is."""
+"""Shorten conversations to `max_length`: what may be dropped, and what is always kept."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ...datasets_lyrics.conversations import Message
 from ...processing_lyrics import parse_spatial_text
 
-FEWEST_WORDS = 1  # what is left of a text that is shortened
+FEWEST_WORDS = 1  # that a shortened text keeps
 
 
 class TooLongError(ValueError):
-    """A conversation cannot be made as short as it must be."""
+    """A conversation cannot be shortened to `max_length`."""
 
 
-def fit_conversation(
+def truncate_conversation(
     messages: list[Message], measure: Callable[[list[Message]], int], max_length: int, learned_from: int = 0
 ) -> tuple[list[Message], int, set[int]]:
     """Shorten a conversation until it fits.
 
-    First the oldest exchanges without a picture go, then texts lose words at their end, the longest first. Pictures,
-    boxes and the last question are never touched, nor is the last answer taken away.
+    First the oldest exchanges without an image are dropped, then texts lose words at their end, the longest first.
+    Images, boxes and the last question are kept whole, and the last answer is never dropped.
 
     Args:
-        messages: whose contents are blocks of text and pictures.
-        measure: how many tokens a conversation takes.
-        max_length: the most it may take.
-        learned_from: the number of the first message whose answer is learned.
+        messages: list of messages with blocks of text and images.
+        measure: function of messages, returns the number of their tokens.
+        max_length: int, largest number of tokens.
+        learned_from: int, number of the first message whose answer is learned.
 
     Returns:
-        The messages, the new `learned_from`, and the numbers of those answers that lost their end.
+        The messages, the new `learned_from`, and the numbers of the answers that lost their end.
 
     Raises:
         TooLongError: when it does not fit, with both lengths.
@@ -58,21 +58,18 @@ def fit_conversation(
 
 
 def _find_exchange(messages: Sequence[Message]) -> int | None:
-    """Where the oldest question stands that has an answer, no picture, and another question after it."""
+    """Return the place of the oldest question with an answer, without an image, and with a question after it."""
     last = max(number for number, message in enumerate(messages) if message["role"] == "user")
     for number, message in enumerate(messages[:last]):
         follows = number + 1 < len(messages) and messages[number + 1]["role"] == "assistant"
-        if message["role"] == "user" and follows and not _holds(message, "image"):
+        has_image = any(block["type"] == "image" for block in message["content"])
+        if message["role"] == "user" and follows and not has_image:
             return number
     return None
 
 
-def _holds(message: Message, kind: str) -> bool:
-    return any(block["type"] == kind for block in message["content"])
-
-
 def _by_length(messages: Sequence[Message]) -> list[tuple[int, Message]]:
-    """Blocks of text that may be shortened, with the number of their message, the longest first."""
+    """Return the text blocks that may be shortened, with the number of their message, the longest first."""
     last = max(number for number, message in enumerate(messages) if message["role"] == "user")
     texts = [
         (number, block)
@@ -84,10 +81,10 @@ def _by_length(messages: Sequence[Message]) -> list[tuple[int, Message]]:
 
 
 def _shorten(block: Message, messages: list[Message], measure: Callable[[list[Message]], int], limit: int) -> bool:
-    """Take as few words off the end of a text as it needs for all to fit; what is within a box stays or goes whole."""
+    """Remove just enough words from the end of a text, never a part of a box; return whether it changed."""
     text = block["text"]
     ends = _word_ends(text)
-    low, high = FEWEST_WORDS, len(ends)  # so many words are left
+    low, high = FEWEST_WORDS, len(ends)  # bounds of the number of words that are kept
     if high <= low:
         return False
     while low < high:
@@ -99,14 +96,8 @@ def _shorten(block: Message, messages: list[Message], measure: Callable[[list[Me
 
 
 def _word_ends(text: str) -> list[int]:
-    """Where a text may be cut: after a word that is not within a box."""
-    spans = [found.span for found in parse_spatial_text(text).objects]
-    ends, inside = [], iter(spans)
-    span: Any = next(inside, None)
-    for place in range(1, len(text) + 1):
-        while span is not None and place >= span[1] + 1:
-            span = next(inside, None)
-        is_end = place == len(text) or (text[place].isspace() and not text[place - 1].isspace())
-        if is_end and not (span is not None and span[0] < place < span[1]):
-            ends.append(place)
-    return ends
+    """Return the places where a text may be cut: after a word that is not within a box."""
+    spans = (found.span for found in parse_spatial_text(text).objects)
+    inside = {place for start, end in spans for place in range(start + 1, end)}
+    ends = [match.end() for match in re.finditer(r"\S+", text)] + [len(text)] * text[-1:].isspace()
+    return [place for place in ends if place not in inside]

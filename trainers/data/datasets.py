@@ -1,8 +1,8 @@
-"""Where training rows come from, and in which order: map-style data sets, streams, tar shards.
+"""Prepared training rows and their order: map-style data sets and streams of shards.
 
 A map-style data set is read in an order that accelerate's sampler draws from (seed, epoch). A stream is made of shards;
-their order, and the order of rows in a block of a shard, are drawn from (seed, epoch). So a run goes on at
-(epoch, shard, row) without reading again what it has seen.
+their order, and the order of rows in a block of a shard, are drawn from (seed, epoch). A run therefore resumes at
+(epoch, shard, row) without reading again what it has used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers.utils import logging
 
-from ...datasets_lyrics.webdataset import IMAGE_EXTENSIONS, TarShardError, expand_shards, read_shard
+from ...datasets_lyrics.hf_datasets import without_decoding
 from .seeding import generator, permutation
 
 logger = logging.get_logger(__name__)
@@ -27,15 +27,14 @@ OnBadRow = Literal["raise", "replace"]
 Prepare = Callable[[Mapping[str, Any], str, int], Any]
 
 MAX_REPLACEMENTS = 100  # in a row; a data set with so many bad rows side by side is broken as a whole
-CAPTION_EXTENSIONS = ("txt", "caption")
 
 
 class BadRowError(ValueError):
     """A row cannot be used.
 
     Attributes:
-        row: its index or key.
-        reason: what is wrong, with the file's name where there is a file.
+        row: int or str, index or key of the row.
+        reason: str or exception, with the name of the file where there is one.
     """
 
     def __init__(self, row: object, reason: object) -> None:
@@ -46,30 +45,15 @@ class BadRowError(ValueError):
         return type(self), (self.row, str(self.reason))
 
 
-class SharedNumber:
-    """A number that worker processes see change."""
-
-    def __init__(self, value: int = 0) -> None:
-        self._tensor = torch.tensor(value).share_memory_()
-
-    def get(self) -> int:
-        """The number as it is now."""
-        return int(self._tensor)
-
-    def set(self, value: int) -> None:
-        """Change it for every process."""
-        self._tensor.fill_(value)
-
-
 class MapRows(Dataset):
-    """A map-style data set whose rows come out prepared.
+    """A map-style data set whose rows are prepared when they are read.
 
     Args:
-        dataset: with `__len__` and `__getitem__`; a `datasets.Dataset` is read without decoding its pictures.
-        prepare: `LyricsPretrainingCollator.prepare`, or another function of (row, name of the sample, epoch).
-        on_bad_row: `"raise"` stops at a row that cannot be read or prepared; `"replace"` warns, and takes another row,
+        dataset: map-style data set; the images of a `datasets.Dataset` are not decoded by it.
+        prepare: function of (row, name of the sample, epoch), such as `LyricsPretrainingCollator.prepare`.
+        on_bad_row: `"raise"` stops at a row that cannot be read or prepared. `"replace"` warns and takes another row,
             drawn by (seed, epoch, row), so that batches keep their size.
-        seed: of the replacements.
+        seed: int, seed of the replacements.
     """
 
     def __init__(self, dataset: Any, prepare: Prepare, on_bad_row: OnBadRow = "raise", seed: int = 0) -> None:
@@ -77,22 +61,22 @@ class MapRows(Dataset):
         self.prepare = prepare
         self.on_bad_row: OnBadRow = on_bad_row
         self.seed = seed
-        self._epoch = SharedNumber()
+        self._epoch = torch.tensor(0).share_memory_()  # worker processes see it change
 
     @property
     def epoch(self) -> int:
-        """The epoch that rows are prepared for."""
-        return self._epoch.get()
+        """Return the epoch that rows are prepared for."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate at the beginning of each epoch."""
-        self._epoch.set(epoch)
+        """Set the epoch, also for worker processes; accelerate calls this when an epoch begins."""
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        """The prepared row.
+        """Return the prepared row.
 
         Raises:
             BadRowError: naming the row, its file and the reason.
@@ -104,86 +88,32 @@ class MapRows(Dataset):
                 prepared = self.prepare(self.dataset[candidate], str(candidate), epoch)
                 prepared.replaced = attempt
                 return prepared
-            except Exception as error:  # whatever a row's file or its decoder raises
-                bad = BadRowError(candidate, error)
-                if self.on_bad_row == "raise":
-                    raise bad from error
-                logger.warning("%s It is replaced.", bad)
-                draw = generator(self.seed, epoch, f"{index}/{attempt}", "replacement")
-                candidate = int(draw.integers(len(self.dataset)))
+            except Exception as error:  # noqa: BLE001  (whatever a row's file or its decoder raises)
+                _raise_or_warn(candidate, error, self.on_bad_row, "It is replaced.")
+            draw = generator(self.seed, epoch, f"{index}/{attempt}", "replacement")
+            candidate = int(draw.integers(len(self.dataset)))
         raise BadRowError(index, f"{MAX_REPLACEMENTS} rows drawn in its place cannot be used either.")
 
 
 class ShardSource(Protocol):
-    """Shards of rows."""
+    """Shards of rows, such as `TarSource` and `DatasetsSource`."""
 
     names: Sequence[str]
 
     def read(self, shard: int, start: int) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
-        """Key and row, or what is wrong with it, of every row from the `start`-th on, in the order of the shard."""
+        """Yield key and row, or key and error, from the `start`-th row of a shard on, in order."""
         ...
-
-
-class TarSource:
-    """WebDataset tar shards: pictures, captions as `.txt`, or `.json` with further columns.
-
-    Args:
-        shards: paths, patterns (`shard-{0000..0099}.tar`, `*.tar`) or URLs.
-        image_column, caption_column: what picture and `.txt` are called in the rows.
-    """
-
-    def __init__(
-        self, shards: str | Path | Sequence[str | Path], image_column: str = "image", caption_column: str = "caption"
-    ) -> None:
-        self.names: Sequence[str] = expand_shards(shards)
-        self.image_column, self.caption_column = image_column, caption_column
-
-    def read(self, shard: int, start: int) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
-        """See `ShardSource`. A shard that is cut ends with its error."""
-        errors: list[TarShardError] = []
-        required = (IMAGE_EXTENSIONS, (*CAPTION_EXTENSIONS, "json"))
-        for sample in read_shard(self.names[shard], start, required, errors.append):
-            yield from self._bad(errors)
-            try:
-                yield sample.key, self._row(sample)
-            except ValueError as error:
-                yield sample.key, TarShardError(sample.shard, sample.key, f"has a damaged .json: {error}")
-        yield from self._bad(errors)
-
-    def _row(self, sample: Any) -> dict[str, Any]:
-        row: dict[str, Any] = json.loads(sample.files["json"]) if "json" in sample.files else {}
-        if (caption := sample.first_of(CAPTION_EXTENSIONS)) is not None:
-            row[self.caption_column] = caption.decode()
-        row[self.image_column] = {"bytes": sample.first_of(IMAGE_EXTENSIONS), "path": None}
-        return row
-
-    def _bad(self, errors: list[TarShardError]) -> Iterator[tuple[str, Exception]]:
-        while errors:
-            error = errors.pop(0)
-            yield error.key or "", error
-
-
-class DatasetsSource:
-    """A streaming data set of the `datasets` library (`datasets.IterableDataset`)."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = without_decoding(dataset)
-        self.names: Sequence[str] = [f"shard {index}" for index in range(dataset.num_shards)]
-
-    def read(self, shard: int, start: int) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
-        """See `ShardSource`."""
-        part = self.dataset.shard(num_shards=len(self.names), index=shard).skip(start)
-        for index, row in enumerate(part, start=start):
-            yield str(index), row
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a stream goes on.
+    """Position at which a stream resumes.
 
     Attributes:
-        stream: of this position, one of `ranks * workers`.
-        epoch, shard, row: the epoch, the place among the shards of this stream in the epoch, and the row of the shard.
+        stream: int, number of the stream, one of `ranks * workers`.
+        epoch: int, epoch.
+        shard: int, place among the shards of this stream in the epoch.
+        row: int, row of the shard.
     """
 
     stream: int
@@ -194,11 +124,11 @@ class Position:
 
 @dataclass(kw_only=True)
 class FromDataSet:
-    """What a prepared row knows of the data set that it came from; it has a name, `sample`, beside.
+    """Fields of a prepared row that tell where it came from; its class adds a name, `sample`.
 
     Attributes:
-        position: where a stream goes on after this row.
-        replaced: how many rows that could not be used it stands for.
+        position: `Position` at which a stream resumes after this row; `None` for map-style data.
+        replaced: int, number of unusable rows that this row replaces.
     """
 
     position: Position | None = None
@@ -209,28 +139,31 @@ NOT_FOR_THE_MODEL = ("samples", "position", "replaced")  # keys of `describe_row
 
 
 def describe_rows(rows: Sequence[Any]) -> dict[str, Any]:
-    """What a batch says of its rows, beside tensors: `samples`, their names; `position`, where a stream goes on after
-    them; `replaced`, how many rows could not be used. The last two are left out where there is nothing to say.
+    """Return what a batch says of its rows beside tensors.
+
+    Returns:
+        `samples`, the names of the rows; for a stream `position`, where it resumes after them; and `replaced`, the
+        number of unusable rows, where there were any.
     """
-    said: dict[str, Any] = {"samples": [row.sample for row in rows]}
+    described: dict[str, Any] = {"samples": [row.sample for row in rows]}
     if rows[-1].position is not None:
-        said["position"] = rows[-1].position
+        described["position"] = rows[-1].position
     if replaced := sum(row.replaced for row in rows):
-        said["replaced"] = replaced
-    return said
+        described["replaced"] = replaced
+    return described
 
 
 class StreamRows(IterableDataset):
     """An endless stream of prepared rows, one part of it for each worker of each rank.
 
     Args:
-        source: of shards.
-        prepare: `LyricsPretrainingCollator.prepare`, or another function of (row, name of the sample, epoch).
-        on_bad_row: `"raise"` stops at a row that cannot be used; `"replace"` warns and takes the next one, so that
+        source: shards of rows.
+        prepare: function of (row, name of the sample, epoch), such as `LyricsPretrainingCollator.prepare`.
+        on_bad_row: `"raise"` stops at a row that cannot be used. `"replace"` warns and takes the next one, so that
             batches keep their size.
-        seed: of the order.
-        block_size: rows of a shard that are held and shuffled together.
-        rank, num_ranks: of this process.
+        seed: int, seed of the order.
+        block_size: int, rows of a shard that are held and shuffled together.
+        rank, num_ranks: ints, number of this process and number of processes.
     """
 
     def __init__(
@@ -253,18 +186,18 @@ class StreamRows(IterableDataset):
         self.first_worker = 0
 
     def go_on(self, positions: Sequence[Position], num_workers: int) -> None:
-        """Start where other streams stopped.
+        """Resume where the streams of an earlier run stopped.
 
         Args:
-            positions: of the streams of this rank, in the order in which their last batches were used.
-            num_workers: of the data loader.
+            positions: positions of this rank's streams, in the order in which their last batches were used.
+            num_workers: int, workers of the data loader.
         """
         self.positions = {position.stream: position for position in positions}
         if positions:
             self.first_worker = (positions[-1].stream + 1) % max(1, num_workers)
 
     def __iter__(self) -> Iterator[Any]:
-        """Prepared rows; each knows as `position` where its stream goes on after it.
+        """Yield prepared rows; the `position` of each is where its stream resumes after it.
 
         Raises:
             BadRowError: naming shard, key and reason.
@@ -279,7 +212,7 @@ class StreamRows(IterableDataset):
                 f"There are {len(self.source.names)} shards for {num_streams} streams ({self.num_ranks} processes x "
                 f"{num_workers} data workers): split the data into more shards, or use fewer workers."
             )
-        # the data loader asks its workers in turn, and starts with the first one also when a run goes on
+        # the data loader asks its workers in turn, and starts with the first one also in a run that resumes
         stream = self.rank * num_workers + (number + self.first_worker) % num_workers
         yield from self._rows(self.positions.get(stream, Position(stream)), num_streams)
 
@@ -291,20 +224,26 @@ class StreamRows(IterableDataset):
             shards = permutation(len(self.source.names), self.seed, epoch, "shards")[start.stream :: num_streams]
             for place, shard in list(enumerate(shards))[first_shard:]:
                 for row_number, key, row in self._shuffled(int(shard), epoch, first_row):
-                    prepared = self._prepare(row, f"{self.source.names[shard]}/{key}", epoch)
-                    skipped += prepared is None
-                    if prepared is not None:
-                        found = True
-                        prepared.replaced, skipped = skipped, 0
-                        prepared.position = Position(start.stream, epoch, place, row_number + 1)
-                        yield prepared
+                    sample = f"{self.source.names[shard]}/{key}"
+                    try:
+                        if isinstance(row, Exception):
+                            raise row
+                        prepared = self.prepare(row, sample, epoch)
+                    except Exception as error:  # noqa: BLE001  (whatever a row's file or its decoder raises)
+                        _raise_or_warn(sample, error, self.on_bad_row, "The next one is taken.")
+                        skipped += 1
+                        continue
+                    found = True
+                    prepared.replaced, skipped = skipped, 0
+                    prepared.position = Position(start.stream, epoch, place, row_number + 1)
+                    yield prepared
                 first_row = 0
             if not found:
                 raise ValueError(f"Stream {start.stream} has not a single usable row in epoch {epoch}.")
             epoch, first_shard = epoch + 1, 0
 
     def _shuffled(self, shard: int, epoch: int, start: int) -> Iterator[tuple[int, str, Any]]:
-        """The rows of a shard, shuffled block by block, from the `start`-th in that order on."""
+        """Yield the rows of a shard, shuffled block by block, from the `start`-th in that order on."""
         block = start // self.block_size
         rows = self.source.read(shard, block * self.block_size)
         while held := list(islice(rows, self.block_size)):
@@ -315,30 +254,16 @@ class StreamRows(IterableDataset):
                     yield first + place, *held[index]
             block += 1
 
-    def _prepare(self, row: Any, sample: str, epoch: int) -> Any:
-        try:
-            if isinstance(row, Exception):
-                raise row
-            return self.prepare(row, sample, epoch)
-        except Exception as error:  # whatever a row's file or its decoder raises
-            bad = BadRowError(sample, error)
-            if self.on_bad_row == "raise":
-                raise bad from error
-            logger.warning("%s The next one is taken.", bad)
-            return None
 
-
-def without_decoding(dataset: Any) -> Any:
-    """A data set of the `datasets` library whose pictures come as bytes or paths, so that a bad one can be named."""
-    features = getattr(dataset, "features", None)
-    for name, feature in (features or {}).items():
-        if type(feature).__name__ == "Image" and getattr(feature, "decode", False):
-            dataset = dataset.cast_column(name, type(feature)(decode=False))
-    return dataset
+def _raise_or_warn(row: object, error: Exception, on_bad_row: OnBadRow, consequence: str) -> None:
+    bad = BadRowError(row, error)
+    if on_bad_row == "raise":
+        raise bad from error
+    logger.warning("%s %s", bad, consequence)
 
 
 def save_positions(path: Path, positions: Sequence[Position], num_workers: int) -> None:
-    """Write where the streams of a rank go on."""
+    """Write the positions at which the streams of a rank resume."""
     path.write_text(json.dumps({"num_workers": num_workers, "positions": [asdict(one) for one in positions]}))
 
 

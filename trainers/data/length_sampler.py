@@ -1,4 +1,4 @@
-"""Batches of rows that are about equally long, so that little of them is padding."""
+"""Sampler of rows of similar length, so that batches hold little padding."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging
 
+from ...datasets_lyrics.hf_datasets import holds_images
 from .datasets import MapRows
 from .seeding import generator
 
@@ -17,13 +18,13 @@ logger = logging.get_logger(__name__)
 
 
 class GroupedByLength(Sampler):
-    """Transformers' grouping by length, in an order that is drawn from (seed, epoch), so that a run can go on.
+    """Transformers' grouping by length, in an order that is drawn from (seed, epoch), so that a run can resume.
 
     Args:
-        rows: whose epoch it follows.
-        lengths: one for each row.
-        batch_size: rows of an optimizer step.
-        seed: of the order.
+        rows: `MapRows`, whose epoch is followed.
+        lengths: list of ints, one for each row.
+        batch_size: int, rows of an optimizer step.
+        seed: int, seed of the order.
     """
 
     def __init__(self, rows: MapRows, lengths: list[int], batch_size: int, seed: int) -> None:
@@ -41,19 +42,20 @@ class GroupedByLength(Sampler):
 
 
 def measure_rows(rows: MapRows, measure: Callable[[Mapping[str, Any]], int], length_column: str) -> list[int]:
-    """The length of every row.
+    """Return the length of every row.
 
     Args:
-        rows: whose data set is read, without its pictures where it has columns.
-        measure: the length of a row; one that cannot be measured counts as 0, and is named when it is trained on.
-        length_column: taken instead, where the data set has it.
+        rows: `MapRows`, whose data set is read, without its images where it has columns.
+        measure: function of a row, returns its length. A row that raises `ValueError` counts as 0, and is named when
+            it is trained on.
+        length_column: name of a column of lengths, which is used where the data set has it.
     """
     dataset = rows.dataset
     columns = list(getattr(dataset, "column_names", None) or [])
     if length_column in columns:
         return list(dataset[length_column])
     if columns and hasattr(dataset, "select_columns"):
-        dataset = dataset.select_columns([name for name in columns if not _holds_bytes(dataset.features[name])])
+        dataset = dataset.select_columns([name for name in columns if not holds_images(dataset.features[name])])
     lengths = []
     for index in logging.tqdm(range(len(dataset)), desc="Measuring rows"):
         try:
@@ -61,8 +63,3 @@ def measure_rows(rows: MapRows, measure: Callable[[Mapping[str, Any]], int], len
         except ValueError:
             lengths.append(0)
     return lengths
-
-
-def _holds_bytes(feature: Any) -> bool:
-    """Whether a column holds pictures, alone or in lists."""
-    return type(getattr(feature, "feature", feature)).__name__ == "Image"

@@ -1,4 +1,4 @@
-"""Tar shards: read in order, from anywhere, and never believed (F48, F49)."""
+"""Tar shards: read in order and from any start; hostile and damaged ones are refused with a name."""
 
 import io
 import os
@@ -108,7 +108,7 @@ def test_skipping_reads_headers_only(tmp_path):
     ],
 )
 def test_members_that_are_refused(tmp_path, member, reason):
-    """F48: the sample is left out, by name; the others are there."""
+    """The sample is left out, by name; the others are read."""
     files = [*pairs(1), (member, bytes(2000)), ("after.jpg", b"1")]
     samples, errors = failures(write_tar(tmp_path / "a.tar", files), max_file_size=1500)
     assert [one.key for one in samples] == ["0000", "after"]
@@ -117,7 +117,7 @@ def test_members_that_are_refused(tmp_path, member, reason):
 
 
 def test_pairs_that_are_not_there_or_twice(tmp_path):
-    """F49: named with shard and key, the others are there, and skipping does not hide a key that comes again."""
+    """They are named with shard and key, the others are read, and skipping does not hide a repeated key."""
     files = [("a.jpg", b"1"), *pairs(2), ("b.txt", b"1"), ("0000.jpg", b"2"), ("0000.txt", b"2")]
     files += [("c.jpg", b"1"), ("c.txt", b"1"), ("c.jpg", b"2"), ("c.txt", b"2"), ("d.jpg", b"1"), ("d.txt", b"1")]
     shard = write_tar(tmp_path / "a.tar", files)
@@ -138,7 +138,7 @@ def test_pairs_that_are_not_there_or_twice(tmp_path):
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_cut_anywhere(tmp_path, mode):
-    """F49: wherever a shard is cut, also between two members, its samples are right and the cut is noticed."""
+    """Wherever a shard is cut, also between two members, its samples are right and the cut is noticed."""
     whole = tmp_path / "whole.tar"
     expected = list(read_shard(write_tar(whole, pairs(3), mode)))
     content, cut = whole.read_bytes(), tmp_path / "cut.tar"
@@ -198,9 +198,9 @@ def test_expanding(tmp_path):
     assert expand_shards(tmp_path / "a-{00..02}.tar") == [zero, one, two]
     assert expand_shards(str(tmp_path / "a-*.tar")) == [zero, one, two]
     assert expand_shards([one, str(tmp_path / "a-0{0,2}.tar"), braces]) == names
-    with pytest.raises(FileNotFoundError, match=r"No shard matches .*a-03\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*a-03\.tar"):
         expand_shards(str(tmp_path / "a-{01..03}.tar"))
-    with pytest.raises(FileNotFoundError, match="No shard matches"):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
         expand_shards(str(tmp_path / "c*.tar"))
     with pytest.raises(ValueError, match=r"a-01\.tar is there twice"):
         expand_shards([one, str(tmp_path / "a-*.tar")])

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lyrics.trainers import BadRowError, DatasetsSource, LyricsPretrainingCollator, TarSource
 from lyrics.trainers.data.datasets import MapRows, Position, StreamRows, load_positions, save_positions
 
-from ..pretraining_parts import build_processor, build_row
+from ...pretraining_parts import build_processor, build_row
 
 BAD = "not usable"
 
@@ -61,7 +61,7 @@ def test_a_bad_row_stops_and_is_named():
 
 
 def test_a_bad_picture_is_named_with_its_file(tmp_path):
-    """F1: index, file and reason."""
+    """With its index, file and reason."""
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     collator = LyricsPretrainingCollator(build_processor())
@@ -143,7 +143,7 @@ def test_every_row_once_in_an_epoch(num_ranks, num_workers):
 @settings(max_examples=40)
 @given(stop=st.integers(1, 60), batch_size=st.integers(1, 3), block=st.integers(1, 9), bad=st.sets(st.integers(0, 8)))
 def test_a_stream_goes_on_where_it_stopped(stop, batch_size, block, bad):
-    """F46: at any row of any epoch, without reading what was read before."""
+    """At any row of any epoch, without reading again what was used."""
     shards = Shards(7, 4, 9, bad=[(2, index) for index in bad])
 
     def batches(positions=()):
@@ -267,7 +267,6 @@ def test_tar_shards(tars):
     ],
 )
 def test_damaged_samples_are_named_or_skipped(tmp_path, members, message):
-    """F48, F49."""
     good = [("good.png", picture_bytes(0)), ("good.txt", b"good")]
     write_tar(tmp_path / "a.tar", good + members)
     collator = LyricsPretrainingCollator(build_processor(), use_objects=False)
@@ -278,7 +277,7 @@ def test_damaged_samples_are_named_or_skipped(tmp_path, members, message):
 
 
 def test_a_shard_that_is_cut(tars):
-    """F49: what comes before the cut is used; the cut is named."""
+    """What comes before the cut is used; the cut is named."""
     path = tars / "shard-0000.tar"
     path.write_bytes(path.read_bytes()[:3000])
     collator = LyricsPretrainingCollator(build_processor())

@@ -65,7 +65,7 @@ def test_of_a_prompt_and_a_completion_the_completion_is_learned(as_text):
 
 
 def test_text_that_looks_like_a_place_stays_text():
-    """F22: in TRL's form a place is a block, unless the row says what goes there."""
+    """In TRL's form a place is a block, unless the row says what goes there."""
     messages = [say("user", "<image> <box>"), {"role": "assistant", "content": "<image>"}]
     conversation = read_conversation({"messages": messages})
     assert conversation.messages[0]["content"] == [{"type": "text", "text": "<image> <box>"}]

@@ -1,4 +1,4 @@
-"""Pictures of colored shapes with captions and exact objects, drawn on the spot: data to try training with."""
+"""Drawn pictures of colored shapes with captions, conversations and exact objects, to try training with."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class ShapeRows:
     """Captions: `count` rows of `image`, `caption` and `visual_objects`, each a function of seed and index.
 
     The region feature of an object is its crop, scaled down to 2 x 2 pixels in [-1, 1], and its box: 16 numbers.
+
+    Args:
+        count: int, number of rows.
+        seed: int, seed of the drawings.
+        size: int, width and height of a picture in pixels.
     """
 
     def __init__(self, count: int, seed: int = 0, size: int = 96) -> None:
@@ -45,7 +50,7 @@ class ShapeRows:
         return {"image": picture, "caption": " and ".join(f"a {label}" for label in labels), "visual_objects": objects}
 
     def _draw(self, picture: Image.Image, cell: int, random: np.random.Generator) -> tuple[str, list[float]]:
-        """Draw a shape into a cell; returns its name and its box, xyxy in [0, 1]."""
+        """Draw a shape into a cell of the grid, and return its name and its box, xyxy in [0, 1]."""
         color, shape = random.choice(list(COLORS)), random.choice(SHAPES)
         side = self.size / _GRID
         extent = side * random.uniform(0.5, 0.95)
@@ -71,7 +76,7 @@ class ShapeRows:
 class ShapeChats(ShapeRows):
     """Conversations: `count` rows of `images`, `messages` and `visual_objects` about the same pictures.
 
-    One asks what there is, how many there are, or where something is, which is answered with a box.
+    A question asks what there is, how many there are, or where something is, which is answered with a box.
     """
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -93,7 +98,7 @@ class ShapeChats(ShapeRows):
 
 
 class ShapePairs(ShapeRows):
-    """Preferences: `count` rows of `images`, `prompt`, `chosen` and `rejected`: is there such a shape, or not?"""
+    """Preferences: `count` rows of `images`, `prompt`, `chosen` and `rejected` about whether a shape is there."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = super().__getitem__(index)

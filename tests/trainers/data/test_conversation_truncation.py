@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyrics.processing_lyrics import format_object, parse_spatial_text
-from lyrics.trainers.data.conversation_truncation import TooLongError, fit_conversation
+from lyrics.trainers.data.conversation_truncation import TooLongError, truncate_conversation
 
-from ..sft_parts import say
+from ...sft_parts import say
 
 PICTURE = 10  # tokens
 BOX = format_object("cup", [0.1, 0.2, 0.3, 0.4])
@@ -46,10 +46,10 @@ def test_it_fits_and_keeps_what_matters(messages, max_length):
     least = PICTURE * len(blocks(messages[:-2], "image")) + measure(messages[-2:-1])
     if least > max_length:
         with pytest.raises(TooLongError, match=f"max_length is {max_length}"):
-            fit_conversation(messages, measure, max_length)
+            truncate_conversation(messages, measure, max_length)
         return
     try:
-        fitted, learned_from, shortened = fit_conversation(messages, measure, max_length)
+        fitted, learned_from, shortened = truncate_conversation(messages, measure, max_length)
     except TooLongError:  # a word or a box of each text is left
         assert max_length < least + len(messages) * measure([say("user", BOX)])
         return
@@ -77,14 +77,14 @@ def test_the_oldest_exchange_without_a_picture_goes_first():
         say("user", "five"), say("assistant", "six"),
         say("user", "seven"), say("assistant", "eight"),
     ]  # fmt: skip
-    fitted, learned_from, shortened = fit_conversation(messages, measure, measure(messages) - 1, learned_from=7)
+    fitted, learned_from, shortened = truncate_conversation(messages, measure, measure(messages) - 1, learned_from=7)
     assert fitted == messages[:2] + messages[4:]
     assert (learned_from, shortened) == (5, set())
 
 
 def test_the_longest_text_is_cut_between_words():
     messages = [say("user", "a question"), say("assistant", f"one two {BOX} three four five")]
-    fitted, _, shortened = fit_conversation(messages, measure, measure(messages) - 2)
+    fitted, _, shortened = truncate_conversation(messages, measure, measure(messages) - 2)
     assert fitted[1] == say("assistant", f"one two {BOX} three")
     assert shortened == {1}
 
@@ -92,4 +92,4 @@ def test_the_longest_text_is_cut_between_words():
 def test_what_cannot_fit_is_an_error_with_both_lengths():
     messages = [say("user", None, None, "a question"), say("assistant", "yes")]
     with pytest.raises(TooLongError, match=r"takes 23 tokens at the least, .* max_length is 20"):
-        fit_conversation(messages, measure, 20)
+        truncate_conversation(messages, measure, 20)
