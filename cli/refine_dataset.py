@@ -76,7 +76,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config-name", metavar="NAME", help="configuration of a data set on the Hub")
     group.add_argument("--revision", help="revision of a data set on the Hub")
     group.add_argument("--streaming", action="store_true", help="read the data set as a stream")
-    group.add_argument("--fetch-urls", action="store_true", help="let rows name URLs of pictures, which are fetched")
+    group.add_argument("--fetch-urls", action="store_true", help="fetch the URLs of images that rows name")
 
 
 def run(arguments: argparse.Namespace) -> int:

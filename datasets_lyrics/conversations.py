@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .path_guard import IMAGE_BLOCKS, IMAGE_KEYS
+from .path_guard import AS_GIVEN, IMAGE_BLOCKS, IMAGE_KEYS
 
 IMAGE, BOX = "<image>", "<box>"
 ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
@@ -45,7 +45,7 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
             its messages, as `image`, `path`, `url`, `image_url` or `base64`. Its boxes are in blocks, or in `boxes`.
 
     Raises:
-        ValueError: saying what is wrong with the row.
+        ValueError: saying what is wrong with the row, such as a URL that was not asked for.
     """
     messages, learned_from = _read_messages(row)
     messages = [_to_blocks(message, marks=_holds_marks(row, message)) for message in messages]
@@ -64,7 +64,7 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
         raise ValueError("The row has no answer to be learned.")
     if any(message["role"] == "system" for message in messages[1:]):
         raise ValueError("A message of the system stands after others; it must be the first.")
-    return Conversation(messages, pictures, learned_from)
+    return Conversation(messages, AS_GIVEN.check_image(pictures), learned_from)
 
 
 def box_blocks(messages: Sequence[Message]) -> Iterator[Message]:
@@ -124,13 +124,7 @@ def _to_blocks(message: Mapping[str, Any], marks: bool) -> Message:
         raise ValueError(f"A message has the role {role!r}; known are system, user and assistant.")
     content = message.get("content")
     if isinstance(content, str):
-        parts = _MARKS.split(content) if marks else [content]
-        content = [
-            {"type": part[1:-1]} if marks and part in (IMAGE, BOX) else {"type": "text", "text": part}
-            for part in parts
-            if part
-        ]
-        _trim(content)
+        content = _split_at_marks(content) if marks else [{"type": "text", "text": content}] * bool(content)
     blocks = [{name: value for name, value in block.items() if value is not None} for block in content or []]
     for block in blocks:
         kind = block.get("type")
@@ -153,15 +147,17 @@ def _move_image(block: Message) -> None:
         block["image"] = image["url"] if isinstance(image, Mapping) and "url" in image else image
 
 
-def _trim(blocks: list[Message]) -> None:
-    """Remove the line breaks around an image, which LLaVA's data have and the chat template writes itself."""
-    for index, block in enumerate(blocks):
-        if block["type"] == "text":
-            if index and blocks[index - 1]["type"] == "image":
-                block["text"] = block["text"].lstrip("\n")
-            if index + 1 < len(blocks) and blocks[index + 1]["type"] == "image":
-                block["text"] = block["text"].rstrip("\n")
-    blocks[:] = [block for block in blocks if block.get("text") != ""]
+def _split_at_marks(text: str) -> Iterator[Message]:
+    """Yield blocks, without the line breaks around an image, which LLaVA has and the chat template writes itself."""
+    parts = _MARKS.split(text)  # marks are at odd places
+    for place, part in enumerate(parts):
+        if place % 2:
+            yield {"type": part[1:-1]}
+            continue
+        part = part.lstrip("\n") if parts[place - 1 : place] == [IMAGE] else part
+        part = part.rstrip("\n") if parts[place + 1 : place + 2] == [IMAGE] else part
+        if part:
+            yield {"type": "text", "text": part}
 
 
 def _images_of(row: Mapping[str, Any]) -> list[Any]:

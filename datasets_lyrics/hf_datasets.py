@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.optional_imports import import_optional
-from .path_guard import PathGuard, read_image_value
+from .path_guard import AS_GIVEN, PathGuard, read_image_value
 from .sources import DuplicateKeyError, Item, SlicedSource, Source, as_key, hash_names
 from .webdataset import expand_shards
 
@@ -86,7 +86,8 @@ def download_folders() -> tuple[Path, ...]:
     """Return the folders in which the Hub's libraries keep what they have downloaded."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return Path(import_optional("datasets").config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)
+    config = import_optional("datasets").config
+    return Path(config.HF_DATASETS_CACHE), Path(config.DOWNLOADED_DATASETS_PATH), Path(HF_HUB_CACHE)
 
 
 def format_of_file(place: str) -> str | None:
@@ -150,7 +151,7 @@ class DatasetsSource:
 
     def __init__(self, dataset: Any, guard: PathGuard | None = None) -> None:
         self.dataset, self.guard = without_decoding(dataset), guard
-        self.names: list[str] = [f"shard {index}" for index in range(dataset.num_shards)]
+        self.names: Sequence[str] = [f"shard {index}" for index in range(dataset.num_shards)]
 
     def read(self, shard: int, start: int) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
         """Yield key and row, or key and error, from the `start`-th row of a shard on; see `ShardSource`."""
@@ -185,7 +186,7 @@ class DatasetImages(SlicedSource):
         dataset: `datasets.Dataset`, or the place from which it can be loaded.
         shard_size: int, rows in a shard.
         image, key: names of columns; the image column is found by its type or by its usual name.
-        guard: rule for paths; by default that of the place, and for a given data set every path as it is.
+        guard: rule for paths; by default they are taken as they are.
         limit: int, rows to take.
 
     Raises:
@@ -199,14 +200,13 @@ class DatasetImages(SlicedSource):
         shard_size: int,
         image: str | None = None,
         key: str | None = None,
-        guard: PathGuard | None = None,
+        guard: PathGuard = AS_GIVEN,
         limit: int | None = None,
     ) -> None:
         self.place = dataset if isinstance(dataset, DatasetPlace) else None
-        self.guard = guard or (PathGuard() if self.place is None else self.place.guard())
         loaded = dataset if self.place is None else self.place.load()
-        self.image, self.key = find_image_column(loaded, image, key), key
-        require_root(self.guard, loaded, (self.image,))
+        self.image, self.key, self.guard = find_image_column(loaded, image, key), key, guard
+        require_root(guard, loaded, (self.image,))
         self._dataset: Any = without_decoding(loaded)
         self._named_by = key or (self.image if _holds_text(loaded, self.image) else None)
         rows, self._names_sha256 = self._choose_rows(limit)
@@ -279,13 +279,13 @@ class StreamImages(Source):
         place: DatasetPlace,
         image: str | None = None,
         key: str | None = None,
-        guard: PathGuard | None = None,
+        guard: PathGuard = AS_GIVEN,
         limit: int | None = None,
     ) -> None:
-        self.place, self.key, self.limit, self.guard = place, key, limit, guard or place.guard()
+        self.place, self.key, self.limit, self.guard = place, key, limit, guard
         stream = place.load()
         self.image = find_image_column(stream, image, key)
-        require_root(self.guard, stream, (self.image,))
+        require_root(guard, stream, (self.image,))
         self.shards = 1 if limit is not None else stream.num_shards
         splits = stream.info.splits or {}
         known = splits[place.split].num_examples if place.split in splits else None

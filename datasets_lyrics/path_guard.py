@@ -18,6 +18,12 @@ _HTTP = ("http://", "https://")
 _LONGEST = 200  # characters of a path that a message quotes
 
 
+class RequestedURL(str):
+    """URL of an image that may be fetched, because it was asked for; any other string that is a URL is refused."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class PathGuard:
     """What the rows of one data set may read.
@@ -49,8 +55,10 @@ class PathGuard:
         Raises:
             ValueError: naming the path, when it leaves the allowed folders or is a URL that was not asked for.
         """
-        if path.startswith("data:") or (self.fetch_urls and path.lower().startswith(_HTTP)):
+        if path.startswith("data:") or isinstance(path, RequestedURL):
             return path
+        if self.fetch_urls and path.lower().startswith(_HTTP):
+            return RequestedURL(path)
         name = repr(path if len(path) <= _LONGEST else f"{path[:_LONGEST]}...")
         if _URL.match(path):
             raise ValueError(
@@ -113,6 +121,9 @@ class PathGuard:
         if isinstance(value, list) and value and not isinstance(value[0], int | float):  # not through numbers
             return [self._check_blocks(one) for one in value]
         return value
+
+
+AS_GIVEN = PathGuard()  # for data that the user has built, and for rows that were checked when they were read
 
 
 def read_image_value(value: Any, guard: PathGuard) -> tuple[Any, str | None]:

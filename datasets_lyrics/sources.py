@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .path_guard import PathGuard, read_image_value
+from .toy_data import ShapeRows
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 
@@ -127,12 +128,12 @@ class DrawnImages(SlicedSource):
 
     Args:
         word: str, names the rows.
-        rows: sequence of rows with `image` or `images`.
+        rows: `ShapeRows`, with `image` or `images`.
         shard_size: int, images in a shard.
         limit: int, number of images to take.
     """
 
-    def __init__(self, word: str, rows: Sequence[Any], shard_size: int, limit: int | None = None) -> None:
+    def __init__(self, word: str, rows: ShapeRows, shard_size: int, limit: int | None = None) -> None:
         self.word, self.rows = word, rows
         super().__init__(range(len(rows))[:limit], shard_size)
 

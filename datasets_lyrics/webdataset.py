@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ _CHUNK = 1 << 16
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class TarShardError(ValueError):
     """A tar shard or one of its samples cannot be used.
 
@@ -47,12 +49,13 @@ class TarShardError(ValueError):
         reason: str, the rest of the message.
     """
 
-    def __init__(self, shard: str, key: str | None, reason: str) -> None:
-        super().__init__(f"{shard}: {reason}" if key is None else f"{shard}: sample {key!r} {reason}")
-        self.shard, self.key, self.reason = shard, key, reason
+    shard: str
+    key: str | None
+    reason: str
 
-    def __reduce__(self) -> tuple[type[TarShardError], tuple[str, str | None, str]]:
-        return type(self), (self.shard, self.key, self.reason)
+    def __str__(self) -> str:
+        sample = "" if self.key is None else f"sample {self.key!r} "
+        return f"{self.shard}: {sample}{self.reason}"
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,8 @@ def expand_shards(patterns: str | os.PathLike | Sequence[str | os.PathLike]) -> 
     """
     patterns = [patterns] if isinstance(patterns, str | os.PathLike) else patterns
     shards = [shard for pattern in patterns for one in expand_braces(os.fspath(pattern)) for shard in _glob(one)]
-    if len(set(shards)) < len(shards):
-        seen: set[str] = set()
-        twice = next(shard for shard in shards if shard in seen or seen.add(shard))
-        raise ValueError(f"Shard {twice} is there twice.")
+    if twice := [shard for shard, count in Counter(shards).items() if count > 1]:
+        raise ValueError(f"Shard {twice[0]} is there twice.")
     return shards
 
 
@@ -265,8 +266,10 @@ def _samples_and_errors(
     try:
         with _open(name) as file, _guard(name, lambda: tarfile.open(fileobj=file)) as tar:
             for index, (key, members) in enumerate(_groups(tar, name)):
-                if index >= start or key in seen:
-                    yield _read_sample(tar, name, index, key, members, key in seen, require, max_file_size)
+                if key in seen:
+                    yield TarShardError(name, key, "is there twice.")
+                elif index >= start:
+                    yield _read_sample(tar, name, index, key, members, require, max_file_size)
                 seen.add(key)
     except TarShardError as error:
         yield error
@@ -282,12 +285,9 @@ def _read_sample(
     index: int,
     key: str,
     members: Iterator[tarfile.TarInfo],
-    is_double: bool,
     require: Sequence[Sequence[str]],
     max_file_size: int,
 ) -> TarSample | TarShardError:
-    if is_double:
-        return TarShardError(shard, key, "is there twice.")
     files: dict[str, bytes] = {}
     for member in members:
         extension = _split(member.name)[1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import Dataset, IterableDataset
 
 from ..datasets_lyrics.hf_datasets import find_image_column
-from ..datasets_lyrics.path_guard import PathGuard, read_image_value
+from ..datasets_lyrics.path_guard import AS_GIVEN, PathGuard, read_image_value
 from .storage.errors import StoreError
 from .storage.finalize import FAILURES
 
@@ -98,7 +98,7 @@ def attach(
     is_stream = datasets is not None and isinstance(dataset, datasets.IterableDataset)
     if image is None and (check or key is None):
         image = find_image_column(dataset, None, key) if is_table or is_stream else "image"
-    guard = PathGuard() if root is None else PathGuard.below(root)
+    guard = AS_GIVEN if root is None else PathGuard.below(root)
     objects = ObjectsOfRow(store, image, key, guard, check, missing)
     if is_table:
         return _transformed(dataset, objects)

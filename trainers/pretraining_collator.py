@@ -12,6 +12,7 @@ from PIL import Image
 from tokenizers import AddedToken
 from transformers.utils import logging
 
+from ..datasets_lyrics.path_guard import AS_GIVEN
 from ..processing_lyrics import LyricsProcessor, VisualObjects
 from ..processing_lyrics.model_inputs import BOS, pad_regions, pad_rows
 from ..processing_lyrics.spatial_text import SpatialTokens, tokenize_objects
@@ -145,9 +146,7 @@ class LyricsPretrainingCollator:
         value = row.get(column)
         if value is None:
             raise ValueError(f"The row has no picture in column {column!r}; it has {', '.join(map(repr, row))}.")
-        if isinstance(value, Mapping):  # as `datasets` gives pictures that it has not decoded
-            value = value["path"] if value.get("bytes") is None else value["bytes"]
-        return self.processor.load_pictures(value)[0]
+        return self.processor.load_pictures(AS_GIVEN.check_image(value))[0]
 
     def _read_captions(self, row: Mapping[str, Any]) -> list[str]:
         column = self.columns["caption"]

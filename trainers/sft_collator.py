@@ -92,7 +92,7 @@ class LyricsSFTCollator:
         """
         sample = "row" if sample is None else sample
         conversation = read_conversation(row)
-        pictures = self.processor.load_pictures([_unwrap(picture) for picture in conversation.pictures])
+        pictures = self.processor.load_pictures(conversation.pictures)
         objects = self._read_objects(row, len(pictures))
         boxes = self._read_boxes(conversation, pictures)
         moves = self._draw_moves(boxes, len(pictures), sample, epoch)
@@ -212,13 +212,6 @@ class LyricsSFTCollator:
                 elif number in row.shortened:
                     labels[index, end - 1] = IGNORE_INDEX
         return labels
-
-
-def _unwrap(picture: Any) -> Any:
-    """A picture as `datasets` gives it without decoding it: its bytes or its path."""
-    if isinstance(picture, Mapping):
-        return picture["path"] if picture.get("bytes") is None else picture["bytes"]
-    return picture
 
 
 def _with_pictures(row: PreparedConversation) -> list[Message]:

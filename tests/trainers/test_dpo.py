@@ -1,9 +1,12 @@
 """Preference tuning with TRL's own trainer: a right answer over a wrong one about the same picture."""
 
+import json
+
 import pytest
 import torch
 
 from lyrics.assets import ShapePairs, random_parts
+from lyrics.datasets_lyrics.open_data import open_rows
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration
 from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
 
@@ -62,3 +65,26 @@ def test_it_is_saved_as_an_adapter_of_its_base(tuned):
     tuned_weights = {name: one for name, one in trainer.model.state_dict().items() if ".lora_" in name}
     assert tuned_weights
     assert all(torch.equal(one, loaded[name]) for name, one in tuned_weights.items())
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_images_of_a_file_reach_the_model(ending, tmp_path):
+    """As paths that stay below the folder of the file, or as bytes; a bad path is named."""
+    rows = [ShapePairs(2)[index] for index in range(2)]
+    for index, row in enumerate(rows):
+        row["images"][0].save(tmp_path / f"{index}.png")
+    named = [{**row, "images": [f"{index}.png"]} for index, row in enumerate(rows)]
+    if ending == "jsonl":
+        (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, named)))
+    else:
+        to_dataset(rows).to_parquet(tmp_path / "pairs.parquet")
+    model, processor = random_parts(seed=1)
+    options = {"max_steps": 1, "per_device_train_batch_size": 2, "report_to": [], "use_cpu": True, "bf16": False}
+    args = LyricsDPOConfig(output_dir=str(tmp_path / "run"), save_strategy="no", lora_dropout=0.0, **options)
+    dataset = to_dataset(open_rows(tmp_path / f"pairs.{ending}"))
+    trainer = LyricsDPOTrainer(model, args, dataset, None, processor)
+    from_file = next(iter(trainer.get_train_dataloader()))
+    trainer.train_dataset = to_dataset(rows)
+    drawn = next(iter(trainer.get_train_dataloader()))
+    for name in ("input_ids", "pixel_values"):
+        assert torch.equal(from_file[name], drawn[name])
