@@ -18,6 +18,7 @@ from .test_webdataset import pairs, write_tar
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
+    """A cache of `datasets` for each test."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
@@ -29,6 +30,7 @@ def png(color="red"):
 
 @pytest.fixture
 def table():
+    """Three rows with images and captions."""
     rows = [{"image": {"bytes": png(), "path": None}, "caption": str(number)} for number in range(3)]
     return datasets.Dataset.from_list(
         rows, features=datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})

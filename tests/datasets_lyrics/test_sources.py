@@ -18,6 +18,7 @@ from .test_webdataset import write_tar
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
+    """A cache of `datasets` for each test."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
@@ -77,6 +78,7 @@ def test_folders_without_pictures(tmp_path):
 
 @pytest.fixture
 def tars(tmp_path):
+    """Two folders with two tar shards of three samples each."""
     for part in range(2):
         (tmp_path / f"part-{part}").mkdir()
         for number in range(2):
@@ -169,7 +171,7 @@ def test_json_that_is_damaged(tmp_path):
 
 @pytest.fixture
 def table():
-    """Pictures in the table itself, and rows with several."""
+    """A data set that holds its images, with a column of lists of images."""
     rows = {
         "image": [{"bytes": png(20 + row), "path": None} for row in range(5)],
         "many": [[{"bytes": png(30), "path": None}] * count for count in (1, 2, 0, 1, 1)],

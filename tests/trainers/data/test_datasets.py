@@ -1,4 +1,4 @@
-"""Order of rows, streams that go on where they stopped, bad rows that are named or replaced."""
+"""Order of rows, streams that resume where they stopped, bad rows that are named or replaced."""
 
 import io
 import json
@@ -21,7 +21,7 @@ BAD = "not usable"
 
 
 class Prepared:
-    """A row with its name and epoch, as the collator's `PreparedRow`."""
+    """A row with its name and epoch, like the collator's `PreparedRow`."""
 
     def __init__(self, row, sample, epoch):
         if row == BAD:
@@ -30,7 +30,7 @@ class Prepared:
 
 
 class Shards:
-    """Shards of rows that say where they stand."""
+    """Shards whose rows are (shard, index)."""
 
     def __init__(self, *sizes, bad=()):
         self.names = [f"shard-{index}" for index in range(len(sizes))]
@@ -86,7 +86,7 @@ def test_bad_rows_are_replaced_by_draw(caplog):
 
 
 def test_workers_see_the_epoch():
-    """Also those that live on from the epoch before."""
+    """Also workers that persist from the epoch before."""
     rows = MapRows(list(range(4)), Prepared)
     loader = DataLoader(rows, 2, num_workers=1, persistent_workers=True, collate_fn=collate)
     for epoch in range(2):
@@ -95,7 +95,7 @@ def test_workers_see_the_epoch():
 
 
 def test_pictures_of_datasets_are_not_decoded_by_it(tmp_path):
-    """So that one that cannot be decoded is a bad row, and not the end."""
+    """So that one that cannot be decoded is a bad row, and does not end the run."""
     (tmp_path / "bad.png").write_bytes(b"no picture")
     build_row(0)["image"].save(tmp_path / "good.png")
     table = {"image": [str(tmp_path / name) for name in ("good.png", "bad.png")], "caption": ["a", "b"]}
@@ -229,6 +229,7 @@ def picture_bytes(seed):
 
 @pytest.fixture
 def tars(tmp_path):
+    """Two tar shards of three samples each, with images, captions and stored objects."""
     for shard in range(2):
         members = []
         for index in range(3):
