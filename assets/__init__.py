@@ -1,8 +1,7 @@
-"""What the package ships to try everything with, without a download."""
+"""Data and models that ship with the package, so that it can be tried without a download."""
 
 from ..datasets_lyrics.toy_data import ShapeChats, ShapePairs, ShapeRows
-from .example import EXAMPLE_PICTURE, draw_table
-from .paths import MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL, SCENE_PICTURE
+from .example import EXAMPLE_PICTURE, MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL, SCENE_PICTURE, draw_table
 from .random_model import random_parts, write_random_checkpoint
 
 __all__ = [

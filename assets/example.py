@@ -1,4 +1,4 @@
-"""The example picture: a table with things on it, drawn; `example.png` is what `draw_table()` gives."""
+"""Paths of the shipped models and pictures, and the drawing of the example picture."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-EXAMPLE_PICTURE = Path(__file__).with_name("example.png")
+MICRO_CHECKPOINT = Path(__file__).with_name("lyrics_micro")  # the trained micro model
+MICRO_LANGUAGE_MODEL = Path(__file__).with_name("lyrics_micro_language")  # the language model that it was built from
+SCENE_PICTURE = Path(__file__).with_name("scene.png")  # a scene for the micro model
+EXAMPLE_PICTURE = Path(__file__).with_name("example.png")  # written by `draw_table`
 
 
 def draw_table(width: int = 480, height: int = 320) -> Image.Image:
-    """A red ball, a blue cup and a yellow book on a brown table, before a window."""
+    """Draw a red ball, a blue cup and a yellow book on a brown table in front of a window.
+
+    Args:
+        width: width in pixels.
+        height: height in pixels.
+    """
     picture = Image.new("RGB", (480, 320), (232, 226, 214))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((300, 30, 440, 150), fill=(160, 205, 235), outline=(250, 250, 250), width=8)

@@ -1,6 +1,6 @@
-"""A complete Lyrics of a few million parameters: sizes, vocabularies and random weights.
+"""Complete Lyrics model of a few million parameters with random weights.
 
-It answers nothing sensible. It exists so that every path can be run in seconds on a laptop.
+Its answers make no sense. It exists so that all code can run in seconds on a laptop.
 """
 
 from __future__ import annotations
@@ -41,29 +41,30 @@ TAGS = (
     "lamp", "moon", "mountain", "person", "plate", "river", "road", "sea", "shirt", "sky", "table", "tree", "window",
 )  # fmt: skip
 
-# BERT's own places for what Grounding DINO looks for by number: [CLS], [SEP], the full stop and the question mark.
+# BERT's own numbers: Grounding DINO finds [CLS], [SEP], the full stop and the question mark by them.
 _BERT_SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
-_BERT_CHARACTERS = 999
+_BERT_CHARACTERS = 999  # number of the first character
+TEXT_SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 STAGE_1_TOKENS = ("[BOS]", "[DEC]", "[MLM]")
 
 
 def build_bert_tokenizer(*extra: str, words: Sequence[str] = (), isolate: str | None = None) -> PreTrainedTokenizerFast:
-    """A BERT tokenizer that spells: every ASCII character, at the beginning of a word or inside it, is a token.
+    """Build a BERT tokenizer that spells words: every ASCII character, at the start of a word or inside, is a token.
 
     Args:
-        extra: further special tokens, after all others.
-        words: tokens of their own, in places that BERT leaves unused.
-        isolate: a regular expression; what it matches is cut out before words are.
+        extra: additional special tokens, which get the last numbers.
+        words: words with a token of their own. They get numbers that BERT leaves unused.
+        isolate: regular expression. Its matches are split off before words are.
 
     Raises:
-        ValueError: when there are more words than unused places.
+        ValueError: there are more words than unused numbers.
     """
     characters = [chr(code) for code in range(33, 127) if chr(code) not in string.ascii_uppercase]
     inside = [f"##{character}" for character in string.ascii_lowercase + string.digits]
     tokens = dict(_BERT_SPECIAL) | dict(enumerate(characters + inside, start=_BERT_CHARACTERS))
     unused = [index for index in range(_BERT_CHARACTERS) if index not in tokens]
     if len(words) > len(unused):
-        raise ValueError(f"{len(words)} words do not fit into {len(unused)} unused places.")
+        raise ValueError(f"{len(words)} words are too many: the vocabulary has {len(unused)} unused tokens.")
     tokens |= dict(zip(unused, words, strict=False))
     vocabulary = {tokens.get(index, f"[unused{index}]"): index for index in range(max(tokens) + 1)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -87,21 +88,65 @@ def build_bert_tokenizer(*extra: str, words: Sequence[str] = (), isolate: str | 
 
 
 def build_text_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes: any text, no unknown token, and nothing to be learned."""
-    special = ["<pad>", "<s>", "</s>"]
+    """Build a tokenizer whose tokens are bytes: it encodes any text and needs no training."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(special + alphabet)}
+    vocabulary = {token: index for index, token in enumerate(TEXT_SPECIAL_TOKENS + alphabet)}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return finish_text_tokenizer(tokenizer, max_length=2048)
+
+
+def finish_text_tokenizer(tokenizer: Tokenizer, max_length: int) -> PreTrainedTokenizerFast:
+    """Add decoder and special tokens of LLaMA to a byte-level tokenizer.
+
+    Args:
+        tokenizer: tokenizer whose first tokens are `TEXT_SPECIAL_TOKENS`.
+        max_length: maximum number of tokens of a model's input.
+    """
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=2048
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=max_length
+    )
+
+
+def build_sam_config(hidden_size: int, num_hidden_layers: int) -> SamConfig:
+    """Return the configuration of a small SAM for images of 128 pixels, whose last layer attends globally.
+
+    Args:
+        hidden_size: width of the image encoder.
+        num_hidden_layers: number of layers of the image encoder.
+    """
+    return SamConfig(
+        vision_config={
+            "hidden_size": hidden_size,
+            "output_channels": REGION_WIDTH,
+            "num_hidden_layers": num_hidden_layers,
+            "num_attention_heads": 4,
+            "image_size": 128,
+            "patch_size": 8,
+            "window_size": 4,
+            "global_attn_indexes": [num_hidden_layers - 1],
+            "num_pos_feats": REGION_WIDTH // 2,
+            "mlp_dim": 2 * hidden_size,
+        },
+        mask_decoder_config={
+            "hidden_size": REGION_WIDTH,
+            "mlp_dim": 64,
+            "num_attention_heads": 4,
+            "iou_head_hidden_dim": 32,
+            "layer_norm_eps": 1e-5,
+        },
+        prompt_encoder_config={"hidden_size": REGION_WIDTH, "image_size": 128, "patch_size": 8},
     )
 
 
 def micro_refiner_config(vocab_size: int) -> LyricsRefinerConfig:
-    """RAM, Grounding DINO and SAM of about a million parameters together."""
+    """Return the configuration of RAM, Grounding DINO and SAM with about a million parameters in total.
+
+    Args:
+        vocab_size: number of tokens of the detector's tokenizer.
+    """
     tagger = RamConfig(
         vision_config=SwinConfig(
             image_size=96, embed_dim=16, depths=[2, 2, 2, 2], num_heads=[2, 2, 4, 4], window_size=3
@@ -137,28 +182,7 @@ def micro_refiner_config(vocab_size: int) -> LyricsRefinerConfig:
         two_stage=True,
         embedding_init_target=True,
     )
-    segmenter = SamConfig(
-        vision_config={
-            "hidden_size": 48,
-            "output_channels": REGION_WIDTH,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": 128,
-            "patch_size": 8,
-            "window_size": 4,
-            "global_attn_indexes": [1],
-            "num_pos_feats": REGION_WIDTH // 2,
-            "mlp_dim": 96,
-        },
-        mask_decoder_config={
-            "hidden_size": REGION_WIDTH,
-            "mlp_dim": 64,
-            "num_attention_heads": 4,
-            "iou_head_hidden_dim": 32,
-            "layer_norm_eps": 1e-5,
-        },
-        prompt_encoder_config={"hidden_size": REGION_WIDTH, "image_size": 128, "patch_size": 8},
-    )
+    segmenter = build_sam_config(hidden_size=48, num_hidden_layers=2)
     return LyricsRefinerConfig(
         tagger_config=tagger.to_dict(),
         detector_config=detector.to_dict(),
@@ -172,7 +196,14 @@ def micro_refiner_config(vocab_size: int) -> LyricsRefinerConfig:
 def micro_config(
     text_vocab_size: int, mqformer_vocab_size: int, image_token_id: int, region_feature_size: int = REGION_WIDTH + 4
 ) -> LyricsConfig:
-    """CLIP, the MQ-Former and LLaMA of about two million parameters together."""
+    """Return the configuration of CLIP, MQ-Former and LLaMA with about two million parameters in total.
+
+    Args:
+        text_vocab_size: number of tokens of the language model.
+        mqformer_vocab_size: number of tokens of the MQ-Former.
+        image_token_id: token that image features replace.
+        region_feature_size: width of the region features.
+    """
     return LyricsConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=64,
@@ -211,12 +242,11 @@ def micro_config(
 def random_parts(
     seed: int = 0, region_feature_size: int | None = None
 ) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
-    """A micro model and its processor; the weights depend on the seed alone.
+    """Build a micro model with random weights, and its processor.
 
     Args:
-        seed: of the weights.
-        region_feature_size: for objects of another width than the micro refiner's, which is then left out; else it is
-            attached.
+        seed: random seed of the weights.
+        region_feature_size: width of region features. If given, the processor has no refiner.
     """
     tokenizer, mqformer_tokenizer = build_text_tokenizer(), build_bert_tokenizer(*STAGE_1_TOKENS)
     detector_tokenizer = build_bert_tokenizer()
@@ -239,12 +269,12 @@ def random_parts(
 
 
 def write_random_checkpoint(out: str | os.PathLike, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
-    """Write a complete micro checkpoint, model, processor and refiner, with random weights.
+    """Write a complete micro checkpoint with random weights: model, processor and refiner.
 
     Args:
-        out: a directory; made where it is missing.
-        seed: equal seeds give equal files.
-        dtype: of the weights.
+        out: folder, created if missing.
+        seed: random seed of the weights. Equal seeds give equal files.
+        dtype: data type of the weights.
     """
     model: Any
     model, processor = random_parts(seed)

@@ -1,1 +1,1 @@
-"""Recipes: a YAML file for every training run. `lyrics pretrain --config smoke` finds one by its name."""
+"""Recipes: one YAML file for each training run. `lyrics pretrain --config smoke` finds one by its name."""

@@ -1,6 +1,6 @@
-"""The micro world: scenes of shapes, drawn on the spot, and what can be asked about them."""
+"""Micro model: a complete Lyrics model, trained from scratch on synthetic scenes and questions about them."""
 
-from .world.datasets import ToldRows, picture_rows, write_rows
+from .world.datasets import SymbolicDialogues, picture_rows, write_rows
 from .world.questions import FAMILIES, Question, ask, ask_many, caption
 from .world.scenes import HELD_OUT, Scene, SceneObject, draw_scene
 
@@ -10,7 +10,7 @@ __all__ = [
     "Question",
     "Scene",
     "SceneObject",
-    "ToldRows",
+    "SymbolicDialogues",
     "ask",
     "ask_many",
     "caption",

@@ -1,4 +1,4 @@
-"""`python -m lyrics.recipes.micro`: train and evaluate the micro model, or any of the models it is compared with."""
+"""`python -m lyrics.recipes.micro`: train and evaluate the micro model, or its variants for the table."""
 
 from __future__ import annotations
 
@@ -10,109 +10,94 @@ from pathlib import Path
 from transformers.utils import logging
 
 from .ablations import VARIANTS
-from .pipeline.parallel import Task, run_together
-from .pipeline.pretrained import take_shipped
-from .pipeline.steps import NEEDS, OWN, SHARED, STEPS, Workshop, has_finished, run_steps
-from .report.table import SEEDS, write_table
+from .common.run_folders import MODEL_STEPS, SHARED_STEPS, RunFolders, add_model_options
+from .pipeline.parallel import Task, run_tasks
+from .pipeline.pretrained import write_pretrained
+from .pipeline.steps import DEPENDENCIES, STEPS, run_steps
+from .report.table import SEEDS, format_table
 
 EXAMPLES = """examples:
-  python -m lyrics.recipes.micro                          # the full model, from nothing; goes on where it stopped
+  python -m lyrics.recipes.micro                          # the full model from scratch; continues where it stopped
   python -m lyrics.recipes.micro --variant no_refiner --seed 1
-  python -m lyrics.recipes.micro --from-shipped           # the two stages alone, with the parts that the package ships
+  python -m lyrics.recipes.micro --from-shipped           # only the two stages, with pretrained parts of the package
   python -m lyrics.recipes.micro --table                  # every variant with three seeds, and the table
-  python -m lyrics.recipes.micro --smoke --out smoke      # minutes, to see that everything runs
+  python -m lyrics.recipes.micro --smoke --out smoke      # a few optimization steps, to check that everything runs
 """
-_LOG = "log.txt"
 
 
 def main() -> None:
-    """Run what the options ask for."""
+    """Run the steps that the command line asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m lyrics.recipes.micro",
-        description="Train a small, complete Lyrics from nothing on pictures that are drawn on the spot.",
+        description="Train a small, complete Lyrics model from scratch on synthetic images.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/micro"), help="folder of all steps (default: runs/micro)"
-    )
-    parser.add_argument("--variant", choices=VARIANTS, default="full", help="which model (default: full)")
-    parser.add_argument("--seed", type=int, default=0, help="of the two stages (default: 0)")
+    add_model_options(parser)
     parser.add_argument("--steps", nargs="+", choices=STEPS, metavar="STEP", help=f"some of {', '.join(STEPS)}")
-    parser.add_argument("--smoke", action="store_true", help="a few steps on a few scenes")
+    parser.add_argument("--smoke", action="store_true", help="run a few optimization steps on a few scenes")
     parser.add_argument(
         "--from-shipped",
         action="store_true",
-        help="take vision encoder, refiner and language model from the package, and train the two stages with them",
+        help="take vision encoder, refiner and language model from the package, and train only the two stages",
     )
-    parser.add_argument("--table", action="store_true", help="every variant with every seed, and the table")
+    parser.add_argument("--table", action="store_true", help="train every variant with every seed, and write the table")
     parser.add_argument(
         "--at-once",
         type=int,
         metavar="N",
-        help="how many shared steps, and models of the table, are trained at once, each with its share of the cores "
-        "and a log.txt in its folder (default: 2; 1 with a single core, with --steps and with --smoke)",
+        help="number of shared steps, or models of the table, that are trained in parallel, each with a share of the "
+        "cores and a log.txt in its folder (default: 2; 1 with a single core, with --steps and with --smoke)",
     )
     arguments = parser.parse_args()
-    if arguments.at_once is not None and arguments.at_once < 1:
-        parser.error(f"--at-once must be at least 1, got {arguments.at_once}")
+    max_parallel = arguments.at_once
+    if max_parallel is None:
+        max_parallel = 1 if arguments.steps or arguments.smoke else min(2, os.cpu_count() or 1)
+    if max_parallel < 1:
+        parser.error(f"--at-once must be at least 1, got {max_parallel}")
     logging.set_verbosity_info()
     logging.disable_default_handler()
     logging.enable_default_handler()
-    models = [(name, seed) for seed in SEEDS for name in VARIANTS]
-    shops = [
-        Workshop(arguments.out, name, seed, arguments.smoke)
-        for name, seed in (models if arguments.table else [(arguments.variant, arguments.seed)])
-    ]
-    if arguments.from_shipped:
-        take_shipped(shops[0])
-    at_once = arguments.at_once
-    if at_once is None:
-        at_once = 1 if arguments.steps or arguments.smoke else min(2, os.cpu_count() or 1)
-    if at_once > 1:
-        run_together(_shared_tasks(shops[0], arguments.steps or SHARED), at_once)
-        if arguments.table:
-            run_together(_model_tasks(shops, arguments.steps or OWN), at_once)
-    for shop in shops:
-        run_steps(shop, arguments.steps)
+    chosen = [(arguments.variant, arguments.seed)]
     if arguments.table:
-        write_table(arguments.out, arguments.out / "table.md")
+        chosen = [(name, seed) for seed in SEEDS for name in VARIANTS]
+    models = [RunFolders(arguments.out, name, seed, arguments.smoke) for name, seed in chosen]
+    if arguments.from_shipped:
+        write_pretrained(models[0])
+    if max_parallel > 1:
+        run_tasks(shared_tasks(models[0], arguments.steps or SHARED_STEPS), max_parallel)
+        if arguments.table:
+            run_tasks(model_tasks(models, arguments.steps or MODEL_STEPS), max_parallel)
+    for folders in models:
+        run_steps(folders, arguments.steps)
+    if arguments.table:
+        (arguments.out / "table.md").write_text(format_table(arguments.out))
 
 
-def _shared_tasks(shop: Workshop, steps: Iterable[str]) -> dict[str, Task]:
-    """One for each shared step that has not finished."""
+def shared_tasks(folders: RunFolders, steps: Iterable[str]) -> dict[str, Task]:
+    """Return a task for each of the shared steps that has not finished."""
     return {
-        name: Task(_options(shop, [name]), shop.folder(name) / _LOG, NEEDS.get(name, ()))
-        for name in SHARED
-        if name in steps and not has_finished(shop, name)
+        name: _task(folders, [name], folders.folder(name), DEPENDENCIES.get(name, ()))
+        for name in SHARED_STEPS
+        if name in steps and not folders.has_finished(name)
     }
 
 
-def _model_tasks(shops: Iterable[Workshop], steps: Iterable[str]) -> dict[str, Task]:
-    """One for each model, with its own steps that have not finished."""
+def model_tasks(models: Iterable[RunFolders], steps: Iterable[str]) -> dict[str, Task]:
+    """Return a task for each model, with those of its own steps that have not finished."""
     tasks = {}
-    for shop in shops:
-        if left := [name for name in OWN if name in steps and not has_finished(shop, name)]:
-            folder = shop.folder(left[0]).parent
-            tasks[folder.name] = Task(_options(shop, left), folder / _LOG)
+    for folders in models:
+        if missing := [name for name in MODEL_STEPS if name in steps and not folders.has_finished(name)]:
+            folder = folders.folder(missing[0]).parent
+            tasks[folder.name] = _task(folders, missing, folder)
     return tasks
 
 
-def _options(shop: Workshop, steps: list[str]) -> list[str]:
-    smoke = ["--smoke"] if shop.smoke else []
-    return [
-        "-m",
-        str(__package__),
-        "--out",
-        str(shop.out),
-        "--variant",
-        shop.name,
-        "--seed",
-        str(shop.seed),
-        *smoke,
-        "--steps",
-        *steps,
-    ]
+def _task(folders: RunFolders, steps: list[str], log_folder: Path, needs: tuple[str, ...] = ()) -> Task:
+    """Return the task that runs this module for some steps."""
+    options = ["-m", str(__package__), "--out", str(folders.out)]
+    options += ["--variant", folders.name, "--seed", str(folders.seed), *["--smoke"] * folders.smoke]
+    return Task([*options, "--steps", *steps], log_folder / "log.txt", needs)
 
 
 if __name__ == "__main__":

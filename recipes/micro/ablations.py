@@ -1,4 +1,4 @@
-"""What the table compares: the full model, and models that lack one thing each."""
+"""Variants of the micro model that the table compares: the full model, and models that each lack one thing."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from ...processing_lyrics import VisualObjects
+from ...processing_lyrics import LyricsProcessor, VisualObjects
+from ...refinement import RefinementStore
 
-_BOX = 4  # the last numbers of a region feature
+_BOX_SIZE = 4  # the last numbers of a region feature are the box
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model of the table.
+    """Variant of the micro model.
 
     Attributes:
-        title: in the table.
-        refiner: whether it has one; else all of its queries are visual.
+        title: name in the table.
+        refiner: whether the model has a refiner. Otherwise all of its queries are visual.
         stage1: whether its first stage is trained.
-        region_features: whether its grounding queries see more of an object than its box.
-        settings: of the first stage, which replace those of the recipe.
+        region_features: whether grounding queries see the region features of objects, or only their boxes.
+        settings: settings of the first stage that replace those of the recipe.
     """
 
     title: str
@@ -31,11 +32,11 @@ class Variant:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def view(self, objects: VisualObjects) -> VisualObjects:
-        """The objects as this variant sees them."""
+        """Return the objects as the model sees them."""
         if self.region_features:
             return objects
         features = np.array(objects.region_features)
-        features[:, :-_BOX] = 0
+        features[:, :-_BOX_SIZE] = 0
         return replace(objects, region_features=features)
 
 
@@ -48,22 +49,23 @@ VARIANTS = {
 }
 
 
-class ViewedStore:
-    """A store as a variant sees it.
+@dataclass
+class VariantStore:
+    """Store whose objects a variant sees.
 
     Args:
-        store: a `RefinementStore`.
-        variant: whose view is taken.
+        store: store of refined images.
+        variant: variant of the model.
     """
 
-    def __init__(self, store: Any, variant: Variant) -> None:
-        self.store, self.variant = store, variant
+    store: RefinementStore
+    variant: Variant
 
-    def check(self, processor: Any) -> str:
-        """As the store's own."""
+    def check(self, processor: LyricsProcessor) -> str:
+        """Return the fingerprint of the store's refiner, or raise an error if it is not the processor's."""
         return self.store.check(processor)
 
     def lookup(self, picture: Any, return_masks: bool = False) -> VisualObjects | None:
-        """As the store's own."""
+        """Return the objects of an image, or `None` if the store does not hold it."""
         objects = self.store.lookup(picture, return_masks)
         return None if objects is None else self.variant.view(objects)

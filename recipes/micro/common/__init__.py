@@ -1,1 +1,1 @@
-"""Optimizer, training loop and initialization that several steps share."""
+"""Folders and settings, optimizer, training loop and initialization that several steps share."""

@@ -1,9 +1,9 @@
-"""The optimizer of the steps: Muon for what multiplies, AdamW for the rest.
+"""Muon for the weights of linear layers, AdamW for all other parameters.
 
 Muon makes every update of a matrix orthogonal, so that all of its directions learn equally fast. Transformers of this
-size learned from nothing in far fewer steps than with AdamW alone. torch's own computes in bfloat16, which a CPU
-without instructions for it does at a tenth of the speed; this one computes in the dtype of the weights, those of a
-shape together.
+size then train from scratch in far fewer steps than with AdamW alone. `torch.optim.Muon` computes in bfloat16, which is
+ten times slower on a CPU without bfloat16 instructions. This one computes in the dtype of the weights, and all matrices
+of the same shape in one batch.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
+from transformers import Trainer
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic whose iteration brings all singular values near 1
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial that moves singular values towards 1
 _ITERATIONS = 5
 
 
 class Muon(Optimizer):
-    """Momentum (Nesterov's) whose update of each matrix is made orthogonal (Jordan and others, 2024).
+    """Nesterov momentum with orthogonal updates (Jordan and others, 2024).
 
     Args:
-        matrices: (rows, columns) each, or groups of them with settings of their own.
-        lr: length of an update of a direction, times the root of rows / columns where that is above 1.
-        weight_decay: decoupled, as AdamW's.
-        momentum: share of the past.
+        matrices: parameters of shape (rows, columns), or parameter groups.
+        lr: learning rate, the spectral norm of an update. It is multiplied by `sqrt(rows / columns)` if that exceeds 1.
+        weight_decay: decoupled weight decay, as in AdamW.
+        momentum: weight of the past gradients, in [0, 1).
     """
 
     def __init__(self, matrices: Iterable[Any], lr: float, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
@@ -36,7 +37,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update the matrices that have a gradient."""
+        """Update all matrices that have a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
@@ -60,7 +61,11 @@ class Muon(Optimizer):
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
-    """(..., rows, columns) -> about U V^T of their singular value decompositions, by Newton-Schulz iteration."""
+    """Return approximately `U @ V.mT` of the singular value decompositions, by Newton-Schulz iteration.
+
+    Args:
+        matrices: float tensor of shape (..., rows, columns).
+    """
     wide = matrices.shape[-2] <= matrices.shape[-1]
     result = matrices if wide else matrices.mT
     result = result / result.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
@@ -72,15 +77,15 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class MuonWithAdamW(Optimizer):
-    """Both as one optimizer, whose groups a scheduler of learning rates can see.
+    """Muon and AdamW as one optimizer, so that a learning rate scheduler reaches the groups of both.
 
     Args:
-        model: whose trainable parameters it updates: the weights of its linear layers by Muon, all others (embeddings,
-            norms, biases, convolutions) by AdamW.
-        learning_rate: of AdamW.
-        matrix_learning_rate: of Muon; its updates are as large whatever the gradient.
-        weight_decay: of both; norms and biases have none.
-        rates_of: Muon's in parts of the model by their names, such as `"mqformer"`, where they are others.
+        model: model whose trainable parameters are updated: the weights of linear layers by Muon, all others
+            (embeddings, norms, biases, convolutions) by AdamW.
+        learning_rate: learning rate of AdamW.
+        matrix_learning_rate: learning rate of Muon. The size of its updates does not depend on the gradient.
+        weight_decay: weight decay of both. Norms and biases have none.
+        rates_of: learning rates of Muon for parts of the model, by module name, such as `"mqformer"`.
     """
 
     def __init__(
@@ -91,31 +96,27 @@ class MuonWithAdamW(Optimizer):
         weight_decay: float = 0.0,
         rates_of: Mapping[str, float] | None = None,
     ) -> None:
+        rates: dict[torch.Tensor, float] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear):
+                of_parts = (rate for part, rate in (rates_of or {}).items() if part in name.split("."))
+                rates[module.weight] = next(of_parts, matrix_learning_rate)
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):  # an output layer may share its weight
+                rates.pop(module.weight, None)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        rates = {
-            id(module.weight): _rate_of(name, rates_of or {}, matrix_learning_rate)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-        }
-        tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-        matrices = rates.keys() - tied
-        others = [parameter for parameter in trained if id(parameter) not in matrices]
-        self._parts: list[Optimizer] = [
-            AdamW(
-                [
-                    {"params": [one for one in others if one.ndim > 1], "weight_decay": weight_decay},
-                    {"params": [one for one in others if one.ndim <= 1], "weight_decay": 0.0},
-                ],
-                lr=learning_rate,
-                betas=(0.9, 0.95),
-            )
+        others = [parameter for parameter in trained if parameter not in rates]
+        groups = [
+            {"params": [one for one in others if one.ndim > 1], "weight_decay": weight_decay},
+            {"params": [one for one in others if one.ndim <= 1], "weight_decay": 0.0},
         ]
+        self._parts: list[Optimizer] = [AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))]
         by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
         for parameter in trained:
-            if id(parameter) in matrices:
-                by_rate[rates[id(parameter)]].append(parameter)
+            if parameter in rates:
+                by_rate[rates[parameter]].append(parameter)
         if by_rate:
-            groups = [{"params": multiplied, "lr": rate} for rate, multiplied in by_rate.items()]
+            groups = [{"params": matrices, "lr": rate} for rate, matrices in by_rate.items()]
             self._parts.append(Muon(groups, lr=matrix_learning_rate, weight_decay=weight_decay))
         super().__init__([group for part in self._parts for group in part.param_groups], {})
         self._share_groups()
@@ -124,31 +125,26 @@ class MuonWithAdamW(Optimizer):
         self.param_groups = [group for part in self._parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update all parameters."""
+        """Update all parameters that have a gradient."""
         loss = None if closure is None else closure()
         for part in self._parts:
             part.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Of both."""
+        """Return the states of both optimizers."""
         return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of both."""
+        """Load the states of both optimizers."""
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._share_groups()
 
 
-def _rate_of(name: str, rates_of: Mapping[str, float], otherwise: float) -> float:
-    """The rate of the part that a module of this name belongs to."""
-    return next((rate for part, rate in rates_of.items() if part in name.split(".")), otherwise)
-
-
-def use_muon(trainer: Any, matrix_learning_rate: float, rates_of: Mapping[str, float] | None = None) -> None:
-    """Let a trainer, before it trains, take this optimizer instead of the one that its arguments name."""
-    arguments = trainer.args
+def use_muon(trainer: Trainer, matrix_learning_rate: float, rates_of: Mapping[str, float] | None = None) -> None:
+    """Replace the optimizer of a trainer that has not trained yet."""
+    arguments, model = trainer.args, cast(nn.Module, trainer.model)
     trainer.optimizer = MuonWithAdamW(
-        trainer.model, arguments.learning_rate, matrix_learning_rate, arguments.weight_decay, rates_of
+        model, arguments.learning_rate, matrix_learning_rate, arguments.weight_decay, rates_of
     )

@@ -1,4 +1,4 @@
-"""What the steps of the micro model share: endless scenes as rows, and Transformers' own trainer over them."""
+"""Training of a part of the model on endless scenes with Transformers' own trainer."""
 
 from __future__ import annotations
 
@@ -11,108 +11,108 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, default_collate
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..world.scenes import Scene, Split, draw_scene
 from .muon import use_muon
 
-View = Callable[[Scene, np.random.Generator], dict[str, Any]]
+MakeRow = Callable[[Scene, np.random.Generator], dict[str, Any]]
+Loss = Callable[[Any, dict[str, Any]], torch.Tensor]
 
 
 @dataclass
 class StepArguments(TrainingArguments):
-    """Transformers' arguments, and how many scenes a step sees."""
+    """Transformers' training arguments with the number of scenes and the learning rate of Muon."""
 
-    scenes: int = field(default=20000, metadata={"help": "Training scenes; they are drawn on the spot."})
-    eval_scenes: int = field(default=256, metadata={"help": "Validation scenes."})
+    scenes: int = field(default=20000, metadata={"help": "Number of training scenes, drawn on the fly."})
+    eval_scenes: int = field(default=256, metadata={"help": "Number of validation scenes."})
     matrix_learning_rate: float | None = field(
-        default=None, metadata={"help": "Of Muon for the weights of linear layers; without it AdamW takes them, too."}
+        default=None,
+        metadata={"help": "Learning rate of Muon for the weights of linear layers (default: AdamW trains them too)."},
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows hold what collators take."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Whether columns unknown to forward go."})
 
 
+@dataclass(eq=False)
 class SceneRows(Dataset):
-    """Scenes as a model sees them.
+    """Data set with a row for each scene.
 
     Args:
-        split, count: of the scenes.
-        view: makes a row of a scene; its draws depend on the scene's number alone.
+        split: split of the scenes.
+        count: number of scenes.
+        make_row: function from a scene and a random number generator to a row. The generator depends on the number of
+            the scene only.
     """
 
-    def __init__(self, split: Split, count: int, view: View) -> None:
-        self.split: Split = split
-        self.count, self.view = count, view
+    split: Split
+    count: int
+    make_row: MakeRow
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         random = np.random.default_rng((index, 3))
-        return self.view(draw_scene(self.split, index), random)
+        return self.make_row(draw_scene(self.split, index), random)
 
 
 def train_step(
-    model: Callable[[], nn.Module],
+    build_model: Callable[[], nn.Module],
     arguments: StepArguments,
-    view: View,
+    make_row: MakeRow,
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]] = default_collate,
-    loss: Callable[[Any, dict[str, Any]], torch.Tensor] | None = None,
-    metrics: Callable[[Any], dict[str, float]] | None = None,
+    loss: Loss | None = None,
+    metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
 ) -> Any:
-    """Train a part, or go on from its newest checkpoint.
+    """Train a model, or resume from its newest checkpoint.
 
     Args:
-        model: makes it; called after the seed is set.
-        arguments: of the run; `output_dir` receives checkpoints and logs.
-        view: rows of scenes.
-        collate: rows -> a batch.
-        loss: (model, batch) -> loss, where the model's own forward does not give it.
-        metrics: of the predictions on validation scenes.
+        build_model: function that returns the untrained model. It is called after the seed is set.
+        arguments: training arguments. `output_dir` receives checkpoints and logs.
+        make_row: function from a scene to a row, as in `SceneRows`.
+        collate: function from rows to a batch.
+        loss: function from model and batch to the loss. By default the model's forward returns it.
+        metrics: function from the predictions on validation scenes to metrics.
 
     Returns:
-        The trained model, in evaluation mode.
+        The trained model in evaluation mode.
     """
     set_seed(arguments.seed)
-    built = model()
-    trainer = _StepTrainer(
-        built,
-        arguments,
-        collate,
-        SceneRows("train", arguments.scenes, view),
-        SceneRows("validation", arguments.eval_scenes, view),
-        compute_metrics=metrics,
-    )
-    trainer.own_loss = loss
+    model = build_model()
+    train_rows = SceneRows("train", arguments.scenes, make_row)
+    eval_rows = SceneRows("validation", arguments.eval_scenes, make_row)
+    trainer = _StepTrainer(model, arguments, collate, train_rows, eval_rows, compute_metrics=metrics)
+    trainer.loss = loss
     if arguments.matrix_learning_rate is not None:
         use_muon(trainer, arguments.matrix_learning_rate)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
+    train_and_evaluate(trainer)
+    return model.eval()
+
+
+def train_and_evaluate(trainer: Trainer) -> None:
+    """Train from the newest checkpoint, if there is one, evaluate, and write the log."""
+    trainer.train(resume_from_checkpoint=newest_checkpoint(trainer.args))
     trainer.evaluate()
     trainer.save_state()
-    return built.eval()
 
 
 def newest_checkpoint(arguments: TrainingArguments) -> str | None:
-    """Where an interrupted run goes on; `None` for one that begins."""
+    """Return the newest checkpoint of an interrupted run, or `None` if there is none."""
     folder = str(arguments.output_dir)
     return get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
 
 class _StepTrainer(Trainer):
-    own_loss: Callable[[Any, dict[str, Any]], torch.Tensor] | None = None
+    """Trainer that can compute the loss outside of the model."""
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, *args: Any, **kwargs: Any
-    ) -> Any:
-        if self.own_loss is None:
-            return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
-        loss = self.own_loss(model, inputs)
-        return (loss, {"loss": loss}) if return_outputs else loss
+    loss: Loss | None = None
 
-    def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> Any:
-        if self.own_loss is None:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(model, inputs, *args, **kwargs) if self.loss is None else self.loss(model, inputs)
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self.loss is None:
+            return super().prediction_step(model, inputs, *args, **kwargs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.own_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+            return self.loss(model, self._prepare_inputs(inputs)).detach(), None, None

@@ -1,1 +1,1 @@
-"""Training of the micro language model on text and on objects given as symbols."""
+"""Training of the micro language model on dialogues about objects that are given as symbols."""

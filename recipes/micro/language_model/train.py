@@ -1,134 +1,97 @@
-"""Step 3: the language model, on dialogues about scenes whose objects it is told, each as one vector."""
+"""Step 3: train the language model on dialogues about scenes whose objects are given as symbols."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging
 
-from ..common.initialization import all_coordinates, compose_coordinates
+from ..common.initialization import (
+    coordinate_values,
+    init_coordinate_embeddings,
+    init_name_embeddings,
+    scale_attention_logits,
+    zero_residual_branches,
+)
 from ..common.muon import use_muon
-from ..common.step_trainer import newest_checkpoint
+from ..common.run_folders import RunFolders
+from ..common.step_trainer import train_and_evaluate
 from ..configs import build_micro_text_tokenizer, language_model_config
-from ..evaluate import accuracies, draw_cases
-from ..world.datasets import ToldRows
+from ..world.cases import accuracies, draw_cases
+from ..world.datasets import SymbolicDialogues
 from ..world.questions import all_names
-from .symbolic_answers import answer_told
-from .symbolic_inputs import ToldCollator, ToldLanguageModel, find_word
+from .symbolic_inputs import SymbolicCollator, SymbolicLanguageModel, answer_symbolic_cases
 
 logger = logging.get_logger(__name__)
 
 
-def train_language_model(
-    settings: Mapping[str, Any],
-    phases: Sequence[Mapping[str, Any]],
-    dialogues: int,
-    eval_scenes: int,
-    questions: int,
-    out: Path,
-) -> None:
-    """Train and write a causal language model with its tokenizer, and into `results.json` how often it is right.
+def train_language_model(folders: RunFolders) -> None:
+    """Train and write a causal language model with its tokenizer, and its accuracy as `results.json`.
 
-    Args:
-        settings: of Transformers' arguments that all phases share, and Muon's `matrix_learning_rate`; each has a folder
-            of its own in `output_dir`.
-        phases: one after the other, each with its `name`, `loudness` of boxes and `hints`, `groups`, `recolored` and
-            `alike` of `ToldRows`, which share of attention's scores is left as it begins (`softened`), and arguments
-            that replace those of `settings`.
-        dialogues: about each scene; no phase sees the scenes of another.
-        eval_scenes: with a dialogue each.
-        questions: of each kind, about validation scenes that it is told plainly.
-        out: a folder; `results.json` is beside it.
+    The recipe has the training arguments that all phases share, with Muon's `matrix_learning_rate`, and
+
+    - `phases`: phases of the training, each with its `name`, `box_scale` and `hints` of `SymbolicLanguageModel`,
+      `groups`, `recolored` and `alike` of `SymbolicDialogues`, `attention_logit_scale` (factor of the attention logits
+      at the start of the phase), and training arguments that replace those of the recipe;
+    - `dialogues`: number of dialogues about each scene. No scene occurs in two phases;
+    - `eval_scenes`: number of validation scenes, with one dialogue each;
+    - `questions`: number of evaluation questions of each kind, about validation scenes.
     """
+    settings = folders.training_settings("language")
+    phases, questions = settings.pop("phases"), settings.pop("questions")
     set_seed(settings["seed"])
     tokenizer = build_micro_text_tokenizer()
-    collator = ToldCollator(build_micro_text_tokenizer())
-    model = ToldLanguageModel(language_model_config(tokenizer))
-    compose_names(model, tokenizer)
-    # a coordinate is like what all boxes with it have in common
-    boxes = all_coordinates()[:, None].expand(-1, 4)
-    words: Any = model.get_input_embeddings()
-    compose_coordinates(words.weight.data, tokenizer, model.tell_boxes(boxes))
-    clear_residual_stream(model)
+    collator = SymbolicCollator(build_micro_text_tokenizer())
+    model = SymbolicLanguageModel(language_model_config(tokenizer))
+    embeddings: Any = model.get_input_embeddings()
+    init_name_embeddings(embeddings.weight.data, tokenizer, all_names())
+    # The embedding of a coordinate points to what all boxes with this coordinate have in common.
+    boxes = coordinate_values()[:, None].expand(-1, 4)
+    init_coordinate_embeddings(embeddings.weight.data, tokenizer, model.embed_boxes(boxes))
+    zero_residual_branches(model)
     first = 0
     for phase in phases:
-        first += _train_phase(model, collator, dict(settings), dict(phase), first, dialogues, eval_scenes)
-    # its configuration anew: the trainer has turned the cache off in that of the model
-    language_model: Any = LlamaForCausalLM(language_model_config(tokenizer))
-    told = model.state_dict()
-    language_model.load_state_dict({name: told[name] for name in language_model.state_dict()})
-    language_model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    cases = draw_cases(questions, "validation")  # the recipe follows from them, so not test scenes
-    outcomes = answer_told(language_model.to(model.device).eval(), model.eval(), collator, cases)
-    (out.parent / "results.json").write_text(json.dumps({"accuracy": accuracies(outcomes)}, indent=2) + "\n")
+        first += _train_phase(model, collator, settings | phase, first)
+    # A new configuration, since the trainer has turned off the cache in the model's.
+    language_model = LlamaForCausalLM(language_model_config(tokenizer))
+    weights = model.state_dict()
+    language_model.load_state_dict({name: weights[name] for name in language_model.state_dict()})
+    language_model.save_pretrained(folders.model("language"))
+    tokenizer.save_pretrained(folders.model("language"))
+    cases = draw_cases(questions, "validation")  # not test scenes, since the recipe was chosen by the results
+    language_model.to(model.device)  # pyright: ignore[reportArgumentType]
+    outcomes = answer_symbolic_cases(language_model.eval(), model.eval(), collator, cases)
+    results = {"accuracy": accuracies(outcomes)}
+    (folders.folder("language") / "results.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
-def _train_phase(
-    model: ToldLanguageModel,
-    collator: ToldCollator,
-    settings: dict[str, Any],
-    phase: dict[str, Any],
-    first: int,
-    dialogues: int,
-    eval_scenes: int,
-) -> int:
-    """Train a phase, or go on with it; returns how many scenes it sees from the first on."""
-    folder = Path(settings["output_dir"]) / phase.pop("name")
-    logger.info("%s: begins", folder)
-    model.loudness, model.hints = phase.pop("loudness"), phase.pop("hints", False)
-    soften_attention(model.model, phase.pop("softened", 1.0))
-    asked: Any = {key: phase.pop(key) for key in ("groups", "recolored", "alike") if key in phase}
-    own: dict[str, Any] = settings | phase | {"output_dir": str(folder), "remove_unused_columns": False}
-    matrix_learning_rate: float = own.pop("matrix_learning_rate")
-    arguments = TrainingArguments(**own, label_names=["labels"])  # else no loss would be evaluated
+def _train_phase(model: SymbolicLanguageModel, collator: SymbolicCollator, settings: dict[str, Any], first: int) -> int:
+    """Train a phase, or resume it.
+
+    Args:
+        model: model to train.
+        collator: collator of the rows.
+        settings: settings of the phase and of the recipe.
+        first: number of the first training scene.
+
+    Returns:
+        The number of training scenes.
+    """
+    folder = Path(settings["output_dir"]) / settings.pop("name")
+    logger.info("%s: starts", folder)
+    model.box_scale, model.hints = settings.pop("box_scale"), settings.pop("hints", False)
+    scale_attention_logits(model.model, settings.pop("attention_logit_scale", 1.0))
+    rows: Any = {key: settings.pop(key) for key in ("groups", "recolored", "alike") if key in settings}
+    dialogues, eval_scenes = settings.pop("dialogues"), settings.pop("eval_scenes")
+    matrix_learning_rate: float = settings.pop("matrix_learning_rate")
+    settings |= {"output_dir": str(folder), "remove_unused_columns": False}
+    arguments = TrainingArguments(**settings, label_names=["labels"])  # without label_names there is no evaluation loss
     scenes = -(-arguments.max_steps * arguments.train_batch_size // dialogues)
-    train_rows = ToldRows("train", scenes, first, dialogues, **asked)
-    trainer = Trainer(model, arguments, collator, train_rows, ToldRows("validation", eval_scenes, **asked))
+    train_rows = SymbolicDialogues("train", scenes, first, dialogues, **rows)
+    trainer = Trainer(model, arguments, collator, train_rows, SymbolicDialogues("validation", eval_scenes, **rows))
     use_muon(trainer, matrix_learning_rate)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(arguments))
-    trainer.evaluate()
-    trainer.save_state()
+    train_and_evaluate(trainer)
     return scenes
-
-
-@torch.no_grad()
-def compose_names(language_model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let an object's name begin as the sum of its words: names that share a color share what says so.
-
-    Args:
-        language_model: whose embeddings, `(vocab_size, width)`, change; their variance does not.
-        tokenizer: with `all_names`.
-    """
-    table = language_model.get_input_embeddings().weight
-    for name, words in all_names().items():
-        ids = [find_word(tokenizer, word) for word in words]
-        table[tokenizer.convert_tokens_to_ids(name)] = table[ids].sum(dim=0) / len(ids) ** 0.5
-
-
-@torch.no_grad()
-def clear_residual_stream(language_model: LlamaForCausalLM) -> None:
-    """Let layers begin by adding nothing, so that later ones can compare what was told as it is."""
-    for layer in language_model.model.layers:
-        block: Any = layer
-        block.self_attn.o_proj.weight.zero_()
-        block.mlp.down_proj.weight.zero_()
-
-
-@torch.no_grad()
-def soften_attention(language_model: Any, share: float) -> None:
-    """Scale the scores of attention.
-
-    A model that is sure of the one vector that it looks at learns little from vectors of another kind.
-
-    Args:
-        language_model: LLaMA, whose queries change.
-        share: of the scores that is left.
-    """
-    for layer in language_model.layers:
-        layer.self_attn.q_proj.weight.mul_(share)

@@ -1,1 +1,1 @@
-"""The order of the training steps, and how they run."""
+"""The steps from scratch to an evaluated model, one after the other or in parallel."""

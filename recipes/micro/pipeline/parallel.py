@@ -1,7 +1,7 @@
-"""Steps that do not need each other, at once: each in a process of its own with its share of the processor's cores.
+"""Parallel execution of independent steps, each in its own process with a share of the CPU cores.
 
-Models of this size gain little from a second core: two steps with a core each are sooner done than one after the other
-with both.
+Models of this size gain little from a second core. Two steps with one core each finish sooner than one after the other
+with both cores.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-_LAST_LINES = 12  # of a log, when something went wrong
+_LOG_LINES = 12  # last lines of a log in an error message
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one process does.
+    """Work of one Python process.
 
     Attributes:
-        options: of the interpreter, such as `-m` and a module.
-        log: the file that its output is added to.
-        needs: names of the tasks that must have finished before.
+        options: options of the interpreter, such as `-m` and a module.
+        log: file that the output is appended to.
+        needs: names of the tasks that must finish before.
     """
 
     options: Sequence[str]
@@ -36,25 +36,25 @@ class Task:
     needs: Sequence[str] = ()
 
 
-def run_together(tasks: Mapping[str, Task], at_once: int) -> None:
-    """Run tasks in their order, as many at once as are allowed and need no other.
+def run_tasks(tasks: Mapping[str, Task], max_parallel: int) -> None:
+    """Run tasks in their order, in parallel where they do not depend on each other.
 
     Args:
-        tasks: by name; a need that is no task is taken for met.
-        at_once: how many.
+        tasks: tasks by name. A dependency without a task counts as finished.
+        max_parallel: maximum number of tasks that run at the same time.
 
     Raises:
-        RuntimeError: when one fails, with the end of its log. Those that run with it are waited for.
+        RuntimeError: a task failed. The message contains the end of its log. Running tasks finish, others do not start.
     """
     waiting, running = dict(tasks), dict[Future[None], str]()
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(max_parallel) as pool:
         while waiting or running:
-            unmet = {*waiting, *running.values()}
-            ready = [name for name, task in waiting.items() if not unmet.intersection(task.needs)]
-            for name in ready[: at_once - len(running)]:
+            unfinished = {*waiting, *running.values()}
+            ready = [name for name, task in waiting.items() if not unfinished.intersection(task.needs)]
+            for name in ready[: max_parallel - len(running)]:
                 task = waiting.pop(name)
-                logger.info("%s: begins; its log is %s", name, task.log)
-                running[pool.submit(_run, task, at_once)] = name
+                logger.info("%s: starts, its log is %s", name, task.log)
+                running[pool.submit(_run, task, max_parallel)] = name
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 name = running.pop(future)
@@ -62,13 +62,13 @@ def run_together(tasks: Mapping[str, Task], at_once: int) -> None:
                 logger.info("%s: finished", name)
 
 
-def _run(task: Task, at_once: int) -> None:
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+def _run(task: Task, max_parallel: int) -> None:
+    threads = max(1, (os.cpu_count() or 1) // max_parallel)
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as log:
         command = [sys.executable, *task.options]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         status = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603 - itself
     if status:
-        end = "\n".join(task.log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+        end = "\n".join(task.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         raise RuntimeError(f"{' '.join(command)} failed with status {status}; {task.log} ends with:\n{end}")

@@ -1,9 +1,8 @@
-"""The shipped parts in place of the shared steps: the two stages can be trained without the hours before them."""
+"""Pretrained parts from the package in place of the shared steps, so that only the two stages have to be trained."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -11,41 +10,38 @@ from transformers import AutoModelForCausalLM
 from ....assets import MICRO_CHECKPOINT, MICRO_LANGUAGE_MODEL
 from ....modeling_lyrics import LyricsForConditionalGeneration
 from ....processing_lyrics import LyricsProcessor
-from ..configs import build_micro_text_tokenizer
-from ..vision_encoder import build_image_processor
-from .steps import FINISHED, Workshop, recorded_settings
+from ..common.run_folders import FINISHED, RunFolders
+from ..configs import build_image_processor, build_micro_text_tokenizer
 
-_TAKEN = ("backbone", "vision", "tagger", "detector", "segmenter", "language", "refiner")
+_REPLACED = ("backbone", "vision", "tagger", "detector", "segmenter", "language", "refiner")
 
 
-def take_shipped(shop: Workshop) -> None:
-    """Write the shipped parts where the shared steps leave theirs, as finished; once they are there, nothing.
+def write_pretrained(folders: RunFolders) -> None:
+    """Write the pretrained parts into the folders of the shared steps, and mark these as finished.
 
-    Weights are those of the steps, rounded to float16. What only leads to others, as the backbone does, is not there.
+    Nothing happens if they are there already. Their weights are those of the steps, rounded to float16. Steps that only
+    other steps need, such as the backbone, leave no model.
 
     Raises:
-        ValueError: when a step of the folder was trained there.
+        ValueError: a step was trained in these folders.
     """
-    marks = {step: shop.shared(step) / FINISHED for step in _TAKEN}
-    taken = {step for step, mark in marks.items() if mark.is_file() and "shipped" in json.loads(mark.read_text())}
-    if trained := [step for step in _TAKEN if step not in taken and shop.shared(step).exists()]:
-        raise ValueError(f"{shop.out} holds {', '.join(trained)} of its own: take another folder for the shipped ones.")
-    if len(taken) == len(_TAKEN):
+    marks = {step: folders.folder(step) / FINISHED for step in _REPLACED}
+    done = {step for step, mark in marks.items() if mark.is_file() and "shipped" in json.loads(mark.read_text())}
+    if trained := [step for step in _REPLACED if step not in done and folders.folder(step).exists()]:
+        raise ValueError(
+            f"{folders.out} holds results of its own for {', '.join(trained)}. Choose another folder for the "
+            "pretrained parts."
+        )
+    if len(done) == len(_REPLACED):
         return
-    for step in _TAKEN:
-        shop.shared(step).mkdir(parents=True, exist_ok=True)
-    _write_parts(shop)
-    for step, mark in marks.items():
-        finished = {"seconds": 0, "settings": recorded_settings(shop, step), "shipped": True}
-        mark.write_text(json.dumps(finished, indent=2) + "\n")
-
-
-def _write_parts(shop: Workshop) -> None:
-    LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).save_pretrained(shop.shared("refiner"))
-    model: Any = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT, dtype=torch.float32)
-    vision = shop.shared("vision") / "model"
-    model.model.vision_model.save_pretrained(vision)
-    build_image_processor().save_pretrained(vision)
-    language = shop.shared("language") / "model"
-    AutoModelForCausalLM.from_pretrained(MICRO_LANGUAGE_MODEL, dtype=torch.float32).save_pretrained(language)
-    build_micro_text_tokenizer().save_pretrained(language)
+    for step in _REPLACED:
+        folders.folder(step).mkdir(parents=True, exist_ok=True)
+    LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).save_pretrained(folders.folder("refiner"))
+    model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT, dtype=torch.float32)
+    model.model.vision_model.save_pretrained(folders.model("vision"))
+    build_image_processor().save_pretrained(folders.model("vision"))
+    language_model = AutoModelForCausalLM.from_pretrained(MICRO_LANGUAGE_MODEL, dtype=torch.float32)
+    language_model.save_pretrained(folders.model("language"))
+    build_micro_text_tokenizer().save_pretrained(folders.model("language"))
+    for step in _REPLACED:
+        folders.mark_finished(step, 0, folders.settings(step), shipped=True)

@@ -1,13 +1,12 @@
-"""Step 2, first part: the encoder that the detector begins with learns to see.
+"""Step 2, first part: pretrain the detector's image encoder by dense classification.
 
-A detector learns slowly from nothing, since a scene tells it little: which of its boxes fit. Here every cell of a scene
-tells which shape covers it and which character is written there. Encoders that begin with patches, as Swin and ConvNeXt
-do, need several times as many scenes for it as ResNet.
+A detector learns slowly from scratch, since a scene has few boxes. Here every cell of a scene has a label: the shape
+that covers it and the character in it. Encoders with patch embeddings, such as Swin and ConvNeXt, need several times as
+many scenes for this as ResNet.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, ResNetBackbone, ResNetConfig
 
-from ....modeling_lyrics import LyricsRefinerConfig
-from ....modeling_lyrics.refiner_images import detector_view
+from ..common.run_folders import RunFolders
 from ..common.step_trainer import StepArguments, train_step
-from ..configs import REFINED_VIEW, backbone_config
+from ..configs import backbone_config
 from ..world.scenes import CHARACTERS, SHAPES, Scene
-from .cell_labels import GRID, NOTHING, name_cells
+from .cell_labels import GRID_SIZE, IGNORED, label_cells
+from .detector import detector_pixels
 
 _WIDTH = 64
-_WEIGHT_OF_NOTHING = 0.15  # most cells show no object, and nearly all no character
+_EMPTY_WEIGHT = 0.15  # of cells without an object or a character in the loss, which are the most frequent
 
 
-class _SeeingBackbone(PreTrainedModel):
-    """An encoder, and heads that name what is in each cell; they are dropped afterwards."""
+class _CellClassifier(PreTrainedModel):
+    """Backbone with heads that classify every cell. The heads are dropped after training."""
 
     config_class = ResNetConfig
 
@@ -41,32 +40,36 @@ class _SeeingBackbone(PreTrainedModel):
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, shape: torch.Tensor, character: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of both heads; the last class of each is nothing."""
+        """Return the sum of both heads' cross-entropy losses. The last class of each head is an empty cell.
+
+        Args:
+            pixel_values: float tensor of shape (B, 3, H, W).
+            shape: int64 tensor of shape (B, 16, 16), labels of `label_cells`.
+            character: int64 tensor of shape (B, 16, 16), labels of `label_cells`.
+        """
         levels = [
-            nn.functional.interpolate(narrow(level), size=(GRID, GRID), mode="bilinear")
+            nn.functional.interpolate(narrow(level), size=(GRID_SIZE, GRID_SIZE), mode="bilinear")
             for narrow, level in zip(self.narrow, self.backbone(pixel_values).feature_maps, strict=True)
         ]
-        seen = self.mix(torch.stack(levels).sum(dim=0).relu()).relu()
+        features = self.mix(torch.stack(levels).sum(dim=0).relu()).relu()  # (B, 64, 16, 16)
         loss = torch.zeros(())
-        for head, wanted in ((self.shape, shape), (self.character, character)):
-            weight = torch.ones(head.out_channels, device=seen.device)
-            weight[-1] = _WEIGHT_OF_NOTHING
-            wanted = torch.where(wanted == NOTHING, head.out_channels - 1, wanted)
-            loss = loss + nn.functional.cross_entropy(head(seen).float(), wanted, weight)
+        for head, labels in ((self.shape, shape), (self.character, character)):
+            weight = torch.ones(head.out_channels, device=features.device)
+            weight[-1] = _EMPTY_WEIGHT
+            labels = torch.where(labels == IGNORED, head.out_channels - 1, labels)
+            loss = loss + nn.functional.cross_entropy(head(features).float(), labels, weight)
         return loss
 
 
-def train_backbone(arguments: StepArguments, out: Path) -> None:
-    """Train and write the encoder."""
-    config = LyricsRefinerConfig
+def train_backbone(folders: RunFolders) -> None:
+    """Train and write the image encoder."""
 
-    def view(scene: Scene, random: np.random.Generator) -> dict[str, Any]:
-        pixels = detector_view(scene.image, REFINED_VIEW, REFINED_VIEW, config.image_mean, config.image_std)
-        cells = name_cells(scene)
-        return {"pixel_values": pixels, "shape": cells["shape"], "character": cells["character"]}
+    def make_row(scene: Scene, random: np.random.Generator) -> dict[str, Any]:
+        cells = label_cells(scene)
+        return {"pixel_values": detector_pixels(scene), "shape": cells["shape"], "character": cells["character"]}
 
-    def build() -> _SeeingBackbone:
-        return _SeeingBackbone(backbone_config())
-
-    model = train_step(build, arguments, view, loss=lambda model, batch: model(**batch))
-    model.backbone.save_pretrained(out)
+    arguments = StepArguments(**folders.training_settings("backbone"))
+    model = train_step(
+        lambda: _CellClassifier(backbone_config()), arguments, make_row, loss=lambda model, batch: model(**batch)
+    )
+    model.backbone.save_pretrained(folders.model("backbone"))

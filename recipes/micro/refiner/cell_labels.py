@@ -1,25 +1,29 @@
-"""What is where in a scene, cell by cell: far more to learn from than a few boxes or words."""
+"""Dense labels of scenes: what each cell of a grid shows. They teach far more than a few boxes or words.
+
+Backbone and segmenter are trained with them.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..configs import REFINED_VIEW
+from ..configs import REFINER_IMAGE_SIZE
 from ..world.scenes import CHARACTERS, COLORS, SHAPES, SIZES, Scene
 
-GRID = REFINED_VIEW // 8
-NOTHING = -1
-_MARGIN = 0.015  # around a character, which is thin
+GRID_SIZE = REFINER_IMAGE_SIZE // 8
+IGNORED = -1
+_CHARACTER_MARGIN = 0.015  # around the box of a character, whose lines are thin
 
 
-def name_cells(scene: Scene) -> dict[str, np.ndarray]:
-    """Numbers of the color, size, shape and character in the middle of each of (16, 16) cells; `NOTHING` elsewhere.
+def label_cells(scene: Scene) -> dict[str, np.ndarray]:
+    """Return color, size, shape and character at the center of each cell, as int arrays of shape (16, 16).
 
-    A character is where its box is.
+    Numbers are indices of `COLORS`, `SIZES`, `SHAPES` and `CHARACTERS`, and `IGNORED` elsewhere. A character covers
+    its whole box.
     """
-    step = scene.image.width // GRID
-    y, x = np.mgrid[:GRID, :GRID] * step + step // 2
-    cells = {kind: np.full((GRID, GRID), NOTHING) for kind in ("color", "size", "shape", "character")}
+    step = scene.image.width // GRID_SIZE
+    y, x = np.mgrid[:GRID_SIZE, :GRID_SIZE] * step + step // 2
+    cells = {kind: np.full((GRID_SIZE, GRID_SIZE), IGNORED) for kind in ("color", "size", "shape", "character")}
     for thing in scene.objects:
         visible = thing.mask[y, x]
         cells["color"][visible] = list(COLORS).index(thing.color)
@@ -27,7 +31,7 @@ def name_cells(scene: Scene) -> dict[str, np.ndarray]:
         cells["shape"][visible] = SHAPES.index(thing.shape)
         if thing.character is not None and thing.character_box is not None:
             x1, y1, x2, y2 = (value * scene.image.width for value in thing.character_box)
-            margin = _MARGIN * scene.image.width
+            margin = _CHARACTER_MARGIN * scene.image.width
             inside = (x > x1 - margin) & (x < x2 + margin) & (y > y1 - margin) & (y < y2 + margin)
             cells["character"][inside] = CHARACTERS.index(thing.character)
     return cells

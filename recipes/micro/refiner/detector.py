@@ -1,12 +1,11 @@
-"""Step 2, third part: MM-Grounding-DINO learns to find what it is asked for.
+"""Step 2, third part: train MM-Grounding-DINO to detect shapes and characters.
 
-Set matching alone teaches a detector of this size nothing in thousands of steps. So every proposal of its encoder
-whose middle lies in an object learns that object's phrase and box as well.
+With set matching alone, a detector of this size learns nothing in thousands of steps. A dense loss is added: every
+encoder proposal near the center of an object learns the phrase and the box of that object.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,67 +18,67 @@ from transformers.loss.loss_for_object_detection import generalized_box_iou
 from ....modeling_lyrics import LyricsRefinerConfig
 from ....modeling_lyrics.refiner_detection import make_mask_additive
 from ....modeling_lyrics.refiner_images import detector_view
+from ..common.run_folders import RunFolders
 from ..common.step_trainer import StepArguments, train_step
-from ..configs import REFINED_VIEW, TAGS, build_micro_bert_tokenizer, detector_config
-from ..world.scenes import Scene, SceneObject
+from ..configs import REFINER_IMAGE_SIZE, TAGS, build_micro_bert_tokenizer, detector_config
+from ..world.scenes import Scene
 
-TAG_SEPARATOR = ". "  # how Transformers' loss tells one phrase of a prompt from the next
-_FEWEST_TAGS = 8
+TAG_SEPARATOR = ". "  # by which the loss in Transformers separates the phrases of a prompt
+_MIN_TAGS = 8  # of a prompt
 _DENSE_WEIGHT = 1.0
-_MIDDLE = 0.25  # of an object: so far from its centre, in shares of its sides
-_FINEST = (REFINED_VIEW // 8) ** 2
-_FIRST_LOGIT = -4.0  # nothing is there, until something is learned
+_STRIDES = (8, 16, 32, 64)  # of the encoder's proposals, in pixels
+_CENTER_SHARE = 0.25  # largest distance of a proposal from an object's center, in shares of the object's sides
+_INITIAL_LOGIT = -4.0  # so that nothing is detected before something is learned
 
 
-def train_detector(arguments: StepArguments, backbone: Path, out: Path) -> None:
-    """Train and write MM-Grounding-DINO, and its tokenizer.
-
-    Args:
-        arguments: of the run.
-        backbone: the encoder that it begins with.
-        out: a folder.
-    """
+def train_detector(folders: RunFolders) -> None:
+    """Train and write MM-Grounding-DINO with its tokenizer."""
     tokenizer = build_micro_bert_tokenizer()
-    config = LyricsRefinerConfig
 
-    def build() -> Any:
+    def build_model() -> Any:
         model: Any = MMGroundingDinoForObjectDetection(detector_config(tokenizer))
-        encoder = ResNetBackbone.from_pretrained(backbone)
+        encoder = ResNetBackbone.from_pretrained(folders.model("backbone"))
         model.model.backbone.conv_encoder.model.load_state_dict(encoder.state_dict())
         for name, parameter in model.named_parameters():
             if name.endswith(("class_embed.0.bias", "output_class_embed.bias")):
-                nn.init.constant_(parameter, _FIRST_LOGIT)
+                nn.init.constant_(parameter, _INITIAL_LOGIT)
         model.model.text_backbone.register_forward_pre_hook(make_mask_additive, with_kwargs=True)
         return model
 
-    def view(scene: Scene, random: np.random.Generator) -> dict[str, Any]:
-        pixels = detector_view(scene.image, REFINED_VIEW, REFINED_VIEW, config.image_mean, config.image_std)
-        return {"pixel_values": pixels, "found": visible_tags(scene), "order": random.permutation(len(TAGS))}
+    def make_row(scene: Scene, random: np.random.Generator) -> dict[str, Any]:
+        order = random.permutation(len(TAGS))
+        return {"pixel_values": detector_pixels(scene), "targets": visible_tags(scene), "order": order}
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """One prompt for all scenes of a batch; what it does not ask for is not there."""
+        """Use one prompt for all scenes of a batch, with a random choice of tags, and drop targets without a tag."""
         order = rows[0]["order"]
         random = np.random.default_rng(order)
-        asked = [TAGS[index] for index in order[: random.integers(_FEWEST_TAGS, len(TAGS) + 1)]]
-        text = tokenizer([TAG_SEPARATOR.join(asked).lower() + "."] * len(rows), return_tensors="pt")
+        tags = [TAGS[index] for index in order[: random.integers(_MIN_TAGS, len(TAGS) + 1)]]
+        text = tokenizer([TAG_SEPARATOR.join(tags).lower() + "."] * len(rows), return_tensors="pt")
         labels = []
         for row in rows:
-            found = [(asked.index(tag), box) for tag, box in row["found"] if tag in asked]
-            boxes = torch.tensor([box for _, box in found], dtype=torch.float32).view(-1, 4)
+            targets = [(tags.index(tag), box) for tag, box in row["targets"] if tag in tags]
+            boxes = torch.tensor([box for _, box in targets], dtype=torch.float32).view(-1, 4)
             boxes = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
-            labels.append({"class_labels": torch.tensor([tag for tag, _ in found], dtype=torch.long), "boxes": boxes})
+            labels.append({"class_labels": torch.tensor([tag for tag, _ in targets], dtype=torch.long), "boxes": boxes})
         return {**text, "pixel_values": torch.stack([row["pixel_values"] for row in rows]), "labels": labels}
 
-    model = train_step(build, arguments, view, collate, loss=_loss)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    arguments = StepArguments(**folders.training_settings("detector"))
+    model = train_step(build_model, arguments, make_row, collate, loss=_loss)
+    model.save_pretrained(folders.model("detector"))
+    tokenizer.save_pretrained(folders.model("detector"))
+
+
+def detector_pixels(scene: Scene) -> torch.Tensor:
+    """Return the detector's input for a scene, float tensor of shape (3, 128, 128)."""
+    mean, std = LyricsRefinerConfig.image_mean, LyricsRefinerConfig.image_std
+    return detector_view(scene.image, REFINER_IMAGE_SIZE, REFINER_IMAGE_SIZE, mean, std)
 
 
 def visible_tags(scene: Scene) -> list[tuple[str, tuple[float, ...]]]:
-    """Every shape and character of a scene with its box: what the refiner should find."""
-    things: tuple[SceneObject, ...] = scene.objects
-    characters = [(thing.character, thing.character_box) for thing in things if thing.character and thing.character_box]
-    return [(thing.shape, thing.box) for thing in things] + characters
+    """Return all shapes of a scene and then all characters, each with its box: what the refiner should find."""
+    characters = [(one.character, one.character_box) for one in scene.objects if one.character and one.character_box]
+    return [(one.shape, one.box) for one in scene.objects] + characters
 
 
 def _loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -88,70 +87,70 @@ def _loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def _dense_loss(output: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Focal loss of the phrase and loss of the box, at every proposal of the encoder.
+    """Return the focal loss of phrases and the loss of boxes over all encoder proposals.
 
-    Proposals lie on grids that are 8, 16, 32 and 64 times coarser than the picture. One belongs to the smallest object
-    in whose middle it lies; of the finest grid also the one that holds an object's centre.
+    Proposals lie on grids with strides of 8, 16, 32 and 64 pixels. A proposal belongs to the smallest object whose
+    center is near. In the finest grid, the proposal whose cell contains an object's center belongs to it as well.
     """
     boxes, logits = output.enc_outputs_coord_logits, output.enc_outputs_class
     valid = torch.isfinite(boxes).all(dim=-1)
     centers = _proposal_centers(boxes.shape[1], boxes.device)
     targets = torch.zeros_like(logits)
-    wanted, given = [], []
+    target_boxes, predicted_boxes = [], []
     phrase_of_token = _phrases(batch["input_ids"][0])
     for index, labels in enumerate(batch["labels"]):
         if not len(labels["boxes"]):
             continue
-        # only the middle of an object speaks for it, lest large ones take all queries
-        middle = labels["boxes"][:, 2:] * _MIDDLE
-        inside = ((centers[:, None] - labels["boxes"][None, :, :2]).abs() < middle).all(dim=-1)
-        inside |= _nearest(centers, labels["boxes"][:, :2])
+        # Only the central part of an object counts. Otherwise large objects would own all proposals.
+        near = labels["boxes"][:, 2:] * _CENTER_SHARE
+        inside = ((centers[:, None] - labels["boxes"][None, :, :2]).abs() < near).all(dim=-1)
+        inside |= _contains(centers, labels["boxes"][:, :2])
         area = labels["boxes"][:, 2:].prod(dim=-1).expand(len(centers), -1).masked_fill(~inside, torch.inf)
         smallest, owner = area.min(dim=1)
-        taken = torch.isfinite(smallest) & valid[index]
-        phrases = labels["class_labels"][owner[taken]]
-        targets[index, taken, : len(phrase_of_token)] = (phrases[:, None] == phrase_of_token).float()
-        wanted.append(labels["boxes"][owner[taken]])
-        given.append(boxes[index, taken].sigmoid())
+        owned = torch.isfinite(smallest) & valid[index]
+        phrases = labels["class_labels"][owner[owned]]
+        targets[index, owned, : len(phrase_of_token)] = (phrases[:, None] == phrase_of_token).float()
+        target_boxes.append(labels["boxes"][owner[owned]])
+        predicted_boxes.append(boxes[index, owned].sigmoid())
     text = torch.isfinite(logits) & valid[..., None]
     probability = logits[text].sigmoid()
-    right = torch.where(targets[text] > 0, probability, 1 - probability)
+    of_target = torch.where(targets[text] > 0, probability, 1 - probability)
     balance = torch.where(targets[text] > 0, 0.25, 0.75)
-    count = max(sum(map(len, wanted)), 1)
-    loss = -(balance * (1 - right) ** 2 * right.clamp(min=1e-6).log()).sum() / count
-    if wanted:
-        found, asked = torch.cat(given), torch.cat(wanted)
-        overlap = generalized_box_iou(_corners(found), _corners(asked)).diagonal()
-        loss = 2 * loss + 5 * nn.functional.l1_loss(found, asked) * 4 + 2 * (1 - overlap).mean()
+    count = max(sum(map(len, target_boxes)), 1)
+    loss = -(balance * (1 - of_target) ** 2 * of_target.clamp(min=1e-6).log()).sum() / count
+    if target_boxes:
+        predicted, wanted = torch.cat(predicted_boxes), torch.cat(target_boxes)
+        corners: Any = [center_to_corners_format(one) for one in (predicted, wanted)]  # pyright: ignore[reportArgumentType]
+        iou = generalized_box_iou(*corners).diagonal()
+        loss = 2 * loss + 5 * nn.functional.l1_loss(predicted, wanted) * 4 + 2 * (1 - iou).mean()
     return loss
 
 
-def _corners(boxes: torch.Tensor) -> torch.Tensor:
-    """Boxes as xyxy."""
-    corners: Any = center_to_corners_format(boxes)  # pyright: ignore[reportArgumentType]
-    return corners
-
-
 def _proposal_centers(count: int, device: torch.device) -> torch.Tensor:
-    """(count, 2) middles of the cells of the encoder's grids, x and y in [0, 1]."""
+    """Return the cell centers of the encoder's grids, x and y in [0, 1], of shape (count, 2).
+
+    Raises:
+        ValueError: the grids have another number of cells.
+    """
     centers = []
-    for stride in (8, 16, 32, 64):
-        cells = (torch.arange(REFINED_VIEW // stride, device=device) + 0.5) * stride / REFINED_VIEW
+    for stride in _STRIDES:
+        cells = (torch.arange(REFINER_IMAGE_SIZE // stride, device=device) + 0.5) * stride / REFINER_IMAGE_SIZE
         y, x = torch.meshgrid(cells, cells, indexing="ij")
         centers.append(torch.stack([x, y], dim=-1).flatten(0, 1))
     joined = torch.cat(centers)
     if len(joined) != count:
-        raise ValueError(f"The encoder made {count} proposals, where {len(joined)} were expected.")
+        raise ValueError(f"The encoder returned {count} proposals, expected {len(joined)}.")
     return joined
 
 
-def _nearest(centers: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """(count, places) whether a cell of the finest grid is the one that holds a place."""
-    distance = (centers[:, None] - places[None]).abs().amax(dim=-1)
-    return (distance <= 0.5 * 8 / REFINED_VIEW) & (torch.arange(len(centers), device=centers.device) < _FINEST)[:, None]
+def _contains(centers: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Return whether a cell of the finest grid contains a point, bool of shape (centers, points)."""
+    distance = (centers[:, None] - points[None]).abs().amax(dim=-1)
+    finest = torch.arange(len(centers), device=centers.device) < (REFINER_IMAGE_SIZE // _STRIDES[0]) ** 2
+    return (distance <= 0.5 * _STRIDES[0] / REFINER_IMAGE_SIZE) & finest[:, None]
 
 
 def _phrases(input_ids: torch.Tensor) -> torch.Tensor:
-    """(tokens,) the number of the phrase that each token of a prompt belongs to; -1 for stops and special tokens."""
+    """Return the number of the phrase of each token, of shape (tokens,), or -1 for stops and special tokens."""
     stops = torch.isin(input_ids, torch.tensor([101, 102, 1012], device=input_ids.device))
     return torch.where(stops, -1, (input_ids == 1012).cumsum(0))

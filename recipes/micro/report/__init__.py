@@ -1,1 +1,1 @@
-"""Figures and tables of evaluated micro models, and the release of one."""
+"""Table and figures of evaluated micro models, and the release of one."""

@@ -1,55 +1,46 @@
-"""The results of all models that were trained as one table, in Markdown: mean and spread over the seeds."""
+"""Table of all evaluated models in Markdown: mean and spread over the seeds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..ablations import VARIANTS
-from ..evaluate import KINDS
+from ..world.cases import KINDS
 
 SEEDS = (0, 1, 2)
-_GUESSES = {"majority": "most frequent answer", "random": "answer to a random question"}
-
-
-def read_results(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Results of a variant, one for each seed that has been evaluated."""
-    found = sorted(folder.glob(f"{name}-*/evaluation/results.json"))
-    return [json.loads(path.read_text()) for path in found]
+_BASELINES = {"majority": "most frequent answer", "random": "answer to a random question"}
 
 
 def format_table(folder: Path) -> str:
-    """The table.
+    """Return the table of the models in a folder.
 
     Raises:
-        ValueError: when nothing has been evaluated.
+        ValueError: the folder holds no results.
     """
-    results = {name: read_results(folder, name) for name in VARIANTS}
-    every = [result for found in results.values() for result in found]
-    if not every:
-        raise ValueError(f"{folder} holds no results: no model has been evaluated there.")
+    results = {
+        name: [json.loads(file.read_text()) for file in sorted(folder.glob(f"{name}-*/evaluation/results.json"))]
+        for name in VARIANTS
+    }
+    results = {name: of_seeds for name, of_seeds in results.items() if of_seeds}
+    if not results:
+        raise ValueError(f"{folder} holds no results: evaluate a model there first.")
     lines = [f"| | {' | '.join(KINDS)} | seeds |", f"|---|{'---:|' * (len(KINDS) + 1)}"]
-    for name, found in results.items():
-        if found:
-            cells = [_mean_and_spread([result["accuracy"][kind] for result in found]) for kind in KINDS]
-            lines.append(f"| {VARIANTS[name].title} | {' | '.join(cells)} | {len(found)} |")
-    for name, title in _GUESSES.items():
-        cells = [f"{every[0]['guessing'][name][kind]:.1f}" for kind in KINDS]
+    for name, of_seeds in results.items():
+        cells = [_mean_and_spread([result["accuracy"][kind] for result in of_seeds]) for kind in KINDS]
+        lines.append(f"| {VARIANTS[name].title} | {' | '.join(cells)} | {len(of_seeds)} |")
+    guessing = next(iter(results.values()))[0]["guessing"]  # does not depend on the model
+    for name, title in _BASELINES.items():
+        cells = [f"{guessing[name][kind]:.1f}" for kind in KINDS]
         lines.append(f"| {title} | {' | '.join(cells)} | |")
     return "\n".join(lines) + "\n"
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
-    """Mean, and half of the distance between the best and the worst."""
+    """Return the mean, and half of the range."""
     if len(values) == 1:
         return f"{values[0]:.1f}"
     return f"{np.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
-
-
-def write_table(folder: Path, out: Path) -> None:
-    """Write the table of everything that was evaluated in a folder."""
-    out.write_text(format_table(folder))

@@ -1,1 +1,1 @@
-"""Scenes of the micro world, the questions about them, and the rows of text and pictures made of both."""
+"""Scenes of the micro world, questions about them, and the data sets and evaluation cases made of both."""

@@ -1,4 +1,4 @@
-"""What can be asked about a scene, with the right answers: the task families of the paper, in the small."""
+"""Questions about scenes with their correct answers: small versions of the paper's task families."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .scenes import COLORS, HELD_OUT, SHAPES, SIZES, Scene, SceneObject
 
 Random = np.random.Generator
 
-_CLEARLY = 1.3  # how much larger the largest object must be than the next
-_APART = 0.1  # how far apart, in shares of the picture, two middles must be to be left of or above each other
-_POPULAR = [f"{color} {shape}" for color in ("red", "blue") for shape in SHAPES[:3]]
+_MIN_AREA_RATIO = 1.3  # of the largest object to the second largest, for a question about the largest
+_MIN_DISTANCE = 0.1  # between two centers along an axis, in shares of the image, for a question about their order
+_POPULAR_NAMES = [f"{color} {shape}" for color in ("red", "blue") for shape in SHAPES[:3]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a scene.
+    """Question about a scene with its answer.
 
     Attributes:
-        kind: its family, such as `"count"`.
+        kind: key of `FAMILIES`, such as `"count"`.
         text: the question.
-        answer: the right answer as text; for `"referring"` the name of the object, whose box follows it.
-        box: xyxy in [0, 1], of the answer for `"referring"`, of the question for `"description"`.
-        variant: of the family: whose negatives, what was counted.
+        answer: the correct answer. For `"referring"` it is the name of the object, which `box` follows.
+        box: xyxy in [0, 1]. It belongs to the answer for `"referring"`, and to the question for `"description"`.
+        variant: subtype within the family, such as the kind of negative or the counted attribute.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Question:
     variant: str = ""
 
     def messages(self) -> list[dict[str, Any]]:
-        """A turn of the user and one of the assistant, without a picture; boxes are content of their own."""
+        """Return the user's and the assistant's message without the image. A box is a content block of its own."""
         asked: list[dict[str, Any]] = [{"type": "text", "text": self.text}]
         answered: list[dict[str, Any]] = [{"type": "text", "text": self.answer}]
         if self.kind == "referring":
@@ -50,20 +50,25 @@ class Question:
 
 
 def ask(scene: Scene, kind: str, random: Random) -> Question | None:
-    """A question of a family about a scene, or `None` where the scene allows none."""
+    """Return a question of a family about a scene, or `None` if the scene allows none."""
     return FAMILIES[kind](scene, random)
 
 
 def ask_many(
-    scene: Scene, count: int, random: Random, shares: Mapping[str, float] | None = None, *, held_out: bool = True
+    scene: Scene, count: int, random: Random, weights: Mapping[str, float] | None = None, *, held_out: bool = True
 ) -> list[Question]:
-    """Up to `count` different questions, of random families, which are equally frequent or have `shares`.
+    """Return different questions about a scene, from randomly chosen families.
 
-    Without `held_out` none names a combination of color and shape that no training scene shows.
+    Args:
+        scene: scene to ask about.
+        count: maximum number of questions.
+        random: random number generator.
+        weights: relative frequencies of families, 1 without an entry. By default all are equally frequent.
+        held_out: whether questions may name a combination of color and shape that no training scene shows.
     """
     questions: dict[Any, Question] = {}
-    weights = None if shares is None else np.array([shares.get(kind, 1.0) for kind in FAMILIES])
-    for kind in random.choice(list(FAMILIES), 3 * count, p=None if weights is None else weights / weights.sum()):
+    p = None if weights is None else np.array([weights.get(kind, 1.0) for kind in FAMILIES])
+    for kind in random.choice(list(FAMILIES), 3 * count, p=None if p is None else p / p.sum()):
         if len(questions) == count:
             break
         question = ask(scene, str(kind), random)
@@ -73,9 +78,10 @@ def ask_many(
 
 
 def novelty(question: Question) -> str | None:
-    """`"held out"` or `"shown"`: whether training scenes show the combination that question and right answer name.
+    """Return whether training scenes show the combination of color and shape that question and answer name.
 
-    `None` where they do not name one.
+    Returns:
+        `"held out"` or `"shown"`, or `None` if they do not name exactly one color and one shape.
     """
     words = set(re.findall(r"[a-z]+", f"{question.text} {question.answer}"))
     colors, shapes = words.intersection(COLORS), words.intersection(SHAPES)
@@ -88,28 +94,28 @@ def novelty(question: Question) -> str | None:
 
 
 def name(thing: SceneObject) -> str:
-    """`red circle`."""
+    """Return the name of an object, such as `red circle`."""
     return f"{thing.color} {thing.shape}"
 
 
-def an(words: str) -> str:
-    """With its article."""
+def with_article(words: str) -> str:
+    """Prepend `a` or `an`."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def plural(shape: str) -> str:
-    """Of a shape's name."""
-    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
+def plural(words: str) -> str:
+    """Return the plural of words that end with a shape."""
+    return f"{words}es" if words.endswith("s") else f"{words}s"
 
 
 def describe(thing: SceneObject) -> str:
-    """`a small red circle`, with its character if it has one."""
-    words = an(f"{thing.size} {name(thing)}")
+    """Return a description such as `a small red circle`, with the object's character if it has one."""
+    words = with_article(f"{thing.size} {name(thing)}")
     return words if thing.character is None else f"{words} with the character {thing.character}"
 
 
 def all_names() -> dict[str, tuple[str, ...]]:
-    """Every way in which a question names objects, by shape, color or both, with a size or without; and its words."""
+    """Return every phrase by which questions name objects, mapped to the words that it consists of."""
     sized = [(), *((size,) for size in SIZES)]
     by_color = [(*size, color, kind) for size, color, kind in itertools.product(sized, COLORS, [*SHAPES, "object"])]
     by_shape = [(size, shape) for size, shape in itertools.product(SIZES, SHAPES)]
@@ -120,7 +126,7 @@ def all_names() -> dict[str, tuple[str, ...]]:
 
 
 def _unique(scene: Scene, *wordings: Callable[[SceneObject], str]) -> Iterator[tuple[SceneObject, str]]:
-    """Objects that some wording names alone, with the first that does."""
+    """Yield each object that a wording identifies, with the first such wording."""
     counts = [Counter(wording(thing) for thing in scene.objects) for wording in wordings]
     for thing in scene.objects:
         for wording, count in zip(wordings, counts, strict=True):
@@ -134,10 +140,6 @@ def _pick(random: Random, options: Any) -> Any:
     return options[int(random.integers(len(options)))] if options else None
 
 
-def _yes(true: bool) -> str:
-    return "yes" if true else "no"
-
-
 # ---------------------------------------------------------------- families
 
 
@@ -147,21 +149,16 @@ def _caption(scene: Scene, random: Random) -> Question:
 
 
 def caption(scene: Scene, random: Random) -> str:
-    """A caption in one of several styles; it names all objects, or says how many there are and names some."""
+    """Return a caption in one of several styles. It names all objects, or counts them and describes two."""
     things = [scene.objects[index] for index in random.permutation(len(scene.objects))]
     if random.random() < 0.3:
         count = f"{len(things)} objects"
         some = " and ".join(describe(thing) for thing in things[:2])
         return _pick(random, (f"{count}, among them {some}.", f"A picture of {count} with {some}."))
     groups = Counter(map(name, things))
-    parts = [an(words) if count == 1 else f"{count} {_plural_name(words)}" for words, count in groups.items()]
+    parts = [with_article(words) if count == 1 else f"{count} {plural(words)}" for words, count in groups.items()]
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return _pick(random, (f"{listed}.", f"There is {listed}.", f"A picture of {listed}.", f"It shows {listed}."))
-
-
-def _plural_name(words: str) -> str:
-    color, shape = words.split()
-    return f"{color} {plural(shape)}"
 
 
 def _existence(scene: Scene, random: Random) -> Question | None:
@@ -173,16 +170,16 @@ def _existence(scene: Scene, random: Random) -> Question | None:
         variant = _pick(random, ("random", "popular", "adversarial"))
         every = [f"{color} {shape}" for color, shape in itertools.product(COLORS, SHAPES)]
         mixed = {f"{one.color} {other.shape}" for one, other in itertools.permutations(scene.objects, 2)}
-        pool = {"random": every, "popular": _POPULAR, "adversarial": sorted(mixed)}[variant]
+        pool = {"random": every, "popular": _POPULAR_NAMES, "adversarial": sorted(mixed)}[variant]
         asked = _pick(random, [words for words in pool if words not in present])
         if asked is None:
             return None
-    text = _pick(random, (f"Is there {an(asked)}?", f"Do you see {an(asked)}?"))
-    return Question("existence", text, _yes(true), variant=variant)
+    text = _pick(random, (f"Is there {with_article(asked)}?", f"Do you see {with_article(asked)}?"))
+    return Question("existence", text, "yes" if true else "no", variant=variant)
 
 
 def _count(scene: Scene, random: Random) -> Question:
-    """Of the answers that a scene allows each is as likely, since of most it shows one, and that would be the guess."""
+    """Return a question whose possible answers are equally likely; otherwise most answers would be 1 or 0."""
     variant = _pick(random, ("shape", "color", "all"))
     if variant == "all":
         return Question("count", "How many objects are there?", str(len(scene.objects)), variant=variant)
@@ -208,7 +205,7 @@ def _shape(scene: Scene, random: Random) -> Question | None:
 def _relation(scene: Scene, random: Random) -> Question | None:
     by_area = sorted(scene.objects, key=lambda one: one.area, reverse=True)
     if random.random() < 0.25:
-        if by_area[0].area < _CLEARLY * by_area[1].area:
+        if by_area[0].area < _MIN_AREA_RATIO * by_area[1].area:
             return None
         return Question("relation", "Which object is the largest?", name(by_area[0]), variant="largest")
     named = list(_unique(scene, name))
@@ -216,21 +213,19 @@ def _relation(scene: Scene, random: Random) -> Question | None:
         return None
     first, second = (named[index] for index in random.permutation(len(named))[:2])
     axis = int(random.integers(2))
-    gap = _middle(second[0], axis) - _middle(first[0], axis)
-    if abs(gap) < _APART:
+    first_center, second_center = ((one.box[axis] + one.box[axis + 2]) / 2 for one, _ in (first, second))
+    gap = second_center - first_center
+    if abs(gap) < _MIN_DISTANCE:
         return None
     way = (("left of", "right of"), ("above", "below"))[axis][int(random.integers(2))]
     true = (gap > 0) == (way in ("left of", "above"))
-    return Question("relation", f"Is the {first[1]} {way} the {second[1]}?", _yes(true), variant="place")
-
-
-def _middle(thing: SceneObject, axis: int) -> float:
-    return (thing.box[axis] + thing.box[axis + 2]) / 2
+    text = f"Is the {first[1]} {way} the {second[1]}?"
+    return Question("relation", text, "yes" if true else "no", variant="place")
 
 
 def _reading(scene: Scene, random: Random) -> Question | None:
-    bearers = [(thing, words) for thing, words in _unique(scene, name) if thing.character is not None]
-    chosen = _pick(random, bearers)
+    readable = [(thing, words) for thing, words in _unique(scene, name) if thing.character is not None]
+    chosen = _pick(random, readable)
     return chosen and Question("reading", f"Which character is on the {chosen[1]}?", str(chosen[0].character))
 
 

@@ -1,8 +1,8 @@
-"""A world of shapes to train a small model on: endless scenes, each a function of its split and number alone.
+"""Synthetic scenes of shapes. A scene depends on its split and its number only.
 
-A scene holds 2 to 9 objects of six shapes, eight colors and three sizes, turned and overlapping, on plain and
-textured grounds; some bear a letter or a digit. Boxes and masks are those of what is visible. Training and validation
-scenes never show some combinations of shape and color; test scenes do.
+A scene holds 2 to 9 objects of six shapes, eight colors and three sizes. They are rotated, may overlap, and lie on
+plain or textured backgrounds. Some carry a letter or a digit. Boxes and masks cover the visible part of an object. Some
+combinations of shape and color appear in test scenes only (`HELD_OUT`).
 """
 
 from __future__ import annotations
@@ -29,33 +29,37 @@ COLORS = {
     "purple": (130, 50, 165),
     "pink": (245, 130, 185),
 }
-SIZES = {"small": (15, 19), "medium": (26, 32), "large": (42, 52)}  # pixels of a scene of 128
+SIZES = {"small": (15, 19), "medium": (26, 32), "large": (42, 52)}  # range of diameters in pixels, of 128
 CHARACTERS = "ACHTX247"
-BEARERS = ("circle", "square", "triangle", "star")  # of characters: solid in their middle
-BEARING_SIZES = ("medium", "large")
 HELD_OUT = frozenset(zip(list(COLORS)[2:], SHAPES, strict=True))  # (color, shape)
 
-_SPLITS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
-_CHARACTER_SHARE = 0.5
-_LEAST_VISIBLE = 0.75
-_MOST_TURNED = math.pi / 6
+_SPLIT_SEEDS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
+_CHARACTER_SHAPES = ("circle", "square", "triangle", "star")  # a cross and a ring have no room for a character
+_CHARACTER_SIZES = ("medium", "large")
+_CHARACTER_PROBABILITY = 0.5
+_PLACEMENT_ATTEMPTS = 20
+_MIN_VISIBLE = 0.75  # share of an object's pixels
+_MAX_ROTATION = math.pi / 6
 _OVERSAMPLING = 4
 _FONT_SIZE = 64
-# Some colors and shapes are more frequent, so that there are popular ones to ask for in vain.
+_INK_THRESHOLD = 0.2  # coverage from which a pixel belongs to a character
+# Some colors and shapes are more frequent: "popular" negatives of existence questions need frequent names.
 _COLOR_WEIGHTS = np.array([4, 2, 3, 3, 2, 4, 2, 2]) / 22
 _SHAPE_WEIGHTS = np.array([4, 4, 3, 3, 2, 2]) / 18
 
 
 @dataclass(frozen=True, eq=False)
 class SceneObject:
-    """An object of a scene.
+    """Object of a scene.
 
     Attributes:
-        color, shape, size: words.
-        box: xyxy in [0, 1] of what is visible.
-        mask: (128, 128) bool, what is visible.
-        character: the letter or digit that it bears, or `None`.
-        character_box: xyxy in [0, 1] of that.
+        color: key of `COLORS`.
+        shape: word of `SHAPES`.
+        size: key of `SIZES`.
+        box: xyxy in [0, 1], bounding box of the visible part.
+        mask: bool array of shape (128, 128), the visible part.
+        character: letter or digit on the object, or `None`.
+        character_box: xyxy in [0, 1], bounding box of the character, or `None`.
     """
 
     color: str
@@ -68,38 +72,38 @@ class SceneObject:
 
     @property
     def area(self) -> int:
-        """Visible pixels."""
+        """Number of visible pixels."""
         return int(self.mask.sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture (128 x 128, RGB) and its objects."""
+    """RGB image of 128 x 128 pixels with its objects."""
 
     image: Image.Image
     objects: tuple[SceneObject, ...]
 
 
 def draw_scene(split: Split, number: int) -> Scene:
-    """Scene `number` of a split."""
-    random = np.random.default_rng((_SPLITS[split], number))
-    canvas = _draw_ground(random)
-    drawn: list[_Drawn] = []
+    """Draw scene `number` of a split."""
+    random = np.random.default_rng((_SPLIT_SEEDS[split], number))
+    canvas = _draw_background(random)
+    drawn: list[_Layer] = []
     for _ in range(int(random.integers(2, 10))):
-        for _ in range(20):  # attempts to find a place
+        for _ in range(_PLACEMENT_ATTEMPTS):
             candidate = _draw_object(random, split)
-            if not any(one.covered_by(candidate) for one in drawn):
-                for one in drawn:
-                    one.visible &= ~candidate.alpha
+            if not any(layer.is_hidden_by(candidate) for layer in drawn):
+                for layer in drawn:
+                    layer.visible &= ~candidate.alpha
                 candidate.paste(canvas)
                 drawn.append(candidate)
                 break
     image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    return Scene(image, tuple(one.as_object() for one in drawn))
+    return Scene(image, tuple(layer.to_object() for layer in drawn))
 
 
-def _draw_ground(random: np.random.Generator) -> np.ndarray:
-    """(128, 128, 3) float32: plain, striped, chequered, shaded or noisy, in two pale or dark greyish colors."""
+def _draw_background(random: np.random.Generator) -> np.ndarray:
+    """Draw a background of two similar greyish colors, float32 of shape (128, 128, 3)."""
     level = random.uniform(165, 245) if random.random() < 0.7 else random.uniform(25, 70)
     first, second = (level + random.uniform(-14, 14, 3) for _ in range(2))
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -119,8 +123,8 @@ def _draw_ground(random: np.random.Generator) -> np.ndarray:
     return (first + share[..., None] * (second - first)).astype(np.float32)
 
 
-class _Drawn:
-    """An object while its scene is drawn: where it is, what of it is visible, and how to paste it."""
+class _Layer:
+    """Object while its scene is drawn: its coverage, its color, and the part that is still visible."""
 
     def __init__(self, words: tuple[str, str, str], soft: np.ndarray, rgb: np.ndarray) -> None:
         self.words, self.soft, self.rgb = words, soft, rgb
@@ -130,22 +134,22 @@ class _Drawn:
         self.ink: np.ndarray | None = None
         self.ink_rgb = np.zeros(3)
 
-    def covered_by(self, other: _Drawn) -> bool:
-        """Whether another object would cover too much of it, or anything of its character."""
-        if self.ink is not None and (other.alpha & (self.ink > 0.2)).any():
+    def is_hidden_by(self, other: _Layer) -> bool:
+        """Return whether `other` would cover too much of this object, or any part of its character."""
+        if self.ink is not None and (other.alpha & (self.ink > _INK_THRESHOLD)).any():
             return True
-        return bool((self.visible & ~other.alpha).sum() < _LEAST_VISIBLE * self.alpha.sum())
+        return bool((self.visible & ~other.alpha).sum() < _MIN_VISIBLE * self.alpha.sum())
 
     def paste(self, canvas: np.ndarray) -> None:
-        """Draw it over what is there."""
+        """Draw the object and its character over a canvas."""
         _blend(canvas, self.soft, self.rgb)
         if self.ink is not None:
             _blend(canvas, self.ink, self.ink_rgb)
 
-    def as_object(self) -> SceneObject:
-        """What is known of it once the scene is complete."""
-        character_box = None if self.ink is None else _box_of(self.ink > 0.2)
-        return SceneObject(*self.words, _box_of(self.visible), self.visible, self.character, character_box)
+    def to_object(self) -> SceneObject:
+        """Return the finished object."""
+        character_box = None if self.ink is None else _bounding_box(self.ink > _INK_THRESHOLD)
+        return SceneObject(*self.words, _bounding_box(self.visible), self.visible, self.character, character_box)
 
 
 def _blend(canvas: np.ndarray, coverage: np.ndarray, rgb: np.ndarray) -> None:
@@ -154,14 +158,14 @@ def _blend(canvas: np.ndarray, coverage: np.ndarray, rgb: np.ndarray) -> None:
     canvas[part] += coverage[part][..., None] * (rgb.astype(np.float32) - canvas[part])
 
 
-def _box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
+def _bounding_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     edges = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     x1, y1, x2, y2 = (float(edge) / SIZE for edge in edges)
     return x1, y1, x2, y2
 
 
-def _draw_object(random: np.random.Generator, split: Split) -> _Drawn:
+def _draw_object(random: np.random.Generator, split: Split) -> _Layer:
     while True:
         color = str(random.choice(list(COLORS), p=_COLOR_WEIGHTS))
         shape = str(random.choice(SHAPES, p=_SHAPE_WEIGHTS))
@@ -170,18 +174,18 @@ def _draw_object(random: np.random.Generator, split: Split) -> _Drawn:
     size = str(random.choice(list(SIZES)))
     extent = random.uniform(*SIZES[size])
     center = random.uniform(extent / 2 + 1, SIZE - extent / 2 - 1, 2)
-    soft = _draw_shape(shape, extent, center, random.uniform(-_MOST_TURNED, _MOST_TURNED))
+    soft = _draw_shape(shape, extent, center, random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
     rgb = np.array(COLORS[color]) + random.uniform(-12, 12, 3)
-    drawn = _Drawn((color, shape, size), soft, rgb)
-    if size in BEARING_SIZES and shape in BEARERS and random.random() < _CHARACTER_SHARE:
-        drawn.character = str(random.choice(list(CHARACTERS)))
-        drawn.ink = _draw_character(drawn.character, 0.55 * extent, center)
-        drawn.ink_rgb = np.full(3, 10.0) if rgb @ [0.3, 0.6, 0.1] > 125 else np.full(3, 250.0)
-    return drawn
+    layer = _Layer((color, shape, size), soft, rgb)
+    if size in _CHARACTER_SIZES and shape in _CHARACTER_SHAPES and random.random() < _CHARACTER_PROBABILITY:
+        layer.character = str(random.choice(list(CHARACTERS)))
+        layer.ink = _draw_character(layer.character, 0.55 * extent, center)
+        layer.ink_rgb = np.full(3, 10.0) if rgb @ [0.3, 0.6, 0.1] > 125 else np.full(3, 250.0)
+    return layer
 
 
 def _draw_shape(shape: str, extent: float, center: np.ndarray, angle: float) -> np.ndarray:
-    """(128, 128) float32 coverage of a shape that fits into a circle of diameter `extent`."""
+    """Draw a shape inside a circle of diameter `extent`, and return its coverage, float32 of shape (128, 128)."""
     left, top = (int(value) for value in center - extent / 2 - 1)
     side = int(extent) + 4
     tile = Image.new("L", (side * _OVERSAMPLING, side * _OVERSAMPLING))
@@ -208,7 +212,7 @@ def _draw_shape(shape: str, extent: float, center: np.ndarray, angle: float) -> 
 
 
 def _corners(shape: str) -> np.ndarray:
-    """(corners, 2) of a shape in the unit circle."""
+    """Return the corners of a shape in the unit circle, of shape (number of corners, 2)."""
     match shape:
         case "square":
             angles, radii = (np.arange(4) + 0.5) / 4, np.ones(4)
@@ -217,8 +221,8 @@ def _corners(shape: str) -> np.ndarray:
         case "star":
             angles, radii = np.arange(10) / 10 - 0.25, np.tile([1, 0.45], 5)
         case _:
-            thick = 0.33
-            quarter = 0.95 * np.array([(1, thick), (thick, thick), (thick, 1)])
+            arm = 0.33
+            quarter = 0.95 * np.array([(1, arm), (arm, arm), (arm, 1)])
             turn = np.array([[0, 1], [-1, 0]])
             return np.concatenate([quarter @ np.linalg.matrix_power(turn, count) for count in range(4)])
     angles = 2 * math.pi * angles
@@ -226,7 +230,7 @@ def _corners(shape: str) -> np.ndarray:
 
 
 def _draw_character(character: str, height: float, center: np.ndarray) -> np.ndarray:
-    """(128, 128) float32 coverage of an upright letter or digit."""
+    """Draw an upright letter or digit, and return its coverage, float32 of shape (128, 128)."""
     glyph = _glyph(character)
     scale = height / glyph.height
     size = max(1, round(glyph.width * scale)), max(1, round(height))
@@ -244,7 +248,7 @@ def _glyph(character: str) -> Image.Image:
 
 
 def _place(tile: np.ndarray, left: int, top: int) -> np.ndarray:
-    """A tile on an empty scene; what lies outside is cut off."""
+    """Place a tile on an empty scene and cut off what lies outside."""
     scene = np.zeros((SIZE, SIZE), np.float32)
     x1, y1 = max(left, 0), max(top, 0)
     x2, y2 = min(left + tile.shape[1], SIZE), min(top + tile.shape[0], SIZE)

@@ -1,4 +1,4 @@
-"""The refiner of the model that ships with the package: it works, however it is called."""
+"""The refiner of the shipped micro model detects objects, by every interface."""
 
 import json
 
@@ -13,7 +13,7 @@ from lyrics.recipes.micro.refiner.assemble import measure_refiner
 from lyrics.recipes.micro.world.scenes import COLORS, SHAPES, draw_scene
 from lyrics_cli.main import main
 
-SCENE = 114  # of the test scenes: what SCENE_PICTURE shows, four times as large
+SCENE = 114  # number of the test scene in SCENE_PICTURE, which is four times as large
 IN_THE_SCENE = ["4", "C", "H", "circle", "ring", "star", "star", "star", "star"]
 
 
@@ -22,28 +22,30 @@ def processor():
     return LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
 
 
-def test_it_is_small_and_holds_no_pickles():
+def test_the_checkpoint_is_small_and_has_no_pickles():
     files = [path for path in MICRO_CHECKPOINT.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 15e6
     assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja", ".md"}
-    assert "_name_or_path" not in (MICRO_CHECKPOINT / "refiner" / "config.json").read_text()  # where it was made
+    assert (
+        "_name_or_path" not in (MICRO_CHECKPOINT / "refiner" / "config.json").read_text()
+    )  # a path of the machine that wrote it
 
 
-def test_it_finds_what_is_in_test_scenes(processor):
-    """Not far below what its card says of more scenes."""
+def test_recall_and_precision_on_test_scenes(processor):
+    """Not far below its model card, which is measured with more scenes."""
     least = {"shapes_found": 85, "characters_found": 85, "objects_right": 88, "box_overlap": 80, "mask_overlap": 70}
     measured = measure_refiner(processor, count=40)
     assert {name: measured[name] for name in least if measured[name] < least[name]} == {}
 
 
-def test_the_picture_is_a_test_scene_and_all_of_it_is_found(processor):
+def test_all_objects_of_the_shipped_scene_are_detected(processor):
     scene = draw_scene("test", SCENE)
     np.testing.assert_array_equal(np.asarray(Image.open(SCENE_PICTURE).reduce(4)), np.asarray(scene.image))
     assert sorted(processor.refine(SCENE_PICTURE)[0].labels) == IN_THE_SCENE
 
 
-def test_region_features_tell_colors(processor):
-    """A linear map of the features of some scenes names the colors in others."""
+def test_colors_are_linearly_decodable_from_region_features(processor):
+    """By a linear map that is fitted to other scenes."""
     features, colors = [], []
     for number in range(60):
         scene = draw_scene("validation", number)
@@ -61,7 +63,7 @@ def test_region_features_tell_colors(processor):
     assert right.mean() > 0.9
 
 
-def test_a_batch_is_refined_as_its_pictures_are(processor):
+def test_a_batch_is_refined_like_single_images(processor):
     pictures = [draw_scene("test", number).image for number in range(6)]
     for together, picture in zip(processor.refine(pictures, batch_size=6), pictures, strict=True):
         alone = processor.refine(picture)[0]
@@ -70,7 +72,7 @@ def test_a_batch_is_refined_as_its_pictures_are(processor):
         np.testing.assert_allclose(together.region_features, alone.region_features, atol=1e-3)
 
 
-def test_reloaded_it_is_the_same(processor, tmp_path):
+def test_a_reloaded_refiner_gives_the_same_objects(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     again = LyricsProcessor.from_pretrained(tmp_path)
     one, two = (each.refine(SCENE_PICTURE)[0] for each in (processor, again))
@@ -78,18 +80,18 @@ def test_reloaded_it_is_the_same(processor, tmp_path):
     np.testing.assert_array_equal(one.region_features, two.region_features)
 
 
-def test_in_bfloat16_it_finds_nearly_the_same(processor):
+def test_most_objects_are_the_same_in_bfloat16(processor):
     half = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).to(dtype=torch.bfloat16)
     pictures = [draw_scene("test", number).image for number in range(20)]
     pairs = zip(half.refine(pictures), processor.refine(pictures), strict=True)
     assert np.mean([sorted(one.labels) == sorted(two.labels) for one, two in pairs]) >= 0.6
 
 
-def test_it_looks_for_what_it_is_told_to(processor):
+def test_only_given_tags_are_detected(processor):
     assert set(processor.refine(SCENE_PICTURE, tags=[["ring"]])[0].labels) == {"ring"}
 
 
-def test_the_command_takes_it_when_no_model_is_named(capsys):
+def test_the_command_uses_the_shipped_refiner_by_default(capsys):
     assert main(["refine", str(SCENE_PICTURE), "--json"]) == 0
     printed = capsys.readouterr()
     assert "micro model" in printed.err

@@ -1,0 +1,115 @@
+"""Evaluation cases: questions about scenes, the model's answers to them, and their accuracy."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from ....processing_lyrics.spatial_text import parse_spatial_text
+from .datasets import boxes_as_text
+from .questions import Question, ask
+from .scenes import Scene, Split, draw_scene
+
+KINDS = ("existence", "count", "color", "shape", "relation", "reading", "referring", "description")
+MIN_IOU = 0.5  # of a correct box with the true one
+
+
+@dataclass(frozen=True)
+class Case:
+    """Question about a scene, with the scene and its number."""
+
+    number: int
+    scene: Scene
+    question: Question
+
+    def conversation(self) -> list[dict[str, Any]]:
+        """Return one user message with the image and the question."""
+        asked = boxes_as_text(self.question.messages()[:1])[0]
+        return [{"role": "user", "content": [{"type": "image", "image": self.scene.image}, *asked["content"]]}]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Case with the model's answer."""
+
+    case: Case
+    answer: str
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is correct."""
+        return is_correct(self.case.question, self.answer)
+
+
+def draw_cases(per_kind: int, split: Split = "test", kinds: Sequence[str] = KINDS) -> list[Case]:
+    """Draw questions about the first scenes of a split.
+
+    Args:
+        per_kind: number of questions of each kind. A scene gets at most one of a kind.
+        split: split of the scenes.
+        kinds: kinds of questions, keys of `FAMILIES`.
+    """
+    missing = dict.fromkeys(kinds, per_kind)
+    cases: list[Case] = []
+    number = 0
+    while any(missing.values()):
+        scene, random = draw_scene(split, number), np.random.default_rng((number, 4))
+        for kind in kinds:
+            question = ask(scene, kind, random)
+            if missing[kind] and question is not None:
+                cases.append(Case(number, scene, question))
+                missing[kind] -= 1
+        number += 1
+    return cases
+
+
+def answer_in_batches(
+    cases: Sequence[Case], batch_size: int, answer: Callable[[Sequence[Case]], Sequence[str]]
+) -> list[Outcome]:
+    """Answer cases in batches.
+
+    Args:
+        cases: cases to answer.
+        batch_size: number of cases in a batch.
+        answer: function from a batch of cases to one text for each of them.
+    """
+    outcomes = []
+    for start in logging.tqdm(range(0, len(cases), batch_size), desc="Answering"):
+        batch = cases[start : start + batch_size]
+        outcomes += [Outcome(case, text.strip()) for case, text in zip(batch, answer(batch), strict=True)]
+    return outcomes
+
+
+def is_correct(question: Question, answer: str) -> bool:
+    """Return whether an answer is correct: equal text, or for `"referring"` a box with an IoU of at least 0.5."""
+    if question.kind != "referring":
+        return answer.strip().rstrip(".").lower() == question.answer.lower()
+    found = parse_spatial_text(answer).objects
+    return len(found) > 0 and box_iou(found[0].box, question.box or ()) >= MIN_IOU
+
+
+def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the intersection over union of two xyxy boxes."""
+    first, second = np.asarray(one, float), np.asarray(other, float)
+    sides = (np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])).clip(min=0)
+    intersection = sides.prod()
+    union = (first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - intersection
+    return float(intersection / max(union, 1e-9))
+
+
+def accuracies(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return the percentage of correct answers for each kind of question."""
+    correct: dict[str, list[bool]] = defaultdict(list)
+    for outcome in outcomes:
+        correct[outcome.case.question.kind].append(outcome.correct)
+    return mean_percentages(correct)
+
+
+def mean_percentages(correct: dict[str, list[bool]]) -> dict[str, float]:
+    """Return the percentage of true values for each key."""
+    return {key: 100 * float(np.mean(values)) for key, values in correct.items()}
