@@ -1,4 +1,4 @@
-"""Draws how a picture becomes an answer.
+"""Figure of the architecture: the path from an image to an answer.
 
 python docs/figures/architecture.py docs/figures/architecture.png
 """
@@ -19,7 +19,7 @@ REFINER = ((2.3, 0.8, "RAM", "tags"), (3.75, 1.6, "Grounding DINO", "boxes"), (5
 
 
 def box(axes: Any, center: tuple[float, float], size: tuple[float, float], title: str, note: str, color: str) -> None:
-    """A rounded box with a title, and a note below it."""
+    """Draw a rounded box with a title and a note below."""
     (x, y), (width, height) = center, size
     corner = (x - width / 2, y - height / 2)
     axes.add_patch(FancyBboxPatch(corner, width, height, "round,pad=0,rounding_size=0.08", fc=color, ec=INK, lw=1))
@@ -28,7 +28,7 @@ def box(axes: Any, center: tuple[float, float], size: tuple[float, float], title
 
 
 def arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], label: str = "", bend: float = 0.0) -> None:
-    """An arrow, with what goes along it."""
+    """Draw an arrow with a label."""
     style = {"arrowstyle": "-|>", "mutation_scale": 11, "lw": 1.2, "color": INK, "shrinkA": 0, "shrinkB": 0}
     axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **style))
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.1)
@@ -36,7 +36,7 @@ def arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], label
 
 
 def draw(out: Path) -> None:
-    """Write the picture."""
+    """Draw the figure and write it to a file."""
     figure, axes = pyplot.subplots(figsize=(11, 4.4), layout="constrained")
     axes.set_xlim(0, 11), axes.set_ylim(0, 4.4)
     axes.axis("off")
@@ -67,9 +67,9 @@ def draw(out: Path) -> None:
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the figure to the file that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the picture to write")
+    parser.add_argument("out", type=Path, help="image file to write")
     mpl.use("agg")
     draw(parser.parse_args().out)
 

@@ -1,4 +1,4 @@
-"""Draws who may attend to whom in each objective of stage 1, from the tables that the model itself uses.
+"""Figure of the attention masks of the stage 1 objectives, drawn from the tables of the model.
 
 python docs/figures/attention_tables.py
 """
@@ -28,13 +28,13 @@ TABLES = {
     "ICG: caption": (CAPTIONING, "VGC"),
     "MSP: masked objects": (SPATIAL, "VGSC"),
 }
-SIZES = {"V": 3, "G": 4, "S": 5, "C": 5}  # positions drawn of each segment
+SIZES = {"V": 3, "G": 4, "S": 5, "C": 5}  # number of positions of each segment in the figure
 SEGMENTS = {"V": Segment.VISUAL, "G": Segment.GROUNDING, "S": Segment.SPATIAL, "C": Segment.CAPTION}
 COLORS = ListedColormap(["#f1f1f1", "#0072b2", "#e69f00", "#009e73", "#cc79a7"])
 
 
 def draw(axes: pyplot.Axes, name: str, table: AttentionTable, letters: str) -> None:
-    """One table: rows attend to the columns that are colored by the segment that is seen."""
+    """Draw one table. A row attends to the columns that have the color of their segment."""
     segments = torch.tensor([SEGMENTS[letter].value for letter in letters for _ in range(SIZES[letter])])[None]
     allowed = table.mask(segments)[0]
     axes.imshow(torch.where(allowed, segments, 0).numpy(), cmap=COLORS, vmin=0, vmax=4)
@@ -57,7 +57,7 @@ def draw(axes: pyplot.Axes, name: str, table: AttentionTable, letters: str) -> N
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the figure."""
     mpl.use("agg")
     figure, every = pyplot.subplots(1, 4, figsize=(12, 3.4), layout="constrained")
     for axes, (name, (table, letters)) in zip(every, TABLES.items(), strict=True):

@@ -1,4 +1,11 @@
-"""`python -m lyrics.recipes.micro`: train and evaluate the micro model, or its variants for the table."""
+"""Train a small, complete Lyrics model from scratch on synthetic images, and evaluate it.
+
+python -m lyrics.recipes.micro                          # the full model; continues where it stopped
+python -m lyrics.recipes.micro --variant no_refiner --seed 1
+python -m lyrics.recipes.micro --from-shipped           # only the two stages, with pretrained parts of the package
+python -m lyrics.recipes.micro --table                  # every variant with three seeds, and the table
+python -m lyrics.recipes.micro --smoke --out smoke      # a few optimization steps, to check that everything runs
+"""
 
 from __future__ import annotations
 
@@ -16,21 +23,12 @@ from .pipeline.pretrained import write_pretrained
 from .pipeline.steps import DEPENDENCIES, STEPS, run_steps
 from .report.table import SEEDS, format_table
 
-EXAMPLES = """examples:
-  python -m lyrics.recipes.micro                          # the full model from scratch; continues where it stopped
-  python -m lyrics.recipes.micro --variant no_refiner --seed 1
-  python -m lyrics.recipes.micro --from-shipped           # only the two stages, with pretrained parts of the package
-  python -m lyrics.recipes.micro --table                  # every variant with three seeds, and the table
-  python -m lyrics.recipes.micro --smoke --out smoke      # a few optimization steps, to check that everything runs
-"""
-
 
 def main() -> None:
     """Run the steps that the command line asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m lyrics.recipes.micro",
-        description="Train a small, complete Lyrics model from scratch on synthetic images.",
-        epilog=EXAMPLES,
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model_options(parser)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ...processing_lyrics import LyricsProcessor, VisualObjects
-from ...refinement import RefinementStore
+from ...processing_lyrics import VisualObjects
+from ...processing_lyrics.protocols import CheckedObjectStore
 
 _BOX_SIZE = 4  # the last numbers of a region feature are the box
 
@@ -58,14 +59,14 @@ class VariantStore:
         variant: variant of the model.
     """
 
-    store: RefinementStore
+    store: CheckedObjectStore
     variant: Variant
 
-    def check(self, processor: LyricsProcessor) -> str:
+    def check(self, processor: Any) -> str:
         """Return the fingerprint of the store's refiner, or raise an error if it is not the processor's."""
         return self.store.check(processor)
 
-    def lookup(self, picture: Any, return_masks: bool = False) -> VisualObjects | None:
+    def lookup(self, picture: Image.Image) -> VisualObjects | None:
         """Return the objects of an image, or `None` if the store does not hold it."""
-        objects = self.store.lookup(picture, return_masks)
+        objects = self.store.lookup(picture)
         return None if objects is None else self.variant.view(objects)

@@ -26,8 +26,8 @@ from ...assets.random_model import TEXT_SPECIAL_TOKENS, build_bert_tokenizer, bu
 from ...modeling_lyrics import RamConfig
 from ...processing_lyrics import LyricsImageProcessor
 from ...processing_lyrics.chat_templates import SYSTEM_PROMPT, VICUNA_TEMPLATE
-from ...processing_lyrics.spatial_text import format_box, format_object
-from .world.questions import FAMILIES, Question, all_names, ask_many, caption
+from .world.datasets import boxes_as_text
+from .world.questions import FAMILIES, all_names, ask_many, caption
 from .world.scenes import CHARACTERS, COLORS, SHAPES, SIZES, draw_scene
 
 
@@ -58,18 +58,10 @@ def _sample_texts() -> tuple[str, ...]:
     for number in range(_SAMPLE_SCENES):
         scene, random = draw_scene("train", number), np.random.default_rng(number)
         texts += [caption(scene, random) for _ in range(4)]
-        texts += [_as_plain_text(question) for question in ask_many(scene, 12, random)]
+        for question in ask_many(scene, 12, random):
+            messages = boxes_as_text(question.messages())
+            texts.append("\n".join("".join(block["text"] for block in one["content"]) for one in messages))
     return tuple(texts)
-
-
-def _as_plain_text(question: Question) -> str:
-    """Return question and answer on two lines, with boxes as text."""
-    asked, answered = question.text, question.answer
-    if question.kind == "referring":
-        answered = format_object(question.answer, question.box or ())
-    elif question.kind == "description":
-        asked = f"{question.text} {format_box(question.box or ())}"
-    return f"{asked}\n{answered}"
 
 
 def vocabulary_words() -> list[str]:

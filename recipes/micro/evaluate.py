@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import BatchFeature
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor, VisualObjects
@@ -93,19 +94,26 @@ def answer_cases(
         refined = dict(zip(scenes, objects, strict=True))
 
     def answer(batch: Sequence[Case]) -> list[str]:
-        inputs = processor.apply_chat_template(
-            [case.conversation() for case in batch],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True}
-            | ({"visual_objects": [refined[case.number] for case in batch]} if refined else {}),
-        ).to(model.device)
+        objects = [refined[case.number] for case in batch] if refined else None
+        inputs = encode_cases(processor, batch, objects).to(model.device)
         generated = model.generate(**inputs, max_new_tokens=40, do_sample=False)
         return processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     return answer_in_batches(cases, batch_size, answer)
+
+
+def encode_cases(
+    processor: LyricsProcessor, cases: Sequence[Case], objects: Sequence[VisualObjects] | None
+) -> BatchFeature:
+    """Return the model inputs for the questions of cases, with the objects of their scenes, if there are any."""
+    return processor.apply_chat_template(
+        [case.conversation() for case in cases],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True} | ({} if objects is None else {"visual_objects": objects}),
+    )
 
 
 def guessing_accuracies(cases: Sequence[Case]) -> dict[str, dict[str, float]]:

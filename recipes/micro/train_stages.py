@@ -20,7 +20,7 @@ from .ablations import VariantStore
 from .common.initialization import init_coordinate_embeddings, init_queries_one_per_region, scale_attention_logits
 from .common.muon import use_muon
 from .common.run_folders import RunFolders
-from .common.step_trainer import newest_checkpoint
+from .common.step_trainer import run_trainer
 from .configs import CHAT_TEMPLATE, MQFORMER
 from .world.datasets import DialogueRows
 
@@ -36,7 +36,7 @@ def train_stage1(folders: RunFolders) -> None:
     settings, queries = folders.training_settings("stage1"), dict(MQFORMER)
     matrix_learning_rate = settings.pop("matrix_learning_rate")
     start = {"processor": str(refiner)}
-    if not variant.refiner:  # the same number of queries, all visual, and the detector's tokenizer, which is the same
+    if not variant.refiner:  # the same number of queries, but all visual; the detector has the same tokenizer
         total = queries["num_visual_queries"] + queries["num_grounding_queries"]
         queries |= {"num_visual_queries": total, "num_grounding_queries": 0}
         start = {"tokenizer": str(refiner / "refiner")}
@@ -56,8 +56,7 @@ def train_stage1(folders: RunFolders) -> None:
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     if variant.stage1:
         use_muon(trainer, matrix_learning_rate)
-        trainer.train(resume_from_checkpoint=newest_checkpoint(training))
-        trainer.save_state()
+        run_trainer(trainer, evaluate=False)
     trainer.save_model(str(folders.model("stage1")))
 
 
@@ -97,8 +96,7 @@ def train_stage2(folders: RunFolders) -> None:
     _, eval_rows = data.open(processor)
     trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
     use_muon(trainer, *rates)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(training))
-    trainer.save_state()
+    run_trainer(trainer, evaluate=False)
     adapter = folders.folder("stage2") / "adapter"
     trainer.save_model(str(adapter))
     for part in merge_adapter(adapter):

@@ -58,12 +58,9 @@ def test_dependencies_come_first(tmp_path):
 
 def test_finished_steps_are_no_tasks(tmp_path):
     models = [RunFolders(tmp_path, "full"), RunFolders(tmp_path, "no_refiner", 1)]
-    for folder, settings in (
-        (models[0].folder("vision"), models[0].settings("vision")),
-        (models[1].folder("composed"), {}),
-    ):
-        folder.mkdir(parents=True)
-        (folder / FINISHED).write_text(json.dumps({"settings": settings}))
+    for folders, step in zip(models, ("vision", "composed"), strict=True):
+        folders.folder(step).mkdir(parents=True)
+        folders.mark_finished(step, 0, folders.settings(step))
     assert set(SHARED_STEPS) - set(shared_tasks(models[0], SHARED_STEPS)) == {"vision"}
     left = {name: [*task.options][-4:] for name, task in model_tasks(models, MODEL_STEPS).items()}
     assert left == {"full-0": [*MODEL_STEPS], "no_refiner-1": ["--steps", "stage1", "stage2", "evaluation"]}

@@ -101,7 +101,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """Return the content of a recipe, or nothing for a step without one."""
+    """Return the content of a recipe, or an empty mapping for a step without one."""
     file = _RECIPES / f"{name}.yaml"
     return _with_new_names(yaml.safe_load(file.read_text()) or {}) if file.is_file() else {}
 

@@ -86,21 +86,17 @@ def train_step(
     trainer.loss = loss
     if arguments.matrix_learning_rate is not None:
         use_muon(trainer, arguments.matrix_learning_rate)
-    train_and_evaluate(trainer)
+    run_trainer(trainer)
     return model.eval()
 
 
-def train_and_evaluate(trainer: Trainer) -> None:
-    """Train from the newest checkpoint, if there is one, evaluate, and write the log."""
-    trainer.train(resume_from_checkpoint=newest_checkpoint(trainer.args))
-    trainer.evaluate()
+def run_trainer(trainer: Trainer, evaluate: bool = True) -> None:
+    """Train from the newest checkpoint, if there is one, evaluate if asked to, and write the log."""
+    folder = str(trainer.args.output_dir)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if Path(folder).is_dir() else None)
+    if evaluate:
+        trainer.evaluate()
     trainer.save_state()
-
-
-def newest_checkpoint(arguments: TrainingArguments) -> str | None:
-    """Return the newest checkpoint of an interrupted run, or `None` if there is none."""
-    folder = str(arguments.output_dir)
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
 
 class _StepTrainer(Trainer):

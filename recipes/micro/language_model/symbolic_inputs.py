@@ -34,7 +34,7 @@ class SymbolicLanguageModel(LlamaForCausalLM):
     Attributes:
         box_scale: factor of box vectors. 0 leaves them out.
         hints: whether inputs contain hints during training: of a third of the rows the box of an answer is added where
-            its coordinates follow, and of another third where its name stands. The model then learns to write a box
+            its coordinates follow, and of another third at its name. The model then learns to write a box
             before it learns to find one.
     """
 

@@ -18,7 +18,7 @@ from ..common.initialization import (
 )
 from ..common.muon import use_muon
 from ..common.run_folders import RunFolders
-from ..common.step_trainer import train_and_evaluate
+from ..common.step_trainer import run_trainer
 from ..configs import build_micro_text_tokenizer, language_model_config
 from ..world.cases import accuracies, draw_cases
 from ..world.datasets import SymbolicDialogues
@@ -93,5 +93,5 @@ def _train_phase(model: SymbolicLanguageModel, collator: SymbolicCollator, setti
     train_rows = SymbolicDialogues("train", scenes, first, dialogues, **rows)
     trainer = Trainer(model, arguments, collator, train_rows, SymbolicDialogues("validation", eval_scenes, **rows))
     use_muon(trainer, matrix_learning_rate)
-    train_and_evaluate(trainer)
+    run_trainer(trainer)
     return scenes

@@ -12,7 +12,6 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ....datasets_lyrics.open_data import open_source
 from ....processing_lyrics import LyricsProcessor
 from ....refinement import RefinementStore, refine_dataset
 from ...curves import draw_curves
@@ -44,9 +43,9 @@ def _write_store(folders: RunFolders) -> None:
     """Write what the refiner detects in these scenes."""
     parts = [folders.folder("store") / split for split in _SPLITS]
     for part in parts:
-        source = open_source(str(folders.folder("rows") / part.name), image="image", key="key")
+        rows, settings = str(folders.folder("rows") / part.name), folders.settings("store")
         processor = LyricsProcessor.from_pretrained(folders.folder("refiner"))
-        refine_dataset(source, part, processor, **folders.settings("store"))
+        refine_dataset(rows, part, processor, image="image", key="key", **settings)
     RefinementStore.merge(parts, folders.folder("store") / "all")
 
 

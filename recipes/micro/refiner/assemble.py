@@ -80,31 +80,23 @@ def measure_refiner(
     """
     scenes = [draw_scene(split, number) for number in range(first, first + count)]
     refined = processor.refine([scene.image for scene in scenes], batch_size=16, return_masks=True)
-    found: dict[bool, list[bool]] = {True: [], False: []}  # whether the tag is a shape
-    matched, box_ious, mask_ious, counted = [], [], [], []
+    names = ("shapes_found", "characters_found", "objects_right", "scenes_counted", "box_overlap", "mask_overlap")
+    values: dict[str, list[float]] = {name: [] for name in names}
     for scene, objects in zip(scenes, refined, strict=True):
         free = set(range(len(objects)))
         for index, (tag, box) in enumerate(visible_tags(scene)):
             iou, match = _best_match(objects, free, tag, box)
-            is_shape = tag in SHAPES
-            found[is_shape].append(match is not None)
-            if match is not None:
-                free.remove(match)
-            if is_shape and match is not None and objects.masks is not None:
-                true_mask = scene.objects[index].mask
-                box_ious.append(iou)
-                mask_ious.append((objects.masks[match] & true_mask).sum() / (objects.masks[match] | true_mask).sum())
-        matched += [index not in free for index in range(len(objects))]
-        counted.append(sum(label in SHAPES for label in objects.labels) == len(scene.objects))
-    shares = {
-        "shapes_found": found[True],
-        "characters_found": found[False],
-        "objects_right": matched,
-        "scenes_counted": counted,
-        "box_overlap": box_ious,
-        "mask_overlap": mask_ious,
-    }
-    return {name: round(100 * float(np.mean(values)), 1) if values else 0.0 for name, values in shares.items()}
+            values["shapes_found" if tag in SHAPES else "characters_found"].append(match is not None)
+            if match is None:
+                continue
+            free.remove(match)
+            if tag in SHAPES and objects.masks is not None:
+                mask, true_mask = objects.masks[match], scene.objects[index].mask
+                values["box_overlap"].append(iou)
+                values["mask_overlap"].append((mask & true_mask).sum() / (mask | true_mask).sum())
+        values["objects_right"] += [index not in free for index in range(len(objects))]
+        values["scenes_counted"].append(sum(label in SHAPES for label in objects.labels) == len(scene.objects))
+    return {name: round(100 * float(np.mean(numbers)), 1) if numbers else 0.0 for name, numbers in values.items()}
 
 
 def _best_match(objects: VisualObjects, free: set[int], tag: str, box: Sequence[float]) -> tuple[float, int | None]:

@@ -22,7 +22,7 @@ from ....processing_lyrics.spatial_text import parse_spatial_text
 from ...curves import draw_curves, new_figure, plot_metric, read_log
 from ..ablations import VARIANTS
 from ..common.run_folders import RunFolders, add_model_options
-from ..evaluate import answer_cases
+from ..evaluate import answer_cases, encode_cases
 from ..world.cases import KINDS, Outcome, draw_cases
 from ..world.scenes import SIZES
 
@@ -152,14 +152,7 @@ def draw_attention(checkpoint: Path, out: Path) -> None:
     case = draw_cases(1, kinds=("reading",))[0]
     image = case.scene.image
     objects = processor.refine(image)[0]
-    inputs = processor.apply_chat_template(
-        case.conversation(),
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"visual_objects": [objects]},
-    )
+    inputs = encode_cases(processor, [case], [objects])
     with torch.inference_mode():
         generated = model.generate(**inputs, max_new_tokens=40, do_sample=False)
     answer = processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()

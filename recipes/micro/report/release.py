@@ -54,7 +54,7 @@ def write_compact(checkpoint: Path, out: Path) -> int:
 
 
 def write_compact_language_model(checkpoint: Path, out: Path) -> None:
-    """Write a language model whose weights are stored in float16, without its tokenizer, which is built anew.
+    """Write a language model whose weights are stored in float16, without the tokenizer, which code can build.
 
     Args:
         checkpoint: folder of the model of the step `language`.

@@ -192,21 +192,13 @@ def _draw_shape(shape: str, extent: float, center: np.ndarray, angle: float) -> 
     draw = ImageDraw.Draw(tile)
     middle = (center - (left, top)) * _OVERSAMPLING
     radius = extent / 2 * _OVERSAMPLING
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-
-    def disc(place: np.ndarray, size: float, fill: int) -> None:
-        x, y = middle + turn @ place * radius
-        draw.ellipse((x - size * radius, y - size * radius, x + size * radius, y + size * radius), fill=fill)
-
-    match shape:
-        case "circle":
-            disc(np.zeros(2), 1, 255)
-        case "ring":
-            disc(np.zeros(2), 1, 255)
-            disc(np.zeros(2), 0.55, 0)
-        case _:
-            corners = middle + _corners(shape) @ turn.T * radius
-            draw.polygon([tuple(corner) for corner in corners], fill=255)
+    if shape in ("circle", "ring"):
+        for share, fill in ((1, 255), (0.55, 0))[: 1 + (shape == "ring")]:
+            draw.ellipse((*(middle - share * radius), *(middle + share * radius)), fill=fill)
+    else:
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        corners = middle + _corners(shape) @ turn.T * radius
+        draw.polygon([tuple(corner) for corner in corners], fill=255)
     small = np.asarray(tile.reduce(_OVERSAMPLING), np.float32) / 255
     return _place(small, left, top)
 
