@@ -193,6 +193,12 @@ def test_the_reference_lists_every_model():
     assert [name for name in module.__all__ if name not in text] == ["LyricsPreTrainedModel"]
 
 
+def test_the_reference_lists_every_name_of_the_root():
+    text = "".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    missing = [name for name in importlib.import_module("lyrics").__all__ if name not in text]
+    assert missing == ["LyricsPreTrainedModel", "__version__"]
+
+
 def test_every_page_can_be_reached():
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
