@@ -1,4 +1,4 @@
-"""Figure of the attention masks of the stage 1 objectives, drawn from the tables of the model.
+"""Draw who may attend to whom in each objective of stage 1, from the tables that the model itself uses.
 
 python docs/figures/attention_tables.py
 """
@@ -34,7 +34,7 @@ COLORS = ListedColormap(["#f1f1f1", "#0072b2", "#e69f00", "#009e73", "#cc79a7"])
 
 
 def draw(axes: pyplot.Axes, name: str, table: AttentionTable, letters: str) -> None:
-    """Draw one table. A row attends to the columns that have the color of their segment."""
+    """Draw one table. A row may attend to its colored columns; a color stands for a segment."""
     segments = torch.tensor([SEGMENTS[letter].value for letter in letters for _ in range(SIZES[letter])])[None]
     allowed = table.mask(segments)[0]
     axes.imshow(torch.where(allowed, segments, 0).numpy(), cmap=COLORS, vmin=0, vmax=4)
@@ -50,8 +50,8 @@ def draw(axes: pyplot.Axes, name: str, table: AttentionTable, letters: str) -> N
         axes.axvline(place - 0.5, color="white", linewidth=0.7)
     axes.set_xticks(middles, list(letters))
     axes.set_yticks(middles, list(letters))
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    axes.set_title(name, fontsize=11)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False, labelsize=11)
+    axes.set_title(name, fontsize=12)
     for side in axes.spines.values():
         side.set_visible(False)
 
@@ -59,12 +59,15 @@ def draw(axes: pyplot.Axes, name: str, table: AttentionTable, letters: str) -> N
 def main() -> None:
     """Write the figure."""
     mpl.use("agg")
-    figure, every = pyplot.subplots(1, 4, figsize=(12, 3.4), layout="constrained")
+    figure, every = pyplot.subplots(1, 4, figsize=(12, 3.5), layout="constrained")
     for axes, (name, (table, letters)) in zip(every, TABLES.items(), strict=True):
         draw(axes, name, table, letters)
-    every[0].set_ylabel("attends ...")
-    seen = "... to V visual queries, G grounding queries, S [BOS] and objects, C [CLS] and caption"
-    figure.supxlabel(seen, fontsize=10)
+    every[0].set_ylabel("who attends", fontsize=11)
+    legend = (
+        "A row may attend to its colored columns.    "
+        "V: visual queries    G: grounding queries    S: [BOS] and objects    C: [CLS] and caption"
+    )
+    figure.supxlabel(legend, fontsize=11)
     figure.savefig(OUT, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
 
