@@ -21,6 +21,7 @@ logger = logging.get_logger(__name__)
 
 LOCK_NAME = ".lock"  # both files of a lock begin with it
 RECORD_SECONDS = 5  # patience with a holder that has not written its record yet
+_NAMES = {"host", "pid", "purpose", "since"}  # in a record
 _NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK))
 
 
@@ -158,7 +159,7 @@ class FolderLock:
             return None
         except ValueError:
             return {}
-        return owner if isinstance(owner, dict) else {}
+        return owner if isinstance(owner, dict) and owner.keys() >= _NAMES else {}
 
     def _explain(self, owner: dict[str, Any]) -> str:
         folder = self.path.parent

@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from ...modeling_lyrics.provenance_lyrics import BEHAVIOUR_VERSION, relevant_settings
 from ...processing_lyrics import LyricsProcessor
+from ...processing_lyrics.protocols import RefinerConfig
 from .errors import StaleStoreError
 
 logger = logging.get_logger(__name__)
@@ -93,7 +94,7 @@ class RefinerIdentity:
             logger.warning_once(f"{here} comes from another refiner than {there}, as you allowed: {list(differences)}.")
 
 
-def _settings(config: Any, dtype: Any) -> dict[str, Any]:
+def _settings(config: RefinerConfig, dtype: Any) -> dict[str, Any]:
     settings = relevant_settings(config.to_dict())
     named = {"dtype": str(dtype).removeprefix("torch."), **settings}
     return json.loads(json.dumps(named, sort_keys=True, default=str))

@@ -85,9 +85,10 @@ def test_a_lock_of_another_machine_is_not_taken_over(tmp_path):
     dead_owner(tmp_path, host="elsewhere")
     with pytest.raises(FolderLockedError, match=r"on elsewhere \(x, since y\). Wait for it, or delete .*/.lock if it"):
         FolderLock(tmp_path).acquire()
-    (tmp_path / ".lock").write_text("")
-    with pytest.raises(FolderLockedError, match="does not say by whom"):
-        FolderLock(tmp_path).acquire()
+    for content in ("", "null", '{"host": "elsewhere"}'):
+        (tmp_path / ".lock").write_text(content)
+        with pytest.raises(FolderLockedError, match="does not say by whom"):
+            FolderLock(tmp_path).acquire()
 
 
 def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
