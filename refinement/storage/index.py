@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -51,7 +50,7 @@ def write_index(folder: Path, name: str, hashes: np.ndarray) -> Iterator[np.ndar
     starts = np.zeros((1 << bits) + 1, _U64)
     with write_file(folder / f"{name}.hashes.npy") as first, write_file(folder / f"{name}.rows.npy") as second:
         for file in (first, second):
-            _write_header(file, count)
+            np.lib.format.write_array_header_1_0(file, {"descr": _U64.str, "fortran_order": False, "shape": (count,)})
         for part in range(parts):
             rows = _rows_of_part(hashes, part, parts)
             values = hashes[rows]
@@ -109,17 +108,10 @@ def _prefix(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _equal_groups(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    repeated = np.flatnonzero(values[1:] == values[:-1])
-    done = -1
-    for place in repeated.tolist():
-        if place < done:
-            continue
-        done = int(np.searchsorted(values, values[place], side="right"))
-        yield rows[place:done]
-
-
-def _write_header(file: IO[bytes], count: int) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": _U64.str, "fortran_order": False, "shape": (count,)})
+    """Return the rows of each run of equal values, for runs of two and more."""
+    equal = values[1:] == values[:-1]
+    edges = np.flatnonzero(np.diff(equal, prepend=False, append=False)).reshape(-1, 2)  # (runs, first and last)
+    return (rows[first : last + 1] for first, last in edges.tolist())
 
 
 def _map(path: Path) -> np.ndarray:
