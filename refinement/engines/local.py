@@ -86,15 +86,16 @@ class _Worker:
     def __init__(self, task: RefiningTask, number: int, workers: int, devices: Sequence[str]) -> None:
         self.number = number
         self.shard: int | None = None
-        # CUDA does not survive a fork of this process. A fork server forks from a process that only has the imports.
+        # CUDA does not survive a fork of this process. A fork server forks from a process that only has the imports;
+        # Windows has none, and starts each worker anew.
         methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
             context.set_forkserver_preload([__name__])
         self.pipe, other = context.Pipe()
         threads = max(1, torch.get_num_threads() // workers)
         device = devices[number % len(devices)] if devices else None
-        self._process = context.Process(target=_work, args=(task, other, threads, device), daemon=True)  # pyright: ignore[reportAttributeAccessIssue]
+        self._process = context.Process(target=_work, args=(task, other, threads, device), daemon=True)
         self._process.start()
         other.close()
 

@@ -144,7 +144,7 @@ def build_batch(rows: Sequence[Row], row_format: RowFormat) -> Any:
 
 
 def _list_array(values: Sequence[np.ndarray], dtype: Any, width: int | None) -> Any:
-    """Arrays (n, width) or (n,) -> a list per array, of fixed-size lists where there is a width."""
+    """Return arrays of shape (n, width) or (n,) as one Arrow array of lists, with lists of `width` inside if given."""
     pa = import_optional("pyarrow")
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])

@@ -48,6 +48,13 @@ def test_workers_write_the_same_store_although_one_is_killed(photos, checkpoint,
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+def test_workers_without_a_fork_server(photos, made, loaded, monkeypatch, tmp_path):
+    """As on Windows."""
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    refine_dataset(photos, tmp_path / "store", loaded, shard_size=SHARD_SIZE, max_failure_rate=0.5, workers=2)
+    assert contents(tmp_path / "store") == contents(made)
+
+
 def test_a_shard_that_kills_three_workers_stops_the_run(photos, loaded, tmp_path):
     for number in range(3):
         (tmp_path / f"death{number}").touch()
