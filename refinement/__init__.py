@@ -1,4 +1,4 @@
-"""What the refiner saw, computed once and kept: stores, what fills them, and what both stand on."""
+"""Refinement: visual objects of data sets, computed once, and the stores that keep them."""
 
 from ..datasets_lyrics.open_data import open_source
 from ..datasets_lyrics.sources import Item, Source
@@ -12,13 +12,11 @@ from ..datasets_lyrics.webdataset import (
 )
 from ..utils.atomic_files import is_aside, remove_folder, remove_leftovers, sha256_of, write_file, write_folder
 from ..utils.folder_lock import FolderLock, FolderLockedError
-from .checking import StoreStats
-from .dataset_writer import refine_dataset
-from .estimates import Estimate, estimate
+from .dataset_writer import Estimate, estimate, refine_dataset
 from .storage.errors import DuplicateKeyError, StaleStoreError, StoreError, TooManyFailuresError
 from .storage.picture_hash import hash_picture
 from .storage.refiner_identity import RefinerIdentity
-from .store import RefinementStore
+from .store import RefinementStore, StoreStats
 
 __all__ = [
     "DuplicateKeyError",

@@ -1,53 +1,69 @@
-"""Data sets with a `visual_objects` column that is read from a store when a row is."""
+"""Data sets with a column `visual_objects`, which is read from a store when a row is."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 from torch.utils.data import Dataset, IterableDataset
 
 from ..datasets_lyrics.hf_datasets import find_image_column
-from ..datasets_lyrics.path_guard import AS_GIVEN, PathGuard, read_image_value
+from ..datasets_lyrics.path_guard import PathGuard, read_image_value
+from ..processing_lyrics import VisualObjects
+from ..processing_lyrics.protocols import ObjectStore
 from .storage.errors import StoreError
 from .storage.finalize import FAILURES
-
-if TYPE_CHECKING:
-    from .store import RefinementStore
+from .storage.rows import Row
 
 COLUMN = "visual_objects"
 
 Missing = Literal["raise", "none"]
 
 
+class KeyedObjectStore(ObjectStore, Protocol):
+    """Store of visual objects that are found by key or by image; `RefinementStore` is one."""
+
+    @property
+    def failure_count(self) -> int:
+        """Number of images that could not be refined."""
+        ...
+
+    def lookup(self, picture: Any) -> VisualObjects | None:
+        """Return the objects of an image or of its file, or `None`."""
+        ...
+
+    def row(self, key: str, picture: Any = None) -> Row | None:
+        """Return the row of a key, checked against the image if one is given, or `None`."""
+        ...
+
+
 @dataclass(frozen=True)
 class ObjectsOfRow:
-    """A row -> what the store holds for its picture, or a list for its list of pictures.
+    """Function from a row to the visual objects of its image, or to a list of them for a list of images.
 
     Attributes:
-        store: to look in.
-        image: the column with the pictures.
-        key: the column with the keys; without one, pictures are found by their pixels.
-        guard: rule for the paths.
-        check: that a key's picture is the one that was refined.
-        missing: whether a picture that is not in the store is an error, or `None`.
+        store: store of visual objects.
+        image: str, column with the images.
+        key: str, column with the keys; `None` finds images by their pixels.
+        guard: rule for the paths of images.
+        check: bool, whether to compare the image of a key with the refined one.
+        missing: `"raise"` or `"none"`, treatment of an image that is not in the store.
     """
 
-    store: RefinementStore
+    store: KeyedObjectStore
     image: str | None
     key: str | None
     guard: PathGuard
     check: bool
     missing: Missing
 
-    def __call__(self, row: Mapping[str, Any]) -> Any:
-        """The objects of one row.
+    def __call__(self, row: Mapping[str, Any]) -> VisualObjects | list[VisualObjects | None] | None:
+        """Return the objects of one row.
 
         Raises:
-            StoreError: when they are not there, are stale, or are damaged.
+            StoreError: when the objects are missing, stale or damaged.
         """
         value = None if self.image is None else row[self.image]
         name = None if self.key is None else str(row[self.key])
@@ -57,15 +73,15 @@ class ObjectsOfRow:
         return [self._find(*one) for one in zip(names, value, strict=True)]
 
     def add(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row with its objects."""
+        """Return the row with its objects."""
         return {**row, COLUMN: self(row)}
 
     def add_to_batch(self, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
-        """A batch of rows, as lists by column, with their objects."""
+        """Return a batch of rows, as lists by column, with their objects."""
         rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
         return {**batch, COLUMN: [self(row) for row in rows]}
 
-    def _find(self, key: str | None, value: Any) -> Any:
+    def _find(self, key: str | None, value: Any) -> VisualObjects | None:
         picture, error = (None, None) if value is None else read_image_value(value, self.guard)
         if error is not None:
             raise StoreError(error)
@@ -77,31 +93,25 @@ class ObjectsOfRow:
         if found is None and self.missing == "raise":
             name = "A picture" if key is None else repr(key)
             raise StoreError(
-                f"{name} is not in {self.store}. Pictures that could not be refined: "
-                f"{self.store.manifest.failure_count:,} (see {FAILURES} there). To go on without: missing='none'."
+                f"{name} is not in {self.store}. Pictures that could not be refined: {self.store.failure_count:,} "
+                f"(see {FAILURES} there). To go on without: missing='none'."
             )
         return found
 
 
-def attach(
-    store: RefinementStore,
-    dataset: Any,
-    image: str | None = None,
-    key: str | None = None,
-    root: str | os.PathLike | None = None,
-    check: bool = True,
-    missing: Missing = "raise",
-) -> Any:
-    """See `RefinementStore.attach`."""
-    datasets: Any = sys.modules.get("datasets")  # which a data set of that library has imported
+def attach_objects(dataset: Any, objects: ObjectsOfRow) -> Any:
+    """Return a data set with the column; see `RefinementStore.attach`."""
+    datasets: Any = sys.modules.get("datasets")  # imported already if the data set is of that library
     is_table = datasets is not None and isinstance(dataset, datasets.Dataset)
     is_stream = datasets is not None and isinstance(dataset, datasets.IterableDataset)
-    if image is None and (check or key is None):
-        image = find_image_column(dataset, None, key) if is_table or is_stream else "image"
-    guard = AS_GIVEN if root is None else PathGuard.below(root)
-    objects = ObjectsOfRow(store, image, key, guard, check, missing)
+    if objects.image is None and (objects.check or objects.key is None):
+        found = find_image_column(dataset, None, objects.key) if is_table or is_stream else "image"
+        objects = replace(objects, image=found)
     if is_table:
-        return _transformed(dataset, objects)
+        kind, options = dataset.format["type"], dataset.format["format_kwargs"]
+        if kind not in (None, "custom"):
+            raise ValueError(f"The data set gives rows in the format {kind!r}: attach the store before `with_format`.")
+        return dataset.with_transform(_Transform(objects, options.get("transform")))
     if is_stream:
         return dataset.map(objects.add)
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
@@ -110,7 +120,7 @@ def attach(
 
 
 class AttachedDataset(Dataset):
-    """A map-style data set of dictionaries, with objects."""
+    """Map-style data set of dictionaries with visual objects."""
 
     def __init__(self, dataset: Any, objects: ObjectsOfRow) -> None:
         self.dataset, self.objects = dataset, objects
@@ -123,7 +133,7 @@ class AttachedDataset(Dataset):
 
 
 class AttachedStream(IterableDataset):
-    """An iterable of dictionaries, with objects."""
+    """Iterable of dictionaries with visual objects."""
 
     def __init__(self, dataset: Iterable[Mapping[str, Any]], objects: ObjectsOfRow) -> None:
         self.dataset, self.objects = dataset, objects
@@ -132,16 +142,9 @@ class AttachedStream(IterableDataset):
         return map(self.objects.add, self.dataset)
 
 
-def _transformed(dataset: Any, objects: ObjectsOfRow) -> Any:
-    kind, options = dataset.format["type"], dataset.format["format_kwargs"]
-    if kind not in (None, "custom"):
-        raise ValueError(f"The data set gives rows in the format {kind!r}: attach the store before `with_format`.")
-    return dataset.with_transform(_Transform(objects, options.get("transform")))
-
-
 @dataclass(frozen=True)
 class _Transform:
-    """Adds objects to a batch, after the transform that the data set had; pickles, for the workers of a loader."""
+    """Transform that adds objects to a batch after the data set's own transform; pickles, for workers of a loader."""
 
     objects: ObjectsOfRow
     before: Any

@@ -1,10 +1,12 @@
-"""refine_dataset: from a source to a complete store, however often it is interrupted."""
+"""refine_dataset: write the store of a data set, however often the run is interrupted; and estimate what that takes."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,12 +19,13 @@ from ..utils.atomic_files import remove_leftovers
 from ..utils.folder_lock import LOCK_NAME, FolderLock
 from .engines.local import refine_here, refine_in_processes
 from .engines.progress import Monitor
+from .engines.ray import refine_on_ray
 from .engines.task import RefiningTask
 from .storage.errors import StoreError, TooManyFailuresError
 from .storage.finalize import INDEX, finish_store, load_facts, write_failures
 from .storage.manifest import MANIFEST, SHARDS, Manifest
 from .storage.refiner_identity import RefinerIdentity
-from .storage.rows import RowFormat
+from .storage.rows import Row, RowFormat, build_batch
 from .store import RefinementStore
 
 logger = logging.get_logger(__name__)
@@ -43,30 +46,34 @@ def refine_dataset(
     max_failure_rate: float = 0.05,
     **source_options: Any,
 ) -> RefinementStore:
-    """Refine every picture of a source once, and keep what was seen in a store.
+    """Refine every image of a source once, and write the visual objects into a store.
 
-    An interrupted run is resumed by the same call: only shards that are not finished are made. Pictures that cannot be
-    refined go to `failures.jsonl`.
+    The same call resumes an interrupted run: only unfinished shards are made. Images that cannot be refined are listed
+    in `failures.jsonl`.
 
     Args:
-        source: a `Source`, or anything that `open_source` takes.
-        out: folder of the store; made where it is missing.
-        processor: with a refiner, on the device and in the dtype that it is to run in.
-        batch_size: pictures that the refiner sees at a time.
-        shard_size: pictures in a shard; what an interruption can cost.
-        workers: refiners that run at the same time; by default one for each device, or one. More than one are
-            processes of their own: the refiner must have been loaded from a checkpoint, not attached, and a script
-            must begin its work under `if __name__ == "__main__":`.
-        engine: `"local"` for this machine, `"ray"` for a cluster (or this machine) through Ray Data.
-        devices: of the local workers in turn, such as `["cuda:0", "cuda:1"]`; by default the processor's.
-        masks: keep the objects' masks too, as run lengths.
-        max_failure_rate: stop when more than this part of the pictures has failed.
+        source: `Source`, or anything that `open_source` takes.
+        out: path of the store; the folder is created if it is missing.
+        processor: processor with a refiner, on the device and in the dtype in which it is to run.
+        batch_size: int, number of images that the refiner processes at a time.
+        shard_size: int, number of images in a shard, which is what an interruption can cost.
+        workers: int, number of refiners that run at the same time; by default one for each device, or one. Several are
+            processes of their own: the refiner must be loaded from a checkpoint, not attached, and a script must guard
+            its call with `if __name__ == "__main__":`.
+        engine: `"local"` for this machine, or `"ray"` for a cluster (or this machine) through Ray Data.
+        devices: names of devices for the local workers in turn, such as `["cuda:0", "cuda:1"]`; by default the
+            processor's.
+        masks: bool, whether to keep the objects' masks too, as run lengths.
+        max_failure_rate: float, share of failed images above which the run stops.
         source_options: further arguments of `open_source`.
 
+    Returns:
+        The store, open for reading.
+
     Raises:
-        StoreError: when `out` is something else, or a store of another source, refiner or plan, with what differs.
-        FolderLockedError: when another run fills the same store.
-        TooManyFailuresError: when more pictures failed than were allowed to.
+        StoreError: saying what differs, when `out` is not a store, or the store of another source, refiner or plan.
+        FolderLockedError: when another run writes to the same store.
+        TooManyFailuresError: when more images failed than `max_failure_rate` allows.
         OSError: naming the file, when the disk is full or cannot be written.
     """
     if engine not in get_args(Engine):
@@ -76,32 +83,33 @@ def refine_dataset(
             raise ValueError(f"{name} must be at least 1, got {value}.")
     opened = source if isinstance(source, Source) else open_source(source, shard_size=shard_size, **source_options)
     folder = Path(os.path.abspath(out))
-    wanted = plan_store(opened, processor, shard_size, masks)
+    planned = plan_store(opened, processor, shard_size, masks)
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, "refining"):
-        manifest = _begin(folder, wanted)
+        manifest = _start_or_resume(folder, planned)
         facts = load_facts(folder, opened.shards)
         missing = [number for number, one in enumerate(facts) if one is None]
-        whole = manifest.complete and not missing and all((folder / name).is_file() for name in manifest.files)
-        if not whole:
-            if manifest.complete:
-                manifest = replace(manifest, shards=(), files={})
-                manifest.save(folder)
-            task = RefiningTask(opened, processor, folder, manifest.rows, batch_size)
-            try:
-                with Monitor(facts, opened.shards, opened.total, max_failure_rate) as monitor:
+        if manifest.complete and not missing and all((folder / name).is_file() for name in manifest.files):
+            return RefinementStore.open(folder)
+        if manifest.complete:
+            manifest = replace(manifest, shards=(), files={})
+            manifest.save(folder)
+        task = RefiningTask(opened, processor, folder, manifest.rows, batch_size)
+        try:
+            with Monitor(facts, opened.total, max_failure_rate) as monitor:
+                if missing:
                     _run(task, missing, monitor, engine, workers, devices)
-                    monitor.check()
-            except TooManyFailuresError:
-                write_failures(folder, opened.shards)
-                raise
-            remove_leftovers(folder / SHARDS)  # of workers that died
-            finish_store(folder, manifest)
+                monitor.check()
+        except TooManyFailuresError:
+            write_failures(folder, opened.shards)
+            raise
+        remove_leftovers(folder / SHARDS)  # of workers that died
+        finish_store(folder, manifest)
     return RefinementStore.open(folder)
 
 
 def plan_store(source: Source, processor: LyricsProcessor, shard_size: int, masks: bool) -> Manifest:
-    """The manifest of a store that is not begun yet.
+    """Return the manifest of a new store.
 
     Raises:
         ValueError: when the processor has no refiner.
@@ -118,41 +126,35 @@ def plan_store(source: Source, processor: LyricsProcessor, shard_size: int, mask
     )
 
 
-def _begin(folder: Path, wanted: Manifest) -> Manifest:
-    """The manifest of a store that was begun before, if it is the same one; or else a new one, written."""
+def _start_or_resume(folder: Path, planned: Manifest) -> Manifest:
+    """Return the manifest of the store in a folder after comparing it with the plan; write it for a new store."""
     for place in (folder, folder / SHARDS, folder / INDEX):
         remove_leftovers(place)
     if not (folder / MANIFEST).exists():
-        if others := sorted(set(os.listdir(folder)) - {LOCK_NAME}):
+        if others := sorted(name for name in os.listdir(folder) if not name.startswith(LOCK_NAME)):
             raise StoreError(
                 f"{folder} is neither empty nor a store: {folder / MANIFEST} is missing, but there is {others[0]!r}."
             )
-        wanted.save(folder)
+        planned.save(folder)
     manifest = Manifest.load(folder)
-    manifest.refiner.require(wanted.refiner, f"the store {folder}", "the processor")
-    differences = _differences(manifest, wanted)
-    if differences:
+    manifest.refiner.require(planned.refiner, f"the store {folder}", "the processor")
+    if differences := _differences(manifest, planned):
         raise StoreError(
             f"{folder} was begun with something else: {'; '.join(differences)}. Refine into another folder; stores of "
             "one refiner can be merged."
         )
-    if manifest.versions != wanted.versions:
-        changed = {name: values for name, values in wanted.versions.items() if manifest.versions.get(name) != values}
+    if manifest.versions != planned.versions:
+        changed = {name: values for name, values in planned.versions.items() if manifest.versions.get(name) != values}
         logger.warning(f"{folder} was begun with other versions of libraries; now there are {changed}.")
     (folder / SHARDS).mkdir(exist_ok=True)
     return manifest
 
 
-def _differences(manifest: Manifest, wanted: Manifest) -> list[str]:
-    pairs = [
-        (manifest.source, wanted.source),
-        (manifest.plan, wanted.plan),
-        ({"masks": manifest.rows.masks}, {"masks": wanted.rows.masks}),
-    ]
+def _differences(manifest: Manifest, planned: Manifest) -> list[str]:
+    then, now = ({**one.source, **one.plan, "masks": one.rows.masks} for one in (manifest, planned))
     return [
         f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
-        for then, now in pairs
-        for name in sorted({*then, *now})
+        for name in {**then, **now}
         if then.get(name) != now.get(name)
     ]
 
@@ -165,14 +167,70 @@ def _run(
     workers: int | None,
     devices: Sequence[str],
 ) -> None:
-    if not missing:
-        return
     if engine == "ray":
-        from .engines.ray import refine_on_ray
-
         return refine_on_ray(task, missing, monitor, workers)
     workers = min(workers or max(1, len(devices)), len(missing))
     if workers == 1:
         task.processor.to(devices[0] if devices else None)
         return refine_here(task, missing, monitor)
     return refine_in_processes(task, missing, monitor, workers, devices)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimate of what refining a source takes.
+
+    Attributes:
+        pictures: int, number of images, or `None` if unknown before they are read.
+        shards: int, number of shards of the store.
+        sampled: int, number of images that were refined to measure.
+        failed: int, number of failed images among them.
+        seconds_per_picture: float, time of one worker.
+        bytes_per_picture: float, size in the store.
+    """
+
+    pictures: int | None
+    shards: int
+    sampled: int
+    failed: int
+    seconds_per_picture: float
+    bytes_per_picture: float
+
+    def seconds(self, workers: int = 1) -> float | None:
+        """Return the time for all images, if every worker is as fast as the measured one."""
+        return None if self.pictures is None else self.pictures * self.seconds_per_picture / workers
+
+    @property
+    def bytes(self) -> float | None:
+        """Size of the store."""
+        return None if self.pictures is None else self.pictures * self.bytes_per_picture
+
+
+def estimate(source: Source, processor: LyricsProcessor, batch_size: int = 8, masks: bool = False) -> Estimate:
+    """Count the images of a source, and refine its first batch to measure one image. Nothing is written.
+
+    Args:
+        source: source of the images.
+        processor: processor with a refiner.
+        batch_size: int, number of images that the refiner processes at a time.
+        masks: bool, whether the store would keep masks.
+
+    Raises:
+        ValueError: when the processor has no refiner.
+    """
+    rows = plan_store(source, processor, shard_size=1, masks=masks).rows
+    task = RefiningTask(source, processor, Path(), rows, batch_size)
+    processor.refiner  # noqa: B018  (loads the refiner before the clock starts)
+    start = time.perf_counter()
+    refined = task.refine([task.load(item) for item in itertools.islice(source.items(0), batch_size)])
+    seconds = time.perf_counter() - start
+    good = [row for row in refined if isinstance(row, Row)]
+    size = build_batch(good, rows).nbytes if good else 0
+    return Estimate(
+        pictures=source.estimate_total(),
+        shards=source.shards,
+        sampled=len(refined),
+        failed=len(refined) - len(good),
+        seconds_per_picture=seconds / max(1, len(refined)),
+        bytes_per_picture=size / max(1, len(good)),
+    )

@@ -1,1 +1,1 @@
-"""Helpers that several folders use: atomic files, folder locks, optional imports."""
+"""Helpers that several folders use: atomic files, folder locks and optional imports."""

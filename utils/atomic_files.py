@@ -1,7 +1,7 @@
-"""Files and folders of which a reader never sees a half.
+"""Atomic writes: a reader sees a complete file or folder, or none.
 
-What is written goes to a hidden neighbour first, is forced to the disk, and takes its name by one rename. An error or a
-full disk leaves what was there before; a killed process leaves a neighbour that `remove_leftovers` finds.
+Content is written to a hidden file or folder beside the target, forced to the disk, and renamed. An error or a full
+disk leaves what was there before; a killed process leaves a hidden file that `remove_leftovers` removes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-_ASIDE = ".tmp-"  # `.NAME.tmp-0123456789ab` is on its way to NAME
+_ASIDE = ".tmp-"  # `.NAME.tmp-0123456789ab` becomes NAME
 _LONGEST_NAME = 255  # bytes, on every usual file system
 _DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))  # folders, on some shared file systems
@@ -24,23 +24,23 @@ _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))  # folders
 
 @contextmanager
 def write_file(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
-    """Write a file aside; it takes its name when the block ends, unless the block raises.
+    """Write a file aside, and rename it to `path` when the block ends without an error.
 
     Args:
-        path: a file, whose folder exists; what it held is replaced.
+        path: path of the file, in an existing folder; an existing file is replaced.
         mode: `"wb"` or `"w"`.
-        options: of `open` (`encoding`, `newline`, ...).
+        options: further arguments of `open` (`encoding`, `newline`, ...).
 
     Yields:
-        The open file. It is a Python file, so that what C code writes through it is seen by audit hooks.
+        The open file, a Python file: audit hooks see what C code writes through it.
 
     Raises:
-        OSError: naming `path`, when it cannot be written; what it held is then still there.
+        OSError: naming `path`, when it cannot be written; the existing file is then unchanged.
     """
     path = Path(path)
     aside = _name_aside(path)
     with naming_file(path):
-        file = open(aside, mode.replace("w", "x"), **options)  # noqa: SIM115  (closed below, also on errors)
+        file = open(aside, mode.replace("w", "x"), **options)  # noqa: SIM115  (closed below, also after errors)
         try:
             yield file
             file.flush()
@@ -48,7 +48,7 @@ def write_file(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Ite
             file.close()
             os.replace(aside, path)
         except BaseException:
-            with suppress(OSError):  # closing writes what is left, which fails again
+            with suppress(OSError):  # closing writes the rest of the buffer, which fails again
                 file.close()
             with suppress(OSError):
                 os.remove(aside)
@@ -58,16 +58,16 @@ def write_file(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Ite
 
 @contextmanager
 def write_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Fill a folder aside; it takes its name when the block ends, unless the block raises.
+    """Fill a folder aside, and rename it to `path` when the block ends without an error.
 
     Args:
-        path: of the new folder, whose parent exists. An empty folder is replaced.
+        path: path of the new folder, whose parent exists. An empty folder is replaced.
 
     Yields:
-        The folder to write into. Everything below it is forced to the disk before it takes its name.
+        The folder to write into. Everything below it is forced to the disk before it is renamed.
 
     Raises:
-        FileExistsError: when there is something at `path` already; `remove_folder` removes it.
+        FileExistsError: when `path` exists and is not an empty folder; `remove_folder` removes it.
         OSError: naming the file, when something cannot be written.
     """
     path = Path(path)
@@ -79,6 +79,8 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
         try:
             yield aside
             sync_tree(aside)
+            if os.name == "nt" and path.exists():  # where a rename does not replace an empty folder
+                os.rmdir(path)
             os.replace(aside, path)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -87,7 +89,7 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_folder(path: str | os.PathLike) -> None:
-    """Remove a folder with all that it holds; a reader sees the whole or nothing."""
+    """Remove a folder and its content; a reader sees the complete folder, or none."""
     path = Path(path)
     aside = _name_aside(path)
     os.rename(path, aside)
@@ -96,7 +98,7 @@ def remove_folder(path: str | os.PathLike) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Remove what killed writers left in a folder. Nobody else may be writing there: hold a `FolderLock`."""
+    """Remove the hidden files of killed writers from a folder. Hold a `FolderLock`: nobody else may be writing."""
     for aside in Path(folder).glob(f".*{_ASIDE}*"):
         if aside.is_dir() and not aside.is_symlink():
             shutil.rmtree(aside)
@@ -105,22 +107,13 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 
 
 def is_aside(name: str) -> bool:
-    """Whether a file or folder of this name is still being written, or was left by a killed writer."""
+    """Return whether a name is that of a hidden file or folder of an unfinished write."""
     return name.startswith(".") and _ASIDE in name
-
-
-def sync_folder(path: str | os.PathLike) -> None:
-    """Force the names in a folder to the disk, where its file system can."""
-    try:
-        _sync(path)
-    except OSError as error:
-        if error.errno not in _CANNOT_SYNC:
-            raise
 
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """A full disk does not say where: name the file in errors of the block that say no file."""
+    """Add the file's name to errors of the block that lack one, as that of a full disk does."""
     try:
         yield
     except OSError as error:
@@ -130,23 +123,9 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _name_aside(path: Path) -> Path:
-    ending = f"{_ASIDE}{uuid.uuid4().hex[:12]}"
-    name = os.fsdecode(os.fsencode(path.name)[: _LONGEST_NAME - len(ending) - 1])
-    return path.with_name(f".{name}{ending}")
-
-
-def _sync(path: str | os.PathLike) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_tree(folder: Path) -> None:
@@ -155,3 +134,28 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             _sync(os.path.join(parent, name))
         sync_folder(parent)
+
+
+def sync_folder(path: str | os.PathLike) -> None:
+    """Force the names in a folder to the disk, where the file system can; Windows opens no folder."""
+    if os.name == "nt":
+        return
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def _sync(path: str | os.PathLike) -> None:
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs what can be written
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _name_aside(path: Path) -> Path:
+    ending = f"{_ASIDE}{uuid.uuid4().hex[:12]}"
+    name = os.fsdecode(os.fsencode(path.name)[: _LONGEST_NAME - len(ending) - 1])
+    return path.with_name(f".{name}{ending}")

@@ -1,24 +1,28 @@
-"""One writer at a time in a folder, also on a file system that several machines share."""
+"""Folder locks: one writer at a time in a folder, also on a file system that several machines share."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import socket
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from filelock import lock_descriptor
 from transformers.utils import logging
 
 from .atomic_files import naming_file
 
 logger = logging.get_logger(__name__)
 
-LOCK_NAME = ".lock"
+LOCK_NAME = ".lock"  # both files of a lock begin with it
+RECORD_SECONDS = 5  # patience with a holder that has not written its record yet
+_NAMES = {"host", "pid", "purpose", "since"}  # in a record
+_NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK))
 
 
 class FolderLockedError(OSError):
@@ -26,149 +30,142 @@ class FolderLockedError(OSError):
 
 
 class FolderLock:
-    """Hold a folder for writing, as a context manager; a second writer gets a `FolderLockedError` at once.
+    """Lock of a folder for writing, as a context manager; a second writer gets a `FolderLockedError` at once.
 
-    The lock is the file `.lock`, which says who holds it: machine, process, since when. It appears with its content, by
-    a hard link, so that two machines cannot both make it. A lock whose process is dead is taken over on the machine
-    where that process ran; on another one nobody can know, and the error says what to do.
+    A lock consists of two files. `.lock` is the record of the holder: machine, process, purpose, time. It is created
+    exclusively, so that two machines cannot both create it. The operating system locks `.lock.process` for as long as
+    the holder lives, so that a record of this machine without that lock belongs to a dead process and is taken over.
+    Whether a process of another machine is alive cannot be known; the error then says which file to delete. The same
+    holds for every process on a file system without locks.
+
+    `filelock.FileLock` is not used, because it names no holder, and because it depends on the release of that library
+    whether the locked file is removed.
 
     Args:
-        folder: an existing folder.
-        purpose: what the holder is doing, for the other one's error.
+        folder: path, an existing folder.
+        purpose: str, work of the holder, for the error that the second writer gets.
     """
 
     def __init__(self, folder: str | os.PathLike, purpose: str = "writing") -> None:
         self.path = Path(folder) / LOCK_NAME
         self.purpose = purpose
-        self._content = b""
+        self._process_path = self.path.with_name(f"{LOCK_NAME}.process")
+        self._descriptor, self._file_system_locks = -1, True
+        self._record, self._pid = b"", 0
 
     def __enter__(self) -> Self:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
             FolderLockedError: naming the process that holds it.
         """
-        owner = _this_process() | {"purpose": self.purpose, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-        content = json.dumps(owner | {"id": uuid.uuid4().hex}).encode()
-        while not (self._make(content) or self._take_over(content)):
-            pass  # another process released or took the lock in between
-        self._content = content
+        deadline = time.monotonic() + RECORD_SECONDS
+        while not self._lock_process_file():
+            owner = self._read_owner()
+            if owner is not None or time.monotonic() > deadline:
+                raise FolderLockedError(self._explain(owner or {}))
+            time.sleep(0.01)  # the holder is about to write its record, or has just removed it
+        try:
+            self._create_record()
+        except BaseException:
+            self._unlock_process_file()
+            raise
 
     def release(self) -> None:
-        """Give the lock back, if it is still held by this process."""
-        mine = bool(self._content) and json.loads(self._content)["pid"] == os.getpid()  # not after a fork
-        if mine and _read(self.path) == self._content:
-            os.remove(self.path)
-        self._content = b""
+        """Release the lock, if this process holds it; a fork of the holder does not."""
+        if self._record and self._pid == os.getpid():
+            with suppress(FileNotFoundError):
+                if self.path.read_bytes() == self._record:
+                    os.remove(self.path)
+            self._unlock_process_file()
+        self._record = b""
 
-    def _make(self, content: bytes) -> bool:
-        aside = self._write_aside(content)
-        try:
-            os.link(aside, self.path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without hard links
-            return self._make_without_links(content)
-        finally:
-            aside.unlink(missing_ok=True)  # the holder may have removed it as a leftover
-        return True
+    def _lock_process_file(self) -> bool:
+        descriptor = os.open(self._process_path, os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(FileNotFoundError):  # the last holder removes the file when it releases the lock
+            try:
+                if self._lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(self._process_path)):
+                    self._descriptor, descriptor = descriptor, -1
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+        return descriptor < 0
 
-    def _write_aside(self, content: bytes) -> Path:
-        aside = self.path.with_name(f"{LOCK_NAME}.tmp-{uuid.uuid4().hex[:12]}")
+    def _lock(self, descriptor: int) -> bool:
         try:
-            with naming_file(aside):
-                aside.write_bytes(content)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        return aside
+            return lock_descriptor(descriptor, blocking=False)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            self._file_system_locks = False
+            return True
 
-    def _make_without_links(self, content: bytes) -> bool:
-        try:
-            with open(self.path, "xb") as file:
-                file.write(content)
-        except FileExistsError:
-            return False
-        return True
+    def _unlock_process_file(self) -> None:
+        """Remove the locked file, and close it, which unlocks it.
 
-    def _take_over(self, content: bytes) -> bool:
-        """Replace the lock of a dead process; of several that try, the kernel lets one."""
-        try:
-            descriptor = os.open(self.path, os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            owner = _parse(os.pread(descriptor, 1 << 16, 0))
-            if not self._is_current(descriptor):
-                return False
-            if not _is_dead(owner):
+        Whoever has opened the file meanwhile finds that it was removed. Windows removes no open file, so that it is
+        closed first there; a file that another process has opened meanwhile then stays.
+        """
+        if os.name == "nt":
+            os.close(self._descriptor)
+        with suppress(OSError):
+            os.remove(self._process_path)
+        if os.name != "nt":
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _create_record(self) -> None:
+        """Write the holder's record, in place of that of a dead process of this machine."""
+        if (owner := self._read_owner()) is not None:
+            if not self._file_system_locks or owner.get("host") != socket.gethostname():
                 raise FolderLockedError(self._explain(owner))
             logger.warning(f"{self.path.parent}: taking over the lock of process {owner['pid']}, which is dead.")
-            os.replace(self._write_aside(content), self.path)
-        finally:
-            os.close(descriptor)
-        return True
-
-    def _is_current(self, descriptor: int) -> bool:
+            os.remove(self.path)
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "purpose": self.purpose}
+        owner |= {"since": time.strftime("%Y-%m-%d %H:%M:%S %z"), "id": uuid.uuid4().hex}
+        record = json.dumps(owner).encode()
+        aside = self.path.with_name(f"{LOCK_NAME}.tmp-{owner['id'][:12]}")
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+            with naming_file(aside):
+                aside.write_bytes(record)
+            self._publish(aside, record)
+        except FileExistsError:  # by another machine, on a file system whose locks do not reach it
+            raise FolderLockedError(self._explain(self._read_owner() or {})) from None
+        finally:
+            aside.unlink(missing_ok=True)  # may be removed already, as a leftover
+        self._record, self._pid = record, os.getpid()
+
+    def _publish(self, aside: Path, record: bytes) -> None:
+        try:
+            os.link(aside, self.path)  # fails where the file exists, and no reader sees a part of it
+        except FileExistsError:
+            raise
+        except OSError:  # the file system has no hard links
+            with open(self.path, "xb") as file:
+                file.write(record)
+
+    def _read_owner(self) -> dict[str, Any] | None:
+        """Return the record: `None` without one, and an empty dictionary where it cannot be understood."""
+        try:
+            owner = json.loads(self.path.read_bytes())
         except FileNotFoundError:
-            return False
+            return None
+        except ValueError:
+            return {}
+        return owner if isinstance(owner, dict) and owner.keys() >= _NAMES else {}
 
     def _explain(self, owner: dict[str, Any]) -> str:
         folder = self.path.parent
         if not owner:
             return f"{folder} is locked by {self.path}, which does not say by whom. If nobody writes there, delete it."
         holder = f"process {owner['pid']} on {owner['host']} ({owner['purpose']}, since {owner['since']})"
-        elsewhere = owner["host"] != socket.gethostname()
-        advice = f"Wait for it, or delete {self.path} if it is gone" if elsewhere else "Wait for it"
+        is_known_alive = self._file_system_locks and owner["host"] == socket.gethostname()
+        advice = "Wait for it" if is_known_alive else f"Wait for it, or delete {self.path} if it is gone"
         return f"{folder} is locked by {holder}. {advice}."
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())}
-
-
-def _start_of(pid: int) -> str | None:
-    """When a living process of this machine started: numbers of processes are used again. `None` where unknown."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else fields[18]
-
-
-def _is_dead(owner: dict[str, Any]) -> bool:
-    if owner.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # alive, and somebody else's
-    return owner["started"] != _start_of(owner["pid"])
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _parse(content: bytes) -> dict[str, Any]:
-    try:
-        return json.loads(content)
-    except ValueError:
-        return {}

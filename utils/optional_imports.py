@@ -1,4 +1,4 @@
-"""Libraries that come with an extra of this package, imported where they are used."""
+"""Import of libraries that an extra of this package installs, where they are used."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ _EXTRAS = {"pyarrow": "refinement", "datasets": "refinement", "ray": "scale"}
 
 
 def import_optional(name: str) -> Any:
-    """Import a module of an optional library.
+    """Import and return a module of an optional library.
+
+    Args:
+        name: str, dotted name, such as `"pyarrow.parquet"`.
 
     Raises:
-        ImportError: naming the extra that brings it.
+        ImportError: naming the extra that installs the library.
     """
     try:
         return importlib.import_module(name)

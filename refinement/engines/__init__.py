@@ -1,1 +1,1 @@
-"""Engines that refine the shards of a data set: local processes and Ray Data."""
+"""Engines that make the shards of a store: this process, local worker processes, and Ray Data."""

@@ -1,7 +1,7 @@
-"""Where shards are made: in this process, or in processes of this machine with one refiner each.
+"""Local engines: shards are made in this process, or in worker processes with one refiner each.
 
-A shard is written aside and depends on its number alone, so a worker that dies costs its unfinished shard, which
-another one makes anew.
+The pool is not one of `concurrent.futures`, whose pools end all workers when one of them dies: here a dead worker costs
+only its unfinished shard, and the error names that shard and the exit code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pickle
 import signal
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -28,7 +28,7 @@ ATTEMPTS = 3  # at a shard whose worker dies
 
 
 class WorkerDiedError(ChildProcessError):
-    """Workers died again and again over one shard."""
+    """The workers of one shard died in every attempt."""
 
 
 def refine_here(task: RefiningTask, shards: Sequence[int], monitor: Monitor) -> None:
@@ -41,23 +41,28 @@ def refine_here(task: RefiningTask, shards: Sequence[int], monitor: Monitor) -> 
 def refine_in_processes(
     task: RefiningTask, shards: Sequence[int], monitor: Monitor, workers: int, devices: Sequence[str] = ()
 ) -> None:
-    """Make shards in `workers` processes.
+    """Make shards in worker processes.
 
     Args:
-        devices: for the workers in turn; by default where the processor's refiner goes anyway.
+        task: task with source, processor and store.
+        shards: numbers of the shards to make.
+        monitor: monitor that counts images.
+        workers: int, number of processes.
+        devices: devices of the workers in turn; by default the processor's.
 
     Raises:
-        WorkerDiedError: when the worker of a shard died three times.
+        WorkerDiedError: when the workers of a shard died three times.
     """
     waiting, deaths = deque(shards), Counter[int]()
-    crew = [_Worker(task, number, workers, devices) for number in range(min(workers, len(shards)))]
+    pool = [_Worker(task, number, workers, devices) for number in range(min(workers, len(shards)))]
     try:
-        while waiting or any(worker.shard is not None for worker in crew):
-            for worker in crew:
+        while waiting or any(worker.shard is not None for worker in pool):
+            for worker in pool:
                 if worker.shard is None and waiting:
-                    worker.give(waiting.popleft())
-            for worker in _ready(crew):
-                if (shard := worker.report(monitor)) is None:
+                    worker.assign(waiting.popleft())
+            busy: dict[Any, _Worker] = {worker.pipe: worker for worker in pool if worker.shard is not None}
+            for worker in (busy[pipe] for pipe in wait(list(busy))):
+                if (shard := worker.receive(monitor)) is None:
                     continue
                 deaths[shard] += 1
                 monitor.lost(shard)
@@ -69,42 +74,42 @@ def refine_in_processes(
                         "there was too little memory: take fewer workers or a smaller batch size."
                     )
                 waiting.appendleft(shard)
-                crew[crew.index(worker)] = _Worker(task, worker.number, workers, devices)
+                pool[pool.index(worker)] = _Worker(task, worker.number, workers, devices)
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.stop()
 
 
 class _Worker:
-    """One process, the shard that it makes, and the pipe to it: nothing is shared that a dead worker could hold."""
+    """Worker process with its shard and its own pipe; no lock or queue is shared that a dead worker could hold."""
 
     def __init__(self, task: RefiningTask, number: int, workers: int, devices: Sequence[str]) -> None:
         self.number = number
         self.shard: int | None = None
-        # forked from a process that has imported everything and nothing more: CUDA would not survive a fork of this one
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        self._pipe, other = context.Pipe()
+        # CUDA does not survive a fork of this process. A fork server forks from a process that only has the imports;
+        # Windows has none, and starts each worker anew.
+        methods = multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            context.set_forkserver_preload([__name__])
+        self.pipe, other = context.Pipe()
         threads = max(1, torch.get_num_threads() // workers)
         device = devices[number % len(devices)] if devices else None
         self._process = context.Process(target=_work, args=(task, other, threads, device), daemon=True)
         self._process.start()
         other.close()
 
-    @property
-    def pipe(self) -> Any:
-        return self._pipe
-
-    def give(self, shard: int) -> None:
+    def assign(self, shard: int) -> None:
+        """Send the number of a shard to the process."""
         self.shard = shard
-        with suppress(OSError):  # it is dead, which `report` will notice
-            self._pipe.send(shard)
+        with suppress(OSError):  # the process is dead, which `receive` will notice
+            self.pipe.send(shard)
 
-    def report(self, monitor: Monitor) -> int | None:
-        """Take one message. Returns the shard that was lost, if the worker has died."""
+    def receive(self, monitor: Monitor) -> int | None:
+        """Receive one message. Returns the number of the lost shard if the process died."""
         assert self.shard is not None
         try:
-            kind, *values = self._pipe.recv()
+            kind, *values = self.pipe.recv()
         except (EOFError, OSError):
             return self.shard
         if kind == "progress":
@@ -117,22 +122,17 @@ class _Worker:
         return None
 
     def stop(self, grace: float = 0) -> int | None:
-        """Kill the process, after `grace` seconds in which it may end. Returns its exit code."""
+        """Kill the process if it does not end within `grace` seconds. Returns its exit code."""
         self._process.join(grace)
         self._process.kill()
         self._process.join()
-        self._pipe.close()
+        self.pipe.close()
         return self._process.exitcode
 
 
-def _ready(crew: Sequence[_Worker]) -> Iterator[_Worker]:
-    busy: dict[Any, _Worker] = {worker.pipe: worker for worker in crew if worker.shard is not None}
-    return (busy[pipe] for pipe in wait(list(busy)))
-
-
 def _work(task: RefiningTask, pipe: Connection, threads: int, device: str | None) -> None:
-    """What a worker does until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it, which then kills it
+    """Make shards in a worker process until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which kills its workers
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
     if device is not None:
@@ -145,15 +145,15 @@ def _work(task: RefiningTask, pipe: Connection, threads: int, device: str | None
         try:
             facts = task.make_shard(shard, lambda done, failures: pipe.send(("progress", done, failures)))
             pipe.send(("finished", facts))
-        except Exception as error:  # noqa: BLE001  (raised where the run was started)
+        except Exception as error:  # noqa: BLE001  (raised in the parent)
             pipe.send(("failed", as_portable(error)))
 
 
 def as_portable(error: Exception) -> Exception:
-    """The error as another process can have it, with its traceback as a note."""
+    """Return an error that another process can unpickle, with its traceback as a note."""
     try:
-        portable = pickle.loads(pickle.dumps(error))  # noqa: S301  (what was pickled just now)
-    except Exception:  # noqa: BLE001  (errors of libraries fail in their own ways)
+        portable = pickle.loads(pickle.dumps(error))  # noqa: S301  (pickled in the same line)
+    except Exception:  # noqa: BLE001  (errors of libraries fail to pickle in their own ways)
         portable = RuntimeError(f"{type(error).__name__}: {error}")
     portable.add_note("".join(traceback.format_exception(error)))
     return portable

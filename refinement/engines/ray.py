@@ -1,7 +1,7 @@
-"""Shards on Ray Data: actors hold the refiner, numbers of shards stream to them, and facts about the shards come back.
+"""Engine on Ray Data: actors with a refiner make shards; only numbers of shards and facts about them travel.
 
-The source, the checkpoint and the store must lie where every machine of the cluster sees them. What a lost actor was
-making is made anew by another one; as a shard is written aside and renamed, nothing is there twice.
+Every machine of the cluster must see the source, the checkpoint and the store under the same paths. Another actor makes
+the shards of a lost actor again; a shard is renamed when it is complete, so that nothing is stored twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def refine_on_ray(task: RefiningTask, shards: Sequence[int], monitor: Monitor, w
     """Make shards on the cluster that Ray is connected to, or else on this machine.
 
     Args:
-        workers: actors; by default one per GPU of the cluster, or one where there is none.
+        task: task with source, processor and store.
+        shards: numbers of the shards to make.
+        monitor: monitor that counts images.
+        workers: int, number of actors; by default one per GPU of the cluster, or one without GPUs.
 
     Raises:
         ImportError: when Ray is not installed.
@@ -48,14 +51,20 @@ def refine_on_ray(task: RefiningTask, shards: Sequence[int], monitor: Monitor, w
         num_gpus=min(1.0, gpus) or None,
     )
     for row in made.iter_rows():
-        facts = pickle.loads(row["facts"])  # noqa: S301  (of our own actors)
+        facts = pickle.loads(row["facts"])  # noqa: S301  (written by our own actors)
         if isinstance(facts, Exception):
             raise facts
         monitor.finished(row["shard"], facts)
 
 
 class ShardActor:
-    """Makes shards; it keeps its refiner from one to the next."""
+    """Actor that makes shards, and keeps its refiner between them.
+
+    Args:
+        task: task with source, processor and store.
+        threads: int, number of threads of torch.
+        device: str, device of the refiner; by default the processor's.
+    """
 
     def __init__(self, task: RefiningTask, threads: int, device: str | None) -> None:
         logging.disable_progress_bar()
@@ -65,12 +74,12 @@ class ShardActor:
             task.processor.to(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """A batch of numbers of shards -> the facts about each, or what was raised, pickled."""
+        """Make the shards of a batch of numbers; return pickled facts about each, or its error."""
         numbers = [int(number) for number in batch["shard"]]
         return {"shard": numbers, "facts": [pickle.dumps(self._make(number)) for number in numbers]}
 
     def _make(self, number: int) -> ShardFacts | Exception:
         try:
             return self.task.make_shard(number)
-        except Exception as error:  # noqa: BLE001  (Ray would hide it behind its own)
+        except Exception as error:  # noqa: BLE001  (Ray would wrap it in an error of its own)
             return as_portable(error)

@@ -1,6 +1,6 @@
-"""Refining one shard: read its pictures, look at them, write what was seen.
+"""Refining of one shard: read its images, refine them, write the rows.
 
-It is the same everywhere, and depends on the shard's number alone, so that a shard does not depend on who makes it.
+A shard depends on its number alone, and not on the engine or the worker that makes it.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ..storage.shards import ShardFacts, shard_name, write_shard
 
 logger = logging.get_logger(__name__)
 
-# Pictures of equal size are refined together, so the more are at hand, the fuller are the batches: so many, or fewer
-# when they are large.
+# The refiner batches images of equal size. The more images are at hand, the fuller its batches: so many batches, or
+# fewer if the images are large.
 BATCHES_AT_ONCE = 8
 PIXELS_AT_ONCE = 64_000_000
 READERS = 4  # threads that decode
 
-Loaded = tuple[Item, LoadedPicture | str]  # a picture, or why there is none
-Progress = Callable[[int, Sequence[dict[str, str]]], None]  # pictures done, and those that failed among them
+Loaded = tuple[Item, LoadedPicture | str]  # an image, or the reason why there is none
+Progress = Callable[[int, Sequence[dict[str, str]]], None]  # number of processed images, and the failures among them
 
 
 @dataclass
 class RefiningTask:
-    """All that a worker needs to make any shard of a store; pickles without weights.
+    """Everything that a worker needs to make any shard of a store; pickles without weights.
 
     Attributes:
-        source: of the pictures.
-        processor: with the refiner.
-        folder: of the store.
-        rows: what the rows have in common.
-        batch_size: pictures that the refiner sees at a time.
+        source: source of the images.
+        processor: processor with the refiner.
+        folder: path of the store.
+        rows: row format of the store.
+        batch_size: int, number of images that the refiner processes at a time.
     """
 
     source: Source
@@ -59,30 +59,34 @@ class RefiningTask:
         return self.__dict__ | {"_checked": False}
 
     def make_shard(self, number: int, progress: Progress = lambda done, failures: None) -> ShardFacts:
-        """Refine the pictures of a shard, and write the shard and then its receipt.
+        """Refine the images of a shard, and write the shard and then its receipt.
+
+        Args:
+            number: int, number of the shard.
+            progress: function, called after each group of images.
 
         Raises:
-            StaleStoreError: when this worker's refiner is not the one that the store is of.
+            StaleStoreError: when this worker's refiner is not the refiner of the store.
             OSError: when the shard cannot be written.
         """
         self._check_refiner()
         folder, failures = self.folder / SHARDS, list[dict[str, str]]()
         with write_shard(folder / shard_name(number), self.rows) as shard:
-            for window in self._windows(self.source.items(number)):
+            for group in self._groups(self.source.items(number)):
                 failed = []
-                for (item, _), row in zip(window, self.refine(window), strict=True):
+                for (item, _), row in zip(group, self.refine(group), strict=True):
                     if isinstance(row, Row):
                         shard.append(row)
                     else:
                         failed.append({"key": item.key, "place": item.place, "reason": row})
                 failures += failed
-                progress(len(window), failed)
+                progress(len(group), failed)
         receipt = shard.receipt(failures)
         receipt.save(folder)
         return receipt.facts
 
     def _check_refiner(self) -> None:
-        """Once in every process: on another machine the same path may hold other weights."""
+        """Compare the refiner with the store's, once per process: another machine may hold other weights."""
         if not self._checked and (found := self.processor.refiner.fingerprint()) != self.rows.fingerprint:
             raise StaleStoreError(
                 f"The refiner of this worker has the fingerprint {found}, but {self.folder} was begun with "
@@ -90,14 +94,13 @@ class RefiningTask:
             )
         self._checked = True
 
-    def refine(self, window: Sequence[Loaded]) -> list[Row | str]:
-        """For each picture that was loaded its row, or why there is none."""
-        pictures = [one.picture for _, one in window if isinstance(one, LoadedPicture)]
-        seen = iter(self._look(pictures))
-        return [self._row(item, one, next(seen)) if isinstance(one, LoadedPicture) else one for item, one in window]
+    def refine(self, group: Sequence[Loaded]) -> list[Row | str]:
+        """Return the row of each loaded image, or the reason why there is none."""
+        objects = iter(self._refine_pictures([one.picture for _, one in group if isinstance(one, LoadedPicture)]))
+        return [self._row(item, one, next(objects)) if isinstance(one, LoadedPicture) else one for item, one in group]
 
     def load(self, item: Item) -> Loaded:
-        """A picture, or why it cannot be read."""
+        """Read an image; the reason takes its place if it cannot be read."""
         if item.image is None:
             return item, item.error or "There is no picture."
         try:
@@ -105,33 +108,30 @@ class RefiningTask:
         except (ValueError, OSError, MemoryError) as error:
             return item, str(error) or type(error).__name__
 
-    def _windows(self, items: Iterator[Item]) -> Iterator[list[Loaded]]:
-        """Pictures to be refined together, read ahead by threads."""
-        window, pixels = list[Loaded](), 0
+    def _groups(self, items: Iterator[Item]) -> Iterator[list[Loaded]]:
+        """Yield groups of images to be refined together; threads read ahead."""
+        group, pixels = list[Loaded](), 0
         with ThreadPoolExecutor(READERS) as readers:
-            for item, loaded in _ahead(readers, self.load, items, depth=max(READERS, self.batch_size)):
-                window.append((item, loaded))
+            for item, loaded in _map_ahead(readers, self.load, items, depth=max(READERS, self.batch_size)):
+                group.append((item, loaded))
                 if isinstance(loaded, LoadedPicture):
                     pixels += loaded.picture.width * loaded.picture.height
-                if len(window) == self.batch_size * BATCHES_AT_ONCE or pixels >= PIXELS_AT_ONCE:
-                    yield window
-                    window, pixels = [], 0
-        if window:
-            yield window
+                if len(group) == self.batch_size * BATCHES_AT_ONCE or pixels >= PIXELS_AT_ONCE:
+                    yield group
+                    group, pixels = [], 0
+        if group:
+            yield group
 
-    def _look(self, pictures: list[Image.Image]) -> list[VisualObjects | str]:
-        """What the refiner sees; where it fails, each picture is tried alone, so that the others are not lost."""
+    def _refine_pictures(self, pictures: list[Image.Image]) -> list[VisualObjects | str]:
+        """Return the objects of each image; if the refiner fails, each image is tried alone."""
+        options = {"batch_size": self.batch_size, "return_masks": self.rows.masks, "progress": False}
         try:
-            return list(
-                self.processor.refine(
-                    pictures, batch_size=self.batch_size, return_masks=self.rows.masks, progress=False
-                )
-            )
-        except Exception as error:  # noqa: BLE001  (whatever a picture makes it do)
+            return list(self.processor.refine(pictures, **options))
+        except Exception as error:  # noqa: BLE001  (an image may cause any error)
             if len(pictures) == 1:
                 return [f"The refiner failed: {type(error).__name__}: {error}"]
             logger.warning(f"The refiner failed on {len(pictures)} pictures, which are now tried one by one: {error}")
-            return [result for picture in pictures for result in self._look([picture])]
+            return [result for picture in pictures for result in self._refine_pictures([picture])]
 
     def _row(self, item: Item, loaded: LoadedPicture, objects: VisualObjects | str) -> Row | str:
         if isinstance(objects, str):
@@ -140,14 +140,13 @@ class RefiningTask:
             objects = prepare_objects(objects, self.rows)
         except ValueError as error:
             return f"What the refiner saw cannot be stored: {error}"
-        size = loaded.picture.size
-        return Row(item.key, loaded.image_hash, loaded.file_sha256, *size, objects)
+        return Row(item.key, loaded.image_hash, loaded.file_sha256, *loaded.picture.size, objects)
 
 
-def _ahead(
+def _map_ahead(
     readers: ThreadPoolExecutor, load: Callable[[Item], Loaded], items: Iterator[Item], depth: int
 ) -> Iterator[Loaded]:
-    """`map(load, items)` in threads, at most `depth` items ahead."""
+    """Yield `map(load, items)`, computed by threads at most `depth` items ahead."""
     waiting = deque(readers.submit(load, item) for item in itertools.islice(items, depth))
     while waiting:
         yield waiting.popleft().result()

@@ -1,1 +1,1 @@
-"""File formats of a store: rows, shards, index and manifest, and the identity of its refiner."""
+"""Files of a store: rows, shards, indices, the manifest, and the identity of the refiner."""

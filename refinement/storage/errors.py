@@ -1,4 +1,4 @@
-"""What can be wrong with a store."""
+"""Errors of a store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class StoreError(ValueError):
 
 
 class StaleStoreError(StoreError):
-    """Stored objects come from another refiner, or belong to another picture, than the one at hand."""
+    """Stored objects come from another refiner, or belong to another image, than the one at hand."""
 
 
 class TooManyFailuresError(StoreError):
-    """More pictures failed than were allowed to."""
+    """More images failed than `max_failure_rate` allows."""
 
 
 __all__ = ["DuplicateKeyError", "StaleStoreError", "StoreError", "TooManyFailuresError"]

@@ -1,15 +1,14 @@
-"""The end of a store: its indices, its failures in one file, and the manifest that says that it is complete."""
+"""Completion of a store: its indices, its list of failures, and the manifest that declares it complete."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers.utils import logging
@@ -18,7 +17,7 @@ from ...utils.atomic_files import naming_file, sha256_of, write_file
 from .errors import DuplicateKeyError, StoreError
 from .index import hash_images, hash_keys, write_index
 from .manifest import SHARDS, Manifest
-from .shards import Receipt, ShardFacts, ShardFile, shard_name
+from .shards import Receipt, ShardFacts, ShardFile, locate_row, shard_name
 
 INDEX = "index"
 FAILURES = "failures.jsonl"
@@ -26,19 +25,19 @@ KEYS, IMAGES = "keys", "images"  # names of the indices
 
 
 def finish_store(folder: Path, manifest: Manifest, origins: Sequence[Path] = ()) -> Manifest:
-    """Complete a store whose shards are all there.
+    """Complete a store whose shards are all finished.
 
     Args:
-        folder: of the store.
-        manifest: with which it was begun.
-        origins: what messages call the shards; by default their own paths.
+        folder: path of the store.
+        manifest: manifest with which the store was started.
+        origins: paths that messages name instead of the shards' own, one for each shard.
 
     Raises:
-        DuplicateKeyError: naming both places of a key that is there twice.
+        DuplicateKeyError: naming both places of a key that occurs twice.
         StoreError: when shards are missing, or naming one that is damaged.
     """
     count = manifest.plan["shards"]
-    facts = [one for one in load_facts(folder, count) if one is not None]
+    facts = tuple(one for one in load_facts(folder, count) if one is not None)
     if len(facts) < count:
         raise StoreError(f"{count - len(facts)} of {count} shards in {folder / SHARDS} are missing.")
     (folder / INDEX).mkdir(exist_ok=True)
@@ -47,23 +46,25 @@ def finish_store(folder: Path, manifest: Manifest, origins: Sequence[Path] = ())
     write_failures(folder, count)
     files = [folder / FAILURES, *sorted((folder / INDEX).glob("*.npy"))]
     checksums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-    finished = manifest.finished(tuple(facts), checksums)
+    finished = replace(manifest, shards=facts, files=checksums)
     finished.save(folder)
     return finished
 
 
 def write_failures(folder: Path, count: int) -> None:
-    """Write `failures.jsonl`: the pictures of finished shards that could not be refined, in the order of the source."""
-    receipts = (Receipt.load(folder / SHARDS, shard_name(index)) for index in range(count))
+    """Write `failures.jsonl`: the failed images of finished shards, in the order of the source."""
     with write_file(folder / FAILURES, "w", encoding="utf-8") as file:
-        for failure in (failure for receipt in receipts if receipt for failure in receipt.failures):
+        for failure in (failure for receipt in _receipts(folder, count) if receipt for failure in receipt.failures):
             file.write(json.dumps(failure, ensure_ascii=False) + "\n")
 
 
 def load_facts(folder: Path, count: int) -> list[ShardFacts | None]:
-    """For each shard of a store its facts, or `None` where it is not finished."""
-    receipts = (Receipt.load(folder / SHARDS, shard_name(index)) for index in range(count))
-    return [None if receipt is None else receipt.facts for receipt in receipts]
+    """Return the facts about each of `count` shards, `None` for an unfinished one."""
+    return [None if receipt is None else receipt.facts for receipt in _receipts(folder, count)]
+
+
+def _receipts(folder: Path, count: int) -> Iterator[Receipt | None]:
+    return (Receipt.load(folder / SHARDS, shard_name(index)) for index in range(count))
 
 
 def _write_indices(folder: Path, shards: Sequence[ShardFile], origins: Sequence[Path]) -> None:
@@ -71,16 +72,15 @@ def _write_indices(folder: Path, shards: Sequence[ShardFile], origins: Sequence[
         for rows in write_index(folder, KEYS, keys):
             _check_different(shards, origins, rows.tolist())
         for _ in write_index(folder, IMAGES, images):
-            pass  # one picture may have several keys
+            pass  # one image may have several keys
 
 
 def _check_different(shards: Sequence[ShardFile], origins: Sequence[Path], rows: Sequence[int]) -> None:
-    """Rows whose keys share 64 bits of their hash must have different keys."""
+    """Raise an error if rows whose keys share 64 bits of their hash share a key."""
     ends = list(accumulate(shard.facts.rows for shard in shards))
     places: dict[str, str] = {}
     for row in rows:
-        number = bisect_right(ends, row)
-        place = row - (ends[number] - shards[number].facts.rows)
+        number, place = locate_row(ends, row)
         key, name = shards[number].open().key(place), f"{origins[number]}, row {place}"
         if key in places:
             raise DuplicateKeyError(f"Key {key!r} is there twice: {places[key]}, and {name}.")
@@ -88,16 +88,16 @@ def _check_different(shards: Sequence[ShardFile], origins: Sequence[Path], rows:
 
 
 @contextmanager
-def _collect_hashes(folder: Path, shards: Sequence[ShardFile]) -> Iterator[list[Any]]:
-    """The hashes of all keys and of all pictures, (rows,) uint64, in files that take no memory and are removed."""
+def _collect_hashes(folder: Path, shards: Sequence[ShardFile]) -> Iterator[list[np.ndarray]]:
+    """Yield the hashes of all keys and of all images, (rows,) uint64 each, mapped from temporary files."""
     paths = [folder / f".{name}.tmp-{uuid.uuid4().hex[:12]}" for name in (KEYS, IMAGES)]
     try:
         with naming_file(paths[0]), open(paths[0], "xb") as keys, open(paths[1], "xb") as images:
             for shard in logging.tqdm(shards, desc="Indexing", unit="shard", disable=len(shards) < 2):
-                for batch in shard.open().batches():
+                for batch in shard.open().batches:
                     keys.write(hash_keys(batch.key(row) for row in range(len(batch))).tobytes())
-                    images.write(hash_images(batch.hashes()).tobytes())
-        is_empty = not any(shard.facts.rows for shard in shards)  # which cannot be mapped
+                    images.write(hash_images(batch.hashes).tobytes())
+        is_empty = not any(shard.facts.rows for shard in shards)  # an empty file cannot be mapped
         yield [np.zeros(0, np.uint64) if is_empty else np.memmap(path, np.uint64, "r") for path in paths]
     finally:
         for path in paths:

@@ -1,8 +1,8 @@
-"""From a key, or from the hash of a picture, to the row that holds it, in constant time and without memory.
+"""Index of a store: finds the row of a key or of an image hash in constant time, with next to no memory.
 
-An index is three arrays in files of numpy's own format, mapped into memory: the first 8 bytes of every hash, sorted;
-the row of each; and where the hashes with each prefix start. Finding a hash reads a handful of neighbours, whose rows
-are then compared in full.
+An index consists of three arrays in numpy's file format, mapped into memory: the first 8 bytes of every hash, sorted;
+the row of each hash; and the start of each prefix. A search reads a few neighboring hashes; the caller then compares
+the full keys or hashes of the rows that it returns.
 """
 
 from __future__ import annotations
@@ -10,40 +10,39 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from ...utils.atomic_files import write_file
 from .errors import StoreError
 
-ROWS_IN_MEMORY = 1 << 24  # that are sorted at a time: 400 MB
-PER_PREFIX = 8  # rows, about
+ROWS_IN_MEMORY = 1 << 24  # sorted at a time: 400 MB
+PER_PREFIX = 8  # rows, on average
 _U64 = np.dtype("<u8")
 
 
 def hash_key(key: str) -> int:
-    """The 64 bits by which a key is found."""
+    """Return the 64 bits that an index holds of a key."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
 
 
 def hash_keys(keys: Iterable[str]) -> np.ndarray:
-    """`hash_key` of many, uint64."""
+    """Return `hash_key` of many keys, uint64 array of shape (n,)."""
     return np.fromiter(map(hash_key, keys), _U64)
 
 
 def hash_images(image_hashes: np.ndarray) -> np.ndarray:
-    """The 64 bits by which pictures are found: (n, 32) uint8 -> (n,) uint64."""
+    """Return the 64 bits that an index holds of image hashes: (n, 32) uint8 -> (n,) uint64."""
     return np.ascontiguousarray(image_hashes[:, :8]).view(_U64).reshape(-1)
 
 
 def write_index(folder: Path, name: str, hashes: np.ndarray) -> Iterator[np.ndarray]:
-    """Write an index, and yield, as it goes, groups of rows whose 64 bits are equal.
+    """Write an index, and yield the groups of rows whose 64 bits are equal; it is complete when the iterator ends.
 
     Args:
-        folder: an existing folder.
-        name: of the index; its files are `NAME.hashes.npy`, `NAME.rows.npy` and `NAME.starts.npy`.
-        hashes: (rows,) uint64 in the order of the rows; may be mapped from a file.
+        folder: path, an existing folder.
+        name: str, name of the index; its files are `NAME.hashes.npy`, `NAME.rows.npy` and `NAME.starts.npy`.
+        hashes: uint64 array of shape (rows,), in the order of the rows; may be mapped from a file.
     """
     count = len(hashes)
     bits = max(0, (count // PER_PREFIX).bit_length() - 1)
@@ -51,7 +50,7 @@ def write_index(folder: Path, name: str, hashes: np.ndarray) -> Iterator[np.ndar
     starts = np.zeros((1 << bits) + 1, _U64)
     with write_file(folder / f"{name}.hashes.npy") as first, write_file(folder / f"{name}.rows.npy") as second:
         for file in (first, second):
-            _write_header(file, count)
+            np.lib.format.write_array_header_1_0(file, {"descr": _U64.str, "fortran_order": False, "shape": (count,)})
         for part in range(parts):
             rows = _rows_of_part(hashes, part, parts)
             values = hashes[rows]
@@ -66,7 +65,11 @@ def write_index(folder: Path, name: str, hashes: np.ndarray) -> Iterator[np.ndar
 
 
 class Index:
-    """An index that was written by `write_index`.
+    """Index that `write_index` wrote, mapped into memory.
+
+    Args:
+        folder: path of its files.
+        name: str, name of the index.
 
     Raises:
         StoreError: naming the file that is missing or damaged.
@@ -81,7 +84,7 @@ class Index:
             raise StoreError(f"{folder / name}.*.npy do not belong together.")
 
     def find(self, value: int) -> list[int]:
-        """The rows that may have these 64 bits of a hash, the first one first."""
+        """Return the rows with these 64 bits of a hash, in ascending order."""
         prefix = value >> (64 - self._bits)
         first, last = self._starts[prefix : prefix + 2].tolist()
         near = self._hashes[first:last].tolist()
@@ -89,7 +92,7 @@ class Index:
 
 
 def _rows_of_part(hashes: np.ndarray, part: int, parts: int) -> np.ndarray:
-    """The rows whose hashes have this prefix, in order; all of them are never in memory at once."""
+    """Return the rows whose hashes have this prefix, in order; the hashes are read in chunks."""
     bits = parts.bit_length() - 1
     chunks = [
         np.flatnonzero(_prefix(hashes[start : start + ROWS_IN_MEMORY], bits) == part) + start
@@ -105,24 +108,17 @@ def _prefix(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _equal_groups(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    repeated = np.flatnonzero(values[1:] == values[:-1])
-    done = -1
-    for place in repeated.tolist():
-        if place < done:
-            continue
-        done = int(np.searchsorted(values, values[place], side="right"))
-        yield rows[place:done]
+    """Return the rows of each run of equal values, for runs of two and more."""
+    equal = values[1:] == values[:-1]
+    edges = np.flatnonzero(np.diff(equal, prepend=False, append=False)).reshape(-1, 2)  # (runs, first and last)
+    return (rows[first : last + 1] for first, last in edges.tolist())
 
 
-def _write_header(file: IO[bytes], count: int) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": _U64.str, "fortran_order": False, "shape": (count,)})
-
-
-def _map(path: Path) -> Any:
+def _map(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise StoreError(f"{path}: {error}") from error
     if array.ndim != 1 or array.dtype != _U64:
         raise StoreError(f"{path} is not a file of an index.")
-    return np.asarray(array)  # which is read faster than a map
+    return np.asarray(array)  # is read faster than a `np.memmap`

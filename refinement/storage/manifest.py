@@ -1,11 +1,11 @@
-"""The manifest of a store: what is in it, where it comes from, and the checksum of every file."""
+"""Manifest of a store: its refiner, its source, and the checksum of every file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -25,16 +25,16 @@ LIBRARIES = ("ziya-lyrics", "torch", "transformers", "pillow", "numpy", "pyarrow
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known about a store.
+    """Description of a store.
 
     Attributes:
-        refiner: which refiner saw the pictures.
-        rows: what all rows have in common.
-        source: where the pictures come from, as the source describes itself.
-        plan: how the work is split: `shards`, `shard_size`, `limit`.
-        versions: of the libraries that the store was begun with.
-        shards: the finished ones, once all are.
-        files: checksums (SHA-256) of the other files, by path.
+        refiner: identity of the refiner.
+        rows: format that all rows have in common.
+        source: dictionary, description of the data set by itself.
+        plan: dictionary with `shards`, `shard_size` and `limit`: how the work is divided.
+        versions: versions of libraries by name, as of the store's creation.
+        shards: facts about the finished shards; empty until all are finished.
+        files: SHA-256 of the other files by path; empty until the store is complete.
     """
 
     refiner: RefinerIdentity
@@ -47,39 +47,30 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
-        """Whether every shard is there."""
+        """Whether every shard and every index is finished."""
         return bool(self.files)
 
     @property
-    def row_count(self) -> int:
-        """Pictures in the store."""
-        return sum(shard.rows for shard in self.shards)
-
-    @property
     def failure_count(self) -> int:
-        """Pictures that could not be refined."""
+        """Number of images that could not be refined."""
         return sum(shard.failures for shard in self.shards)
 
     def shard_files(self, folder: Path) -> list[ShardFile]:
-        """The finished shards of the store in this folder."""
+        """Return the finished shards of the store in this folder."""
         return [ShardFile(folder / SHARDS, facts, self.rows) for facts in self.shards]
 
-    def finished(self, shards: tuple[ShardFacts, ...], files: Mapping[str, str]) -> Manifest:
-        """With its shards, and the checksums of the other files."""
-        return replace(self, shards=shards, files=dict(files))
-
     def save(self, folder: Path) -> None:
-        """Write the manifest of a store."""
+        """Write the manifest into the folder of its store."""
         values = {"format": FORMAT, "version": VERSION, "complete": self.complete, **asdict(self)}
         with write_file(folder / MANIFEST, "w", encoding="utf-8") as file:
             json.dump(values | {"checksum": _checksum(values)}, file, indent=1, sort_keys=True)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the manifest of a store.
+        """Read the manifest of the store in this folder.
 
         Raises:
-            StoreError: naming the file, when it is missing, damaged, or of a version that is not known.
+            StoreError: naming the file, when it is missing, damaged, or has an unknown version.
         """
         path = folder / MANIFEST
         try:
@@ -95,7 +86,7 @@ class Manifest:
         if values["version"] != VERSION:
             raise StoreError(f"{path} has version {values['version']}; this package reads version {VERSION}.")
         return cls(
-            refiner=RefinerIdentity.from_dict(values["refiner"]),
+            refiner=RefinerIdentity(**values["refiner"]),
             rows=RowFormat(**values["rows"]),
             shards=tuple(ShardFacts(**shard) for shard in values["shards"]),
             **{name: values[name] for name in ("source", "plan", "versions", "files")},

@@ -1,4 +1,4 @@
-"""A picture as it is stored by: the hash of what it decodes to, and the hash of its file."""
+"""Identity of an image: the hash of its decoded pixels, and the hash of its file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from PIL import Image
 from ...processing_lyrics.image_loading import load_picture
 
 PIXELS_COPIED = 1 << 22  # at a time
-MAX_FILE_SIZE = 1 << 30  # bytes; no picture within the pixel budget has a larger file
+MAX_FILE_SIZE = 1 << 30  # bytes; no image within the pixel budget has a larger file
 
 
 @dataclass(frozen=True)
 class LoadedPicture:
-    """A picture that was read.
+    """An image that was read and hashed.
 
     Attributes:
-        picture: upright, in RGB.
+        picture: PIL image, upright, RGB.
         image_hash: 32 bytes, see `hash_picture`.
-        file_sha256: 32 bytes, where there was a file.
+        file_sha256: 32 bytes, or `None` without a file.
     """
 
     picture: Image.Image
@@ -33,21 +33,21 @@ class LoadedPicture:
 
 
 def hash_picture(picture: Image.Image) -> bytes:
-    """The SHA-256 of an upright RGB picture: its mode, its size and its pixels."""
+    """Return the SHA-256 of mode, size and pixels of an upright RGB image."""
     width, height = picture.size
     digest = hashlib.sha256(f"{picture.mode} {width} {height} ".encode())
     step = max(1, PIXELS_COPIED // width)
-    for top in range(0, height, step):  # not all of a large picture is there twice
+    for top in range(0, height, step):  # in strips, so that a large image is not copied as a whole
         digest.update(picture.crop((0, top, width, min(top + step, height))).tobytes())
     return digest.digest()
 
 
 def read_picture(source: Any, max_pixels: int) -> LoadedPicture:
-    """Read a picture and hash it.
+    """Read an image and hash it.
 
     Args:
-        source: a `Path`, the bytes of a file, a PIL picture, an array or a tensor. Never a URL: nothing is fetched.
-        max_pixels: larger pictures are refused before they are decoded.
+        source: `Path`, bytes of a file, PIL image, array or tensor. Never a URL: nothing is fetched.
+        max_pixels: int, largest number of pixels; a larger image is refused before it is decoded.
 
     Raises:
         ValueError: saying what is wrong, as `load_picture` does.

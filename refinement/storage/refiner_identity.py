@@ -1,20 +1,21 @@
-"""Which refiner saw a picture: what tells it from another, and what exactly differs.
+"""Identity of a refiner: what distinguishes it from another one, and which settings differ.
 
-A fingerprint (`LyricsVisualRefiner.fingerprint`) covers weights and settings, but says only that something differs. So
-a store keeps the settings too. Of a checkpoint both can be read without loading any weights.
+A fingerprint (`LyricsVisualRefiner.fingerprint`) covers weights and settings, but says only that something differs.
+Therefore a store keeps the settings too. Both can be read from a checkpoint without loading weights.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from transformers.utils import logging
 
 from ...modeling_lyrics.provenance_lyrics import BEHAVIOUR_VERSION, relevant_settings
 from ...processing_lyrics import LyricsProcessor
+from ...processing_lyrics.protocols import RefinerConfig
 from .errors import StaleStoreError
 
 logger = logging.get_logger(__name__)
@@ -25,16 +26,15 @@ _ABSENT = "absent"
 
 @dataclass(frozen=True)
 class RefinerIdentity:
-    """What tells a refiner from another.
+    """Identity of a refiner.
 
     Attributes:
-        fingerprint: of weights and settings, as it runs.
-        saved_fingerprint: of the checkpoint that it was loaded from: another one, if it runs in another dtype or with
-            other thresholds. `None` where it was never saved.
-        settings: every setting that changes what it sees, `dtype` included, as JSON has them; `None` where they are
-            not known.
-        behaviour_version: of the code that runs it, preprocessing included. A checkpoint's fingerprint holds that of
-            the code that saved it.
+        fingerprint: str, hash of weights and settings as the refiner runs.
+        saved_fingerprint: str, hash of the checkpoint that it was loaded from, which differs if it runs in another
+            dtype or with other thresholds; `None` if it was never saved.
+        settings: dictionary of every setting that changes a result, `dtype` included, as JSON; `None` if unknown.
+        behaviour_version: int, version of the code that runs it, preprocessing included. The fingerprint of a
+            checkpoint holds the version of the code that saved it.
     """
 
     fingerprint: str
@@ -44,36 +44,24 @@ class RefinerIdentity:
 
     @classmethod
     def of_processor(cls, processor: LyricsProcessor) -> Self:
-        """The identity of a processor's refiner; weights are read only where its checkpoint does not say.
+        """Return the identity of a processor's refiner; weights are read only if the checkpoint has no fingerprint.
 
         Raises:
-            StaleStoreError: when the processor has no refiner and does not know which one it belongs to.
+            StaleStoreError: when the processor has no refiner and no fingerprint of one.
         """
         config = processor.refiner_config
         if config is not None and config.fingerprint is not None and not processor.refiner_loaded:
             return cls(config.fingerprint, config.fingerprint, _settings(config, config.dtype))
         if processor.has_refiner:
-            return cls.of_refiner(processor.refiner)
+            refiner = processor.refiner
+            settings = _settings(refiner.config, refiner.dtype)
+            return cls(refiner.fingerprint(), refiner.config.fingerprint, settings)
         if processor.refiner_fingerprint is None:
             raise StaleStoreError("This processor knows of no refiner: load it from a checkpoint that has one.")
         return cls(processor.refiner_fingerprint, processor.refiner_fingerprint, None)
 
-    @classmethod
-    def of_refiner(cls, refiner: Any) -> Self:
-        """The identity of a `LyricsVisualRefiner`; all its weights are read."""
-        return cls(refiner.fingerprint(), refiner.config.fingerprint, _settings(refiner.config, refiner.dtype))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
     def differences(self, other: RefinerIdentity) -> dict[str, tuple[Any, Any]]:
-        """What differs, by the name of the setting, with the value here and there; `weights` where no setting does."""
+        """Return the settings that differ, with both values; `weights` if none of them does."""
         versions = self.behaviour_version, other.behaviour_version
         if versions[0] != versions[1]:
             return {"behaviour_version": versions}
@@ -85,11 +73,13 @@ class RefinerIdentity:
         return _compare(self.settings, other.settings) or {"weights": fingerprints}
 
     def require(self, other: RefinerIdentity, here: str, there: str, allowed: Collection[str] = ()) -> None:
-        """Refuse another refiner.
+        """Raise an error if `other` is another refiner.
 
         Args:
-            here, there: what the two refiners are called in the message.
-            allowed: names of settings that may differ, for refiners that come from one checkpoint.
+            other: identity to compare with.
+            here: str, name of the place of this refiner, for the message.
+            there: str, name of the place of the other refiner.
+            allowed: names of settings that may differ between refiners of one checkpoint.
 
         Raises:
             StaleStoreError: saying what differs, with both values.
@@ -104,7 +94,7 @@ class RefinerIdentity:
             logger.warning_once(f"{here} comes from another refiner than {there}, as you allowed: {list(differences)}.")
 
 
-def _settings(config: Any, dtype: Any) -> dict[str, Any]:
+def _settings(config: RefinerConfig, dtype: Any) -> dict[str, Any]:
     settings = relevant_settings(config.to_dict())
     named = {"dtype": str(dtype).removeprefix("torch."), **settings}
     return json.loads(json.dumps(named, sort_keys=True, default=str))

@@ -1,10 +1,11 @@
-"""A shard: one Arrow IPC file that is written once, whole, and read by memory mapping."""
+"""Shards of a store: Arrow IPC files that are written once, atomically, and read by memory mapping."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,14 +22,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What a manifest says about a shard.
+    """Facts about a shard, as the manifest holds them.
 
     Attributes:
-        name: of the file, in the folder of shards.
-        rows: pictures in it.
-        bytes: size of the file.
-        sha256: of the file.
-        failures: how many pictures should be in it and are not; its receipt says which.
+        name: str, name of the file in the folder of shards.
+        rows: int, number of images.
+        bytes: int, size of the file.
+        sha256: str, checksum of the file, hexadecimal.
+        failures: int, number of images that could not be refined; the receipt lists them.
     """
 
     name: str
@@ -40,24 +41,24 @@ class ShardFacts:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What stands beside a finished shard, as `NAME.json`: a shard without one is not finished.
+    """Receipt of a finished shard, the file `NAME.json` beside it; a shard without a receipt is unfinished.
 
     Attributes:
-        facts: about the shard.
-        failures: pictures that could not be refined, each `key`, `place` and `reason`.
+        facts: facts about the shard.
+        failures: images that could not be refined, each with `key`, `place` and `reason`.
     """
 
     facts: ShardFacts
     failures: tuple[dict[str, str], ...]
 
     def save(self, folder: Path) -> None:
-        """Write it beside its shard."""
+        """Write the receipt beside its shard."""
         with write_file(_receipt_path(folder, self.facts.name), "w", encoding="utf-8") as file:
             json.dump({**asdict(self.facts), "failed": self.failures}, file, indent=1)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Self | None:
-        """The receipt of a shard, or `None` where the shard is not finished, was cut, or is missing."""
+        """Return the receipt of a shard, or `None` if the shard is unfinished, truncated or missing."""
         try:
             values = json.loads(_receipt_path(folder, name).read_text("utf-8"))
             failures = tuple(values.pop("failed"))
@@ -68,8 +69,19 @@ class Receipt:
 
 
 def shard_name(index: int) -> str:
-    """The name of a shard's file."""
+    """Return the file name of a shard."""
     return f"{index:08d}.arrow"
+
+
+def locate_row(ends: Sequence[int], row: int) -> tuple[int, int]:
+    """Return the number of the shard that holds a row of the store, and the row's place in that shard.
+
+    Args:
+        ends: number of rows up to the end of each shard.
+        row: int, number of the row in the store, below the last end.
+    """
+    number = bisect_right(ends, row)
+    return number, row - (ends[number - 1] if number else 0)
 
 
 def _receipt_path(folder: Path, name: str) -> Path:
@@ -77,7 +89,7 @@ def _receipt_path(folder: Path, name: str) -> Path:
 
 
 class ShardWriter:
-    """What `write_shard` gives: takes rows."""
+    """Writer of a shard's rows, opened by `write_shard`."""
 
     def __init__(self, name: str, file: _HashingFile, stream: Any, row_format: RowFormat) -> None:
         self.rows = 0
@@ -85,27 +97,27 @@ class ShardWriter:
         self._waiting: list[Row] = []
 
     def append(self, row: Row) -> None:
-        """Add a picture."""
+        """Add the row of an image."""
         self._waiting.append(row)
         self.rows += 1
         if len(self._waiting) == self._format.rows_per_batch:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits for its record batch to be full."""
+        """Write the rows of an incomplete record batch."""
         if self._waiting:
             self._stream.write_batch(build_batch(self._waiting, self._format))
             self._waiting = []
 
     def receipt(self, failures: Sequence[dict[str, str]]) -> Receipt:
-        """What there is to know about the shard, once it is written."""
+        """Return the receipt of the written shard."""
         sha256 = self._file.digest.hexdigest()
         return Receipt(ShardFacts(self._name, self.rows, self._file.size, sha256, len(failures)), tuple(failures))
 
 
 @contextmanager
 def write_shard(path: Path, row_format: RowFormat) -> Iterator[ShardWriter]:
-    """Write a shard: the file appears when the block ends, unless the block raises."""
+    """Open a shard for writing; its file appears when the block ends without an error."""
     pa = import_optional("pyarrow")
     with write_file(path) as file:
         hashing: Any = _HashingFile(file)
@@ -117,12 +129,12 @@ def write_shard(path: Path, row_format: RowFormat) -> Iterator[ShardWriter]:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A finished shard that is not open.
+    """Finished shard that is not open.
 
     Attributes:
-        folder: of the shards.
-        facts: what must be true of it.
-        row_format: of the store.
+        folder: path of the folder of shards.
+        facts: facts that opening checks.
+        row_format: row format of the store.
     """
 
     folder: Path
@@ -131,19 +143,27 @@ class ShardFile:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Path of the file."""
         return self.folder / self.facts.name
 
     def open(self) -> ShardReader:
-        """Map it into memory; see `ShardReader`."""
+        """Map the shard into memory.
+
+        Raises:
+            StoreError: as `ShardReader` does.
+        """
         return ShardReader(self)
 
 
 class ShardReader:
-    """The rows of a shard, mapped into memory; what is not read is not loaded.
+    """Reader of a shard, mapped into memory; only rows that are read are loaded.
+
+    Attributes:
+        path: path of the file.
+        batches: record batches, as `BatchView`.
 
     Raises:
-        StoreError: naming the file, when it is missing, cut, damaged, or from another store.
+        StoreError: naming the file, when it is missing, truncated, damaged, or from another store.
     """
 
     def __init__(self, shard: ShardFile) -> None:
@@ -152,33 +172,33 @@ class ShardReader:
         try:
             if (size := self.path.stat().st_size) != facts.bytes:
                 raise StoreError(f"has {size:,} bytes instead of {facts.bytes:,}: it was cut or replaced.")
-            with pa.memory_map(os.fspath(self.path)) as file:  # the mapping outlives the file
+            with pa.memory_map(os.fspath(self.path)) as file:  # the mapping stays when the file is closed
                 reader = pa.ipc.open_file(file)
                 batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
             if RowFormat.of_schema(reader.schema) != row_format:
                 raise StoreError("belongs to another store: it has other metadata.")
             for batch in batches:
-                batch.validate()  # or damaged metadata would have buffers read beyond their end
-            self._batches = [BatchView(batch, row_format) for batch in batches]
+                batch.validate()  # otherwise damaged metadata could make a read pass the end of a buffer
+            self.batches = [BatchView(batch, row_format) for batch in batches]
             if len(self) != facts.rows:
                 raise StoreError(f"has {len(self)} rows instead of {facts.rows}.")
-        except Exception as error:  # damaged metadata is noticed in many ways
+        except Exception as error:  # damaged metadata raises errors of many types
             raise StoreError(f"{self.path}: {error}") from error
         self._rows_per_batch = row_format.rows_per_batch
 
     def __len__(self) -> int:
-        return sum(len(batch) for batch in self._batches)
+        return sum(len(batch) for batch in self.batches)
 
     def key(self, index: int) -> str:
-        """The key of a row."""
+        """Return the key of a row, unchecked."""
         return self._read(index, BatchView.key)
 
     def image_hash(self, index: int) -> bytes:
-        """The image hash of a row."""
+        """Return the image hash of a row, unchecked."""
         return self._read(index, BatchView.hash)
 
     def row(self, index: int, masks: bool = False) -> Row:
-        """Read a row, once its checksum was found right.
+        """Return a row after checking its checksum.
 
         Raises:
             StoreError: naming the file, when the row is damaged.
@@ -188,7 +208,7 @@ class ShardReader:
     def _read(self, index: int, read: Callable[[BatchView, int], T]) -> T:
         batch, place = divmod(index, self._rows_per_batch)
         try:
-            return read(self._batches[batch], place)
+            return read(self.batches[batch], place)
         except (StoreError, ValueError, IndexError) as error:
             raise StoreError(f"{self.path}: row {index} is damaged: {error}") from error
 
@@ -201,13 +221,9 @@ class ShardReader:
         for index in range(len(self)):
             self.row(index)
 
-    def batches(self) -> Iterator[BatchView]:
-        """All record batches."""
-        return iter(self._batches)
-
 
 class _HashingFile:
-    """A file that is written once from start to end, and counts and hashes what goes into it."""
+    """Sequential binary file that counts and hashes the bytes written to it."""
 
     closed = False
 

@@ -1,4 +1,4 @@
-"""A checkpoint, a folder of pictures, and the store of what the micro refiner sees in them."""
+"""A micro checkpoint, a folder of images, and their store."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ SHARD_SIZE = 3
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """A micro checkpoint on disk."""
+    """Folder with a micro checkpoint."""
     folder = tmp_path_factory.mktemp("refiner") / "micro"
     write_random_checkpoint(folder)
     return folder
@@ -25,13 +25,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def loaded(checkpoint):
-    """A processor of its own for every test; its refiner is loaded on first use."""
+    """Processor of the checkpoint, new for every test; its refiner is loaded on first use."""
     return LyricsProcessor.from_pretrained(checkpoint)
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Seven pictures in folders, of several sizes and modes; two more files are damaged or no picture."""
+    """Folder with seven images of several sizes and modes, a damaged image, and a text."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "sub" / "deep").mkdir(parents=True)
     for number in range(3):
@@ -45,7 +45,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def made(photos, checkpoint, tmp_path_factory):
-    """The store of the photos: three shards, one failure."""
+    """Folder with the store of the photos: three shards, one failure."""
     folder = tmp_path_factory.mktemp("made") / "store"
     processor = LyricsProcessor.from_pretrained(checkpoint)
     refine_dataset(photos, folder, processor, shard_size=SHARD_SIZE, max_failure_rate=0.5)
@@ -54,19 +54,19 @@ def made(photos, checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def store(made):
-    """The same, open."""
+    """Store of the photos, open."""
     return RefinementStore.open(made)
 
 
 @pytest.fixture
 def own_store(made, tmp_path):
-    """A copy that a test may damage."""
+    """Copy of the store that a test may damage."""
     return shutil.copytree(made, tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
 def failpoints(checkpoint, made):
-    """A process that has imported everything that is killed here, with a processor that finds the photos in a store."""
+    """Process that forks for every run, with a processor that finds the photos in a store."""
     with Failpoints(
         "import os, json, pathlib, torch, datasets, pyarrow.parquet\n"
         "import lyrics.assets\n"
@@ -81,17 +81,17 @@ def failpoints(checkpoint, made):
 
 
 def contents(folder):
-    """Every file below a folder."""
+    """Content of every file below a folder, by path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def failures(folder):
-    """What could not be refined."""
+    """Failed images of a store."""
     return [json.loads(line) for line in (folder / "failures.jsonl").read_text("utf-8").splitlines()]
 
 
 def assert_same_objects(stored, online):
-    """Equal labels and boxes, features within the rounding to half precision."""
+    """Labels, tags, boxes and scores are equal, and features after rounding to half precision."""
     assert stored.labels == online.labels
     assert stored.tags == online.tags
     np.testing.assert_array_equal(stored.boxes, online.boxes)

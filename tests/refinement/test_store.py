@@ -1,4 +1,4 @@
-"""A store: everything is found, nothing is stale, and damage is named."""
+"""Reading a store: look-up, refusal of stale objects, damage, and the operations on a whole store."""
 
 import copy
 import json
@@ -36,7 +36,7 @@ KEYS = ["a0.png", "a1.png", "a2.png", "sub/b0.PNG", "sub/b1.PNG", "sub/b2.PNG", 
 
 
 def test_stored_equals_online(store, photos, loaded):
-    """By key, by path, by file and by picture."""
+    """Objects are found by key, path, content of a file, and image."""
     assert len(store) == len(KEYS)
     assert list(store.keys()) == KEYS
     for key in KEYS:
@@ -56,8 +56,8 @@ def test_stored_equals_online(store, photos, loaded):
         store["none"]
 
 
-def test_equal_pixels_are_one_picture(store, photos):
-    """However they are encoded and rotated; another size or mode of the same bytes is another picture."""
+def test_equal_pixels_are_one_image(store, photos):
+    """Encoding and rotation do not matter; another size with the same bytes is another image."""
     upright = Image.open(photos / "a1.png").convert("RGB")
     rotated = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
@@ -71,8 +71,8 @@ def test_equal_pixels_are_one_picture(store, photos):
     assert store.lookup(reshaped) is None
 
 
-def test_a_store_stands_in_for_the_refiner(store, photos, model, checkpoint):
-    """Equal batches and equal losses from stored and on-line objects, to the precision of the features."""
+def test_a_store_replaces_the_refiner(store, photos, model, checkpoint):
+    """Stored and on-line objects give equal batches and losses, within the precision of the features."""
     pictures = [photos / key for key in KEYS]
     text = ["<image> What?"] * len(KEYS)
     processor = LyricsProcessor.from_pretrained(checkpoint)
@@ -104,7 +104,7 @@ def test_masks_are_kept_on_request(photos, loaded, tmp_path):
 
 
 def test_copies_and_pickles(store, photos):
-    """As workers of a data loader get them; nothing of the rows travels."""
+    """As workers of a data loader receive them; no rows are pickled."""
     content = pickle.dumps(store)
     assert len(content) < 2000
     again = pickle.loads(content)
@@ -122,7 +122,7 @@ def test_few_shards_are_mapped_at_a_time(made, monkeypatch):
 
 
 def test_reading_writes_nothing(failpoints, made, photos):
-    """A store on a read-only disk can be used."""
+    """So that a store on a read-only disk can be used."""
     code = """
 store = RefinementStore.open(folder)
 store["a0.png"], store.lookup(pathlib.Path(photo)), store.verify(), store.stats(), list(store.keys())
@@ -132,8 +132,8 @@ store["a0.png"], store.lookup(pathlib.Path(photo)), store.verify(), store.stats(
     assert run.operations == []
 
 
-def test_large_pictures_are_hashed_in_little_memory(failpoints, tmp_path):
-    """F3: 100 megapixels, of which there is one copy."""
+def test_large_images_are_hashed_in_little_memory(failpoints, tmp_path):
+    """An image of 100 megapixels is not copied."""
     Image.new("RGB", (10_000, 10_000), (1, 2, 3)).save(tmp_path / "large.png", compress_level=1)
     code = """
 import resource
@@ -145,8 +145,7 @@ assert len(read_picture(pathlib.Path(folder) / "large.png", 120_000_000).image_h
     assert failpoints.run(code, tmp_path).error is None
 
 
-def test_without_pyarrow(made, monkeypatch):
-    """F51: the extra is named."""
+def test_without_pyarrow_the_extra_is_named(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"This needs pyarrow: pip install 'ziya-lyrics\[refinement\]'"):
         RefinementStore.open(made)["a0.png"]
@@ -155,7 +154,7 @@ def test_without_pyarrow(made, monkeypatch):
 # ---------------------------------------------------------------------------------------------------- never stale
 
 
-def test_another_picture_with_the_same_name(store, photos):
+def test_another_image_with_the_same_key_is_refused(store, photos):
     with pytest.raises(StaleStoreError, match=r"'a0\.png' is stale: .*64 x 48 pixels, hash .*80 x 48 pixels"):
         store.row("a0.png", photos / "a1.png")
     with pytest.raises(StaleStoreError, match="is stale"):
@@ -184,7 +183,7 @@ def change_weights(processor):
     ],
 )
 def test_another_refiner_is_refused(store, made, photos, loaded, change, differs, tmp_path):
-    """When the store is attached, and when it is written to; the message says what differs."""
+    """When the store is attached and when it is written to; the error says what differs."""
     change(loaded)
     with pytest.raises(StaleStoreError, match=f"comes from another refiner than the processor. {differs}"):
         loaded.store = store
@@ -210,8 +209,8 @@ def test_a_refiner_that_changes_later_is_refused(store, loaded, checkpoint, refi
     assert again.store is None
 
 
-def test_checked_without_the_weights(store, checkpoint):
-    """From the configuration beside them, from the processor's alone, and not at all."""
+def test_a_store_is_checked_without_loading_weights(store, checkpoint):
+    """With the refiner's configuration, without a refiner, and for a refiner in another dtype."""
     for options in ({}, {"refiner": False}):
         processor = LyricsProcessor.from_pretrained(checkpoint, **options)
         processor.store = store
@@ -222,7 +221,7 @@ def test_checked_without_the_weights(store, checkpoint):
 
 
 def test_a_processor_that_was_saved_without_its_refiner(store, loaded, tmp_path):
-    """As in a trainer's checkpoints: it knows the fingerprint alone."""
+    """As in a trainer's checkpoints: it has the fingerprint alone."""
     loaded.save_pretrained(tmp_path / "saved", save_refiner=False)
     saved = LyricsProcessor.from_pretrained(tmp_path / "saved")
     saved.store = store
@@ -231,8 +230,8 @@ def test_a_processor_that_was_saved_without_its_refiner(store, loaded, tmp_path)
         saved.store = store
 
 
-def test_a_processor_that_knows_of_no_refiner_takes_the_stores(store, model, checkpoint, loaded):
-    """As one for a new first stage; from then on it belongs to that refiner."""
+def test_a_processor_without_refiner_takes_that_of_the_store(store, model, checkpoint, loaded):
+    """As one for a new first stage; it then refuses another refiner."""
     parts = (loaded.image_processor, loaded.tokenizer, loaded.mqformer_tokenizer)
     new = LyricsProcessor(*parts, region_feature_size=36)
     new.store = store
@@ -245,7 +244,7 @@ def test_a_processor_that_knows_of_no_refiner_takes_the_stores(store, model, che
 
 
 def test_other_preprocessing_is_refused(store, checkpoint, monkeypatch):
-    """The checkpoint's fingerprint is that of the code that saved it, so the version is compared too."""
+    """The version of the code is compared too, because a checkpoint's fingerprint holds the version that saved it."""
     monkeypatch.setattr(refiner_identity, "BEHAVIOUR_VERSION", provenance_lyrics.BEHAVIOUR_VERSION + 1)
     monkeypatch.setattr(RefinerIdentity.__init__, "__defaults__", (provenance_lyrics.BEHAVIOUR_VERSION + 1,))
     with pytest.raises(StaleStoreError, match=r"behaviour_version: 1 in the store .*, 2 in the processor"):
@@ -253,7 +252,7 @@ def test_other_preprocessing_is_refused(store, checkpoint, monkeypatch):
 
 
 def test_a_difference_can_be_allowed(made, checkpoint):
-    """Such as half precision; but only between refiners of one checkpoint."""
+    """Such as half precision, and only between refiners of one checkpoint."""
     half = LyricsProcessor.from_pretrained(checkpoint, refiner_kwargs={"dtype": torch.bfloat16})
     half.store = RefinementStore.open(made, allow=["dtype"])
     change_threshold(half)
@@ -272,8 +271,8 @@ FILES = ["shards/00000001.arrow", "index/keys.rows.npy", "index/images.hashes.np
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
-def test_damage_is_named_and_made_good(own_store, made, store, photos, loaded, name, damage):
-    """F19, F43: opening or verifying names the file; deleted, it is made again, as it was."""
+def test_damage_is_named_and_repaired(own_store, made, store, photos, loaded, name, damage):
+    """Opening or verifying names the file; once it is deleted, the same file is written again."""
     loaded.store = store  # which saves the refiner's time here
     file = own_store / name
     content = bytearray(file.read_bytes())
@@ -293,7 +292,7 @@ def test_damage_is_named_and_made_good(own_store, made, store, photos, loaded, n
     assert contents(own_store) == contents(made)
 
 
-def test_what_is_no_store(tmp_path, own_store):
+def test_a_folder_that_is_no_store_is_refused(tmp_path, own_store):
     with pytest.raises(StoreError, match=r"manifest\.json is missing: .* is not a store"):
         RefinementStore.open(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
@@ -304,8 +303,8 @@ def test_what_is_no_store(tmp_path, own_store):
         RefinementStore.open(own_store)["a0.png"]
 
 
-def test_an_index_that_points_elsewhere(own_store):
-    """A damaged index finds nothing, or says that it is damaged; never another picture."""
+def test_a_damaged_index_never_returns_another_image(own_store):
+    """It finds nothing, or raises an error."""
     rows = np.load(own_store / "index" / "keys.rows.npy")
     np.save(own_store / "index" / "keys.rows.npy", np.roll(rows, 1))
     assert all(RefinementStore.open(own_store).row(key) is None for key in KEYS)
@@ -329,7 +328,7 @@ def test_stats(store):
 
 
 def test_merge(made, photos, loaded, tmp_path):
-    """The shards of the parts, in one store of the same rows; a key in both is named with both places."""
+    """The new store has the rows of the parts; the error for a key in both names both places."""
     draw_table(100, 40).save(tmp_path / "new.png")
     more = refine_dataset(tmp_path, tmp_path / "more", loaded, limit=1)
     merged = RefinementStore.merge([made, more], tmp_path / "merged")
@@ -356,7 +355,7 @@ def test_stores_of_different_refiners_do_not_merge(made, photos, loaded, tmp_pat
 
 
 def test_other_libraries_read_it(store, made, tmp_path):
-    """The shards themselves through `datasets`, and the export as Parquet."""
+    """`datasets` reads the shards and the exported Parquet files."""
     store.export(tmp_path / "parquet")
     for kind, files in (("arrow", f"{made}/shards/*.arrow"), ("parquet", f"{tmp_path}/parquet/*.parquet")):
         rows = load_dataset(kind, data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
@@ -373,7 +372,7 @@ def test_other_libraries_read_it(store, made, tmp_path):
 
 
 def test_the_store_is_the_same_every_time(made, photos, loaded, tmp_path):
-    """Byte for byte: shards, indices, manifest."""
+    """Shards, indices and manifest have the same bytes."""
     again = tmp_path / "again"
     refine_dataset(
         shutil.copytree(photos, tmp_path / "photos"), again, loaded, shard_size=SHARD_SIZE, max_failure_rate=0.5

@@ -1,4 +1,4 @@
-"""Trained from a store, and from objects that are found on line: the same losses, and the same batches."""
+"""Training with stored and with on-line objects: the same losses and batches."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ WIDTH = 36  # of the micro refiner's region features
 
 @pytest.fixture
 def rows(photos):
-    """Pictures and captions, as `datasets` holds them."""
+    """Data set of images and captions."""
     listed = [{"image": str(photos / key), "caption": f"{number} red balls"} for number, key in enumerate(KEYS)]
     return Dataset.from_list(listed, features=Features({"image": Image(), "caption": Value("string")}))
 
@@ -40,7 +40,7 @@ def losses(folder, processor, rows):
 
 
 def test_losses_from_a_store_are_those_on_line(store, checkpoint, rows, tmp_path):
-    """Looked up by the processor, or in a column of the rows, in four steps of training."""
+    """In four steps, with objects from the processor's store or from a column."""
     online = losses(tmp_path, LyricsProcessor.from_pretrained(checkpoint), rows)
     looked_up = LyricsProcessor.from_pretrained(checkpoint, refiner=False)
     looked_up.store = store
@@ -52,8 +52,8 @@ def test_losses_from_a_store_are_those_on_line(store, checkpoint, rows, tmp_path
     assert (online[:, 4] > 0).any(), "the objects were there"
 
 
-def test_a_new_first_stage_belongs_to_the_stores_refiner(store, tmp_path, rows):
-    """It starts without any refiner, and its processor says afterwards whose objects it was trained with."""
+def test_a_new_first_stage_records_the_refiner_of_its_store(store, tmp_path, rows):
+    """It starts without a refiner, and its saved processor has the fingerprint of the store."""
     processor = build_processor()
     processor.region_feature_size = WIDTH
     processor.store = store
@@ -63,7 +63,7 @@ def test_a_new_first_stage_belongs_to_the_stores_refiner(store, tmp_path, rows):
 
 
 def test_batches_of_the_second_stage_from_a_store_are_those_on_line(store, checkpoint, photos):
-    """Looked up by the processor, or in a column of the rows: equal text, features within fp16."""
+    """With objects from the processor's store or from a column: equal text, features within half precision."""
     asked = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
     listed = [{"images": [str(photos / key)], "messages": asked} for key in KEYS]
     online = LyricsSFTCollator(LyricsProcessor.from_pretrained(checkpoint))(listed)

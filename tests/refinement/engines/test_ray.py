@@ -1,4 +1,4 @@
-"""The Ray engine on a real Ray of this machine."""
+"""The Ray engine, on a local Ray."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.refinement import Item, Source, TooManyFailuresError, refine_dataset
 
-from .conftest import SHARD_SIZE, contents
+from ..conftest import SHARD_SIZE, contents
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def _ray():
 
 
 class DyingSource(Source):
-    """Kills the actor that reads shard 1, once; fails to be read where it is asked to."""
+    """Source that kills the actor that reads shard 1, once; or that cannot be read."""
 
     def __init__(self, photos, death, broken=False):
         self.photos, self.death, self.broken = sorted(photos.glob("a*.png")), death, broken
@@ -45,7 +45,7 @@ class DyingSource(Source):
 
 @pytest.fixture(autouse=True)
 def _by_value():
-    """Actors do not have the tests: Ray sends their classes along."""
+    """Actors cannot import the tests, so that Ray pickles their classes by value."""
     import ray.cloudpickle
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -53,14 +53,14 @@ def _by_value():
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def test_ray_gives_the_same_store(photos, made, loaded, tmp_path):
-    """As one process does, byte for byte."""
+def test_ray_writes_the_same_store(photos, made, loaded, tmp_path):
+    """The same bytes as one process writes."""
     folder = tmp_path / "store"
     refine_dataset(photos, folder, loaded, shard_size=SHARD_SIZE, max_failure_rate=0.5, engine="ray", workers=2)
     assert contents(folder) == contents(made)
 
 
-def test_a_lost_actors_shard_is_made_anew(photos, loaded, checkpoint, tmp_path):
+def test_the_shard_of_a_lost_actor_is_made_again(photos, loaded, checkpoint, tmp_path):
     death = tmp_path / "death"
     source = DyingSource(photos, death)
     refine_dataset(source, tmp_path / "local", loaded)
@@ -71,16 +71,15 @@ def test_a_lost_actors_shard_is_made_anew(photos, loaded, checkpoint, tmp_path):
     assert contents(tmp_path / "store") == contents(tmp_path / "local")
 
 
-def test_errors_come_back(photos, loaded, tmp_path):
-    """As what they are; and too many failures stop an unfinished run."""
+def test_errors_of_actors_are_raised_in_the_driver(photos, loaded, tmp_path):
+    """With their own type; too many failures stop the run."""
     with pytest.raises(OSError, match="Input/output error: 'the disk'"):
         refine_dataset(DyingSource(photos, tmp_path / "none", broken=True), tmp_path / "a", loaded, engine="ray")
     with pytest.raises(TooManyFailuresError, match="1 of 8 pictures failed"):
         refine_dataset(photos, tmp_path / "b", loaded, engine="ray", max_failure_rate=0.1)
 
 
-def test_without_ray(photos, checkpoint, tmp_path):
-    """F51: the extra is named."""
+def test_without_ray_the_extra_is_named(photos, checkpoint, tmp_path):
     code = f"""
 import sys
 sys.modules["ray"] = None

@@ -1,15 +1,12 @@
-"""From a source to a complete store, through everything that can happen on the way."""
+"""Writing a store: interruptions, full disks, failed images, changed plans."""
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from lyrics.assets import draw_table
@@ -21,13 +18,11 @@ from lyrics.refinement import (
     Item,
     RefinementStore,
     Source,
-    StaleStoreError,
     StoreError,
     TooManyFailuresError,
     estimate,
     refine_dataset,
 )
-from lyrics.refinement.engines.local import WorkerDiedError
 
 from ..datasets_lyrics.test_webdataset import write_tar
 from ..failpoints import full_disk
@@ -35,19 +30,19 @@ from .conftest import SHARD_SIZE, contents, failures
 
 KEYS = ["a0.png", "a1.png"]
 OPTIONS = {"shard_size": SHARD_SIZE, "max_failure_rate": 0.5}
-# root, too: without its capabilities it is an owner like others
+# root obeys permissions only without its capabilities
 OBEY_PERMISSIONS = """
 import ctypes
 if os.getuid() == 0:
     assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
 """
-# The store that is there already stands in for the refiner's time; everything else is as ever.
+# The processor finds the objects in a store, which saves the time of the refiner.
 REFINE = 'refine_dataset(photos, f"{folder}/store", processor, shard_size=3, max_failure_rate=0.5, limit=limit)'
 
 
 @pytest.fixture
 def fast(loaded, store):
-    """A processor that finds the photos' objects in a store."""
+    """Processor that finds the objects of the photos in a store, without its refiner."""
     loaded.store = store
     return loaded
 
@@ -61,7 +56,7 @@ def is_complete(folder):
 
 
 def test_killed_at_every_operation(failpoints, photos, tmp_path):
-    """A store that is complete is right; one that is not is finished by the same call, and is then the same."""
+    """A complete store is correct; the same call finishes an incomplete one, with the same bytes."""
     names, folder = {"photos": str(photos), "limit": 6}, tmp_path / "store"
     assert failpoints.run(REFINE, tmp_path, **names).error is None
     expected = contents(folder)
@@ -84,7 +79,7 @@ def test_killed_at_every_operation(failpoints, photos, tmp_path):
 
 
 def test_a_full_disk(fast, made, photos, tmp_path):
-    """F45: the error names the file; with space again, the same call completes the store."""
+    """The error names the file; once there is space, the same call completes the store."""
     folder = tmp_path / "store"
     sizes = sorted(len(content) for name, content in contents(made).items())
     for size in (100, sizes[len(sizes) // 2], sizes[-2] + 1, sizes[-1] - 1):
@@ -97,7 +92,7 @@ def test_a_full_disk(fast, made, photos, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(failpoints, made, photos, tmp_path):
-    """A store on a disk that is read-only, or somebody else's: the error names the file, and the store stays."""
+    """The error names the file, and the store is unchanged."""
     folder = tmp_path / "store"
     shutil.copytree(made, folder)
     (folder / "shards" / "00000001.json").unlink()
@@ -111,8 +106,7 @@ def test_a_folder_that_cannot_be_written(failpoints, made, photos, tmp_path):
     assert contents(folder) == before
 
 
-def test_two_runs_do_not_collide(fast, made, photos, tmp_path):
-    """F19: the second is refused while the first is running."""
+def test_a_second_run_is_refused_while_the_first_is_running(fast, made, photos, tmp_path):
     folder = shutil.copytree(made, tmp_path / "store")
     (folder / "shards" / "00000001.arrow").unlink()
     with FolderLock(folder, "refining"), pytest.raises(FolderLockedError, match="is locked by process"):
@@ -122,8 +116,8 @@ def test_two_runs_do_not_collide(fast, made, photos, tmp_path):
     assert contents(folder) == contents(made)
 
 
-def test_nothing_is_done_twice(failpoints, made, photos, tmp_path):
-    """A complete store is left alone, and a shard without its receipt is made again."""
+def test_finished_shards_are_not_made_again(failpoints, made, photos, tmp_path):
+    """A complete store is not written to; a shard without its receipt is made again."""
     folder = shutil.copytree(made, tmp_path / "store")
     names = {"photos": str(photos), "limit": None}
     run = failpoints.run(REFINE, tmp_path, **names)
@@ -138,66 +132,11 @@ def test_nothing_is_done_twice(failpoints, made, photos, tmp_path):
     assert contents(folder) == contents(made)
 
 
-# ---------------------------------------------------------------------------------------------------- processes
-
-
-class SuicidalSource(Source):
-    """Kills the process that reads shard 1, so often as there are files that say so."""
-
-    def __init__(self, photos, folder):
-        self.photos, self.folder, self.shards, self.total = sorted(photos.glob("a*.png")), folder, 3, 3
-
-    def describe(self):
-        return {"kind": "suicidal"}
-
-    def items(self, shard):
-        yield Item(f"{shard}.png", self.photos[shard], "")
-        for death in sorted(self.folder.glob("death*")) if shard == 1 else ():
-            if multiprocessing.parent_process() is not None:
-                death.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_workers_give_the_same_store_though_one_is_killed(photos, checkpoint, loaded, tmp_path):
-    """The lost shard is made anew; shards do not depend on how many workers there are, or threads."""
-    source = SuicidalSource(photos, tmp_path)
-    torch.set_num_threads(2)
-    try:
-        refine_dataset(source, tmp_path / "one", LyricsProcessor.from_pretrained(checkpoint))
-    finally:
-        torch.set_num_threads(1)
-    (tmp_path / "death").touch()
-    refine_dataset(source, tmp_path / "two", loaded, workers=2)
-    assert not (tmp_path / "death").exists()
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-def test_a_shard_that_kills_every_worker(photos, loaded, tmp_path):
-    for number in range(3):
-        (tmp_path / f"death{number}").touch()
-    with pytest.raises(WorkerDiedError, match="worker of shard 1 died 3 times, at last with exit code -9"):
-        refine_dataset(SuicidalSource(photos, tmp_path), tmp_path / "store", loaded, workers=2)
-    refine_dataset(SuicidalSource(photos, tmp_path), tmp_path / "store", loaded).verify()
-
-
-def test_errors_of_a_worker_are_raised_here(photos, loaded, tmp_path):
-    source = SuicidalSource(photos, tmp_path)
-    source.photos = source.photos[:1]
-    with pytest.raises(IndexError, match="list index out of range") as caught:
-        refine_dataset(source, tmp_path / "store", loaded, workers=2)
-    assert "in items" in caught.value.__notes__[0]
-
-
-def test_a_refiner_in_memory_stays_in_its_process(photos, processor, tmp_path):
-    with pytest.raises(ValueError, match="cannot be pickled"):
-        refine_dataset(photos, tmp_path / "store", processor, workers=2, **OPTIONS)
-
-
 # ---------------------------------------------------------------------------------------------------- failures
 
 
-def test_what_fails_is_written_down(loaded, tmp_path):
-    """F1, F2, F48: each with its key, its place and the reason; the other pictures are there."""
+def test_failed_images_are_listed(loaded, tmp_path):
+    """Each with its key, its place and the reason; the other images are stored."""
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "empty.png").touch()
@@ -226,8 +165,8 @@ def test_what_fails_is_written_down(loaded, tmp_path):
     assert found.manifest.failure_count == 6
 
 
-def test_too_many_failures_stop(fast, photos, tmp_path):
-    """With an example; finished shards are kept, and a higher rate goes on with them."""
+def test_too_many_failures_stop_the_run(fast, photos, tmp_path):
+    """The error has an example; finished shards are kept, and a run with a higher rate uses them."""
     folder = tmp_path / "store"
     with pytest.raises(
         TooManyFailuresError, match=r"1 of 8 pictures failed, .* than the 10\.00%.*broken\.jpg: The pict"
@@ -239,7 +178,7 @@ def test_too_many_failures_stop(fast, photos, tmp_path):
     assert len(refine_dataset(photos, folder, fast, **OPTIONS)) == 7
 
 
-def test_hopeless_runs_stop_early(fast, tmp_path):
+def test_many_failures_stop_a_run_early(fast, tmp_path):
     """After a hundred pictures, not at the end."""
     for number in range(150):
         (tmp_path / f"{number:03}.png").touch()
@@ -247,8 +186,8 @@ def test_hopeless_runs_stop_early(fast, tmp_path):
         refine_dataset(tmp_path, tmp_path / "store", fast, batch_size=1, shard_size=10)
 
 
-def test_pictures_that_the_refiner_cannot_take(photos, loaded, tmp_path):
-    """One that makes it fail does not take the others with it (F14)."""
+def test_images_on_which_the_refiner_fails(photos, loaded, tmp_path):
+    """The other images of the batch are stored."""
     picky = loaded.refiner
     forward = type(picky).forward
 
@@ -272,8 +211,8 @@ def test_pictures_that_the_refiner_cannot_take(photos, loaded, tmp_path):
     ]
 
 
-def test_pictures_without_objects(loaded, photos, tmp_path):
-    """F8, F9: a normal row, in a shard of its own too."""
+def test_images_without_objects(loaded, photos, tmp_path):
+    """They get a normal row, also in a shard of their own."""
     loaded.refiner.config.box_threshold = 1.0
     found = refine_dataset(photos, tmp_path / "store", loaded, limit=2, shard_size=1)
     assert [len(found[key]) for key in KEYS[:2]] == [0, 0]
@@ -282,7 +221,7 @@ def test_pictures_without_objects(loaded, photos, tmp_path):
 
 
 def test_a_damaged_tar_shard(fast, photos, made, tmp_path):
-    """F49: what could be read is there; what could not is one failure with the shard's name."""
+    """The readable samples are stored; the unreadable rest is one failure with the name of the shard."""
     files = [(f"{number}.png", (photos / f"a{number}.png").read_bytes()) for number in range(3)]
     path = write_tar(tmp_path / "00.tar", [*files, ("1.png", b"again"), ("2.txt", b"alone")])
     path.write_bytes(path.read_bytes()[:-9000])
@@ -294,19 +233,27 @@ def test_a_damaged_tar_shard(fast, photos, made, tmp_path):
     assert "is there twice" in reasons[0][1]
 
 
-class TwiceSource(SuicidalSource):
-    """A stream does not know that a key will come again."""
+class RepeatingSource(Source):
+    """Source of three shards of one image, whose first and last have the same key, as a stream may."""
+
+    shards = total = 3
+
+    def __init__(self, photos):
+        self.photos = sorted(photos.glob("a*.png"))
+
+    def describe(self):
+        return {"kind": "repeating"}
 
     def items(self, shard):
         yield Item("same" if shard != 1 else "other", self.photos[shard], "")
 
 
-def test_a_key_that_comes_again(fast, photos, tmp_path):
-    """Both places are named, and nothing is complete."""
+def test_a_repeated_key_is_refused(fast, photos, tmp_path):
+    """The error names both places, and the store stays incomplete."""
     with pytest.raises(
         DuplicateKeyError, match=r"'same' is there twice: .*00000000\.arrow, row 0, and .*2\.arrow, row 0"
     ):
-        refine_dataset(TwiceSource(photos, tmp_path), tmp_path / "store", fast)
+        refine_dataset(RepeatingSource(photos), tmp_path / "store", fast)
     with pytest.raises(StoreError, match="is not complete"):
         RefinementStore.open(tmp_path / "store")
 
@@ -315,7 +262,7 @@ def test_a_key_that_comes_again(fast, photos, tmp_path):
 
 
 def test_a_store_of_something_else_is_refused(own_store, photos, fast, tmp_path):
-    """With both values; also another folder, which is left alone."""
+    """The error has both values; a folder that is no store is not written to."""
     expected = contents(own_store)
     for options, message in (
         ({"shard_size": 4}, "shard_size was 3 and is 4"),
@@ -335,26 +282,12 @@ def test_a_store_of_something_else_is_refused(own_store, photos, fast, tmp_path)
         refine_dataset(photos, other, fast, **OPTIONS)
 
 
-def test_other_versions_are_mentioned(own_store, photos, fast, monkeypatch):
-    """And do not hinder."""
+def test_other_versions_of_libraries_are_a_warning(own_store, photos, fast, monkeypatch):
     messages = []
     monkeypatch.setattr("lyrics.refinement.storage.manifest.version", lambda name: "99")
     monkeypatch.setattr("lyrics.refinement.dataset_writer.logger.warning", messages.append)
     refine_dataset(photos, own_store, fast, **OPTIONS)
     assert "was begun with other versions of libraries; now there are {'ziya-lyrics': '99'" in messages[0]
-
-
-def test_a_worker_with_another_refiner_is_refused(own_store, photos, checkpoint, made, tmp_path):
-    """As on a machine of a cluster where the same path holds other weights."""
-    from lyrics.datasets_lyrics.open_data import open_source
-    from lyrics.refinement.engines.task import RefiningTask
-    from lyrics.refinement.storage.manifest import Manifest
-
-    other = LyricsProcessor.from_pretrained(checkpoint)
-    next(other.refiner.parameters()).data += 1
-    task = RefiningTask(open_source(photos, 3), other, own_store, Manifest.load(made).rows, 8)
-    with pytest.raises(StaleStoreError, match="refiner of this worker has the fingerprint"):
-        task.make_shard(0)
 
 
 @pytest.mark.parametrize(
@@ -365,19 +298,19 @@ def test_a_worker_with_another_refiner_is_refused(own_store, photos, checkpoint,
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
-def test_options_must_be_sensible(fast, photos, tmp_path, options, message):
+def test_invalid_options_are_refused(fast, photos, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         refine_dataset(photos, tmp_path / "store", fast, **options)
     assert not (tmp_path / "store").exists()
 
 
-def test_a_refiner_is_needed(checkpoint, photos, tmp_path):
+def test_a_processor_without_refiner_is_refused(checkpoint, photos, tmp_path):
     with pytest.raises(ValueError, match="This processor has no refiner"):
         refine_dataset(photos, tmp_path, LyricsProcessor.from_pretrained(checkpoint, refiner=False))
 
 
 def test_estimate(fast, photos, store, tmp_path):
-    """Counted and measured, and nothing is written."""
+    """The estimate counts and measures, and writes nothing."""
     from lyrics.refinement import open_source
 
     found = estimate(open_source(photos, shard_size=3), fast, batch_size=3)

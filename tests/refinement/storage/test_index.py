@@ -1,4 +1,4 @@
-"""The index finds every row, and only rows with the hash that was asked for."""
+"""An index finds all rows of a hash, and no others."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ HASHES = st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 2**6
 @settings(max_examples=30)  # each is forced to the disk
 @given(HASHES, st.sampled_from([4, 1 << 24]))
 def test_every_row_is_found(tmp_path_factory, hashes, rows_in_memory):
-    """Sorted at once or in parts, with equal hashes or without."""
+    """Sorted at once or in parts, with and without equal hashes."""
     folder = tmp_path_factory.getbasetemp()
     values = np.array(hashes, np.uint64)
     with pytest.MonkeyPatch.context() as patch:
@@ -30,8 +30,7 @@ def test_every_row_is_found(tmp_path_factory, hashes, rows_in_memory):
         assert built.find(value) == []
 
 
-def test_large_index(tmp_path):
-    """A thousand rows have many prefixes."""
+def test_an_index_with_many_prefixes(tmp_path):
     hashes = hash_keys(str(number) for number in range(1000))
     assert list(write_index(tmp_path, "test", hashes)) == []
     built = Index(tmp_path, "test")
@@ -39,7 +38,7 @@ def test_large_index(tmp_path):
     assert [built.find(hash_key(str(number))) for number in range(1000, 2000)] == [[]] * 1000
 
 
-def test_hashes_of_pictures():
+def test_the_index_holds_the_first_64_bits_of_an_image_hash():
     hashes = np.arange(64, dtype=np.uint8).reshape(2, 32)
     assert hash_images(hashes).tolist() == [int.from_bytes(bytes(one[:8]), "little") for one in hashes]
 

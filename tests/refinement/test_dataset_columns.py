@@ -1,4 +1,4 @@
-"""A data set gets its objects from the store, whatever kind of data set it is."""
+"""Columns of visual objects, for every kind of data set."""
 
 import dataclasses
 import pickle
@@ -28,8 +28,8 @@ def table(rows):
 
 @pytest.mark.parametrize("key", [None, "key"])
 @pytest.mark.parametrize("kind", ["list", "iterator", "table", "stream", "paths"])
-def test_every_kind(store, rows, table, kind, key):
-    """By pixels and by key; the other columns stay, pictures in a table are decoded."""
+def test_every_kind_of_data_set(store, rows, table, kind, key):
+    """By pixels and by key; the other columns stay, and images of a table are decoded."""
     datasets = {
         "list": rows,
         "iterator": iter(rows),
@@ -58,7 +58,7 @@ def test_nothing_is_read_before_a_row_is(own_store, rows):
 
 
 def test_in_workers_of_a_loader(store, table):
-    """The store goes to the workers without its rows."""
+    """Workers receive the store without its rows."""
     attached = store.attach(table, key="key")
     assert len(pickle.dumps(store.attach([], key="key"))) < 2000
     loader = DataLoader(attached, batch_size=2, num_workers=1, collate_fn=list, multiprocessing_context="fork")
@@ -66,7 +66,7 @@ def test_in_workers_of_a_loader(store, table):
 
 
 def test_a_transform_stays(store, table):
-    """The data set's own comes first."""
+    """The data set's own transform is applied first."""
     upper = table.with_transform(lambda batch: batch | {"text": [text.upper() for text in batch["text"]]})
     row = store.attach(upper, key="key")[1]
     assert row["text"] == "CAPTION 1"
@@ -86,7 +86,7 @@ def test_streams_can_be_resumed(store, table):
     assert [row["visual_objects"] for row in [first, *rest]] == [store[key] for key in KEYS]
 
 
-def test_several_pictures_in_a_row(store, photos):
+def test_several_images_in_a_row(store, photos):
     features = Features({"images": List(Image()), "text": Value("string")})
     rows = [{"images": [str(photos / key) for key in keys], "text": ""} for keys in (KEYS[:2], KEYS[2:], [])]
     attached = store.attach(Dataset.from_list(rows, features=features), image="images")
@@ -94,7 +94,7 @@ def test_several_pictures_in_a_row(store, photos):
 
 
 def test_objects_go_into_the_processor(store, table, loaded):
-    """As a column, without a refiner."""
+    """The column is an argument of the processor, which then needs no refiner."""
     batch = store.attach(table)[:2]
     text = ["<image> a", "<image> b"]
     given = loaded(images=batch["image"], text=text, visual_objects=batch["visual_objects"], return_tensors="pt")
@@ -104,8 +104,8 @@ def test_objects_go_into_the_processor(store, table, loaded):
         assert torch.equal(tensor, given[name])
 
 
-def test_stale_pictures_are_refused(store, photos):
-    """Unless keys are trusted."""
+def test_stale_images_are_refused(store, photos):
+    """Unless keys are trusted (`check=False`)."""
     row = {"image": str(photos / "a1.png"), "key": "a0.png"}
     with pytest.raises(StaleStoreError, match=r"'a0\.png' is stale"):
         store.attach([row], key="key")[0]
@@ -113,7 +113,7 @@ def test_stale_pictures_are_refused(store, photos):
     assert store.attach([{"key": "a0.png"}], key="key", check=False)[0]["visual_objects"] == store["a0.png"]
 
 
-def test_missing_pictures(store):
+def test_missing_images(store):
     rows = [{"image": draw_table(31, 41), "key": "none"}, {"image": "https://x.org/a.png", "key": "none"}]
     for key, name in ((None, "A picture"), ("key", "'none'")):
         with pytest.raises(StoreError, match=f"{name} is not in .*could not be refined: 1 "):
@@ -124,7 +124,7 @@ def test_missing_pictures(store):
 
 
 def test_the_cache_of_datasets_knows_the_store(store, own_store, table):
-    """A stored transform is found again by what is in the store."""
+    """The cache finds a transform by the content of the store."""
     from datasets.fingerprint import Hasher
 
     from lyrics.refinement import RefinementStore

@@ -1,4 +1,4 @@
-"""A reader sees what was there before or what is there now, and never a half, whatever happens to the writer."""
+"""Atomic writes: a reader sees the old content or the new, whatever happens to the writer."""
 
 import errno
 import hashlib
@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from lyrics.refinement import is_aside, remove_folder, remove_leftovers, sha256_of, write_file, write_folder
+from lyrics.utils.atomic_files import is_aside, remove_folder, remove_leftovers, sha256_of, write_file, write_folder
 
 from ..failpoints import full_disk
 
@@ -26,8 +26,7 @@ def contents(folder):
     return {os.path.relpath(file, folder): open(file, "rb").read() for file in files}
 
 
-def test_a_file_killed_at_every_operation(failpoints, tmp_path):
-    """F45: the old content or the new."""
+def test_a_file_is_old_or_new_when_its_writer_is_killed(failpoints, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     seen = set()
@@ -40,7 +39,7 @@ def test_a_file_killed_at_every_operation(failpoints, tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_folder_killed_at_every_operation(failpoints, tmp_path):
+def test_a_folder_is_complete_or_absent_when_its_writer_is_killed(failpoints, tmp_path):
     for run in failpoints.kill_everywhere(WRITE_FOLDER, tmp_path):
         assert (tmp_path / "new").exists() != run.killed
         if not run.killed:
@@ -49,7 +48,7 @@ def test_a_folder_killed_at_every_operation(failpoints, tmp_path):
         assert os.listdir(tmp_path) == ([] if run.killed else ["new"])
 
 
-def test_a_folder_removed_at_every_operation(failpoints, tmp_path):
+def test_a_folder_is_complete_or_absent_when_its_removal_is_killed(failpoints, tmp_path):
     def reset():
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
         assert failpoints.run(WRITE_FOLDER, tmp_path).error is None
@@ -64,8 +63,8 @@ def test_a_folder_removed_at_every_operation(failpoints, tmp_path):
 
 @pytest.mark.parametrize("written", ["file", "folder"])
 @pytest.mark.parametrize("error", ["raised", "full disk"])
-def test_an_error_leaves_what_was_there(tmp_path, written, error):
-    """The disk may be full when the block writes or when its end does; the error names the file, nothing is left."""
+def test_an_error_leaves_the_old_content(tmp_path, written, error):
+    """Whether the disk is full in the block or at its end, the error names the file, and no hidden file is left."""
     path = tmp_path / "thing"
     if written == "file":
         path.write_bytes(b"old")
@@ -87,7 +86,7 @@ def test_an_error_leaves_what_was_there(tmp_path, written, error):
         assert contents(tmp_path) == ({"thing": b"old"} if written == "file" else {})
 
 
-def test_folders_are_not_overwritten(tmp_path):
+def test_only_empty_folders_are_replaced(tmp_path):
     with write_folder(tmp_path / "new") as folder:
         (folder / "a").write_text("1")
     with pytest.raises(FileExistsError, match="new exists and is not an empty folder"), write_folder(tmp_path / "new"):
@@ -100,7 +99,7 @@ def test_folders_are_not_overwritten(tmp_path):
 
 
 def test_text_and_long_names(tmp_path):
-    """A name of the greatest length, in letters of several bytes, has a neighbour all the same."""
+    """A name of the greatest length, in letters of several bytes, can be written too."""
     path = tmp_path / ("é" * 127)
     with write_file(path, "w", encoding="utf-8") as file:
         file.write("日本")

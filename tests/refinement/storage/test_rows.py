@@ -1,4 +1,4 @@
-"""What goes into a shard comes out of it, or an error does; never anything else."""
+"""Shards return the rows that were written, or raise an error."""
 
 import dataclasses
 import itertools
@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from lyrics.processing_lyrics import VisualObjects
 from lyrics.refinement import StoreError
-from lyrics.refinement.storage.masks import decode_mask, encode_mask
-from lyrics.refinement.storage.rows import Row, RowFormat, prepare_objects
+from lyrics.refinement.storage.rows import Row, RowFormat, decode_mask, encode_mask, prepare_objects
 from lyrics.refinement.storage.shards import ShardFile, write_shard
 
 FORMAT = RowFormat("0" * 64, "mask", 6, masks=True, rows_per_batch=2)
@@ -20,7 +19,7 @@ WORDS = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=4)
 
 @st.composite
 def visual_objects(draw, features=None):
-    """Any labels, as many region features as objects or others, masks or none."""
+    """Objects with any labels, any number of region features, with or without masks."""
     labels = draw(WORDS)
     count, seed = len(labels), draw(st.integers(0, 2**32 - 1))
     random = np.random.default_rng(seed)
@@ -62,7 +61,7 @@ def write(folder, rows, row_format=FORMAT):
 @settings(max_examples=40)  # each is forced to the disk
 @given(some_rows())
 def test_round_trip(tmp_path_factory, rows):
-    """Any objects in batches of two, also none; masks are there when they are asked for."""
+    """Rows with any objects, in batches of two; masks are returned on request."""
     shard = write(tmp_path_factory.getbasetemp(), rows).open()
     assert [shard.row(index, masks=True) for index in range(len(shard))] == rows
     for index, row in enumerate(rows):
@@ -105,7 +104,7 @@ def shard(tmp_path_factory):
 @settings(max_examples=500)
 @given(st.data())
 def test_a_flipped_bit_never_gives_a_wrong_row(shard, tmp_path_factory, data):
-    """F43: wherever it is, every row is right, or an error that names the file."""
+    """Every row is correct or an error that names the file, wherever the bit is."""
     content = bytearray(shard.path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     folder = tmp_path_factory.getbasetemp()
@@ -119,14 +118,14 @@ def test_a_flipped_bit_never_gives_a_wrong_row(shard, tmp_path_factory, data):
 
 
 def attempt(call):
-    """What a call returns, or what its error says."""
+    """Result of a call, or the message of its error."""
     try:
         return call(), None
     except StoreError as error:
         return None, str(error)
 
 
-def test_every_cut_is_noticed(tmp_path):
+def test_truncated_and_missing_shards_are_named(tmp_path):
     shard = write(tmp_path, three_rows())
     content = shard.path.read_bytes()
     for size in range(0, len(content), 101):
@@ -145,7 +144,7 @@ def test_a_shard_of_another_store_is_refused(tmp_path):
         dataclasses.replace(shard, row_format=other).open()
 
 
-def test_size_of_a_picture(tmp_path):
+def test_the_size_of_an_image_is_bounded(tmp_path):
     """At most 10 kB with 16 objects of 260 numbers, their tags included."""
     row_format = RowFormat("0" * 64, "mask", 260)
     random = np.random.default_rng(0)
@@ -165,14 +164,14 @@ def test_size_of_a_picture(tmp_path):
         ({"region_features": np.zeros((1, 7))}, "have width 7, but this store's have 6"),
     ],
 )
-def test_what_cannot_be_stored(changes, reason):
+def test_unfit_region_features_are_refused(changes, reason):
     values = {"labels": ["a"], "boxes": np.zeros((1, 4)), "scores": [1.0], "region_features": np.zeros((1, 6))}
     with pytest.raises(ValueError, match=reason):
         prepare_objects(VisualObjects(**values | changes), FORMAT)
 
 
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 2**32 - 1))
-def test_masks(height, width, seed):
+def test_masks_as_run_lengths(height, width, seed):
     mask = np.random.default_rng(seed).random((height, width)) > 0.5
     runs = encode_mask(mask)
     np.testing.assert_array_equal(decode_mask(runs, height, width), mask)
