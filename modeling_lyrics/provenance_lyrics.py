@@ -1,4 +1,4 @@
-"""Where an answer comes from: which weights, which refiner with which thresholds, what it saw, and which software."""
+"""Provenance of an answer: fingerprints of model and refiner, thresholds, objects, and software versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IRRELEVANT = frozenset(
 
 
 def relevant_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what does not change the result, on every level."""
+    """Return a configuration without the settings that do not change a result, on every level."""
     return {
         name: relevant_settings(value) if isinstance(value, dict) else value
         for name, value in settings.items()
@@ -33,7 +33,12 @@ def relevant_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:
-    """The SHA-256 of `settings` (JSON) and of all weights and buffers of `model`, in the dtype they have."""
+    """Return the SHA-256 of a model's settings, weights and buffers.
+
+    Args:
+        model: module; its weights count in the dtype that they have.
+        settings: dictionary that is written as JSON.
+    """
     digest = hashlib.sha256()
     digest.update(json.dumps([BEHAVIOUR_VERSION, settings], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -43,17 +48,17 @@ def fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:
 
 
 def describe_provenance(model: Any, processor: Any, visual_objects: Any = None) -> dict[str, Any]:
-    """What is needed to get the same answer again, as JSON has it.
+    """Return what is needed to reproduce an answer, as a dictionary that can be written as JSON.
 
     All weights of the model are read for its fingerprint, which takes seconds at full size.
 
     Args:
-        model: that answered.
-        processor: its `LyricsProcessor`.
-        visual_objects: what was seen in the picture, or `None`.
+        model: model that answered.
+        processor: `LyricsProcessor` of the model.
+        visual_objects: `VisualObjects` of the image, or `None`.
 
     Returns:
-        `model` (type, dtype, fingerprint), `refiner` (fingerprint and thresholds, or `None` without one), `tags`,
+        Dictionary of `model` (type, dtype, fingerprint), `refiner` (fingerprint and thresholds, or `None`), `tags`,
         `objects` (labels, scores and boxes) and `versions`.
     """
     return {
@@ -71,6 +76,7 @@ def describe_provenance(model: Any, processor: Any, visual_objects: Any = None) 
 
 
 def _describe_refiner(processor: Any) -> dict[str, Any] | None:
+    """Return fingerprint and thresholds of a processor's refiner."""
     config = processor.refiner_config
     if config is None and processor.refiner_fingerprint is None:
         return None
@@ -85,6 +91,7 @@ def _describe_refiner(processor: Any) -> dict[str, Any] | None:
 
 
 def _version(package: str) -> str | None:
+    """Return the version of an installed package, or `None`."""
     try:
         return version(package)
     except PackageNotFoundError:  # this code may come with a checkpoint

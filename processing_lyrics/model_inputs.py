@@ -1,4 +1,4 @@
-"""What goes with the pixels: placeholders, padded region features, and the text that the MQ-Former reads."""
+"""Model inputs beside the pixels: placeholders, padded region features, and the text of the MQ-Former."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ DEFAULT_MAX_LENGTH = 512  # BERT's positions, for tokenizers that do not say
 
 
 def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> None:
-    """One placeholder per picture: in each text where pictures come as lists, else in all texts together.
+    """Check that there is one placeholder per picture: in each text for lists of lists, else in all texts together.
+
+    Args:
+        texts: sequence of prompts.
+        images: pictures in any nesting.
+        image_token: placeholder.
 
     Raises:
-        ValueError: with both counts.
+        ValueError: the numbers of placeholders and pictures differ; the message names both.
     """
     counts = [text.count(image_token) for text in texts]
     nested = isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
@@ -38,10 +43,18 @@ def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> N
 
 
 def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> dict[str, np.ndarray]:
-    """`region_features` (N, Q, d_r) float32, zero-padded, and `region_attention_mask` (N, Q) int64.
+    """Return the padded region features of N pictures.
+
+    Args:
+        objects: sequence of the visual objects of each picture.
+        region_feature_size: width d_r of a region feature.
+
+    Returns:
+        `region_features`, float32 of shape (N, Q, d_r), zero-padded, and `region_attention_mask`, int64 of shape (N,
+        Q).
 
     Raises:
-        ValueError: naming both widths, when objects have features of another width.
+        ValueError: objects have features of another width; the message names both.
     """
     longest = max((len(one.region_features) for one in objects), default=0)
     features = np.zeros((len(objects), longest, region_feature_size), np.float32)
@@ -61,11 +74,21 @@ def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> d
 def build_mqformer_text(
     mode: MQFormerText, tokenizer: Any, instructions: Sequence[str], objects: Sequence[VisualObjects | None]
 ) -> dict[str, np.ndarray]:
-    """`mqformer_input_ids` and `mqformer_attention_mask` (N, L) int64, right-padded; nothing for `"none"`.
+    """Return the tokens of the MQ-Former's text for N pictures, right-padded.
 
-    With objects, the text is `[BOS] objects [CLS] instruction [SEP]`, positions start again at `[CLS]`, and
-    `mqformer_position_ids` (N, L) says so. Objects are left out whole, the worst first, where they do not fit; a long
-    instruction is cut at its end. Special tokens that either imitates stay text.
+    With objects, the text is `[BOS] objects [CLS] instruction [SEP]`, and positions restart at `[CLS]`. Objects that do
+    not fit are left out whole, the worst first; a long instruction is cut at its end. Special tokens that either
+    imitates stay text.
+
+    Args:
+        mode: `"none"`, `"instruction"` or `"spatial+instruction"`.
+        tokenizer: fast tokenizer of the MQ-Former.
+        instructions: sequence of one text per picture.
+        objects: sequence of the visual objects of each picture, or `None` where there are none.
+
+    Returns:
+        `mqformer_input_ids`, `mqformer_attention_mask` and, with objects, `mqformer_position_ids`, int64 of shape (N,
+        L); nothing for `"none"`.
     """
     if mode == "none":
         return {}
@@ -86,6 +109,7 @@ def build_mqformer_text(
 
 
 def _object_ids(objects: VisualObjects | None, tokenizer: Any, limit: int) -> list[int]:
+    """Return the tokens of `[BOS] objects`, at most `limit`; nothing without objects."""
     if objects is None or not len(objects):
         return []
     bos = tokenizer.convert_tokens_to_ids(BOS)  # asked for by name: the whole vocabulary takes 20 ms to make
@@ -95,7 +119,7 @@ def _object_ids(objects: VisualObjects | None, tokenizer: Any, limit: int) -> li
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
-    """(N, longest) int64, filled up with `value` on the right."""
+    """Return rows as an int64 array of shape (N, longest), padded on the right with `value`."""
     padded = np.full((len(rows), max(map(len, rows), default=0)), value, np.int64)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
