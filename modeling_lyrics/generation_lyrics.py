@@ -78,7 +78,9 @@ class LyricsGenerationMixin(GenerationMixin):
         Transformers passes all images of a prompt whose beginning is cached, and none to an assistant model.
         """
         new_ids, image = inputs.get("input_ids"), (kwargs.get("mm_encoder_outputs") or {}).get("image")
-        if image is None or new_ids is None or new_ids.shape[1] == 1:  # one token: decoding
+        if image is None or new_ids is None:
+            return inputs
+        if new_ids.shape[1] == 1 and inputs.get("mm_encoder_outputs") is None:  # decoding
             return inputs
         features = image.pooler_output
         per_row, new_per_row = (

@@ -86,7 +86,7 @@ def test_every_weight_is_loaded_or_dropped_by_name(published):
 
 
 def test_plain_blip_2_stays_blip_2(tmp_path):
-    """F50: the dispatch of `"blip-2"` changes nothing for BLIP-2 itself, bit for bit."""
+    """The dispatch of `"blip-2"` changes nothing for BLIP-2 itself, bit for bit."""
     tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = Blip2Config(
         vision_config={**tiny, "image_size": 28},
@@ -178,7 +178,6 @@ class Trap:
 
 
 def test_a_shard_that_would_run_code_is_refused(published, tmp_path):
-    """F44."""
     checkpoint = shutil.copytree(published, tmp_path / "checkpoint")
     trap = tmp_path / "sprung"
     torch.save({"query_tokens": Trap(str(trap))}, checkpoint / "pytorch_model-00001-of-00003.bin")
@@ -189,7 +188,7 @@ def test_a_shard_that_would_run_code_is_refused(published, tmp_path):
 
 @pytest.mark.parametrize("missing", ["ram_tag_list.txt", "bert-base-uncased"])
 def test_missing_files(published, tmp_path, missing):
-    """F42: what is missing is named; BERT's tokenizer has a second place."""
+    """What is missing is named; BERT's tokenizer has a second place."""
     checkpoint = shutil.copytree(published, tmp_path / "checkpoint")
     path = checkpoint / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -207,7 +206,7 @@ def test_missing_files(published, tmp_path, missing):
     "name", ["../outside.txt", "//etc/hostname", "/../outside.txt", "..\\outside.txt", "C:outside.txt"]
 )
 def test_files_outside_the_checkpoint_are_not_read(published, tmp_path, name):
-    """F48: the configuration names its tag list, but not just any file."""
+    """The configuration names its tag list, but not just any file."""
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (tmp_path / "outside.txt").write_text("secret")
@@ -226,7 +225,7 @@ def test_files_outside_the_checkpoint_are_not_read(published, tmp_path, name):
 def test_what_the_published_configuration_lacks_is_named(
     published, tmp_path, config_class, section, key, message, caplog
 ):
-    """F42; and F50: nothing that it holds beside is unknown after the translation."""
+    """Nothing else in the file is unknown after the translation."""
     config = json.loads((published / "config.json").read_text())
     if key is not None:
         del config[section][key]
