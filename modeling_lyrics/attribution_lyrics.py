@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from .modeling_lyrics import LyricsForConditionalGeneration
+
 _ENCODED = ("pixel_values", "region_features", "region_attention_mask")
 
 
@@ -45,7 +47,9 @@ class LyricsAttribution:
 
 
 @torch.no_grad()
-def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Tensor) -> LyricsAttribution:
+def attribute_answer(
+    model: LyricsForConditionalGeneration, inputs: Mapping[str, Any], generated: torch.Tensor
+) -> LyricsAttribution:
     """Run a model over its own answer and record where it attends.
 
     Args:
@@ -79,7 +83,8 @@ def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Ten
         )
     regions = inputs["region_features"]
     query_weights = regions.new_zeros(len(regions), queries.num_grounding_queries, regions.shape[1]).float()
-    if by_layer := image.mqformer_output.grounding_attentions:  # none where no image has regions
+    queried = image.mqformer_output
+    if queried is not None and (by_layer := queried.grounding_attentions):  # empty where no image has regions
         query_weights = torch.stack([attention.float().mean(dim=1) for attention in by_layer]).mean(dim=0)
     places = (sequence[0] == model.config.image_token_id).nonzero().view(len(query_weights), queries.num_queries)
     places = places[:, queries.num_visual_queries :]  # (N, G)

@@ -33,7 +33,9 @@ class NativeCheckpointModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Load a model from a folder or from the Hub, as in Transformers.
 
         Raises:

@@ -9,6 +9,7 @@ The file is longer than 500 lines since base class, model and head stay together
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,9 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
     _keys_to_ignore_on_load_unexpected = list(DROPPED_BY_MODEL)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Load a model from a folder or from the Hub; a `quantization_config` applies to the language model alone.
 
         A `quantization_config` with its own list of modules to leave alone is used unchanged.
@@ -386,7 +389,7 @@ class LyricsModel(LyricsPreTrainedModel):
         self,
         input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
-        image: Any,
+        image: BaseModelOutputWithPooling | None,
     ) -> torch.Tensor:
         """Return token embeddings (B, L, text width) with the image features at the placeholders."""
         embeds: Any = inputs_embeds
@@ -397,7 +400,8 @@ class LyricsModel(LyricsPreTrainedModel):
             text_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
             embeds = self.get_input_embeddings()(text_ids)
         if image is not None:
-            features = _stack_features(image.pooler_output)
+            encoded: Any = image.pooler_output
+            features = _stack_features(encoded)
             if features.shape[-1] != embeds.shape[-1]:
                 raise ValueError(
                     f"The encoded images have width {features.shape[-1]}, but this language model has width "

@@ -8,6 +8,7 @@ waits once, for the choice of negatives.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
         """Return the word embeddings of the MQ-Former."""
         return self.mqformer.get_input_embeddings()
 
-    def set_input_embeddings(self, value: Any) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word embeddings of the MQ-Former."""
         self.mqformer.set_input_embeddings(value)
 
@@ -226,7 +227,9 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         return None if self.lm_head is None else self.lm_head.decoder
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Load a model from a folder or from the Hub, also from the published first stage.
 
         A warning names the weights that were adapted while loading. The report of `output_loading_info=True` lists them

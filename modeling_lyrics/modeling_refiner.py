@@ -442,7 +442,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             )
 
 
-def _load_tokenizer(checkpoint: Any, hub_kwargs: dict[str, Any], trusted: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _load_tokenizer(
+    checkpoint: str | os.PathLike[str], hub_kwargs: dict[str, Any], trusted: dict[str, Any]
+) -> PreTrainedTokenizerBase:
     """Load the detector's tokenizer; an error names its damaged file."""
     folder = find_tokenizer_folder(checkpoint, **hub_kwargs)
     in_folder: Any = hub_kwargs | {"subfolder": folder}

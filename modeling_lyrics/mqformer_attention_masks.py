@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import torch
 
+from .modeling_mqformer import LyricsMQFormerModel
 from .mqformer_key_values import LyricsImageKeyValues
 
 
@@ -99,7 +99,7 @@ class SegmentedText:
 
 
 def run_mqformer(
-    mqformer: Any,
+    mqformer: LyricsMQFormerModel,
     table: AttentionTable,
     text: SegmentedText | None = None,
     images: LyricsImageKeyValues | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 _PACKAGES = {"lyrics": "ziya-lyrics", "transformers": "transformers", "torch": "torch", "tokenizers": "tokenizers"}
 _THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
@@ -47,7 +48,7 @@ def fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def describe_provenance(model: Any, processor: Any, visual_objects: Any = None) -> dict[str, Any]:
+def describe_provenance(model: PreTrainedModel, processor: Any, visual_objects: Any = None) -> dict[str, Any]:
     """Return what is needed to reproduce an answer, as a dictionary that can be written as JSON.
 
     All weights of the model are read for its fingerprint, which takes seconds at full size.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from .refiner_prompts import TagPrompt, build_prompts
 
@@ -68,7 +69,7 @@ def score_tags(logits: torch.Tensor, tag_of_token: Sequence[int]) -> tuple[torch
 
 def detect(
     detector: Any,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     pixel_values: torch.Tensor,
     tags: Sequence[Sequence[str]],
     *,
@@ -104,7 +105,7 @@ def detect(
 
 
 def _run_detector(
-    detector: Any, tokenizer: Any, pixel_values: torch.Tensor, prompts: Sequence[TagPrompt]
+    detector: Any, tokenizer: PreTrainedTokenizerBase, pixel_values: torch.Tensor, prompts: Sequence[TagPrompt]
 ) -> list[Detections]:
     """Run the detector on images of one size with one prompt each."""
     captions = [prompt.caption for prompt in prompts]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from .refiner_detection import Detections
 
@@ -14,7 +15,7 @@ _PHRASE = "a photo of a {}"  # as it was trained
 
 def detect_each(
     detector: Any,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     pixel_values: torch.Tensor,
     tags: Sequence[Sequence[str]],
     image_sizes: torch.Tensor | None,
@@ -64,7 +65,7 @@ def detect_each(
     return found
 
 
-def _tokenize(tags: Sequence[str], tokenizer: Any, longest: int) -> list[list[int]]:
+def _tokenize(tags: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> list[list[int]]:
     """Return the token ids of one phrase per tag."""
     phrases = [_PHRASE.format(tag.lower()) for tag in tags]
     tokens = tokenizer(phrases, split_special_tokens=True)["input_ids"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -28,7 +28,9 @@ class TagPrompt:
     tag_of_token: tuple[int, ...]
 
 
-def build_prompts(tags: Sequence[str], tokenizer: Any, separator: str, max_tokens: int) -> list[TagPrompt]:
+def build_prompts(
+    tags: Sequence[str], tokenizer: PreTrainedTokenizerBase, separator: str, max_tokens: int
+) -> list[TagPrompt]:
     """Join tags into as few captions as possible, each of at most `max_tokens` tokens and of whole tags.
 
     Full stops, question marks, line breaks and lone surrogates inside a tag become spaces. Tags that are equal then are
@@ -61,12 +63,12 @@ def _caption(group: Sequence[tuple[str, int]], separator: str) -> str:
     return separator.join(text for text, _ in group) + "."
 
 
-def _num_tokens(group: Sequence[tuple[str, int]], tokenizer: Any, separator: str) -> int:
+def _num_tokens(group: Sequence[tuple[str, int]], tokenizer: PreTrainedTokenizerBase, separator: str) -> int:
     """Return the number of tokens of a group's caption."""
     return len(tokenizer(_caption(group, separator), split_special_tokens=True)["input_ids"])
 
 
-def _build_prompt(group: Sequence[tuple[str, int]], tokenizer: Any, separator: str) -> TagPrompt:
+def _build_prompt(group: Sequence[tuple[str, int]], tokenizer: PreTrainedTokenizerBase, separator: str) -> TagPrompt:
     """Return the prompt of a group of tags."""
     caption = _caption(group, separator)
     tag_of_character = [-1] * len(caption)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from .image_loading import flatten_pictures
 from .spatial_text import tokenize_objects
@@ -72,7 +73,10 @@ def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> d
 
 
 def build_mqformer_text(
-    mode: MQFormerText, tokenizer: Any, instructions: Sequence[str], objects: Sequence[VisualObjects | None]
+    mode: MQFormerText,
+    tokenizer: PreTrainedTokenizerBase,
+    instructions: Sequence[str],
+    objects: Sequence[VisualObjects | None],
 ) -> dict[str, np.ndarray]:
     """Return the tokens of the MQ-Former's text for N pictures, right-padded.
 
@@ -93,6 +97,7 @@ def build_mqformer_text(
     if mode == "none":
         return {}
     limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
+    pad_token_id: Any = tokenizer.pad_token_id
     spatial = [_object_ids(one, tokenizer, limit) if mode == "spatial+instruction" else [] for one in objects]
     ids = {  # one text may hold many pictures
         text: tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
@@ -102,17 +107,17 @@ def build_mqformer_text(
     rows = [[*first, *second] for first, second in zip(spatial, texts, strict=True)]
     positions = [[*range(len(first)), *range(len(second))] for first, second in zip(spatial, texts, strict=True)]
     inputs = {
-        "mqformer_input_ids": pad_rows(rows, tokenizer.pad_token_id),
+        "mqformer_input_ids": pad_rows(rows, pad_token_id),
         "mqformer_attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
     }
     return inputs if mode == "instruction" else inputs | {"mqformer_position_ids": pad_rows(positions, 0)}
 
 
-def _object_ids(objects: VisualObjects | None, tokenizer: Any, limit: int) -> list[int]:
+def _object_ids(objects: VisualObjects | None, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
     """Return the tokens of `[BOS] objects`, at most `limit`; nothing without objects."""
     if objects is None or not len(objects):
         return []
-    bos = tokenizer.convert_tokens_to_ids(BOS)  # asked for by name: the whole vocabulary takes 20 ms to make
+    bos: Any = tokenizer.convert_tokens_to_ids(BOS)  # asked for by name: the whole vocabulary takes 20 ms to make
     start = [] if bos in (None, tokenizer.unk_token_id) else [bos]
     boxes = objects.boxes.tolist()
     return [*start, *tokenize_objects(objects.labels, boxes, tokenizer, limit - len(start)).input_ids]

@@ -14,8 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import AddedToken
-from transformers import AutoTokenizer, BatchFeature
+from transformers import AddedToken, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.import_utils import is_torchvision_available
@@ -96,8 +95,8 @@ class LyricsProcessor(ProcessorMixin):
     def __init__(
         self,
         image_processor: Any,
-        tokenizer: Any,
-        mqformer_tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        mqformer_tokenizer: PreTrainedTokenizerBase,
         chat_template: str | dict[str, str] | None = None,
         image_token: str = "<image>",
         num_query_tokens: int = 96,
@@ -122,7 +121,8 @@ class LyricsProcessor(ProcessorMixin):
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         tokenizer.padding_side = "left"  # a side that was saved with a tokenizer would win over the default above
         self.image_token = image_token
-        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        image_token_id: Any = tokenizer.convert_tokens_to_ids(image_token)
+        self.image_token_id: int = image_token_id
         self.num_query_tokens = num_query_tokens
         self.mqformer_text: MQFormerText = mqformer_text
         self.mqformer_tokenizer: Any = mqformer_tokenizer

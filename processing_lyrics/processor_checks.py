@@ -31,7 +31,14 @@ _IMAGE_SETTINGS = ("size", "image_mean", "image_std", "resample", "rescale_facto
 
 
 def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
-    """Where a file of a directory or Hub id lies, or `None`; an `OSError` where a required one is missing."""
+    """Return the path of a checkpoint's file, or `None` where there is none.
+
+    Args:
+        checkpoint: folder or Hub id.
+        name: name of the file, relative to the checkpoint.
+        required: raise an `OSError` instead of returning `None`.
+        hub_kwargs: arguments of `HUB_KWARGS`, and `subfolder`.
+    """
     return cached_file(
         checkpoint,
         name,

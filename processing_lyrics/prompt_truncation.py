@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from .spatial_text import parse_spatial_text
 
 _PADDING = {
@@ -45,7 +47,7 @@ class Truncation:
     wanted: frozenset[str]
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], tokenizer: Any) -> Truncation | None:
+    def of(cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Truncation | None:
         """Return the settings in the options of a call, or `None` where nothing is truncated.
 
         Args:
@@ -73,7 +75,11 @@ class Truncation:
         return flat | {"text_kwargs": nested | dict.fromkeys(_NEEDED, True)}
 
     def apply(
-        self, data: MutableMapping[str, Any], texts: Sequence[str], tokenizer: Any, kept_ids: Iterable[int]
+        self,
+        data: MutableMapping[str, Any],
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        kept_ids: Iterable[int],
     ) -> None:
         """Truncate and pad the tokens of texts in place.
 
@@ -106,7 +112,8 @@ class Truncation:
             dropped = _choose(data["offset_mapping"][row], is_kept, len(ids) - self.limit, self.side, boxes)
             for name in names:
                 data[name][row] = [value for index, value in enumerate(data[name][row]) if index not in dropped]
-        self._pad(data, names, tokenizer.pad_token_id)
+        pad_token_id: Any = tokenizer.pad_token_id
+        self._pad(data, names, pad_token_id)
         for name, output in zip(_NEEDED, ("offset_mapping", "special_tokens_mask"), strict=True):
             if name not in self.wanted:
                 data.pop(output)

@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "; "
 UNNAMED = "object"
@@ -179,7 +181,10 @@ def _label_before(text: str) -> tuple[str, str]:
 
 
 def tokenize_objects(
-    labels: Sequence[str], boxes: Sequence[Sequence[float]], tokenizer: Any, max_tokens: int | None = None
+    labels: Sequence[str],
+    boxes: Sequence[Sequence[float]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int | None = None,
 ) -> SpatialTokens:
     """Return the tokens of objects' spatial text, and the item of each.
 
@@ -202,7 +207,9 @@ def tokenize_objects(
     return SpatialTokens(input_ids, item_ids, count)
 
 
-def _tokenize_object(label: str, box: Sequence[float], tokenizer: Any, first_item: int) -> tuple[list[int], list[int]]:
+def _tokenize_object(
+    label: str, box: Sequence[float], tokenizer: PreTrainedTokenizerBase, first_item: int
+) -> tuple[list[int], list[int]]:
     """Return token ids and items of one object."""
     text, items = label, [first_item] * len(label)
     for number, value in enumerate(box):
