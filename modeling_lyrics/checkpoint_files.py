@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
-# In the order in which Transformers looks for them; an index counts where the single file is missing.
+# In the order in which Transformers looks for them; an index is used where the single file is missing.
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 

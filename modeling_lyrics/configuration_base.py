@@ -68,7 +68,7 @@ class CheckedConfig(PreTrainedConfig):
         Raises:
             ValueError: the file holds anything but an object.
         """
-        config_dict: Any  # whatever the file holds
+        config_dict: Any  # a file may hold any JSON
         try:
             config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         except (TypeError, RecursionError) as error:

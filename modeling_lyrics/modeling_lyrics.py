@@ -44,9 +44,13 @@ logger = logging.get_logger(__name__)
 IGNORE_INDEX = -100
 
 _PARTS = ("vision_model", "mqformer", "language_projection")
-FULL_PRECISION_PARTS = ("lm_head", *_PARTS, *(f"model.{part}" for part in _PARTS))  # names are matched from their start
+FULL_PRECISION_PARTS = (
+    "lm_head",
+    *_PARTS,
+    *(f"model.{part}" for part in _PARTS),
+)  # matched from the start
 
-_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # one of these per method
+_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # each method has one of these
 _DEFAULTS = (None, [], ["lm_head"])
 
 
@@ -127,7 +131,7 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
     base_model_prefix = "model"
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["LyricsMQFormerModel"]  # small, and its queries are bare parameters
+    _no_split_modules = ["LyricsMQFormerModel"]  # it is small, and its queries are parameters of its own
     _skip_keys_device_placement = ["cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -171,7 +175,7 @@ class LyricsModel(LyricsPreTrainedModel):
     def __init__(self, config: LyricsConfig) -> None:
         super().__init__(config)
         if str(config.mqformer_config._attn_implementation).startswith("flash"):
-            config.mqformer_config._attn_implementation = "sdpa"  # the MQ-Former needs masks that flash drops
+            config.mqformer_config._attn_implementation = "sdpa"  # flash attention would drop the MQ-Former's masks
         self.vision_model = build_vision_model(config.vision_config)
         self.mqformer = LyricsMQFormerModel._from_config(config.mqformer_config)
         self.language_projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
@@ -410,7 +414,7 @@ class LyricsModel(LyricsPreTrainedModel):
             features = features.to(embeds.device, embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, embeds, features)
             return embeds.masked_scatter(mask, features)
-        if input_ids is not None and input_ids.shape[1] > 1:  # while decoding there is nothing to check
+        if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step has nothing to check
             self.get_placeholder_mask(input_ids, embeds, embeds.new_empty(0, 0, embeds.shape[-1]))
         if self.training and num_ranks() > 1:
             embeds = self._run_image_path(embeds)

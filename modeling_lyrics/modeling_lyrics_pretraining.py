@@ -97,7 +97,7 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
     def __init__(self, config: LyricsPreTrainingConfig) -> None:
         super().__init__(config)
         if str(config.mqformer_config._attn_implementation).startswith("flash"):
-            config.mqformer_config._attn_implementation = "sdpa"  # the MQ-Former needs masks that flash drops
+            config.mqformer_config._attn_implementation = "sdpa"  # flash attention would drop the MQ-Former's masks
         self.vision_model = build_vision_model(config.vision_config)
         self.mqformer = LyricsMQFormerModel._from_config(config.mqformer_config)
         self.post_init()

@@ -135,7 +135,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         super().__init__(config)
         _check_supported("detector", config.detector_config, SUPPORTED_DETECTORS)
         if config.detector_config._attn_implementation not in (None, "eager"):
-            # the detector itself has no other; what was asked for is left to its text encoder and its backbone
+            # the detector supports eager attention only; its text encoder and backbone keep the requested one
             config.detector_config._attn_implementation = {"": "eager"}
         self.tagger = None if config.tagger_config is None else RamForImageTagging(config.tagger_config)
         self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config)
@@ -217,13 +217,13 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 tagger = kwargs["config"].tagger_config
                 tagger.threshold = read_tag_thresholds(tag_thresholds, tagger.num_labels)
         tokenizer = None
-        if pretrained_model_name_or_path is not None:  # before the weights, which take longer
+        if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
             trusted = {"trust_remote_code": kwargs.get("trust_remote_code")}
             tokenizer = _load_tokenizer(pretrained_model_name_or_path, hub_kwargs, trusted)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
         refiner.tokenizer = tokenizer
-        PreTrainedModel.requires_grad_(refiner, False)  # loading made new parameters
+        PreTrainedModel.requires_grad_(refiner, False)  # loading created new parameters
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
@@ -354,7 +354,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         Raises:
             ValueError: a view or a part that is needed is missing.
         """
-        super().train(False)  # a caller may have woken a part of it
+        super().train(False)  # a caller may have set a part to training mode
         if pixel_values is None:
             raise ValueError("The refiner needs pixel_values; `preprocess` makes them from pictures.")
         if self.tokenizer is None:

@@ -21,8 +21,8 @@ from .mqformer_attention_masks import CAPTIONING, CONTRASTIVE, MATCHING, SPATIAL
 
 IGNORE_INDEX = -100
 TEMPERATURES = (0.001, 0.5)  # BLIP-2's bounds
-SMALLEST_WEIGHT = 1e-4  # of a candidate in the sampling of negatives, as in ALBEF and BLIP-2
-LABEL = 0  # kind of a spatial item; 1 to 4 are its coordinates
+SMALLEST_WEIGHT = 1e-4  # smallest sampling weight of a negative, as in ALBEF and BLIP-2
+LABEL = 0  # kind of a spatial item; 1 to 4 are coordinates
 
 
 @dataclass
@@ -129,7 +129,7 @@ class ContrastiveObjective(nn.Module):
     def compare(self, images: torch.Tensor, texts: torch.Tensor, same: torch.Tensor) -> Pairs:
         """Return similarities of this rank's features (B, projection) to those of all ranks."""
         bounded = self.temperature.clamp(*TEMPERATURES)
-        temperature = self.temperature + (bounded - self.temperature).detach()  # the gradient passes the bounds
+        temperature = self.temperature + (bounded - self.temperature).detach()  # the bounds do not stop the gradient
         every_image, every_text = gather_with_gradient(images), gather_with_gradient(texts)
         return Pairs(images @ every_text.T / temperature, texts @ every_image.T / temperature, same)
 

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 _PACKAGES = {"lyrics": "ziya-lyrics", "transformers": "transformers", "torch": "torch", "tokenizers": "tokenizers"}
 _THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
 
-# Raise it when preprocessing, prompts, selection of objects or region features change their result.
+# Increase it when preprocessing, prompts, selection of objects or region features give other results.
 BEHAVIOUR_VERSION = 1
 
-# Where a refiner lies, how it was saved and how much it does at once does not change what it sees.
+# The place of a refiner, the way it was saved, and its batch sizes do not change its results.
 _IRRELEVANT = frozenset(
     ("_name_or_path", "architectures", "auto_map", "boxes_per_batch", "dtype", "fingerprint", "transformers_version")
 )
@@ -95,7 +95,7 @@ def _version(package: str) -> str | None:
     """Return the version of an installed package, or `None`."""
     try:
         return version(package)
-    except PackageNotFoundError:  # this code may come with a checkpoint
+    except PackageNotFoundError:  # this code may run as remote code, without the package
         return None
 
 

@@ -32,7 +32,7 @@ _BERT_IDS = {"[CLS]": 101, "[MASK]": 103}
 # Where the detector's tokenizer may lie: both hold bert-base-uncased's vocabulary.
 DETECTOR_TOKENIZER_FOLDERS = ("bert-base-uncased", "vicuna-13b_processor/qformer_tokenizer")
 
-# Weights that a class does not take from the published shards, and why.
+# Weights of the published shards that a class does not load, and the reason.
 DROPPED_BY_MODEL = {
     r"^ram\.": "the tagger, loaded by LyricsVisualRefiner",
     r"^grounding_dino\.": "the detector, loaded by LyricsVisualRefiner",

@@ -19,9 +19,9 @@ from .configuration_base import name_missing_keys
 from .configuration_mqformer import LyricsMQFormerConfig
 from .configuration_ram import RamConfig
 
-PUBLISHED_PRETRAINING_CLASS = "LyricsQFromerForPretrain"  # so spelt there
+PUBLISHED_PRETRAINING_CLASS = "LyricsQFromerForPretrain"  # the spelling of the published file
 
-# Tokens that the published first stage lacks, and the token whose weights each starts from; appended in this order.
+# Tokens that the published first stage lacks, in order, and the token whose weights each one copies.
 APPENDED_TOKENS = {"[BOS]": "[CLS]", "[MLM]": "[MASK]"}
 
 
@@ -37,7 +37,7 @@ def translate_model_config(published: dict[str, Any]) -> dict[str, Any]:
     mqformer = known_fields(LyricsMQFormerConfig, qformer) | {
         "num_visual_queries": qformer["num_vit_query_tokens"],
         "num_grounding_queries": qformer["num_dino_query_tokens"],
-        "region_hidden_size": published["detection_config"]["hidden_dim"] + 4,  # its own field has a wrong default
+        "region_hidden_size": published["detection_config"]["hidden_dim"] + 4,  # the field for it has a wrong default
         "normalize_vision_features": False,
     }
     return {
@@ -69,7 +69,7 @@ def translate_pretraining_config(published: dict[str, Any]) -> dict[str, Any]:
         "mqformer_config": mqformer | {"vocab_size": mqformer["vocab_size"] + len(APPENDED_TOKENS)},
         "vision_feature_layer": translated["vision_feature_layer"],
         "projection_size": published["image_text_hidden_size"],
-        "tie_word_embeddings": False,  # in its class, but not in what it loads
+        "tie_word_embeddings": False,  # the original class ties them, the weights are not tied
         "dtype": translated["dtype"],
     }
 
@@ -167,7 +167,7 @@ def grounding_dino_config_dict(detection: dict[str, Any], bert: dict[str, Any]) 
         "decoder_n_points": detection["dec_n_points"],
         "two_stage": True,
         "embedding_init_target": True,
-        # one layer shares with nobody, and Transformers finds nothing to tie then
+        # with a single layer, Transformers finds nothing to tie
         "decoder_bbox_embed_share": detection["dec_pred_bbox_embed_share"] and detection["dec_layers"] > 1,
         "two_stage_bbox_embed_share": False,
         "positional_embedding_temperature": detection.get("pe_temperatureh", detection.get("pe_temperatureH")),

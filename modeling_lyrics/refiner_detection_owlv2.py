@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .refiner_detection import Detections
 
-_PHRASE = "a photo of a {}"  # as it was trained
+_PHRASE = "a photo of a {}"  # the phrase of its training
 
 
 def detect_each(
@@ -41,7 +41,7 @@ def detect_each(
         return found
     rows = [_tokenize(tags[index], tokenizer, detector.config.text_config.max_position_embeddings) for index in asked]
     length, most = max(len(ids) for row in rows for ids in row), max(map(len, rows))
-    input_ids = torch.zeros(len(asked), most, length, dtype=torch.long)  # a phrase that begins with 0 is none
+    input_ids = torch.zeros(len(asked), most, length, dtype=torch.long)  # a phrase that begins with 0 is ignored
     attention_mask = torch.zeros_like(input_ids)
     attention_mask[:, :, 0] = 1
     for row, phrases in enumerate(rows):

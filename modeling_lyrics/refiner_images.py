@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from .configuration_ram import PerChannel
 
 BILINEAR = Image.Resampling.BILINEAR
-ORIENTATION = 0x0112  # in EXIF
+ORIENTATION = 0x0112  # EXIF tag
 
 # No side of the detector's view is shorter: its deepest feature map is 32 times smaller than its input.
 MIN_DETECTOR_EDGE = 32

@@ -55,7 +55,7 @@ def select_objects(
     """
     boxes = to_corners(detections.boxes.float().nan_to_num(0.0))
     keep = (detections.scores > max(box_threshold, text_threshold)) & (detections.label_ids >= 0)
-    keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=-1)  # nothing is left of a box outside the picture
+    keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=-1)  # drops boxes without area, such as those outside the picture
     boxes, scores, labels = boxes[keep], detections.scores[keep], detections.label_ids[keep]
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, labels = boxes[order], scores[order], labels[order]

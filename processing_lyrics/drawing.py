@@ -22,7 +22,7 @@ PALETTE = (
 MASK_OPACITY = 0.4
 SHADE_OPACITY = 0.65  # of the shade over regions without attention
 MIN_SHARE = 0.1  # share of the largest weight below which an object gets no frame
-MIN_SIDE = 320  # smaller pictures are enlarged, since their labels could not be read
+MIN_SIDE = 320  # smaller pictures are enlarged, so that labels can be read
 
 
 def draw_objects(

@@ -18,9 +18,9 @@ from transformers.image_transforms import to_pil_image
 PictureLike = Any  # a PIL picture, a path, a URL, a file's bytes, an array (H, W[, C]) or (C, H, W), or such a tensor
 
 WHITE = (255, 255, 255, 255)
-ORIENTATION = 0x0112  # in EXIF
+ORIENTATION = 0x0112  # EXIF tag
 MAX_DOWNLOAD = 256 * 2**20  # bytes
-TIMEOUT = 30.0  # seconds without an answer
+TIMEOUT = 30.0  # seconds until the server must answer
 RUN_BY_OTHERS = ("EPS", "WMF")  # programs rather than pixels: Pillow starts Ghostscript, or asks Windows
 SHORTEST_FILE = 24  # bytes of a picture in any format; a shorter name is hardly base64
 
@@ -83,7 +83,7 @@ def _open(source: PictureLike) -> Image.Image:
         elif source.startswith("data:") or not os.path.lexists(source):
             file = _from_base64(source)
     with warnings.catch_warnings():
-        # Pillow has a budget of its own, which only warns at first; `max_pixels` is the one that counts
+        # Pillow's own pixel limit gives a warning first; here `max_pixels` decides
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             image = Image.open(file)
@@ -141,7 +141,7 @@ def _decode(image: Image.Image) -> Image.Image:
         if image.tell() != 0:
             image.seek(0)
         return _to_rgb(image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image))
-    except Exception as error:  # as in `_open`
+    except Exception as error:  # Pillow's readers fail in many ways on damaged files
         raise PictureError(f"is damaged or cannot be read: {error}") from error
 
 

@@ -14,7 +14,7 @@ from .visual_objects import VisualObjects
 
 MQFormerText = Literal["none", "instruction", "spatial+instruction"]
 
-BOS = "[BOS]"  # begins the objects, as in the first training stage; old tokenizers do not have it
+BOS = "[BOS]"  # start of the objects, as in the first training stage; old tokenizers lack it
 DEFAULT_MAX_LENGTH = 512  # BERT's positions, for tokenizers that do not say
 
 
@@ -99,7 +99,7 @@ def build_mqformer_text(
     limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
     pad_token_id: Any = tokenizer.pad_token_id
     spatial = [_object_ids(one, tokenizer, limit) if mode == "spatial+instruction" else [] for one in objects]
-    ids = {  # one text may hold many pictures
+    ids = {  # several pictures may share a text
         text: tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
         for text in set(instructions)
     }

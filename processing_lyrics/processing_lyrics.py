@@ -119,7 +119,7 @@ class LyricsProcessor(ProcessorMixin):
             tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-        tokenizer.padding_side = "left"  # a side that was saved with a tokenizer would win over the default above
+        tokenizer.padding_side = "left"  # a side that was saved with the tokenizer would override the default above
         self.image_token = image_token
         image_token_id: Any = tokenizer.convert_tokens_to_ids(image_token)
         self.image_token_id: int = image_token_id

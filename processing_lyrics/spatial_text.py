@@ -144,7 +144,7 @@ class _Coordinates(dict[str, float]):
             value = math.nan
         if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
             value = math.nan
-        elif value <= 0:  # and no -0.0
+        elif value <= 0:  # also -0.0
             value = 0.0
         elif value > 1:
             value = 1.0

@@ -85,7 +85,7 @@ class VisualObjects:
             "boxes": self.boxes,
             "scores": self.scores,
             "region_features": self.region_features,
-            "region_feature_size": self.region_features.shape[1],  # survives where there is no region
+            "region_feature_size": self.region_features.shape[1],  # keeps the width where there is no region
             "tags": list(self.tags),
         }
         return values if self.masks is None else values | {"masks": self.masks}
@@ -128,7 +128,7 @@ class VisualObjects:
                 if metadata.get("format") != FORMAT:
                     raise ValueError(f"{path} is a safetensors file, but not one of visual objects.")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-        except (SafetensorError, TypeError) as error:  # the latter for types that numpy does not have
+        except (SafetensorError, TypeError) as error:  # TypeError for types that NumPy lacks
             raise ValueError(f"{path} is not a file of visual objects, or it is damaged: {error}") from error
         try:
             return cls.from_dict(json.loads(metadata["words"]) | arrays)

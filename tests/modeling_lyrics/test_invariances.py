@@ -277,7 +277,7 @@ def test_cpu_offload_changes_nothing(model, batch):
     assert torch.equal(forward(placed, batch).logits, forward(model, batch).logits)
 
 
-# ------------------------------------------------------------------------------------ quantisation
+# ------------------------------------------------------------------------------------ quantization
 
 
 def quantizers():
@@ -293,7 +293,7 @@ def quantizers():
 
 
 def quantized_parts(model):
-    """Names of the parts that hold a quantised layer."""
+    """Names of the parts that hold a quantized layer."""
     plain = (torch.float32, torch.nn.Parameter)
     return {
         next(part for part in PARTS if name.startswith(part))

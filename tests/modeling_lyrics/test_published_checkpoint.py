@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, Blip2Config, Blip2Model
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
+import lyrics
 from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,
@@ -215,6 +217,27 @@ def test_files_outside_the_checkpoint_are_not_read(published, tmp_path, name):
     (checkpoint / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"names .*(outside\.txt|hostname)"):
         LyricsRefinerConfig.from_pretrained(checkpoint)
+
+
+def test_a_configuration_translates_as_remote_code_without_any_model(published, tmp_path):
+    """Only the configuration's file and those that it imports are fetched; none of them is the model's."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    for file in Path(lyrics.modeling_lyrics.__file__).parent.glob("*.py"):
+        shutil.copy(file, folder)
+    code = f"""
+import sys
+sys.modules["lyrics"] = None
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+for name in ("LyricsConfig", "LyricsRefinerConfig"):
+    config = get_class_from_dynamic_module(f"configuration_lyrics.{{name}}", {str(folder)!r})
+    print(config.from_pretrained({str(published)!r}).model_type)
+assert not [name for name in sys.modules if name.endswith("modeling_lyrics")]
+"""
+    environment = {"HF_HOME": str(tmp_path / "home"), "PATH": "", "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == ["lyrics", "lyrics_refiner"]
 
 
 @pytest.mark.parametrize("config_class", [LyricsConfig, LyricsRefinerConfig])

@@ -150,7 +150,7 @@ def test_padding_of_the_view_never_counts():
 
 @pytest.mark.parametrize("box", [[0.0, 0.0, 0.5, 0.5], [0.3, 0.3, 0.3, 0.3], [1.0, 1.0, 1.0, 1.0]])
 def test_an_empty_mask_falls_back_to_its_box(box):
-    """The cells under the box, and at least the cell of its centre."""
+    """The cells under the box, and at least the cell of its center."""
     embedding = torch.arange(16.0).view(1, 4, 4)
     pooled = pool_masks(embedding, -torch.ones(1, 16, 16), torch.tensor([box]), (1.0, 1.0))
     cell = embedding[0, min(3, int(box[1] * 4)), min(3, int(box[0] * 4))]
@@ -189,6 +189,6 @@ def test_no_view_is_too_large_or_too_thin(width, height):
     assert (width <= height) == (view[0] <= view[1]) or view[0] == view[1]
 
 
-def test_one_number_normalises_all_channels():
+def test_one_number_normalizes_all_channels():
     picture = Image.effect_noise((5, 4), 90).convert("RGB")
     assert torch.equal(to_tensor(picture, 0.5, 0.25), to_tensor(picture, [0.5] * 3, (0.25,) * 3))

@@ -253,7 +253,7 @@ def test_instructions_of_rendered_text(text, instructions):
 
 
 def test_rendered_and_structured_conversations_agree(processor, pictures, objects):
-    """A prompt that is rendered first and tokenised later, as trainers do, gives the MQ-Former the same text."""
+    """A prompt that is rendered first and tokenized later, as trainers do, gives the MQ-Former the same text."""
     chat = [user("First?", pictures[0]), assistant("SECRET"), user("And this?", pictures[1])]
     given_objects = {"visual_objects": objects[:2]}
     structured = processor.apply_chat_template(chat, tokenize=True, return_dict=True, processor_kwargs=given_objects)

@@ -1,4 +1,4 @@
-"""Boxes as text: written, tokenised and read back."""
+"""Boxes as text: written, tokenized and read back."""
 
 import math
 import string
