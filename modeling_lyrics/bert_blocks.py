@@ -183,6 +183,7 @@ class AttentionBlock(nn.Module):
     def _attend(
         self, hidden_states: torch.Tensor, key_value: KeyValue, attention_mask: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the context (batch, queries, hidden), and the weights where the implementation returns any."""
         batch_size, num_queries, hidden_size = hidden_states.shape
         query = self.query(hidden_states).view(batch_size, num_queries, self.num_heads, -1).transpose(1, 2)
         attention: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(

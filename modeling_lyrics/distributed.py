@@ -63,10 +63,12 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        """Concatenate the rows of all ranks."""
         return gather(rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Sum the gradients of all ranks, and return those of this rank's rows."""
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         return gradient.chunk(num_ranks())[this_rank()]
@@ -77,11 +79,13 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, leaving: torch.Tensor, sent: list[int], received: list[int]) -> torch.Tensor:
+        """Send rows to other ranks, and return the received rows."""
         ctx.sent, ctx.received = sent, received
         return _all_to_all(leaving, sent, received)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Send the gradients of received rows back."""
         return _all_to_all(gradient, ctx.received, ctx.sent), None, None
 
 

@@ -218,6 +218,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Initialize a module of a new model."""
         super()._init_weights(module)
         if isinstance(module, ContrastiveObjective):
             module.reset_temperature()

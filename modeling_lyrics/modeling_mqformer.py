@@ -207,6 +207,7 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Initialize a module of a new model; linear layers may bring their own `initializer_std`."""
         std = getattr(module, "initializer_std", None)
         if isinstance(module, nn.Linear) and std is not None:
             init.normal_(module.weight, std=std)

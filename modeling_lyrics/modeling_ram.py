@@ -70,6 +70,7 @@ class RamPreTrainedModel(NativeCheckpointModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Initialize a module of a new model."""
         super()._init_weights(module)
         if isinstance(module, RamForImageTagging):
             init.normal_(module.label_embeddings, std=self.config.initializer_range)

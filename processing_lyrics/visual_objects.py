@@ -63,9 +63,11 @@ class VisualObjects:
             )
 
     def __len__(self) -> int:
+        """Return the number of objects."""
         return len(self.labels)
 
     def __eq__(self, other: object) -> bool:
+        """Compare all values; objects with masks differ from those without."""
         if not isinstance(other, VisualObjects):
             return NotImplemented
         mine, theirs = self.to_dict(), other.to_dict()

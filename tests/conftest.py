@@ -86,7 +86,7 @@ def published_refiner(published_processor: LyricsProcessor) -> LyricsVisualRefin
 
 @pytest.fixture(scope="session")
 def micro() -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
-    """A model of a few thousand random weights, and its processor with a refiner as small."""
+    """A small model with random weights, and its processor with a refiner as small."""
     return random_parts(seed=0)
 
 
