@@ -23,7 +23,8 @@ AutoModel.register(RamConfig, RamModel, exist_ok=True)
 AutoModelForImageTextToText.register(LyricsConfig, LyricsForConditionalGeneration, exist_ok=True)
 AutoModelForPreTraining.register(LyricsPreTrainingConfig, LyricsForPreTraining, exist_ok=True)
 
-from .. import processing_lyrics as _processing_lyrics  # noqa: E402, F401  (registers the processors)
+# The one import of the sibling folder: whoever imports the models can load their processors, too.
+from .. import processing_lyrics as _processing_lyrics  # noqa: E402, F401  # pyright: ignore[reportUnusedImport]
 
 __all__ = [
     "LyricsAttribution",

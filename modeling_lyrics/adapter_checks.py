@@ -1,7 +1,8 @@
-"""What makes an adapter belong to a model: the parts that it must bring, and a mark of the model that it was made for.
+"""Checks of an adapter against the model that it is loaded into.
 
-A directory of an adapter holds `lyrics_adapter.json` beside PEFT's files. It is checked whenever the adapter is loaded
-into a Lyrics model, so that a lost connector or another base model is an error and not a bad answer.
+An adapter's folder holds `lyrics_adapter.json` beside PEFT's files: the parts that were trained with it, and a mark of
+its base model. Loading the adapter checks both, so that a missing connector or another base model is an error instead
+of a bad answer.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from transformers.utils.hub import cached_file
 
 ADAPTER_FILE = "lyrics_adapter.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_TUNED = (".lora_", ".modules_to_save.")  # what an adapter has added to a model
-_SAMPLED = 64  # values of each weight
+_TUNED = (".lora_", ".modules_to_save.")  # marks of weights that an adapter added
+_SAMPLE_SIZE = 64  # values of each weight
 
 
 def mark_base(model: nn.Module) -> str:
-    """Identify a base model by the names, shapes and some values of weights that no adapter or quantiser touches.
+    """Return a mark of a base model: a hash of names, shapes and sampled values of its weights.
 
-    Adapters that were added already do not count, and neither does the dtype: values are taken as bfloat16. It takes
-    milliseconds, whatever the model's size.
+    Weights that an adapter or a quantizer may change are left out, so that the mark of an adapted model equals that of
+    its base. Values are compared as bfloat16, so that the dtype does not matter. It takes milliseconds for any model
+    size.
     """
     digest = hashlib.sha256()
     for name, weight in sorted((_plain_name(name), weight) for name, weight in model.named_parameters()):
@@ -36,27 +38,39 @@ def mark_base(model: nn.Module) -> str:
         if may_be_quantized or any(mark in f".{name}" for mark in _TUNED):
             continue
         flat = weight.detach().flatten()
-        values = flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].to("cpu", torch.bfloat16)
+        values = flat[:: max(1, len(flat) // _SAMPLE_SIZE)][:_SAMPLE_SIZE].to("cpu", torch.bfloat16)
         digest.update(f"{name} {tuple(weight.shape)}".encode() + values.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _plain_name(name: str) -> str:
-    """The name of a weight in the model without adapters."""
+    """Return the name that a weight has in the model without adapters."""
     name = name.removeprefix("base_model.model.")
     return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
-def write_adapter_file(folder: str | os.PathLike, details: dict[str, Any]) -> None:
-    """Write `lyrics_adapter.json`: `base_mark` and `trained_parts`, and whatever else there is to say."""
+def write_adapter_file(folder: str | os.PathLike[str], details: dict[str, Any]) -> None:
+    """Write `lyrics_adapter.json`.
+
+    Args:
+        folder: folder of the adapter.
+        details: content of the file; `base_mark`, `base_model` and `trained_parts` are required.
+    """
     (Path(folder) / ADAPTER_FILE).write_text(json.dumps(details, indent=1, sort_keys=True, default=str))
 
 
-def check_adapter(model: nn.Module, adapter: str | os.PathLike, **hub_kwargs: Any) -> None:
-    """Check that an adapter is whole, and that it was made for this model. One without `lyrics_adapter.json` passes.
+def check_adapter(model: nn.Module, adapter: str | os.PathLike[str], **hub_kwargs: Any) -> None:
+    """Check that an adapter is complete and was trained on this model.
+
+    An adapter without `lyrics_adapter.json` passes.
+
+    Args:
+        model: model that receives the adapter.
+        adapter: folder or Hub id of the adapter.
+        hub_kwargs: arguments of `from_pretrained` that say where files come from (`revision`, `token`, ...).
 
     Raises:
-        ValueError: naming what the adapter lacks, or both base models.
+        ValueError: the adapter lacks a trained part, or has another base model.
     """
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     file = cached_file(adapter, ADAPTER_FILE, **quiet, **hub_kwargs)

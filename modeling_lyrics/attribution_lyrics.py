@@ -1,32 +1,33 @@
-"""Why an answer says what it says: which objects the grounding queries attended to, and which the answer used."""
+"""Attribution of an answer: the objects that the grounding queries attended to, and those that the answer used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from .modeling_lyrics import LyricsForConditionalGeneration
+
 _ENCODED = ("pixel_values", "region_features", "region_attention_mask")
 
 
 @dataclass
 class LyricsAttribution:
-    """Where attention went, in one conversation. N images, G grounding queries, R regions, T tokens of the answer.
+    """Attention weights of one conversation. N images, G grounding queries, R regions, T tokens of the answer.
 
-    Attention says what a model looked at, which is not always what decided.
+    Attention shows where the model looked, which is not always what decided the answer.
 
     Attributes:
-        query_weights: (N, G, R) float32, attention of each grounding query over the regions, the mean over heads and
-            layers. A row sums to 1, to less where a query can attend to nothing (`region_nothing`), and to 0 for an
-            image without regions.
-        token_weights: (T, N, R) float32, attention of each token of the answer to each region through the grounding
-            queries, followed through the layers of the language model: an answer may read off its question what that
-            has looked up. A token's weights sum to the share of its attention that led to grounding queries, less what
-            these give to nothing.
-        token_ids: (T,) int64, the answer.
+        query_weights: float32 tensor of shape (N, G, R), attention of each grounding query over the regions, averaged
+            over heads and layers. A row sums to 1, to less with `region_nothing`, and to 0 for an image without
+            regions.
+        token_weights: float32 tensor of shape (T, N, R), attention of each token of the answer to each region, through
+            the grounding queries and all layers of the language model. A row sums to the share of the token's attention
+            that reaches grounding queries, minus the share that these give to no region.
+        token_ids: int64 tensor of shape (T,), the answer.
     """
 
     query_weights: torch.Tensor
@@ -34,25 +35,30 @@ class LyricsAttribution:
     token_ids: torch.Tensor
 
     def region_weights(self, start: int = 0, end: int | None = None) -> torch.Tensor:
-        """(N, R): how the tokens `start` to `end` of the answer, by default all, share their attention among regions.
+        """Return the share of each region in the attention of the answer's tokens, shape (N, R).
 
-        It sums to 1 over all images, and to 0 when nothing was attended to.
+        The shares sum to 1 over all images, or to 0 when no region was attended to.
+
+        Args:
+            start, end: range of the answer's tokens; all by default.
         """
         weights = self.token_weights[start:end].sum(dim=0)
         return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 @torch.no_grad()
-def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Tensor) -> LyricsAttribution:
-    """Ask a model again what it has answered, and watch where it looks.
+def attribute_answer(
+    model: LyricsForConditionalGeneration, inputs: Mapping[str, Any], generated: torch.Tensor
+) -> LyricsAttribution:
+    """Run a model over its own answer and record where it attends.
 
     Args:
-        model: a `LyricsForConditionalGeneration`. It runs with eager attention for this, and then as before.
-        inputs: of one conversation, as the processor made them and `generate` took them.
-        generated: (1, L) or (L,) int64, what `generate` gave: the prompt and the answer.
+        model: `LyricsForConditionalGeneration`. It runs with eager attention here, and gets its implementation back.
+        inputs: mapping of one conversation's tensors, as `generate` received them from the processor.
+        generated: int64 tensor of shape (1, L) or (L,), the output of `generate`: the prompt and the answer.
 
     Raises:
-        ValueError: for several conversations, without an answer, or when an image or its regions are missing.
+        ValueError: there are several conversations, no answer, or an image or its regions are missing.
     """
     sequence, prompt = generated.reshape(1, -1), inputs["input_ids"]
     if (generated.dim() > 1 and len(generated) != 1) or len(prompt) != 1:
@@ -77,27 +83,28 @@ def attribute_answer(model: Any, inputs: Mapping[str, Any], generated: torch.Ten
         )
     regions = inputs["region_features"]
     query_weights = regions.new_zeros(len(regions), queries.num_grounding_queries, regions.shape[1]).float()
-    if by_layer := image.mqformer_output.grounding_attentions:  # none where no image has regions
+    queried = image.mqformer_output
+    if queried is not None and (by_layer := queried.grounding_attentions):  # empty where no image has regions
         query_weights = torch.stack([attention.float().mean(dim=1) for attention in by_layer]).mean(dim=0)
     places = (sequence[0] == model.config.image_token_id).nonzero().view(len(query_weights), queries.num_queries)
     places = places[:, queries.num_visual_queries :]  # (N, G)
-    # a token is decided on at the position before it
+    # a token is predicted at the position before it
     rows = torch.arange(prompt.shape[1] - 1, sequence.shape[1] - 1, device=sequence.device)
     token_weights = torch.einsum("tng,ngr->tnr", follow_attention(output.attentions, rows)[:, places], query_weights)
     return LyricsAttribution(query_weights.cpu(), token_weights.cpu(), sequence[0, -length:].cpu())
 
 
 def follow_attention(attentions: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
-    """Where attention leads from some places, through all layers and what passes by them: attention rollout.
+    """Return how much each position contributes to some positions, through all layers (attention rollout).
 
-    Abnar and Zuidema, arXiv 2005.00928; of the heads the strongest counts, since most look at nothing in particular.
+    Abnar and Zuidema, arXiv 2005.00928. The strongest head counts, since most heads attend to nothing in particular.
 
     Args:
-        attentions: of each layer, (1, heads, L, L).
-        rows: (T,) places.
+        attentions: sequence of tensors of shape (1, heads, L, L), one for each layer.
+        rows: int64 tensor of shape (T,), the positions to explain.
 
     Returns:
-        (T, L) float32, whose rows sum to 1.
+        float32 tensor of shape (T, L); each row sums to 1.
     """
     passing = torch.eye(attentions[0].shape[-1], device=rows.device)
     flow = passing[rows]
@@ -108,12 +115,13 @@ def follow_attention(attentions: Sequence[torch.Tensor], rows: torch.Tensor) -> 
 
 
 def _text_inputs(inputs: Mapping[str, Any]) -> list[str]:
+    """Return the names of the MQ-Former's text inputs."""
     return [name for name in inputs if name.startswith("mqformer_")]
 
 
 @contextmanager
-def _eager(*modules: Any) -> Iterator[None]:
-    """Attention that can be watched; another implementation keeps its weights to itself."""
+def _eager(*modules: Any) -> Generator[None]:
+    """Use eager attention, which returns its weights, within a `with` block."""
     before = [module.config._attn_implementation for module in modules]
     for module in modules:
         module.set_attn_implementation("eager")

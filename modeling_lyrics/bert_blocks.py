@@ -1,8 +1,8 @@
 """BERT's residual blocks, shared by the MQ-Former and by RAM's tagging head.
 
-Masks are boolean, True where attention is allowed: a query that may attend to nothing then has an exactly zero context
-in eager, sdpa and flex attention, in every dtype, where a mask of large negative numbers would give it the average of
-all values.
+Masks are boolean, True where attention is allowed. The context of a fully masked query is then exactly zero in eager,
+sdpa and flex attention and in every dtype. An additive mask of large negative numbers would give it the mean of all
+values instead.
 """
 
 from __future__ import annotations
@@ -30,16 +30,26 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention written out; returns `(batch, queries, heads, head_dim)` and the weights.
+    """Compute softmax attention in plain PyTorch.
 
-    `attention_mask` is boolean and broadcasts to `(batch, heads, queries, keys)`.
+    Args:
+        module: attention module; its training mode switches dropout.
+        query: float tensor of shape (batch, heads, queries, head_dim).
+        key, value: float tensors of shape (batch, heads, keys, head_dim).
+        attention_mask: bool tensor that broadcasts to (batch, heads, queries, keys), or `None`.
+        scaling: factor of the scores.
+        dropout: probability of dropping a weight.
+        kwargs: ignored; other implementations take more.
+
+    Returns:
+        The context of shape (batch, queries, heads, head_dim), and the weights of shape (batch, heads, queries, keys).
     """
     scores = torch.matmul(query * scaling, key.transpose(-1, -2)).float()
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1).to(query.dtype)
     if attention_mask is not None:
-        weights = weights.masked_fill(~attention_mask, 0.0)  # a fully masked row is uniform up to here
+        weights = weights.masked_fill(~attention_mask, 0.0)  # up to here, a fully masked row is uniform
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
@@ -47,18 +57,18 @@ def eager_attention_forward(
 def prepare_attention_mask(
     allowed: torch.Tensor | None, num_queries: int, implementation: str | None, dtype: torch.dtype
 ) -> Any:
-    """Turn a boolean mask into what the attention implementation takes, once for all layers.
+    """Convert a boolean mask to the form that the attention implementation takes, once for all layers.
 
     Args:
-        allowed: (batch, 1, queries or 1, keys) bool, True where attention is allowed.
-        num_queries: of the attention.
-        implementation: of the configuration.
-        dtype: of the attention's tensors outside autocast.
+        allowed: bool tensor of shape (batch, 1, queries or 1, keys), True where attention is allowed.
+        num_queries: number of queries.
+        implementation: name of the attention implementation.
+        dtype: dtype of the attention's tensors outside autocast.
     """
     if allowed is None:
         return None
     if implementation == "sdpa":
-        # it would make this of a boolean mask in every layer, and keep each for the backward pass
+        # sdpa would convert a boolean mask in every layer, and keep each result for the backward pass
         kind = allowed.device.type
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
@@ -76,10 +86,14 @@ def prepare_attention_mask(
 
 
 class KeyValueProjection(nn.Module):
-    """Keys and values of one attention, a module of its own so that they can be computed ahead and shared.
+    """Key and value projections of one attention; a module, so that they can be computed once and shared.
 
-    The first `num_positions` keys also say which one they are; values do not. With `has_nothing` a key stands before
-    them that is learned and whose value is zero: nothing, to attend to.
+    Args:
+        input_size: width of the input.
+        hidden_size: width of the keys and values over all heads.
+        num_heads: number of heads.
+        num_positions: number of keys, from the first, that get a learned position embedding; values get none.
+        has_nothing: prepend a learned key with a zero value, so that a query can attend to nothing.
     """
 
     def __init__(
@@ -94,7 +108,14 @@ class KeyValueProjection(nn.Module):
         self.nothing = nn.Embedding(1, hidden_size) if has_nothing else None
 
     def forward(self, states: torch.Tensor) -> KeyValue:
-        """`(batch, keys, input_size)` -> two tensors `(batch, heads, keys, head_dim)`; `has_nothing`: a key more."""
+        """Project the input to keys and values.
+
+        Args:
+            states: float tensor of shape (batch, keys, input_size).
+
+        Returns:
+            Two tensors of shape (batch, heads, keys, head_dim); with `has_nothing`, of one key more.
+        """
         key, value = self.key(states), self.value(states)
         if self.positions is not None:
             positions = self.positions.weight[: states.shape[1]]
@@ -107,7 +128,13 @@ class KeyValueProjection(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Multi-head attention with BERT's output projection, residual and LayerNorm."""
+    """Multi-head attention with BERT's output projection, residual connection and LayerNorm.
+
+    Args:
+        config: configuration with BERT's sizes.
+        key_value_size: width of the states that are attended to.
+        num_positions, has_nothing: options of `KeyValueProjection`.
+    """
 
     is_causal = False
 
@@ -134,10 +161,17 @@ class AttentionBlock(nn.Module):
         attention_mask: Any = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend from `hidden_states` (batch, queries, hidden) to `key_value`.
+        """Attend to projected keys and values.
 
-        With `key_value=None` there is nothing to attend to: the context is zero. The weights returned are those of
-        keys that are something.
+        Args:
+            hidden_states: float tensor of shape (batch, queries, hidden).
+            key_value: output of `KeyValueProjection`, or `None` for a zero context.
+            attention_mask: mask of `prepare_attention_mask`.
+            kwargs: further arguments of the attention implementation.
+
+        Returns:
+            The states of shape (batch, queries, hidden), and the attention weights without the key of `has_nothing`,
+            where the implementation returns any.
         """
         weights = None
         if key_value is None:
@@ -149,10 +183,12 @@ class AttentionBlock(nn.Module):
     def _attend(
         self, hidden_states: torch.Tensor, key_value: KeyValue, attention_mask: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the context (batch, queries, hidden), and the weights where the implementation returns any."""
         batch_size, num_queries, hidden_size = hidden_states.shape
         query = self.query(hidden_states).view(batch_size, num_queries, self.num_heads, -1).transpose(1, 2)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation or "eager", eager_attention_forward
+        attention: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation or "eager",  # pyright: ignore[reportPrivateUsage]
+            eager_attention_forward,
         )
         context, weights = attention(
             self,
@@ -169,7 +205,7 @@ class AttentionBlock(nn.Module):
 
 
 class FeedForwardBlock(nn.Module):
-    """BERT's feed-forward network with its residual and LayerNorm."""
+    """BERT's feed-forward network with its residual connection and LayerNorm."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
@@ -180,5 +216,5 @@ class FeedForwardBlock(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(batch, positions, hidden)` -> the same shape."""
+        """Apply the network to `hidden_states` of shape (batch, positions, hidden); the shape stays."""
         return self.layer_norm(self.dropout(self.fc2(self.activation(self.fc1(hidden_states)))) + hidden_states)

@@ -1,10 +1,10 @@
-"""What is wrong with the files of a checkpoint: weights are read without running code, and what is damaged is named."""
+"""Safe reading and validation of checkpoint files; errors name the damaged file."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath, PureWindowsPath
 from pickle import UnpicklingError
@@ -17,13 +17,13 @@ from transformers.utils.hub import cached_file
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
-# In the order in which Transformers looks for them; an index counts where the single file is missing.
+# In the order in which Transformers looks for them; an index is used where the single file is missing.
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @contextmanager
-def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Turn the errors of reading a file of weights into a `ValueError` that names it."""
+def naming(path: str | os.PathLike[str]) -> Generator[None]:
+    """Turn errors of reading a weight file into a `ValueError` that names the file, within a `with` block."""
     try:
         yield
     except UnpicklingError as error:
@@ -36,16 +36,16 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
         raise ValueError(f"{os.fspath(path)!r} is damaged or incomplete: {error}") from error
 
 
-def read_pickled(path: str | os.PathLike, **kwargs: Any) -> Any:
-    """What `torch.save` wrote, mapped into memory where the file allows it; anything that could run code is refused."""
+def read_pickled(path: str | os.PathLike[str], **kwargs: Any) -> Any:
+    """Read a file of `torch.save` without running code from it; the weights are memory-mapped where possible."""
     return torch.load(path, weights_only=True, mmap=is_zipfile(path), **kwargs)
 
 
-def check_file(path: str | os.PathLike) -> None:
-    """Read the names and shapes of a file's weights.
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Check that a file holds named weights, by reading its names and shapes.
 
     Raises:
-        ValueError: naming the file, when it is damaged, or holds anything but named weights.
+        ValueError: the file is damaged, or holds anything but named weights.
     """
     with naming(path):
         if os.fspath(path).endswith(".safetensors"):
@@ -56,11 +56,15 @@ def check_file(path: str | os.PathLike) -> None:
         raise ValueError(f"{os.fspath(path)!r} holds no weights by name.")
 
 
-def check_names(weight_map: Mapping[Any, Any], place: str | os.PathLike) -> None:
-    """Check the files that an index names.
+def check_names(weight_map: Mapping[Any, Any], place: str | os.PathLike[str]) -> None:
+    """Check that every file of an index lies inside the checkpoint.
+
+    Args:
+        weight_map: mapping of weight names to file names.
+        place: path of the index, for the message.
 
     Raises:
-        ValueError: naming the weight and the file, when one lies outside the checkpoint's folder.
+        ValueError: a file lies outside the checkpoint; the message names the weight and the file.
     """
     for key, name in weight_map.items():
         if not is_inside(name):
@@ -68,17 +72,21 @@ def check_names(weight_map: Mapping[Any, Any], place: str | os.PathLike) -> None
 
 
 def is_inside(name: Any) -> bool:
-    """Whether this is the name of a file within a folder, on any system."""
+    """Return whether a value is the name of a file inside a folder, on any operating system."""
     if not isinstance(name, str) or not name or "\0" in name:
         return False
     return not any(path.anchor or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
 
 
-def check_index(folder: str | os.PathLike, variant: str | None = None) -> None:
-    """Check the index of a local folder's weights, if it has one.
+def check_index(folder: str | os.PathLike[str], variant: str | None = None) -> None:
+    """Check the index of a local folder's weights, if there is one.
+
+    Args:
+        folder: folder of the checkpoint.
+        variant: name of a variant of the weights, such as `"fp16"`.
 
     Raises:
-        ValueError: naming the index, and the weight that it puts into an impossible file.
+        ValueError: the index is damaged, or names a file outside the folder.
     """
     for name in _SINGLE_FILES:
         if os.path.isfile(os.path.join(folder, _with_variant(name, variant))):
@@ -90,12 +98,20 @@ def check_index(folder: str | os.PathLike, variant: str | None = None) -> None:
 
 
 def _with_variant(name: str, variant: str | None) -> str:
+    """Return a file name with the name of a variant before its extension."""
     stem, ending = os.path.splitext(name)
     return f"{stem}.{variant}{ending}" if variant else name
 
 
-def find_file(checkpoint: str | os.PathLike, name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
-    """Where a file of a directory or Hub id lies, or `None`; an `OSError` where a required one is missing."""
+def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
+    """Return the path of a checkpoint's file, or `None` where there is none.
+
+    Args:
+        checkpoint: folder or Hub id.
+        name: name of the file, relative to the checkpoint.
+        required: raise an `OSError` instead of returning `None`.
+        hub_kwargs: arguments of `HUB_KWARGS`, and `subfolder`.
+    """
     return cached_file(
         checkpoint,
         name,
@@ -105,11 +121,11 @@ def find_file(checkpoint: str | os.PathLike, name: str, required: bool = False, 
     )
 
 
-def read_object(path: str | os.PathLike) -> dict[str, Any]:
-    """The object of a JSON file.
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the object of a JSON file.
 
     Raises:
-        ValueError: naming the file, when it holds anything else.
+        ValueError: the file is not JSON, or holds anything but an object.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -122,6 +138,7 @@ def read_object(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read_index(path: str) -> dict[str, Any]:
+    """Return the weight map of an index file."""
     index = read_object(path)
     if not all(isinstance(index.get(name), dict) for name in ("weight_map", "metadata")):
         raise ValueError(f"{path!r} is no index of weights: it needs an object 'weight_map' and an object 'metadata'.")

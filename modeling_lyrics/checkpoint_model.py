@@ -1,4 +1,4 @@
-"""What every model of this package does when it is saved and when it is loaded."""
+"""Saving and loading that all models of this package share."""
 
 from __future__ import annotations
 
@@ -11,27 +11,37 @@ from .checkpoint_files import check_file, check_index, check_names
 
 
 class NativeCheckpointModel(PreTrainedModel):
-    """A `PreTrainedModel` that is always saved in this package's own layout, and says which file is to blame.
+    """A `PreTrainedModel` that saves in this package's layout, and whose loading errors name file and weight.
 
-    Transformers writes a model back in the layout that it was loaded from, and a model whose class has a registered
-    conversion in that conversion's source layout. Both would give files that nothing else can read. Its errors about
-    damaged files name no file, those about shapes no weight, and an index of shards may name any file of the machine.
+    Transformers writes a model back in the layout that it was loaded from, or in the source layout of a registered
+    conversion; nothing else could read these files. Its errors about damaged files name no file, its errors about
+    shapes no weight, and it follows an index of shards to any file of the machine.
     """
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike, *args: Any, save_original_format: bool = False, **kwargs: Any
+        self, save_directory: str | os.PathLike[str], *args: Any, save_original_format: bool = False, **kwargs: Any
     ) -> None:
-        """As in Transformers, with `save_original_format=False` as the default."""
+        """Save weights and configuration, always in this package's layout.
+
+        Args:
+            save_directory: folder of the checkpoint.
+            args: Transformers' further arguments.
+            save_original_format: write the layout that the model was loaded from; `False` by default, unlike in
+                Transformers.
+            kwargs: Transformers' further arguments.
+        """
         super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a model from a folder or from the Hub, as in Transformers.
 
         Raises:
-            ValueError: naming file and weight or key, when a file is damaged, could run code, lies outside the
-                checkpoint, or does not fit the configuration.
-            OSError: when a file is missing.
+            ValueError: a file is damaged, could run code, lies outside the checkpoint, or does not fit the
+                configuration; the message names the file, and the weight or key.
+            OSError: a file is missing.
         """
         place = pretrained_model_name_or_path
         if place is not None and os.path.isdir(place):
@@ -53,6 +63,7 @@ class NativeCheckpointModel(PreTrainedModel):
     def _load_pretrained_model(
         model: Any, state_dict: Any, checkpoint_files: list[str] | None, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        """Check the names of the shards before they are read; name a damaged file afterwards."""
         check_names(
             (load_config.sharded_metadata or {}).get("weight_map", {}), load_config.pretrained_model_name_or_path
         )
@@ -67,7 +78,7 @@ class NativeCheckpointModel(PreTrainedModel):
 
     @staticmethod
     def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
-        """Refuse weights of another shape before anything is allocated for them."""
+        """Refuse weights of other shapes before memory is allocated for them."""
         place = load_config.pretrained_model_name_or_path
         if loading_info.conversion_errors:
             name, error = next(iter(loading_info.conversion_errors.items()))

@@ -1,7 +1,7 @@
-"""What every configuration of this package does with keys and values that are wrong.
+"""Base class of all configurations: unknown keys give a warning, wrong values an error that names the file and key.
 
-Transformers keeps keys that a configuration does not know, without a word, and its errors name neither the file nor the
-sub-model. `@strict` does not check a type that is a string, as all are under `from __future__ import annotations`.
+Transformers keeps unknown keys silently, and its errors name neither the file nor the sub-model. `@strict` does not
+check annotations that are strings, as all are under `from __future__ import annotations`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# What Transformers, its trainers and its remote code write into any configuration, or take from it.
-_OF_TRANSFORMERS = frozenset(GenerationConfig._get_default_generation_params()).union(
+# Keys that Transformers, its trainers and its remote code write into any configuration, or read from it.
+_OF_TRANSFORMERS = frozenset(
+    GenerationConfig._get_default_generation_params()  # pyright: ignore[reportPrivateUsage]
+).union(
     ("attn_implementation", "experts_implementation", "output_attentions", "use_cache", "is_decoder"),
     ("auto_map", "model_type", "name_or_path", "torch_dtype", "transformers_weights", "quantization_config"),
     ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "tokenizer_class", "tie_word_embeddings"),
@@ -30,13 +32,15 @@ _OF_TRANSFORMERS = frozenset(GenerationConfig._get_default_generation_params()).
 
 
 class CheckedConfig(PreTrainedConfig):
-    """A configuration that warns of unknown keys, once each, and whose errors say which file and key they are about."""
+    """A configuration that warns once for each unknown key, and whose errors name file and key."""
 
     def __init_subclass__(cls, *args: Any, **kwargs: Any) -> None:
+        """Evaluate the annotations, so that `@strict` checks them."""
         cls.__annotations__ = inspect.get_annotations(cls, eval_str=True)
         super().__init_subclass__(*args, **kwargs)
 
     def __post_init__(self, **kwargs: Any) -> None:
+        """Warn of unknown keys, and build the configurations of sub-models."""
         known = [field.name for field in dataclasses.fields(self)]
         for key in kwargs:
             if key not in _OF_TRANSFORMERS and not key.startswith("_"):
@@ -48,18 +52,23 @@ class CheckedConfig(PreTrainedConfig):
                 try:
                     setattr(self, key, spec.create_subconfig(key, getattr(self, key))[0])
                 except Exception as error:
-                    raise ValueError(f"{key}: {_reason(error)}") from error
+                    raise ValueError(f"{key}: {_describe(error)}") from error
         super().__post_init__(**kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As in Transformers, but no file tells where a sub-model was loaded from, either."""
-        return _without_places(super().to_diff_dict())
+        """Return the settings that are saved, without the paths that sub-models were loaded from."""
+        return _without_paths(super().to_diff_dict())
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As in Transformers; a file that holds anything but an object is an error that names it."""
+        """Return the content of a `config.json` and the unused arguments.
+
+        Raises:
+            ValueError: the file holds anything but an object.
+        """
+        config_dict: Any  # a file may hold any JSON
         try:
             config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         except (TypeError, RecursionError) as error:
@@ -70,11 +79,11 @@ class CheckedConfig(PreTrainedConfig):
         return config_dict, unused_kwargs
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Load a configuration from a folder or from the Hub, as in Transformers.
 
         Raises:
-            ValueError: naming place, class and key, when a value is wrong.
+            ValueError: a value is wrong; the message names the checkpoint, the class and the key.
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -84,41 +93,42 @@ class CheckedConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in Transformers.
+        """Build a configuration from a dictionary, as in Transformers.
 
         Raises:
-            ValueError: naming class and key, and the place where the auto classes tell it, when a value is wrong.
+            ValueError: a value is wrong; the message names class and key, and the checkpoint where it is known.
         """
         place = kwargs.get("name_or_path")
         try:
             return super().from_dict(config_dict, **kwargs)
         except Exception as error:
             where = f"{place}: " if place else ""
-            raise ValueError(f"{where}wrong {cls.__name__}: {_reason(error)}") from error
+            raise ValueError(f"{where}wrong {cls.__name__}: {_describe(error)}") from error
 
 
-def naming_what_is_missing(translate: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Decorator of a translation of a foreign `config.json`: what that lacks, or has wrong, is a `ValueError`."""
+def name_missing_keys(translate: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Decorate a translation of a foreign `config.json`: missing or malformed keys raise a `ValueError`."""
 
     @functools.wraps(translate)
     def wrapper(foreign: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return translate(foreign, *args, **kwargs)
         except (AttributeError, LookupError, TypeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else f"is wrong: {_reason(error)}"
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"is wrong: {_describe(error)}"
             raise ValueError(f"A config.json of type {foreign.get('model_type')!r} {what}.") from error
 
     return wrapper
 
 
-def _reason(error: Exception) -> str:
+def _describe(error: Exception) -> str:
+    """Return the message of an error, with its type where the message alone would not explain it."""
     return str(error) if isinstance(error, ValueError | StrictDataclassError) else f"{type(error).__name__}: {error}"
 
 
-def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without the paths that sub-models were loaded from, on every level."""
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without the paths that sub-models were loaded from, on every level."""
     return {
-        name: _without_places(value) if isinstance(value, dict) else value
+        name: _without_paths(value) if isinstance(value, dict) else value
         for name, value in settings.items()
         if name != "_name_or_path"
     }

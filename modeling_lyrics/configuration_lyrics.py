@@ -1,8 +1,8 @@
-"""Configurations of Lyrics: the tagger, the visual refiner, the MQ-Former, and the model that joins them.
+"""Configurations of the Lyrics model and of the visual refiner.
 
-Sub-models that Transformers already has (vision encoder, language model, detector, segmenter, Swin) are configured by
-Transformers' own classes. The refiner's configuration lives in `refiner/config.json`, beside its weights, and is not
-part of `LyricsConfig`: the model never runs the refiner, the processor does.
+Transformers' own classes configure the sub-models that Transformers has: vision encoder, language model, detector and
+segmenter. The refiner's configuration lies in `refiner/config.json`, beside its weights. It is not part of
+`LyricsConfig`, since the processor runs the refiner, and the model never does.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ RegionFeatureType = Literal["mask", "detection"]
 
 @strict
 class LyricsRefinerConfig(CheckedConfig):
-    """Configuration of the visual refiner: tagger -> open-vocabulary detector -> segmenter.
+    """Configuration of the visual refiner: tagger, open-vocabulary detector and segmenter.
 
     Args:
-        tagger_config: a `RamConfig`, or `None` when the caller always names the tags.
-        detector_config: any configuration of `AutoModelForZeroShotObjectDetection` that the refiner supports.
-        segmenter_config: a SAM-family configuration. `"mask"` features need one, SAM's own by default; for
-            `"detection"` features it may be `None`.
-        region_feature_type: what a region is described by. `"mask"` (the paper): the mean of the segmenter's image
-            embedding under the object's mask, and its box (xyxy in [0, 1]). `"detection"` (the published weights):
-            every decoder query of the detector, with its last reference box (cxcywh in [0, 1]).
-        box_threshold: a detection is kept when its best token's probability is above this value.
-        text_threshold: only tokens above this probability may give a detection its label.
-        iou_threshold: of two boxes that overlap more than this, only the better one is kept.
-        max_regions: at most this many objects per image, best first.
-        max_prompt_tokens: longest prompt in tokens, special tokens included; more tags go into further prompts.
-        tag_separator: stands between two tags of a prompt.
-        detector_shortest_edge, detector_longest_edge: the detector's view of an image in pixels.
-        boxes_per_batch: how many boxes pass through the mask decoder at once; bounds its memory.
-        image_mean, image_std: normalisation of the detector's and the segmenter's view, RGB in [0, 1].
-        detector_mean, detector_std: of the detector's view, where it has another; by default CLIP's for OWLv2.
-        fingerprint: identifies weights and settings; written by `save_pretrained`.
+        tagger_config: `RamConfig`, or `None` when the caller always names the tags.
+        detector_config: configuration of an `AutoModelForZeroShotObjectDetection` that the refiner supports.
+        segmenter_config: configuration of a SAM-family model. `"mask"` features need one, SAM's own by default; `None`
+            is allowed for `"detection"` features.
+        region_feature_type: description of a region. `"mask"` (the paper): the mean of the segmenter's image embedding
+            under the object's mask, and the box (xyxy in [0, 1]). `"detection"` (the published weights): the last
+            hidden state of every detector query, and its last reference box (cxcywh in [0, 1]).
+        box_threshold: smallest score of a detection, which is the probability of its best token.
+        text_threshold: smallest probability of a token that gives a detection its label.
+        iou_threshold: overlap above which the lower-scored of two boxes is dropped.
+        max_regions: largest number of objects per image; the best are kept.
+        max_prompt_tokens: longest detector prompt in tokens, special tokens included; more tags go into further
+            prompts.
+        tag_separator: text between two tags of a prompt.
+        detector_shortest_edge, detector_longest_edge: size of the detector's view of an image in pixels.
+        boxes_per_batch: number of boxes that the mask decoder processes at once; bounds its memory.
+        image_mean, image_std: normalization of the detector's and the segmenter's view, RGB in [0, 1].
+        detector_mean, detector_std: normalization of the detector's view alone; CLIP's by default for OWLv2.
+        fingerprint: hash of weights and settings; written by `save_pretrained`.
     """
 
     model_type = "lyrics_refiner"
@@ -78,12 +79,13 @@ class LyricsRefinerConfig(CheckedConfig):
     fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        """Use SAM's configuration where `"mask"` features have none."""
         if self.region_feature_type == "mask" and self.segmenter_config is None:
             self.segmenter_config = {}
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Part of `@strict` validation: counts and sizes are positive."""
+        """Check counts, sizes, and whether the detector has the features (called by `@strict`)."""
         for name in (
             "max_regions",
             "max_prompt_tokens",
@@ -101,7 +103,7 @@ class LyricsRefinerConfig(CheckedConfig):
 
     @property
     def detector_is_owl(self) -> bool:
-        """Whether the detector is OWLv2, which sees a square and reads each tag on its own."""
+        """Whether the detector is OWLv2, which sees a square image and encodes each tag alone."""
         return self.detector_config.model_type == "owlv2"
 
     @property
@@ -119,17 +121,19 @@ class LyricsRefinerConfig(CheckedConfig):
 
     @property
     def segmenter_stretches(self) -> bool:
-        """Whether the segmenter's view is filled by the picture, as SAM 2's is; else it is padded."""
+        """Whether the image is stretched to fill the segmenter's view, as for SAM 2; otherwise it is padded."""
         return self.segmenter_config.model_type in ("sam2", "sam2_video")
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As in Transformers; a checkpoint in the published layout is translated, its tag list included.
+        """Return the settings of a checkpoint, and the unused arguments; the published layout is translated.
 
         Args:
-            kwargs: those of Transformers, and `tag_thresholds`, a file with one threshold per tag and line.
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: Transformers' arguments, and `tag_thresholds`, the path of a file with one threshold per line and
+                tag.
         """
         tag_thresholds = kwargs.pop("tag_thresholds", None)
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -159,14 +163,29 @@ class LyricsRefinerConfig(CheckedConfig):
 class LyricsConfig(CheckedConfig):
     """Configuration of a Lyrics model: vision encoder, MQ-Former and language model.
 
+    The defaults are the paper's sizes: CLIP ViT-L/14, an MQ-Former with 32 visual and 64 grounding queries, and a
+    LLaMA. A sub-configuration can be given as an object or as a dictionary of the values that differ.
+    `LyricsConfig.from_pretrained` also reads the `config.json` of the published checkpoint.
+
     Args:
-        vision_config: any Transformers vision encoder; the paper's is CLIP ViT-L/14.
-        mqformer_config: a `LyricsMQFormerConfig`; its `encoder_hidden_size` follows the vision encoder.
-        text_config: any Transformers causal language model.
-        vision_feature_layer: which hidden state of the vision encoder is used; -1 is its `last_hidden_state`.
-        image_token_id: the placeholder's id. It may lie outside the embedding table, as it does by default
-            (`text_config.vocab_size`): its row is never looked up.
-        require_objects: raise, instead of warning once, when an image comes without region features.
+        vision_config: configuration of any Transformers vision encoder.
+        mqformer_config: `LyricsMQFormerConfig`; its `encoder_hidden_size` is set to the vision encoder's width.
+        text_config: configuration of any Transformers causal language model.
+        vision_feature_layer: index of the vision encoder's hidden state that is used; -1 is its `last_hidden_state`.
+        image_token_id: token id of the placeholder. It may lie outside the embedding table, as the default
+            (`text_config.vocab_size`) does, since its row is never looked up.
+        require_objects: whether an image without region features is an error instead of a warning.
+        tie_word_embeddings: whether the language modeling head shares the word embeddings.
+        initializer_range: standard deviation of new weights.
+
+    Example:
+        >>> from lyrics import LyricsConfig
+        >>> queries = {"num_visual_queries": 8, "num_grounding_queries": 4}
+        >>> config = LyricsConfig(mqformer_config=queries, text_config={"model_type": "llama", "vocab_size": 1000})
+        >>> config.mqformer_config.num_queries  # positions that an image takes in the prompt
+        12
+        >>> config.image_token_id
+        1000
     """
 
     model_type = "lyrics"
@@ -198,21 +217,22 @@ class LyricsConfig(CheckedConfig):
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        """Set the values that follow from sub-configurations."""
         super().__post_init__(**kwargs)
         self.mqformer_config.encoder_hidden_size = self.vision_config.hidden_size
         if self.image_token_id is None:
             self.image_token_id = self.text_config.vocab_size
 
     def validate_architecture(self) -> None:
-        """Part of `@strict` validation: the placeholder is a token id."""
+        """Check that the placeholder is a token id (called by `@strict`)."""
         if not isinstance(self.image_token_id, int) or self.image_token_id < 0:
             raise ValueError(f"LyricsConfig: image_token_id must be a token id, got {self.image_token_id!r}.")
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As in Transformers; a checkpoint in the published layout is translated."""
+        """Return the settings of a checkpoint, and the unused arguments; the published layout is translated."""
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if is_published_config(config_dict):
             config_dict = translate_model_config(config_dict)

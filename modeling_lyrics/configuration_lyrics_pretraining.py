@@ -1,4 +1,4 @@
-"""Configuration of the first training stage: vision encoder, MQ-Former, and the objectives that align them."""
+"""Configuration of the first training stage: vision encoder, MQ-Former and training objectives."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class LyricsPreTrainingConfig(CheckedConfig):
     """Configuration of `LyricsForPreTraining`, the paper's first stage.
 
     Args:
-        vision_config: any Transformers vision encoder; the paper's is CLIP ViT-L/14.
-        mqformer_config: a `LyricsMQFormerConfig`; its `encoder_hidden_size` follows the vision encoder.
-        vision_feature_layer: which hidden state of the vision encoder is used; -1 is its `last_hidden_state`.
-        itc_weight, itm_weight, icg_weight, msp_weight: of the image-text contrastive, image-text matching,
-            image-grounded caption generation and masked spatial prediction losses in their sum. An objective of weight
-            0 is not computed and has no head. A model without grounding queries reads no spatial text, so that its
-            `msp_weight` is 0.
+        vision_config: configuration of any Transformers vision encoder; the paper's is CLIP ViT-L/14.
+        mqformer_config: `LyricsMQFormerConfig`; its `encoder_hidden_size` is set to the vision encoder's width.
+        vision_feature_layer: index of the vision encoder's hidden state that is used; -1 is its `last_hidden_state`.
+        itc_weight, itm_weight, icg_weight, msp_weight: weights of the loss terms: image-text contrast, image-text
+            matching, image-grounded caption generation, masked spatial prediction. An objective of weight 0 is not
+            computed and has no head. Without grounding queries there is no spatial text, and `msp_weight` must be 0.
         projection_size: width of the contrastive features.
-        temperature: where the learned temperature of the contrastive loss starts.
-        label_smoothing: of the contrastive and of both language modelling losses.
-        tie_word_embeddings: whether the language modelling head shares the word embeddings of the MQ-Former.
+        temperature: initial temperature of the contrastive loss, which is learned.
+        label_smoothing: label smoothing of the contrastive and of both language modeling losses.
+        tie_word_embeddings: whether the language modeling head shares the word embeddings of the MQ-Former.
+        initializer_range: standard deviation of new weights.
     """
 
     model_type = "lyrics_pretraining"
@@ -54,16 +54,17 @@ class LyricsPreTrainingConfig(CheckedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        """Set the width of the vision features in the MQ-Former's configuration."""
         super().__post_init__(**kwargs)
         self.mqformer_config.encoder_hidden_size = self.vision_config.hidden_size
 
     def loss_weights(self) -> dict[str, float]:
-        """The weight of each objective that has one."""
+        """Return the weight of each objective that has one."""
         weights = {name: float(getattr(self, f"{name}_weight")) for name in OBJECTIVES}
         return {name: weight for name, weight in weights.items() if weight}
 
     def validate_architecture(self) -> None:
-        """Part of `@strict` validation: weights that make sense, of objectives that the queries can serve."""
+        """Check the loss weights (called by `@strict`)."""
         weights = {f"{name}_weight": getattr(self, f"{name}_weight") for name in OBJECTIVES}
         if min(weights.values()) < 0 or not any(weights.values()):
             raise ValueError(
@@ -77,9 +78,9 @@ class LyricsPreTrainingConfig(CheckedConfig):
 
     @classmethod
     def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As in Transformers; a first-stage checkpoint in the published layout is translated."""
+        """Return the settings of a checkpoint, and the unused arguments; the published layout is translated."""
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if is_published_config(config_dict):
             config_dict = translate_pretraining_config(config_dict)

@@ -11,25 +11,32 @@ from .configuration_base import CheckedConfig
 class LyricsMQFormerConfig(CheckedConfig):
     """Configuration of the MQ-Former, a BERT encoder with two sets of learned queries.
 
+    The options that begin with `region_` and `num_region_positions` help a model that is trained from random weights.
+    They are off by default, as in the paper.
+
     Args:
-        num_visual_queries, num_grounding_queries: V and G; the visual ones come first.
+        vocab_size: number of tokens; BERT's 30,522, and `[BOS]`, `[DEC]` and `[MLM]` of the first training stage.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: sizes of the encoder.
+        hidden_act: activation function of the feed-forward networks.
+        hidden_dropout_prob, attention_probs_dropout_prob: dropout.
+        max_position_embeddings: longest text in tokens.
+        initializer_range: standard deviation of new weights.
+        layer_norm_eps: epsilon of the LayerNorms.
+        pad_token_id: token id of padding.
+        cross_attention_frequency: distance between two layers with cross-attention; layer 0 has it.
+        num_visual_queries, num_grounding_queries: V and G; the visual queries come first.
         encoder_hidden_size: width of the vision features that the visual queries attend to.
         region_hidden_size: width of the region features that the grounding queries attend to.
-        cross_attention_frequency: cross-attention stands in every n-th layer, from layer 0 on.
-        normalize_vision_features: put a learned LayerNorm before the vision features (BLIP-2 does so for CLIP).
-        region_attention_gain: how far apart the scores of regions begin in a model that is trained from nothing: for
-            features of unit variance this number's square is their standard deviation. By default they begin as all
-            else, with `initializer_range`, and each grounding query sees the mean of all regions, which small models
-            hardly get away from.
-        num_region_positions: so many of an image's first regions, which are its best, also say which one they are when
-            they are attended to, so that a grounding query can settle on the n-th. With 0, as in the paper, they are a
-            set without order.
-        region_box_octaves: give the grounding queries each region's box as waves too, sines and cosines whose
-            frequencies double so many times, for a model that is trained from nothing: four bare numbers among the
-            features of a region are hard to tell a place from. With 0, as in the paper, there are none.
-        region_nothing: let a grounding query attend to nothing instead of regions, a learned key whose value is zero,
-            so that queries that are left over need not show some object twice. The paper's cannot.
-        vocab_size: BERT's 30,522 tokens, and `[BOS]`, `[DEC]` and `[MLM]` for the first training stage.
+        normalize_vision_features: whether a learned LayerNorm is applied to the vision features, as in BLIP-2 for CLIP.
+        region_attention_gain: initialization gain of the query and key projections of grounding attention. For inputs
+            of unit variance, its square is the standard deviation of the logits. `None` uses `initializer_range`:
+            attention is then nearly uniform at first, which small models hardly change.
+        num_region_positions: number of regions per image, best first, whose keys get a learned position embedding, so
+            that a query can attend to the n-th region. With 0, regions are a set without order.
+        region_box_octaves: number of frequencies of a sinusoidal encoding of each region's box, beside its features;
+            each frequency is twice the one before. 0 for none.
+        region_nothing: whether a learned key with a zero value is prepended to the regions, so that a grounding query
+            can attend to nothing.
     """
 
     model_type = "lyrics_mqformer"
@@ -60,16 +67,16 @@ class LyricsMQFormerConfig(CheckedConfig):
 
     @property
     def region_input_size(self) -> int:
-        """Width of a region as the grounding queries attend to it: its features, and the waves of its box."""
+        """Width of a region as the grounding queries attend to it: features and box encoding."""
         return self.region_hidden_size + 4 * 2 * self.region_box_octaves
 
     @property
     def num_queries(self) -> int:
-        """V + G: how many positions an image takes in the language model."""
+        """V + G: number of positions that an image takes in the language model."""
         return self.num_visual_queries + self.num_grounding_queries
 
     def validate_architecture(self) -> None:
-        """Part of `@strict` validation: head width, and at least one query."""
+        """Check the width of the heads and the numbers of queries (called by `@strict`)."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"LyricsMQFormerConfig: hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "

@@ -14,11 +14,15 @@ from .configuration_base import CheckedConfig
 PerChannel = list[float | int] | tuple[float | int, ...] | float | int  # three numbers, or one for all
 
 
-def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
-    """Read thresholds of tags, one number in [0, 1] per line, in the order of the tags.
+def read_tag_thresholds(path: str | os.PathLike[str], num_tags: int) -> list[float]:
+    """Read one threshold per line, in the order of the tags.
+
+    Args:
+        path: text file; empty lines are skipped.
+        num_tags: number of thresholds that the file must have.
 
     Raises:
-        ValueError: naming the file, when a line is not such a number, or when there is not one for each tag.
+        ValueError: a line is not a number in [0, 1], or the number of thresholds is not `num_tags`.
     """
     thresholds = []
     with open(path, encoding="utf-8") as file:
@@ -40,17 +44,20 @@ def read_tag_thresholds(path: str | os.PathLike, num_tags: int) -> list[float]:
 class RamConfig(CheckedConfig):
     """Configuration of the Recognize Anything Model (RAM, arXiv 2306.03514): a Swin encoder and a tagging head.
 
-    The vocabulary of tags is `id2label`; its order is the order of the rows of the label embedding.
+    The vocabulary of tags is `id2label`; its order is that of the rows of the label embedding.
 
     Args:
         vision_config: configuration of the Swin encoder (`SwinConfig`); `image_size` is the side of the square input.
         tag_embedding_size: width of the stored label embeddings and of the projected image tokens.
-        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the Query2Label tagging head.
-        threshold: a tag fires when its probability is strictly above this value; one number for all tags, or one per
-            tag, in the order of `id2label`.
-        chinese_labels: the tags in Chinese, in the same order, or `None`.
-        suppressed_label_ids: tags that never fire (`delete_tag_index` in the original).
-        image_mean, image_std: normalisation of the input, RGB in [0, 1].
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: sizes of the Query2Label tagging head.
+        hidden_act: activation function of the tagging head.
+        hidden_dropout_prob, attention_probs_dropout_prob: dropout of the tagging head.
+        layer_norm_eps: epsilon of its LayerNorms.
+        initializer_range: standard deviation of new weights.
+        threshold: probability above which a tag is reported; one number, or a list in the order of `id2label`.
+        chinese_labels: list of the tags in Chinese, in the same order, or `None`.
+        suppressed_label_ids: list of tags that are never reported (`delete_tag_index` in the original).
+        image_mean, image_std: normalization of the input, RGB in [0, 1].
     """
 
     model_type = "ram"
@@ -87,7 +94,7 @@ class RamConfig(CheckedConfig):
     image_std: PerChannel = (0.229, 0.224, 0.225)
 
     def validate_architecture(self) -> None:
-        """Part of `@strict` validation: the head's width, and one threshold and one translation per tag."""
+        """Check the head's width, and that there is one threshold and one translation per tag (called by `@strict`)."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"RamConfig: hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "

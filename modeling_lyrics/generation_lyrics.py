@@ -1,4 +1,4 @@
-"""Generation is Transformers' own; here stands what it must be told about encoded images, padding and settings."""
+"""Adjustments of Transformers' generation: encoded images, padding, and settings of checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .checkpoint_files import HUB_KWARGS, find_file, read_object
 
 
 class LyricsGenerationMixin(GenerationMixin):
-    """`GenerationMixin`, with right padding refused and encoded images given where they belong."""
+    """A `GenerationMixin` that refuses right padding and passes encoded images on where they are needed."""
 
     config: Any
 
@@ -26,13 +26,19 @@ class LyricsGenerationMixin(GenerationMixin):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Without a `generation_config.json`, take the language model's token ids and nothing else.
+        """Load generation settings; without a `generation_config.json`, take only the language model's token ids.
 
-        Transformers reads generation settings out of `config.json` then, where the published checkpoint has the
-        defaults of an old release, such as answers of 20 tokens.
+        Transformers reads settings out of `config.json` in that case. The published checkpoint has defaults of an old
+        release there, such as answers of 20 tokens.
+
+        Args:
+            generation_config: settings that the caller passed, or `None`.
+            from_auto_class, from_pipeline: Transformers' arguments.
+            pretrained_model_name_or_path: folder or Hub id.
+            args, kwargs: Transformers' further arguments.
 
         Raises:
-            ValueError: naming the file, when there is one and it is damaged; Transformers would leave it out.
+            ValueError: the file is damaged or holds wrong settings; Transformers would ignore it.
         """
         place, path = pretrained_model_name_or_path, None
         if generation_config is None and place is not None:
@@ -45,11 +51,15 @@ class LyricsGenerationMixin(GenerationMixin):
             parent.adjust_generation_fn(generation_config, from_auto_class, from_pipeline, place, *args, **kwargs)
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path or place} holds wrong settings of generation: {error}") from error
-        if self.generation_config._from_model_config:
+        if self.generation_config._from_model_config:  # pyright: ignore[reportPrivateUsage]
             self.generation_config = GenerationConfig.from_model_config(self.config)
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As in Transformers, which continues a right-padded prompt after its padding; here that is an error."""
+        """Return the inputs of the next step.
+
+        Raises:
+            ValueError: a prompt is padded on the right, so that Transformers would continue after the padding.
+        """
         mask = kwargs.get("attention_mask")
         if kwargs.get("is_first_iteration") and mask is not None and mask.dim() == 2 and (mask[:, -1] == 0).any():
             rows = (mask[:, -1] == 0).nonzero().flatten().tolist()
@@ -63,12 +73,14 @@ class LyricsGenerationMixin(GenerationMixin):
     def _with_images_of_new_tokens(
         self, inputs: dict[str, Any], input_ids: torch.Tensor, *_: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        """Inputs with exactly those encoded images whose placeholders are among the tokens that are not cached yet.
+        """Return inputs with exactly the encoded images whose placeholders are not in the cache yet.
 
         Transformers passes all images of a prompt whose beginning is cached, and none to an assistant model.
         """
         new_ids, image = inputs.get("input_ids"), (kwargs.get("mm_encoder_outputs") or {}).get("image")
-        if image is None or new_ids is None or new_ids.shape[1] == 1:  # one token: decoding
+        if image is None or new_ids is None:
+            return inputs
+        if new_ids.shape[1] == 1 and inputs.get("mm_encoder_outputs") is None:  # decoding
             return inputs
         features = image.pooler_output
         per_row, new_per_row = (
@@ -87,7 +99,7 @@ class LyricsGenerationMixin(GenerationMixin):
         return inputs | {"mm_encoder_outputs": {"image": image}}
 
     def _expand_inputs_for_generation(self, *args: Any, **kwargs: Any) -> tuple[torch.LongTensor, dict[str, Any]]:
-        """Transformers expands encoded images for beams in place; expand copies, so that a caller may keep theirs."""
+        """Expand inputs for beams; encoded images are copied first, since Transformers expands them in place."""
         if (encoded := kwargs.get("mm_encoder_outputs")) is not None:
             kwargs["mm_encoder_outputs"] = {name: copy.copy(output) for name, output in encoded.items()}
         return super()._expand_inputs_for_generation(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]

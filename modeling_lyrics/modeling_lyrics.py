@@ -1,12 +1,15 @@
-"""Lyrics: a vision encoder and the MQ-Former compress an image and its objects for a language model.
+"""The Lyrics model: a vision encoder and the MQ-Former compress an image and its objects for a language model.
 
 The module tree is LLaVA's (`model.language_model`, `lm_head`), which `generate`, TRL and PEFT expect. The visual
-refiner is not a part of the model: it is frozen, so its output is data that the processor computes once.
+refiner is not part of the model. It is frozen, so its output is data that the processor computes once.
+
+The file is longer than 500 lines since base class, model and head stay together, as in Transformers' own models.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,40 +44,45 @@ logger = logging.get_logger(__name__)
 IGNORE_INDEX = -100
 
 _PARTS = ("vision_model", "mqformer", "language_projection")
-FULL_PRECISION_PARTS = ("lm_head", *_PARTS, *(f"model.{part}" for part in _PARTS))  # names are matched from their start
+FULL_PRECISION_PARTS = (
+    "lm_head",
+    *_PARTS,
+    *(f"model.{part}" for part in _PARTS),
+)  # matched from the start
 
-_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # one of these per method
+_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # each method has one of these
 _DEFAULTS = (None, [], ["lm_head"])
 
 
 @dataclass
 class LyricsImageFeatures(BaseModelOutputWithPooling):
-    """An encoded image, as `mm_encoder_outputs["image"]` takes it.
+    """Encoded images, as `mm_encoder_outputs["image"]` takes them.
 
     Attributes:
-        last_hidden_state: (N, P, vision width), the vision features that the visual queries attended to.
-        pooler_output: (N, V + G, text width), what stands at the placeholders of the language model.
-        hidden_states: of the vision encoder; `None` for those that were neither used nor asked for.
-        attentions: of the vision encoder, when asked for.
-        mqformer_output: of the MQ-Former.
+        last_hidden_state: float tensor of shape (N, P, vision width), the features that the visual queries attended to.
+        pooler_output: float tensor of shape (N, V + G, text width), the embeddings at the placeholders.
+        hidden_states: tuple of the vision encoder's hidden states; `None` for those that were neither used nor asked
+            for.
+        attentions: tuple of the vision encoder's attention weights, when asked for.
+        mqformer_output: `LyricsMQFormerOutput`.
     """
 
     mqformer_output: LyricsMQFormerOutput | None = None
 
 
 class _ImageHiddenStates:
-    """Short access to the encoded images of an output."""
+    """Mixin of outputs that gives access to the encoded images."""
 
     image_outputs: Any
 
     @property
     def image_hidden_states(self) -> torch.Tensor | None:
-        """The projected image features (N, V + G, text width), `None` where no image was encoded."""
+        """Projected image features (N, V + G, text width), or `None` where no image was encoded."""
         return None if self.image_outputs is None else _stack_features(self.image_outputs.pooler_output)
 
 
 def _stack_features(features: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return image features as one tensor (N, V + G, width); Transformers hands them over as a list, too."""
+    """Return image features as one tensor (N, V + G, width); Transformers also passes them as a list."""
     return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
 
 
@@ -88,12 +96,17 @@ class LyricsCausalLMOutputWithPast(_ImageHiddenStates, MultimodalCausalLMOutputW
     """Output of `LyricsForConditionalGeneration`: Transformers' fields; `image_outputs` is `LyricsImageFeatures`."""
 
 
-def spare_vision_parts(quantization_config: Any) -> Any:
-    """The configuration, with the parts outside the language model on its list of modules to leave alone.
+def exclude_vision_parts(quantization_config: Any) -> Any:
+    """Add the parts outside the language model to the modules that a quantizer leaves alone.
+
+    These parts are a few percent of the weights, and their errors affect every token. Transformers' quantizers would
+    leave only `lm_head` alone.
 
     Args:
-        quantization_config: one of Transformers' quantisation configurations, or a dictionary of one. It is not
-            changed; one whose list is not the default is returned as it is.
+        quantization_config: quantization configuration of Transformers, or a dictionary of one. It is not changed.
+
+    Returns:
+        The changed copy; the given object where its list of modules is not the default.
     """
     if isinstance(quantization_config, dict):
         method = str(quantization_config.get("quant_method", ""))
@@ -111,14 +124,14 @@ def spare_vision_parts(quantization_config: Any) -> Any:
 
 
 class LyricsPreTrainedModel(NativeCheckpointModel):
-    """Weight initialisation and loading, shared by the Lyrics models."""
+    """Base class of the Lyrics models: weight initialization, and loading of weights, quantizers and adapters."""
 
     config_class = LyricsConfig
     config: LyricsConfig
     base_model_prefix = "model"
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["LyricsMQFormerModel"]  # small, and its queries are bare parameters
+    _no_split_modules = ["LyricsMQFormerModel"]  # it is small, and its queries are parameters of its own
     _skip_keys_device_placement = ["cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -128,31 +141,41 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
     _keys_to_ignore_on_load_unexpected = list(DROPPED_BY_MODEL)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers; a `quantization_config` applies to the language model alone.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a model from a folder or from the Hub; a `quantization_config` applies to the language model alone.
 
-        One whose list of modules to leave alone is not the default is used as it is.
+        A `quantization_config` with its own list of modules to leave alone is used unchanged.
         """
         if kwargs.get("quantization_config") is not None:
-            kwargs["quantization_config"] = spare_vision_parts(kwargs["quantization_config"])
+            kwargs["quantization_config"] = exclude_vision_parts(kwargs["quantization_config"])
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers; an adapter that lacks its connector, or was made for another model, is an error."""
+        """Load a PEFT adapter into the model.
+
+        Raises:
+            ValueError: the adapter lacks a part that was trained with it, or was trained on another model.
+        """
         if peft_model_id is not None:
             check_adapter(self, peft_model_id)
         return super().load_adapter(peft_model_id, *args, **kwargs)
 
 
 class LyricsModel(LyricsPreTrainedModel):
-    """Vision encoder, MQ-Former, projection and language model, without a language modelling head."""
+    """Vision encoder, MQ-Former, projection and language model, without a language modeling head.
+
+    Args:
+        config: `LyricsConfig`.
+    """
 
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", *DROPPED_BY_MODEL]
 
     def __init__(self, config: LyricsConfig) -> None:
         super().__init__(config)
         if str(config.mqformer_config._attn_implementation).startswith("flash"):
-            config.mqformer_config._attn_implementation = "sdpa"  # the MQ-Former needs masks that flash drops
+            config.mqformer_config._attn_implementation = "sdpa"  # flash attention would drop the MQ-Former's masks
         self.vision_model = build_vision_model(config.vision_config)
         self.mqformer = LyricsMQFormerModel._from_config(config.mqformer_config)
         self.language_projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
@@ -160,9 +183,10 @@ class LyricsModel(LyricsPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> LyricsModel:
-        """As in PyTorch, but a part without trainable weights stays in evaluation mode.
+        """Set the training mode; a part without trainable weights stays in evaluation mode.
 
-        A frozen language model with gradient checkpointing is the exception: layers recompute in training mode only.
+        A frozen language model with gradient checkpointing is the exception, since its layers recompute in training
+        mode only.
         """
         super().train(mode)
         recomputes = any(getattr(module, "gradient_checkpointing", False) for module in self.language_model.modules())
@@ -186,14 +210,21 @@ class LyricsModel(LyricsPreTrainedModel):
         """Encode N images: vision encoder, MQ-Former, projection.
 
         Args:
-            pixel_values: (N, 3, H, W) float, cast to the vision encoder's dtype.
-            region_features: (N, R, region_hidden_size) float, zero-padded.
-            region_attention_mask: (N, R), 1 for a region and 0 for padding.
-            mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: (N, L), the text given to the MQ-Former.
+            pixel_values: float tensor of shape (N, 3, H, W), cast to the vision encoder's dtype.
+            region_features: float tensor of shape (N, R, region_hidden_size), zero-padded.
+            region_attention_mask: tensor of shape (N, R), 1 for a region and 0 for padding.
+            mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: tensors of shape (N, L), the text of the
+                MQ-Former.
+            output_hidden_states: whether all hidden states of the vision encoder are returned.
+            kwargs: further arguments of the encoders, such as `output_attentions`.
+
+        Returns:
+            `LyricsImageFeatures`; the `pooler_output` of shape (N, V + G, text width) is what the language model
+            receives.
 
         Raises:
-            ValueError: without pixel values, without region features where the configuration requires them, or when
-                the tensors count different numbers of images.
+            ValueError: there are no pixel values, no region features where the configuration requires them, or the
+                tensors count different numbers of images.
         """
         if pixel_values is None:
             raise ValueError("get_image_features needs pixel_values.")
@@ -233,6 +264,7 @@ class LyricsModel(LyricsPreTrainedModel):
         region_attention_mask: torch.Tensor | None,
         mqformer_input_ids: torch.Tensor | None,
     ) -> None:
+        """Check that all inputs count the same images, and that there are region features where they are required."""
         counts = {
             "pixel_values": pixel_values,
             "region_features": region_features,
@@ -254,16 +286,16 @@ class LyricsModel(LyricsPreTrainedModel):
     def get_placeholder_mask(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_features: torch.Tensor
     ) -> torch.Tensor:
-        """(B, L, 1) bool, True at the placeholders.
+        """Return the positions of the placeholders as a bool tensor of shape (B, L, 1).
 
         Args:
-            input_ids: (B, L), or `None`: the placeholders are then found by their embedding, which needs an
-                `image_token_id` inside the embedding table.
-            inputs_embeds: (B, L, text width).
-            image_features: (N, V + G, text width).
+            input_ids: int64 tensor of shape (B, L). With `None`, placeholders are found by their embedding, which needs
+                an `image_token_id` inside the embedding table.
+            inputs_embeds: float tensor of shape (B, L, text width).
+            image_features: float tensor of shape (N, V + G, text width).
 
         Raises:
-            ValueError: when there are more or fewer placeholders than features; the message names both counts.
+            ValueError: the number of placeholders differs from that of features; the message names both.
         """
         if input_ids is not None:
             mask = input_ids == self.config.image_token_id
@@ -306,16 +338,24 @@ class LyricsModel(LyricsPreTrainedModel):
         """Run the language model over text with images.
 
         Args:
-            input_ids: (B, L), with V + G placeholders (`config.image_token_id`) for each image.
-            pixel_values and the region and MQ-Former tensors: of N images, in the order of their placeholders over
-                the whole batch; see `get_image_features`.
-            attention_mask: (B, L), 1 for a token and 0 for padding, on either side; positions are counted over it.
-            inputs_embeds: (B, L, text width) instead of, or beside, `input_ids`. Without `input_ids`, placeholders
-                are found by their embedding, which needs an `image_token_id` inside the embedding table.
-            mm_encoder_outputs: `{"image": get_image_features(...)}`, to skip the encoders.
+            input_ids: int64 tensor of shape (B, L), with V + G placeholders (`config.image_token_id`) for each image.
+            pixel_values: float tensor of shape (N, 3, H, W). Images are counted in the order of their placeholders,
+                over the whole batch.
+            attention_mask: tensor of shape (B, L), 1 for a token and 0 for padding, on either side.
+            position_ids: int64 tensor of shape (B, L); counted over `attention_mask` by default.
+            cache: `Cache` of keys and values, formerly called `past_key_values`.
+            inputs_embeds: float tensor of shape (B, L, text width), instead of or beside `input_ids`; see
+                `get_placeholder_mask`.
+            region_features, region_attention_mask: inputs of `get_image_features`.
+            mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: inputs of `get_image_features`.
+            mm_encoder_outputs: dictionary `{"image": get_image_features(...)}`, to skip the encoders.
+            kwargs: further arguments of the language model.
+
+        Returns:
+            The `last_hidden_state` of shape (B, L, text width), and Transformers' further fields.
 
         Raises:
-            ValueError: when placeholders and images do not match; the message names both counts.
+            ValueError: placeholders and images do not match; the message names both counts.
         """
         if pixel_values is not None and mm_encoder_outputs:
             raise ValueError("Pass either pixel_values or mm_encoder_outputs, not both.")
@@ -353,18 +393,19 @@ class LyricsModel(LyricsPreTrainedModel):
         self,
         input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
-        image: Any,
+        image: BaseModelOutputWithPooling | None,
     ) -> torch.Tensor:
         """Return token embeddings (B, L, text width) with the image features at the placeholders."""
         embeds: Any = inputs_embeds
         if embeds is None:
             if input_ids is None:
                 raise ValueError("Pass input_ids, inputs_embeds, or both.")
-            # the placeholder's own row, which need not exist, is never looked up
+            # the placeholder's own row may not exist, and is never looked up
             text_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
             embeds = self.get_input_embeddings()(text_ids)
         if image is not None:
-            features = _stack_features(image.pooler_output)
+            encoded: Any = image.pooler_output
+            features = _stack_features(encoded)
             if features.shape[-1] != embeds.shape[-1]:
                 raise ValueError(
                     f"The encoded images have width {features.shape[-1]}, but this language model has width "
@@ -373,17 +414,17 @@ class LyricsModel(LyricsPreTrainedModel):
             features = features.to(embeds.device, embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, embeds, features)
             return embeds.masked_scatter(mask, features)
-        if input_ids is not None and input_ids.shape[1] > 1:  # while decoding there is nothing to check
+        if input_ids is not None and input_ids.shape[1] > 1:  # a decoding step has nothing to check
             self.get_placeholder_mask(input_ids, embeds, embeds.new_empty(0, 0, embeds.shape[-1]))
         if self.training and num_ranks() > 1:
             embeds = self._run_image_path(embeds)
         return embeds
 
     def _run_image_path(self, embeds: torch.Tensor) -> torch.Tensor:
-        """The same embeddings, after a blank image was encoded for nothing.
+        """Encode a blank image and return the embeddings unchanged.
 
-        Where other processes have images and this one has none, their parts, which may be divided among processes,
-        must run here as well.
+        Where other ranks have images and this one has none, their vision parts may be sharded, and must run here as
+        well.
         """
         config: Any = self.config
         side, regions = config.vision_config.image_size, None
@@ -395,7 +436,28 @@ class LyricsModel(LyricsPreTrainedModel):
 
 
 class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixin):
-    """Lyrics with a language modelling head: answers in text, with boxes written as text."""
+    """Lyrics with a language modeling head: it answers in text, and writes boxes as text.
+
+    An image takes V + G placeholders in the prompt. The processor makes them, and all other inputs, from images and
+    text. `generate` is Transformers' own; an image is encoded once, before the first token.
+
+    Args:
+        config: `LyricsConfig`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
+        >>> model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT)
+        >>> processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+        >>> question = {"type": "text", "text": "What color is the star?"}
+        >>> messages = [{"role": "user", "content": [{"type": "image", "image": Image.open(SCENE_PICTURE)}, question]}]
+        >>> inputs = processor.apply_chat_template(
+        ...     messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        ... )
+        >>> generated = model.generate(**inputs, max_new_tokens=40, do_sample=False)
+        >>> processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' cyan'
+    """
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -407,11 +469,11 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The language modelling head."""
+        """Return the language modeling head."""
         return self.lm_head
 
     def get_image_features(self, pixel_values: torch.Tensor | None = None, **kwargs: Any) -> LyricsImageFeatures:
-        """See `LyricsModel.get_image_features`."""
+        """Encode images; the arguments are those of `LyricsModel.get_image_features`."""
         return self.model.get_image_features(pixel_values=pixel_values, **kwargs)
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
@@ -434,11 +496,18 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> LyricsCausalLMOutputWithPast:
-        """See `LyricsModel.forward`.
+        """Compute the logits of text with images, and the loss where labels are given.
 
         Args:
-            labels: (B, L), -100 where there is no loss; placeholders never count.
-            logits_to_keep: compute the logits of the last positions only, or of the given ones.
+            input_ids, pixel_values, attention_mask, position_ids, cache, inputs_embeds, region_features,
+                region_attention_mask, mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids,
+                mm_encoder_outputs: inputs of `LyricsModel.forward`.
+            labels: int64 tensor of shape (B, L), -100 where there is no loss; placeholders never count.
+            logits_to_keep: number of last positions to compute logits for, 0 for all, or an int64 tensor of positions.
+            kwargs: further arguments of the language model and of the loss.
+
+        Returns:
+            The `logits` of shape (B, L, vocabulary), the scalar `loss`, and Transformers' further fields.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -473,10 +542,10 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         )
 
     def _countable_labels(self, labels: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Labels without placeholders, and without what would be predicted at a padding position.
+        """Return labels without placeholders, and without labels that a padding position would predict.
 
         A token is predicted at the position before it. With left padding, that of the first token is padding, so that
-        the loss would depend on the side.
+        the loss would depend on the padding side.
         """
         labels = labels.masked_fill(labels == self.config.image_token_id, IGNORE_INDEX)
         if attention_mask is not None and attention_mask.shape == labels.shape:
@@ -492,17 +561,18 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         language_model: PreTrainedModel | str | Path,
         **config_kwargs: Any,
     ) -> LyricsForConditionalGeneration:
-        """Build a model from pretrained parts; their weights are used as they are, not copied.
+        """Build a model from pretrained parts; their weights are used directly, without a copy.
 
         Args:
-            vision_model: a vision encoder, a model that holds one as `vision_model` (such as `CLIPModel`), or where to
-                load one from.
-            mqformer: an MQ-Former, the configuration of a new one, or `None` for a new one with the paper's sizes.
-            language_model: a causal language model, or where to load one from.
+            vision_model: vision encoder, model that holds one as `vision_model` (such as `CLIPModel`), or folder or Hub
+                id of one.
+            mqformer: MQ-Former, configuration of a new one, or `None` for a new one of the paper's sizes.
+            language_model: causal language model, or folder or Hub id of one.
             config_kwargs: further fields of `LyricsConfig`.
 
         Returns:
-            The model in evaluation mode. The language projection is new, and so is what was given as a configuration.
+            The model in evaluation mode. The language projection is new, and so is a part that was given as a
+            configuration.
         """
         vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
         text: Any = language_model

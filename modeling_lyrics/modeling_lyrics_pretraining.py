@@ -1,13 +1,14 @@
-"""LyricsForPreTraining: the paper's first stage, which aligns images and objects with text before any language model.
+"""LyricsForPreTraining: the paper's first stage, which aligns images and objects with text, without a language model.
 
-One step runs the MQ-Former at most four times: queries with the caption after them (contrast and captioning share the
-queries), text alone (contrast), right and wrong pairs (matching), masked objects (spatial prediction). Keys and values
-of an image are projected once and shared by all of it. Nothing in the step loops over samples; on several ranks the
-host waits once, for the choice of negatives.
+A step runs the MQ-Former at most four times: queries followed by the caption (contrast and captioning share the
+queries), text alone (contrast), right and wrong pairs (matching), and masked objects (spatial prediction). Keys and
+values of an image are projected once and shared by all passes. There is no loop over samples. On several ranks the host
+waits once, for the choice of negatives.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,20 @@ logger = logging.get_logger(__name__)
 class LyricsPreTrainingOutput(ModelOutput):
     """Losses and metrics of a step; those of an objective with weight 0 are `None`.
 
-    A loss is this rank's share of the mean over all ranks: the mean over ranks is the loss of the joined batch. A
-    metric is the share of hits on this rank, out of `metric_counts` trials.
+    A loss is this rank's share of the mean over all ranks: its mean over ranks is the loss of the joined batch. A
+    metric is the share of hits on this rank among `metric_counts` trials.
 
     Attributes:
-        loss: the weighted sum of the others.
+        loss: scalar, weighted sum of the other losses.
         loss_itc, loss_itm, loss_icg, loss_msp: scalars.
-        recall_image_to_text, recall_text_to_image: how often the nearest text (image) of all ranks is a right one.
-        matching_accuracy: of the right and the wrong pairs.
-        caption_accuracy: of the caption's tokens.
-        masked_label_accuracy, masked_coordinate_accuracy: of masked items; all tokens of one must be right.
-        metric_counts: for each metric the number of trials; a metric without any is 0.
-        negative_images, negative_texts: (B,) int64, the wrong image of each text and the wrong text of each image,
-            counted over the joined batch.
+        recall_image_to_text, recall_text_to_image: scalars, share of rows whose most similar column is a right one.
+        matching_accuracy: scalar, over right and wrong pairs.
+        caption_accuracy: scalar, over the caption's tokens.
+        masked_label_accuracy, masked_coordinate_accuracy: scalars, over masked items; all tokens of an item must be
+            right.
+        metric_counts: dictionary of the number of trials of each metric; a metric without any is 0.
+        negative_images, negative_texts: int64 tensors of shape (B,), the wrong image of each text and the wrong text of
+            each image, counted over the joined batch.
     """
 
     loss: torch.Tensor | None = None
@@ -78,7 +80,7 @@ class LyricsPreTrainingOutput(ModelOutput):
 
 @dataclass
 class _Images:
-    """The images of this rank: what they attend with, and what travels when another rank wants one."""
+    """Images of this rank: their keys and values, and the features that are sent to other ranks."""
 
     key_values: LyricsImageKeyValues
     vision_features: torch.Tensor
@@ -95,21 +97,21 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
     def __init__(self, config: LyricsPreTrainingConfig) -> None:
         super().__init__(config)
         if str(config.mqformer_config._attn_implementation).startswith("flash"):
-            config.mqformer_config._attn_implementation = "sdpa"  # the MQ-Former needs masks that flash drops
+            config.mqformer_config._attn_implementation = "sdpa"  # flash attention would drop the MQ-Former's masks
         self.vision_model = build_vision_model(config.vision_config)
         self.mqformer = LyricsMQFormerModel._from_config(config.mqformer_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The word embeddings of the MQ-Former."""
+        """Return the word embeddings of the MQ-Former."""
         return self.mqformer.get_input_embeddings()
 
-    def set_input_embeddings(self, value: Any) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word embeddings of the MQ-Former."""
         self.mqformer.set_input_embeddings(value)
 
     def train(self, mode: bool = True) -> LyricsPreTrainingModel:
-        """As in PyTorch, but a part without trainable weights stays in evaluation mode."""
+        """Set the training mode; a part without trainable weights stays in evaluation mode."""
         super().train(mode)
         for part in (self.vision_model, self.mqformer):
             if not any(parameter.requires_grad for parameter in part.parameters()):
@@ -122,10 +124,15 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
         region_features: torch.Tensor | None = None,
         region_attention_mask: torch.Tensor | None = None,
     ) -> _Images:
-        """Encode images and project what the queries attend to. Without any region there is one that is padding.
+        """Encode images, and project the keys and values that the queries attend to.
 
-        The projections for the grounding queries are then still part of the graph, so that all ranks have the same
-        gradients to exchange.
+        A batch without any region gets one that is padding. The projections of the grounding queries are then still
+        part of the graph, so that all ranks exchange the same gradients.
+
+        Args:
+            pixel_values: float tensor of shape (B, 3, H, W).
+            region_features: float tensor of shape (B, R, region_hidden_size), zero-padded.
+            region_attention_mask: tensor of shape (B, R), 1 for a region and 0 for padding.
         """
         vision_features, _ = run_vision_model(self.vision_model, pixel_values, self.config.vision_feature_layer)
         mqformer = self.config.mqformer_config
@@ -144,7 +151,7 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
         region_features: torch.Tensor | None,
         region_attention_mask: torch.Tensor | None,
     ) -> _Images:
-        """Features of images, with the keys and values that they become."""
+        """Return features of images together with their keys and values."""
         key_values = self.mqformer(
             encoder_hidden_states=vision_features,
             region_features=region_features,
@@ -156,10 +163,33 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
 
 
 class LyricsForPreTraining(LyricsPreTrainedModel):
-    """Vision encoder and MQ-Former with the heads of the objectives that have a weight.
+    """The first training stage: vision encoder, MQ-Former, and the heads of the objectives that have a weight.
 
-    The batch is made by `LyricsPretrainingCollator`. What `_init_weights` leaves random is trained from nothing; see
-    `from_parts` for pretrained parts.
+    `LyricsPretrainingCollator` makes the inputs from images, objects and captions, and `LyricsPretrainingTrainer`
+    trains on them. Weights are new unless they are loaded; `from_parts` takes pretrained parts. The trained model
+    becomes a part of `LyricsForConditionalGeneration.from_parts`.
+
+    Args:
+        config: `LyricsPreTrainingConfig`.
+
+    Example:
+        >>> import torch
+        >>> from lyrics import LyricsForConditionalGeneration, LyricsForPreTraining, MICRO_CHECKPOINT
+        >>> micro = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT).model
+        >>> model = LyricsForPreTraining.from_parts(micro.vision_model, micro.mqformer, icg_weight=0, msp_weight=0)
+        >>> side, width = model.config.vision_config.image_size, model.config.mqformer_config.region_hidden_size
+        >>> tokens = torch.tensor([[1, 5, 2, 6, 3], [1, 7, 2, 8, 3]])  # [BOS] objects [CLS] caption [SEP]
+        >>> positions = torch.tensor([[0, 1, 0, 1, 2]] * 2)
+        >>> segments = torch.tensor([[3, 3, 4, 4, 4]] * 2)
+        >>> output = model(
+        ...     pixel_values=torch.rand(2, 3, side, side),
+        ...     region_features=torch.rand(2, 4, width),
+        ...     input_ids=tokens,
+        ...     position_ids=positions,
+        ...     segment_ids=segments,
+        ... )
+        >>> sorted(name for name in output if name.startswith("loss"))
+        ['loss', 'loss_itc', 'loss_itm']
     """
 
     config_class = LyricsPreTrainingConfig
@@ -188,20 +218,23 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Initialize a module of a new model."""
         super()._init_weights(module)
         if isinstance(module, ContrastiveObjective):
             module.reset_temperature()
 
     def get_output_embeddings(self) -> nn.Linear | None:
-        """The vocabulary of the language modelling head, where there is one."""
+        """Return the vocabulary layer of the language modeling head, or `None` without one."""
         return None if self.lm_head is None else self.lm_head.decoder
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers, also from the published first stage.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a model from a folder or from the Hub, also from the published first stage.
 
-        Weights that were adapted on the way are named in a warning, and under `adapted_weights` in the report that
-        `output_loading_info=True` returns.
+        A warning names the weights that were adapted while loading. The report of `output_loading_info=True` lists them
+        under `adapted_weights`.
         """
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model, report = loaded if isinstance(loaded, tuple) else (loaded, {})
@@ -235,28 +268,34 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         return_loss: bool = True,
         **kwargs: Any,
     ) -> LyricsPreTrainingOutput:
-        """Losses and metrics of B images with their texts.
+        """Compute the losses and metrics of B images with their texts.
 
         Args:
-            pixel_values: (B, 3, H, W) float.
-            region_features: (B, R, region_hidden_size) float, zero-padded.
-            region_attention_mask: (B, R), 1 for a region and 0 for padding.
-            input_ids, position_ids, segment_ids: (B, L) int64, `[BOS] objects [CLS] caption [SEP]`; positions start
-                again at `[CLS]`, and a `Segment` is 3 for objects, 4 for the caption and 0 for padding. Without
+            pixel_values: float tensor of shape (B, 3, H, W).
+            region_features: float tensor of shape (B, R, region_hidden_size), zero-padded.
+            region_attention_mask: tensor of shape (B, R), 1 for a region and 0 for padding.
+            input_ids, position_ids, segment_ids: int64 tensors of shape (B, L), `[BOS] objects [CLS] caption [SEP]`.
+                Positions restart at `[CLS]`. A `Segment` is 3 for objects, 4 for the caption and 0 for padding. Without
                 grounding queries there are no objects and no `[BOS]`.
-            caption_input_ids, caption_segment_ids: (B, L_c) int64, `[DEC] caption [SEP]`.
-            caption_positions, caption_labels: (K,) int64, positions among the B * L_c and the token after each; -100
-                is padding.
-            masked_input_ids: (B, L) int64, `input_ids` with `[MLM]` for `[BOS]` and masked items.
-            masked_positions, masked_labels, masked_items, masked_kinds: (K,) int64, positions among the B * L, what
-                stood there (-100 is padding), the number of the item, and 0 for a label or 1 to 4 for a coordinate.
-            image_ids, caption_ids: (B,) int64, equal for equal images and captions; all differ by default.
-            negative_draws: (B, 2) float in [0, 1), what chooses the wrong image and the wrong text; random by default.
-            return_loss: for Transformers' trainer; a loss is always returned.
+            caption_input_ids, caption_segment_ids: int64 tensors of shape (B, L_c), `[DEC] caption [SEP]`.
+            caption_positions, caption_labels: int64 tensors of shape (K,), positions among the B * L_c and the token
+                after each; -100 is padding.
+            masked_input_ids: int64 tensor of shape (B, L), `input_ids` with `[MLM]` for `[BOS]` and masked items.
+            masked_positions, masked_labels, masked_items, masked_kinds: int64 tensors of shape (K,): positions among
+                the B * L, the tokens before masking (-100 is padding), the index of the item, and 0 for a label or 1 to
+                4 for a coordinate.
+            image_ids, caption_ids: int64 tensors of shape (B,), equal for equal images and captions; all differ by
+                default.
+            negative_draws: float tensor of shape (B, 2) in [0, 1), random numbers that choose the wrong image and the
+                wrong text; drawn by default.
+            return_loss: ignored, since a loss is always returned; Transformers' trainer looks for it.
             kwargs: ignored.
 
+        Returns:
+            `LyricsPreTrainingOutput`.
+
         Raises:
-            ValueError: naming the inputs that an objective lacks.
+            ValueError: an objective lacks inputs; the message names them.
         """
         _require("model", pixel_values=pixel_values, input_ids=input_ids, position_ids=position_ids)
         _require("model", segment_ids=segment_ids)
@@ -289,6 +328,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
 
     @staticmethod
     def _caption(input_ids: Any, segment_ids: Any) -> SegmentedText:
+        """Return the captions with their positions, which count from 0."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         return SegmentedText(input_ids, positions, segment_ids)
 
@@ -300,7 +340,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         image_ids: torch.Tensor | None,
         caption_ids: torch.Tensor | None,
     ) -> Pairs:
-        """How the images and texts of all ranks go together; without the contrastive objective all equally well."""
+        """Compare the images and texts of all ranks; without the contrastive objective all similarities are 0."""
         batch_size, device = len(text.input_ids), text.input_ids.device
         unique = torch.arange(batch_size, device=device) + this_rank() * batch_size
         same = find_same(unique if image_ids is None else image_ids, unique if caption_ids is None else caption_ids)
@@ -316,7 +356,11 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
     def _match(
         self, images: _Images, text: SegmentedText, pairs: Pairs, draws: torch.Tensor | None
     ) -> tuple[ObjectiveOutput, torch.Tensor, torch.Tensor]:
-        """Matching over right pairs, wrong images and wrong texts; and which these were, over the joined batch."""
+        """Compute the matching loss over right pairs, wrong images and wrong texts.
+
+        Returns:
+            The output of the objective, and the indices of the wrong images and wrong texts in the joined batch.
+        """
         batch_size, device = len(text.input_ids), text.input_ids.device
         draws = torch.rand(batch_size, 2, device=device) if draws is None else draws
         own = torch.arange(batch_size, device=device)
@@ -338,9 +382,11 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
     def _exchange(
         self, images: _Images, text: SegmentedText, wrong_images: torch.Tensor, wrong_texts: torch.Tensor
     ) -> tuple[LyricsImageKeyValues, SegmentedText, torch.Tensor, torch.Tensor]:
-        """Fetch what was drawn on other ranks: keys and values, texts, and where in them the drawn ones stand.
+        """Fetch the negatives that lie on other ranks; here the host waits for the device.
 
-        This is where the host waits for the device.
+        Returns:
+            Keys and values, and texts, of this rank followed by the fetched ones; and the rows of the negatives in
+            each.
         """
         size, regions = len(wrong_images), images.region_features
         lengths = wrong_images.new_tensor([text.input_ids.shape[1], 0 if regions is None else regions.shape[1]])
@@ -362,6 +408,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
     def _collect(
         self, outputs: dict[str, ObjectiveOutput], negative_images: Any, negative_texts: Any
     ) -> LyricsPreTrainingOutput:
+        """Return the output of a step from those of its objectives."""
         weights = self.config.loss_weights()
         metrics = {name: ratio for output in outputs.values() for name, ratio in output.metrics.items()}
         return LyricsPreTrainingOutput(
@@ -381,14 +428,14 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         lm_head: LanguageModelingHead | None = None,
         **config_kwargs: Any,
     ) -> LyricsForPreTraining:
-        """Build a model from pretrained parts; their weights are used as they are, not copied.
+        """Build a model from pretrained parts; their weights are used directly, without a copy.
 
         Args:
-            vision_model: a vision encoder, a model that holds one as `vision_model` (such as `CLIPModel`), or where to
-                load one from.
-            mqformer: an MQ-Former (see `conversion.load_mqformer`), the configuration of a new one, or `None` for a
-                new one with the paper's sizes.
-            lm_head: BERT's language modelling head, if its weights go with the MQ-Former's.
+            vision_model: vision encoder, model that holds one as `vision_model` (such as `CLIPModel`), or folder or Hub
+                id of one.
+            mqformer: MQ-Former (see `conversion.load_mqformer`), configuration of a new one, or `None` for a new one of
+                the paper's sizes.
+            lm_head: language modeling head of BERT, if its weights belong to the MQ-Former's.
             config_kwargs: further fields of `LyricsPreTrainingConfig`.
         """
         vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
@@ -409,7 +456,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
 
 
 def _require(user: str, **inputs: Any) -> None:
-    """Raise a `ValueError` that names the inputs that an objective, or the model, lacks."""
+    """Raise a `ValueError` that names the missing inputs of an objective, or of the model."""
     missing = [name for name, value in inputs.items() if value is None]
     if missing:
         raise ValueError(

@@ -1,9 +1,9 @@
-"""The MQ-Former: a BERT encoder with two sets of learned queries, one for the whole image and one for its objects.
+"""The MQ-Former: a BERT encoder with two sets of learned queries, for the whole image and for its objects.
 
-In every layer queries and text share one self-attention; queries and text have a feed-forward network each. In every
-`cross_attention_frequency`-th layer the visual queries attend to the vision encoder's features and the grounding
-queries to the refiner's region features, through two attentions with weights of their own. Query order is visual,
-then grounding; the text follows the queries.
+Queries and text share the self-attention of every layer, and have a feed-forward network each. Every
+`cross_attention_frequency`-th layer has two further attentions with weights of their own: the visual queries attend to
+the vision encoder's features, and the grounding queries to the refiner's region features. Visual queries come first,
+then grounding queries, then the text.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ class LyricsMQFormerOutput(ModelOutput):
     """Output of the MQ-Former. N images, V + G queries, L text positions.
 
     Attributes:
-        last_hidden_state: (N, V + G + L, hidden).
-        hidden_states: the input of the first layer and the output of each, when asked for.
-        attentions: self-attention of each layer, (N, heads, V + G + L, V + G + L), when asked for (eager only).
-        cross_attentions: of the visual queries over the vision features, (N, heads, V, patches) for each layer with
-            cross-attention; recorded together with `attentions`.
-        grounding_attentions: of the grounding queries over the regions, (N, heads, G, regions); recorded with
-            `output_grounding_attentions=True`, and empty where an image has no regions. With `region_nothing` a row's
-            sum falls short of 1 by what the query gives to nothing.
-        image_key_values: keys and values of the images, and nothing else, with `project_only=True`.
+        last_hidden_state: float tensor of shape (N, V + G + L, hidden).
+        hidden_states: tuple of the input of the first layer and the output of each layer, when asked for.
+        attentions: tuple of tensors of shape (N, heads, V + G + L, V + G + L), self-attention of each layer, when asked
+            for (eager only).
+        cross_attentions: tuple of tensors of shape (N, heads, V, patches), of the visual queries over the vision
+            features; recorded with `attentions`.
+        grounding_attentions: tuple of tensors of shape (N, heads, G, regions), of the grounding queries over the
+            regions; recorded with `output_grounding_attentions=True`, and empty where no image has regions. With
+            `region_nothing` a row sums to less than 1.
+        image_key_values: `LyricsImageKeyValues`, with `project_only=True`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -49,7 +50,7 @@ class LyricsMQFormerOutput(ModelOutput):
 
 
 class LyricsMQFormerEmbeddings(nn.Module):
-    """Word and position embeddings of the text, behind the queries, under one LayerNorm; queries have no position."""
+    """Word and position embeddings of the text behind the queries, under one LayerNorm; queries have no position."""
 
     def __init__(self, config: LyricsMQFormerConfig) -> None:
         super().__init__()
@@ -64,7 +65,15 @@ class LyricsMQFormerEmbeddings(nn.Module):
         input_ids: torch.Tensor | None,
         position_ids: torch.Tensor | None,
     ) -> torch.Tensor:
-        """(N, Q, hidden) queries and (N, L) ids -> (N, Q + L, hidden); either may be absent."""
+        """Embed the text and append it to the queries; either may be `None`.
+
+        Args:
+            query_embeds: float tensor of shape (N, Q, hidden).
+            input_ids, position_ids: int64 tensors of shape (N, L).
+
+        Returns:
+            float tensor of shape (N, Q + L, hidden).
+        """
         parts = [] if query_embeds is None else [query_embeds]
         if input_ids is not None:
             if position_ids is None:
@@ -73,6 +82,7 @@ class LyricsMQFormerEmbeddings(nn.Module):
         return self.dropout(self.layer_norm(torch.cat(parts, dim=1)))
 
     def _default_positions(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the positions from 0 of a text, shape (1, L)."""
         length, limit = input_ids.shape[1], self.position_embeddings.num_embeddings
         if length > limit:
             raise ValueError(
@@ -82,7 +92,7 @@ class LyricsMQFormerEmbeddings(nn.Module):
 
 
 class LyricsMQFormerLayer(GradientCheckpointingLayer):
-    """Self-attention over queries and text, cross-attention of each set of queries, and two feed-forward networks."""
+    """Self-attention over queries and text, cross-attention of each set of queries, two feed-forward networks."""
 
     def __init__(self, config: LyricsMQFormerConfig, layer_idx: int) -> None:
         super().__init__()
@@ -99,7 +109,7 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
                     config, config.region_input_size, config.num_region_positions, config.region_nothing
                 )
                 if config.region_attention_gain is not None:
-                    _begin_sharply(self.grounding_cross_attention, config.region_attention_gain)
+                    _set_attention_init_gain(self.grounding_cross_attention, config.region_attention_gain)
         self.query_mlp = FeedForwardBlock(config)
         self.text_mlp = FeedForwardBlock(config)
 
@@ -115,11 +125,22 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
         text_only: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """(N, Q + L, hidden) -> the same shape; the masks are prepared for the attention implementation.
+        """Apply the layer, or only project keys and values.
 
-        The features that the queries attend to come as they are or, projected ahead, as `key_values`. Without
-        `hidden_states` they are projected, and these keys and values are all that is returned: a projection is a call
-        of the layer, so that hooks on it (of FSDP, of offload) see it.
+        A projection is a call of the layer, so that hooks on it (of FSDP, of offload) run.
+
+        Args:
+            hidden_states: float tensor of shape (N, Q + L, hidden); with `None` the layer returns the keys and values
+                of the features.
+            attention_mask, encoder_attention_mask, region_attention_mask: masks of `prepare_attention_mask`.
+            key_values: keys and values of the features, instead of the features.
+            encoder_hidden_states: float tensor of shape (N, P, encoder_hidden_size).
+            region_features: float tensor of shape (N, R, region_input_size).
+            text_only: whether there are no queries.
+            kwargs: further arguments of the attention implementation.
+
+        Returns:
+            float tensor of shape (N, Q + L, hidden), or the keys and values.
         """
         if key_values is None and not text_only:
             key_values = self._project(encoder_hidden_states, region_features)
@@ -142,6 +163,7 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
     def _project(
         self, encoder_hidden_states: torch.Tensor | None, region_features: torch.Tensor | None
     ) -> LayerKeyValues:
+        """Return keys and values of the features for each cross-attention that the layer has."""
         visual = grounding = None
         if self.visual_cross_attention is not None:
             visual = self.visual_cross_attention.key_value(encoder_hidden_states)
@@ -151,21 +173,24 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
 
 
 def _box_waves(boxes: torch.Tensor, octaves: int) -> torch.Tensor:
-    """(..., 4) in [0, 1] -> (..., 8 * octaves): sines, then cosines, of half a turn, one, two, four and so on."""
+    """Return a sinusoidal encoding of boxes, (..., 4) in [0, 1] -> (..., 8 * octaves): sines, then cosines."""
     turns = torch.pi * 2.0 ** torch.arange(octaves, device=boxes.device)
     angles = (boxes.unsqueeze(-1) * turns).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def _begin_sharply(attention: AttentionBlock, gain: float) -> None:
-    """Note on its linear layers how `_init_weights` shall begin them: for inputs of unit variance."""
+def _set_attention_init_gain(attention: AttentionBlock, gain: float) -> None:
+    """Set the initialization gain of an attention's linear layers, for inputs of unit variance.
+
+    `_init_weights` reads the attribute `initializer_std` that is set here.
+    """
     gains = {attention.query: gain, attention.key_value.key: gain, attention.key_value.value: 1.0, attention.dense: 1.0}
     for linear, own in gains.items():
         linear.initializer_std = own * linear.in_features**-0.5
 
 
 class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
-    """Weight initialisation and loading of the MQ-Former."""
+    """Base class of the MQ-Former: weight initialization and loading."""
 
     config_class = LyricsMQFormerConfig
     config: LyricsMQFormerConfig
@@ -182,6 +207,7 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Initialize a module of a new model; linear layers may bring their own `initializer_std`."""
         std = getattr(module, "initializer_std", None)
         if isinstance(module, nn.Linear) and std is not None:
             init.normal_(module.weight, std=std)
@@ -193,7 +219,11 @@ class LyricsMQFormerPreTrainedModel(NativeCheckpointModel):
 
 
 class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
-    """The MQ-Former with its learned queries and, where configured, the LayerNorm over the vision features."""
+    """The MQ-Former with its learned queries and, where configured, the LayerNorm over the vision features.
+
+    Args:
+        config: `LyricsMQFormerConfig`.
+    """
 
     main_input_name = "input_ids"
     _can_record_outputs = {
@@ -217,7 +247,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The word embeddings of the text."""
+        """Return the word embeddings of the text."""
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: Any) -> None:
@@ -244,22 +274,26 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         """Run the queries, the text, or both.
 
         Args:
-            input_ids: (N, L) text beside the queries, or nothing.
-            attention_mask: (N, L), 1 for text and 0 for padding; or (N, Q + L, Q + L), 1 where the row may attend to
-                the column, for queries and text together.
-            position_ids: (N, L), 0.. by default.
-            query_embeds: (N or 1, V + G, hidden); the learned queries by default.
-            encoder_hidden_states: (N, P, encoder_hidden_size) vision features.
-            encoder_attention_mask: (N, P), 1 for a feature and 0 for padding; all features by default.
-            region_features: (N, R, region_hidden_size), or `None` when no image has regions.
-            region_attention_mask: (N, R), 1 for a region and 0 for padding. An image without a region is normal:
-                the context of its grounding queries is zero.
-            text_only: run the text alone, without queries and cross-attention.
-            image_key_values: of N images, instead of the features and their masks.
-            project_only: return `image_key_values` of the features and run nothing else.
+            input_ids: int64 tensor of shape (N, L), the text beside the queries, or `None`.
+            attention_mask: tensor of shape (N, L), 1 for text and 0 for padding; or of shape (N, Q + L, Q + L) for
+                queries and text together, 1 where the row may attend to the column.
+            position_ids: int64 tensor of shape (N, L); 0, 1, ... by default.
+            query_embeds: float tensor of shape (N or 1, V + G, hidden); the learned queries by default.
+            encoder_hidden_states: float tensor of shape (N, P, encoder_hidden_size), the vision features.
+            encoder_attention_mask: tensor of shape (N, P), 1 for a feature and 0 for padding; all features by default.
+            region_features: float tensor of shape (N, R, region_hidden_size), or `None` when no image has regions.
+            region_attention_mask: tensor of shape (N, R), 1 for a region and 0 for padding. In an image without regions
+                the grounding queries have a zero context.
+            text_only: whether the text runs alone, without queries and cross-attention.
+            image_key_values: `LyricsImageKeyValues` of N images, instead of the features and their masks.
+            project_only: whether only the `image_key_values` of the features are computed and returned.
+            kwargs: further arguments of the attention implementation, and what to record.
+
+        Returns:
+            `LyricsMQFormerOutput`, with a `last_hidden_state` of shape (N, V + G + L, hidden).
 
         Raises:
-            ValueError: when what the queries or the text need is missing, or when shapes do not fit together.
+            ValueError: an input of the queries or of the text is missing, or shapes do not match.
         """
         if image_key_values is not None and (encoder_hidden_states is not None or region_features is not None):
             raise ValueError("Pass either features or image_key_values, not both.")
@@ -307,7 +341,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         region_attention_mask: torch.Tensor | None,
         text_only: bool,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Check what is needed; normalise the features and cast them. No region at all becomes `None`."""
+        """Check that the inputs are complete, and return the features, normalized and cast; no region gives `None`."""
         config, dtype = self.config, self.query_tokens.dtype
         if text_only:
             if input_ids is None:
@@ -328,7 +362,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
                 f"width {config.region_hidden_size}: model and refiner do not belong together."
             )
         if region_attention_mask is not None:
-            # whatever stands in the padding, even NaN, must not reach the attention's products
+            # padding may hold anything, even NaN, and must not reach the attention's products
             region_features = region_features.masked_fill(~region_attention_mask.bool().unsqueeze(-1), 0.0)
         if config.region_box_octaves:
             waves = _box_waves(region_features[..., -4:].float(), config.region_box_octaves)
@@ -342,6 +376,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         encoder_attention_mask: torch.Tensor | None,
         region_attention_mask: torch.Tensor | None,
     ) -> LyricsImageKeyValues:
+        """Return the keys and values of all layers."""
         features = {"encoder_hidden_states": encoder_hidden_states, "region_features": region_features}
         num_images = next((len(given) for given in features.values() if given is not None), 0)
         layers = tuple(layer(None, **features) for layer in self.layers)
@@ -353,6 +388,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         image_key_values: LyricsImageKeyValues | None,
         *others: torch.Tensor | None,
     ) -> torch.Tensor:
+        """Return one set of queries for each image."""
         query_embeds = self.query_tokens if query_embeds is None else query_embeds
         if query_embeds.shape[1] != self.config.num_queries:
             raise ValueError(f"query_embeds has {query_embeds.shape[1]} queries, the model {self.config.num_queries}.")
@@ -361,7 +397,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         return query_embeds.expand(sizes[0], -1, -1)
 
     def _prepare_self_attention_mask(self, mask: torch.Tensor | None, length: int, text_length: int) -> Any:
-        """(N, L) of the text or (N, Q + L, Q + L) -> what the attention implementation takes."""
+        """Convert a mask of the text (N, L), or of queries and text (N, Q + L, Q + L), for the attention."""
         if mask is not None and mask.dim() == 2:
             mask = nn.functional.pad(mask.bool(), (length - text_length, 0), value=True)
         if mask is not None and mask.shape[-1] != length:
@@ -372,11 +408,12 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         return self._broadcast_mask(mask, length)
 
     def _broadcast_mask(self, mask: torch.Tensor | None, num_rows: int) -> Any:
-        """(N, keys) or (N, rows, keys) -> what the attention implementation takes."""
+        """Convert a mask (N, keys) or (N, rows, keys) for the attention."""
         if mask is None:
             return None
         allowed = mask.bool()[:, None, None, :] if mask.dim() == 2 else mask.bool()[:, None]
-        return prepare_attention_mask(allowed, num_rows, self.config._attn_implementation, self.query_tokens.dtype)
+        implementation = self.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
+        return prepare_attention_mask(allowed, num_rows, implementation, self.query_tokens.dtype)
 
 
 __all__ = ["LyricsMQFormerModel", "LyricsMQFormerOutput", "LyricsMQFormerPreTrainedModel"]

@@ -1,8 +1,7 @@
-"""RAM, the Recognize Anything Model (arXiv 2306.03514): which of its tags does an image show?
+"""RAM, the Recognize Anything Model (arXiv 2306.03514): an image tagger.
 
-A Swin encoder (Transformers' own) gives image tokens; a Query2Label head of cross-attention layers without
-self-attention asks them, with one query per tag, whether the tag is there. RAM's captioning branch is not part of
-tagging and is left out.
+A Swin encoder (Transformers' own) encodes the image. A Query2Label head, cross-attention layers without self-attention,
+has one query per tag. RAM's captioning branch is left out, since tagging does not use it.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ class RamModelOutput(ModelOutput):
     """Image tokens of RAM.
 
     Attributes:
-        last_hidden_state: (batch, 1 + patches, swin width); the first token is the mean of the others.
-        image_embeds: (batch, 1 + patches, tag_embedding_size), the projected tokens.
-        hidden_states, attentions: of the Swin encoder, when asked for.
+        last_hidden_state: float tensor of shape (batch, 1 + patches, Swin width); the first token is the mean of the
+            others.
+        image_embeds: float tensor of shape (batch, 1 + patches, tag_embedding_size), the projected tokens.
+        hidden_states, attentions: tuples of the Swin encoder, when asked for.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -42,10 +42,10 @@ class RamTaggingOutput(ModelOutput):
     """Tags of RAM.
 
     Attributes:
-        loss: mean binary cross-entropy, when labels are given.
-        logits: (batch, tags).
-        tagging_embeds: (batch, tags, hidden_size), the head's output before the classifier.
-        hidden_states, attentions: of the Swin encoder, when asked for.
+        loss: scalar, mean binary cross-entropy, when labels are given.
+        logits: float tensor of shape (batch, tags).
+        tagging_embeds: float tensor of shape (batch, tags, hidden_size), the head's output before the classifier.
+        hidden_states, attentions: tuples of the Swin encoder, when asked for.
     """
 
     loss: torch.Tensor | None = None
@@ -56,7 +56,7 @@ class RamTaggingOutput(ModelOutput):
 
 
 class RamPreTrainedModel(NativeCheckpointModel):
-    """Weight initialisation and loading, shared by the RAM models."""
+    """Base class of the RAM models: weight initialization and loading."""
 
     config_class = RamConfig
     config: RamConfig
@@ -70,13 +70,14 @@ class RamPreTrainedModel(NativeCheckpointModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Initialize a module of a new model."""
         super()._init_weights(module)
         if isinstance(module, RamForImageTagging):
             init.normal_(module.label_embeddings, std=self.config.initializer_range)
 
 
 class RamModel(RamPreTrainedModel):
-    """The image encoder: Swin, the mean token, and the projection to the width of the label embeddings."""
+    """Image encoder of RAM: Swin, the mean token, and the projection to the width of the label embeddings."""
 
     def __init__(self, config: RamConfig) -> None:
         super().__init__(config)
@@ -85,7 +86,7 @@ class RamModel(RamPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The patch embedding."""
+        """Return the patch embedding."""
         return self.vision_model.get_input_embeddings()
 
     @can_return_tuple
@@ -93,8 +94,12 @@ class RamModel(RamPreTrainedModel):
         """Encode images.
 
         Args:
-            pixel_values: (batch, 3, image_size, image_size) float. Swin's shifted windows depend on the size, so any
-                other size is an error.
+            pixel_values: float tensor of shape (batch, 3, image_size, image_size). Swin's shifted windows depend on the
+                size, so that any other size is an error.
+            kwargs: further arguments of the Swin encoder.
+
+        Returns:
+            `RamModelOutput`, with tokens of shape (batch, 1 + patches, width).
         """
         size = self.config.vision_config.image_size
         if pixel_values is None or pixel_values.shape[-2:] != (size, size):
@@ -120,13 +125,13 @@ class RamTaggingLayer(nn.Module):
         self.mlp = FeedForwardBlock(config)
 
     def forward(self, tags: torch.Tensor, image_embeds: torch.Tensor) -> torch.Tensor:
-        """`tags` (batch, tags, hidden) attend to `image_embeds` (batch, tokens, tag_embedding_size)."""
+        """Attend from `tags` (batch, tags, hidden) to `image_embeds` (batch, tokens, tag_embedding_size)."""
         attended, _ = self.cross_attention(tags, self.cross_attention.key_value(image_embeds))
         return self.mlp(attended)
 
 
 class RamForImageTagging(RamPreTrainedModel):
-    """RAM with its tagging head: one logit per tag of `config.id2label`."""
+    """RAM with its tagging head, which gives one logit for each tag of `config.id2label`."""
 
     def __init__(self, config: RamConfig) -> None:
         super().__init__(config)
@@ -148,11 +153,15 @@ class RamForImageTagging(RamPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> RamTaggingOutput:
-        """Score every tag.
+        """Compute the logits of all tags, and the loss where labels are given.
 
         Args:
-            pixel_values: (batch, 3, image_size, image_size) float.
-            labels: (batch, tags), 1 where the image shows the tag.
+            pixel_values: float tensor of shape (batch, 3, image_size, image_size).
+            labels: tensor of shape (batch, tags), 1 where the image shows the tag.
+            kwargs: further arguments of the Swin encoder.
+
+        Returns:
+            `RamTaggingOutput`, with logits of shape (batch, tags).
         """
         image = self.model(pixel_values, return_dict=True, **kwargs)
         queries = torch.relu(self.label_projection(self.label_embeddings))
@@ -172,9 +181,9 @@ class RamForImageTagging(RamPreTrainedModel):
         )
 
     def fired(self, logits: torch.Tensor) -> torch.Tensor:
-        """(batch, tags) bool: the tags whose probability is strictly above their threshold.
+        """Return which tags have a probability strictly above their threshold, a bool tensor of shape (batch, tags).
 
-        `suppressed_label_ids` never fire, and neither does a tag whose logit is not a number.
+        A tag of `suppressed_label_ids`, or with a logit that is NaN, is never reported.
         """
         threshold = torch.as_tensor(self.config.threshold, dtype=torch.float32, device=logits.device)
         fired = logits.float().sigmoid() > threshold

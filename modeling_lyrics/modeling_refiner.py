@@ -1,8 +1,8 @@
-"""The visual refiner: which objects does a picture show, where are they, and what do they look like?
+"""The visual refiner: an image tagger, an open-vocabulary detector and a segmenter behind one call.
 
-RAM names what is there, an open-vocabulary detector finds it, and a SAM-family segmenter outlines it. The refiner is
-frozen: it runs without gradients, in evaluation mode, whatever its caller does. It owns its preprocessing, its tags and
-its tokenizer, so that a picture is all that it needs.
+RAM names the objects, the detector finds them, and a SAM-family segmenter outlines them. The refiner is frozen: it
+always runs without gradients and in evaluation mode. It contains its preprocessing, its tags and its tokenizer, so that
+it needs nothing but a picture.
 """
 
 from __future__ import annotations
@@ -47,18 +47,20 @@ SUPPORTED_SEGMENTERS = ("sam", "sam_hq", "sam2", "sam2_video")
 
 @dataclass
 class LyricsRefinerOutput(ModelOutput):
-    """What the refiner saw in N images. R objects at most, Q region features, d_r their width, T tags.
+    """Objects of N images. R is the largest number of objects, Q of region features, d_r their width, T of tags.
 
     Attributes:
-        region_features: (N, Q, d_r) float32, zero-padded. Q is R for `"mask"` features, and the number of the
-            detector's queries for `"detection"` features.
-        region_attention_mask: (N, Q) int64, 1 for a feature and 0 for padding.
-        boxes: (N, R, 4) float32 xyxy in [0, 1] of the image, zero-padded.
-        scores: (N, R) float32, best first, zero-padded.
-        label_ids: (N, R) int64, positions in the tags given or else in the tagger's vocabulary; -1 is padding.
-        tag_logits: (N, T) of the tagger, when it ran.
-        tag_mask: (N, T) int64, 1 for the tags that fired, when the tagger ran.
-        masks: for each image (objects, height, width) bool at the image's size, when asked for.
+        region_features: float32 tensor of shape (N, Q, d_r), zero-padded. Q is R for `"mask"` features, and the number
+            of the detector's queries for `"detection"` features.
+        region_attention_mask: int64 tensor of shape (N, Q), 1 for a feature and 0 for padding.
+        boxes: float32 tensor of shape (N, R, 4), xyxy in [0, 1] of the image, zero-padded.
+        scores: float32 tensor of shape (N, R), best first, zero-padded.
+        label_ids: int64 tensor of shape (N, R), indices into the given tags or else into the tagger's vocabulary; -1 is
+            padding.
+        tag_logits: float tensor of shape (N, T), when the tagger ran.
+        tag_mask: int64 tensor of shape (N, T), 1 for the tags above their threshold, when the tagger ran.
+        masks: tuple of one bool tensor of shape (objects, height, width) for each image, at the image's size, when
+            asked for.
     """
 
     region_features: torch.Tensor | None = None
@@ -73,15 +75,15 @@ class LyricsRefinerOutput(ModelOutput):
 
 @dataclass
 class RefinedImage:
-    """What the refiner saw in one image, on the CPU; the attributes are those of `VisualObjects`.
+    """Objects of one image, on the CPU; the attributes are those of `VisualObjects`.
 
     Attributes:
-        labels: one tag per object.
-        boxes: (R, 4) float32 xyxy in [0, 1] of the image.
-        scores: (R,) float32, best first.
-        region_features: (Q, d_r) float32.
-        masks: (R, height, width) bool, or `None`.
-        tags: what the detector was asked to find.
+        labels: list of one tag per object.
+        boxes: float32 tensor of shape (R, 4), xyxy in [0, 1] of the image.
+        scores: float32 tensor of shape (R,), best first.
+        region_features: float32 tensor of shape (Q, d_r).
+        masks: bool tensor of shape (R, height, width), or `None`.
+        tags: list of the tags that the detector looked for.
     """
 
     labels: list[str]
@@ -93,7 +95,7 @@ class RefinedImage:
 
 
 class LyricsRefinerPreTrainedModel(NativeCheckpointModel):
-    """Loading of the refiner."""
+    """Base class of the refiner: loading."""
 
     config_class = LyricsRefinerConfig
     config: LyricsRefinerConfig
@@ -105,7 +107,7 @@ class LyricsRefinerPreTrainedModel(NativeCheckpointModel):
 
     @staticmethod
     def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
-        """As in Transformers, but missing weights are an error: the refiner is never trained, only used."""
+        """Refuse a checkpoint with missing weights, since the refiner is never trained."""
         loading_info = NativeCheckpointModel._finalize_model_loading(model, load_config, loading_info)
         if missing := sorted(loading_info.missing_keys):
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -117,9 +119,12 @@ class LyricsRefinerPreTrainedModel(NativeCheckpointModel):
 class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     """Tagger, detector and segmenter behind one call, `refine(images)`.
 
+    Args:
+        config: `LyricsRefinerConfig`.
+
     Attributes:
-        tokenizer: the detector's; saved and loaded with the weights. A refiner that was built from a configuration
-            has none until it is given one.
+        tokenizer: tokenizer of the detector, saved and loaded with the weights; `None` in a refiner that was built from
+            a configuration, until it is set.
     """
 
     tagger: Any
@@ -130,7 +135,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         super().__init__(config)
         _check_supported("detector", config.detector_config, SUPPORTED_DETECTORS)
         if config.detector_config._attn_implementation not in (None, "eager"):
-            # the detector itself has no other; what was asked for is left to its text encoder and its backbone
+            # the detector supports eager attention only; its text encoder and backbone keep the requested one
             config.detector_config._attn_implementation = {"": "eager"}
         self.tagger = None if config.tagger_config is None else RamForImageTagging(config.tagger_config)
         self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config)
@@ -158,13 +163,13 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         tokenizer: PreTrainedTokenizerBase,
         **config_kwargs: Any,
     ) -> LyricsVisualRefiner:
-        """Join pretrained parts; their weights are used as they are, not copied.
+        """Build a refiner from pretrained parts; their weights are used directly, without a copy.
 
         Args:
             tagger: RAM, or `None` when the caller always names the tags.
-            detector: a zero-shot detector.
-            segmenter: a SAM-family model, or `None` with `region_feature_type="detection"`.
-            tokenizer: the detector's, a fast one.
+            detector: zero-shot detector.
+            segmenter: SAM-family model, or `None` with `region_feature_type="detection"`.
+            tokenizer: fast tokenizer of the detector.
             config_kwargs: further fields of `LyricsRefinerConfig`.
         """
         config_kwargs.setdefault("region_feature_type", "detection" if segmenter is None else "mask")
@@ -182,7 +187,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return refiner
 
     def train(self, mode: bool = True) -> LyricsVisualRefiner:
-        """Stay in evaluation mode: the refiner is frozen."""
+        """Stay in evaluation mode, since the refiner is frozen."""
         return super().train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> LyricsVisualRefiner:
@@ -193,12 +198,14 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers, and the detector's tokenizer from the same place.
+        """Load a refiner with the detector's tokenizer.
 
         Args:
-            pretrained_model_name_or_path: in this package's layout (`subfolder="refiner"`) or in the published one.
-            args: Transformers'.
-            kwargs: Transformers', and `tag_thresholds=FILE`, which replaces the tagger's thresholds.
+            pretrained_model_name_or_path: folder or Hub id in this package's layout (`subfolder="refiner"`) or in the
+                published one.
+            args: Transformers' arguments.
+            kwargs: Transformers' arguments, and `tag_thresholds`, the path of a file that replaces the tagger's
+                thresholds.
         """
         hub_kwargs = {name: kwargs[name] for name in (*HUB_KWARGS, "subfolder") if name in kwargs}
         if (tag_thresholds := kwargs.pop("tag_thresholds", None)) is not None:
@@ -210,27 +217,27 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 tagger = kwargs["config"].tagger_config
                 tagger.threshold = read_tag_thresholds(tag_thresholds, tagger.num_labels)
         tokenizer = None
-        if pretrained_model_name_or_path is not None:  # before the weights, which take longer
+        if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
             trusted = {"trust_remote_code": kwargs.get("trust_remote_code")}
             tokenizer = _load_tokenizer(pretrained_model_name_or_path, hub_kwargs, trusted)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
         refiner.tokenizer = tokenizer
-        PreTrainedModel.requires_grad_(refiner, False)  # loading made new parameters
+        PreTrainedModel.requires_grad_(refiner, False)  # loading created new parameters
         return loaded
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in Transformers, with the tokenizer beside the weights and the fingerprint in `config.json`."""
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save weights, tokenizer, and the configuration with the fingerprint."""
         self.config.fingerprint = self.fingerprint()
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def fingerprint(self) -> str:
-        """Identify this refiner: equal for refiners that see the same, another after any change.
+        """Return a hash that is equal for refiners with equal results, and differs after any change.
 
-        Weights, thresholds, tags, tokenizer and preprocessing count; the files' place and the batch size do not. All
-        weights are read, which takes seconds at full size.
+        It covers weights, thresholds, tags, tokenizer and preprocessing, but not paths and batch size. All weights are
+        read, which takes seconds at full size.
         """
         vocabulary = None if self.tokenizer is None else sorted(self.tokenizer.get_vocab().items())
         return fingerprint(self, {"config": relevant_settings(self.config.to_dict()), "vocabulary": vocabulary})
@@ -245,17 +252,20 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     ) -> list[RefinedImage]:
         """Find the objects of pictures.
 
-        Pictures of equal size in the detector's view are refined together; the result does not depend on it.
+        Pictures of equal size in the detector's view are refined together; results do not depend on it.
 
         Args:
-            images: PIL pictures of any mode and size.
-            tags: what to look for in each picture, instead of asking the tagger.
-            batch_size: pictures at a time.
-            return_masks: keep each object's mask, at the picture's size.
-            progress: show a bar when there are several batches.
+            images: sequence of PIL pictures of any mode and size.
+            tags: list of words to look for in each picture, instead of asking the tagger.
+            batch_size: number of pictures at a time.
+            return_masks: whether each object's mask is returned, at the picture's size.
+            progress: whether a progress bar is shown when there are several batches.
 
         Returns:
-            One `RefinedImage` per picture, in their order. A picture without any object is a normal result.
+            One `RefinedImage` per picture, in their order; a picture may have no objects.
+
+        Raises:
+            ValueError: the numbers of pictures and of lists of tags differ.
         """
         if tags is not None and len(tags) != len(images):
             raise ValueError(f"Got tags for {len(tags)} pictures, but {len(images)} pictures.")
@@ -275,7 +285,11 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return [refined[index] for index in range(len(images))]
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """RGB pictures of one size in the detector's view -> the tensors of `forward`, on the refiner's device."""
+        """Return the tensors of `forward` on the refiner's device.
+
+        Args:
+            pictures: sequence of RGB pictures of equal size in the detector's view.
+        """
         config = self.config
         inputs = {
             "pixel_values": torch.stack([self._detector_view(picture) for picture in pictures]),
@@ -292,7 +306,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def _detector_size(self, picture: Image.Image) -> tuple[int, int]:
-        """(width, height) of the detector's view of a picture."""
+        """Return (width, height) of the detector's view of a picture."""
         config = self.config
         if config.detector_is_owl:
             side = config.detector_config.vision_config.image_size
@@ -300,6 +314,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return detector_size(*picture.size, config.detector_shortest_edge, config.detector_longest_edge)
 
     def _detector_view(self, picture: Image.Image) -> torch.Tensor:
+        """Return the detector's view of a picture, (3, h, w)."""
         config = self.config
         if config.detector_is_owl:
             return square_view(picture, config.detector_config.vision_config.image_size, *config.detector_normalization)
@@ -319,21 +334,27 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return_masks: bool = False,
         **kwargs: Any,
     ) -> LyricsRefinerOutput:
-        """Refine N images of one size; `preprocess` gives all tensors.
+        """Refine N images of one size; `preprocess` makes the tensors.
 
         Args:
-            pixel_values: (N, 3, h, w) float, the detector's view.
-            tagger_pixel_values: (N, 3, s, s) float; not needed when `tags` are given.
-            segmenter_pixel_values: (N, 3, S, S) float, padded; needed for `"mask"` features and for masks.
-            segmenter_sizes: (N, 2) int64, height and width of the picture inside the segmenter's view.
-            image_sizes: (N, 2) int64, height and width of the pictures, and of the masks that are returned.
-            tags: what to look for in each image, instead of asking the tagger.
-            return_masks: return masks at the image's size.
+            pixel_values: float tensor of shape (N, 3, h, w), the detector's view.
+            tagger_pixel_values: float tensor of shape (N, 3, s, s); not needed with `tags`.
+            segmenter_pixel_values: float tensor of shape (N, 3, S, S), padded; needed for `"mask"` features and for
+                masks.
+            segmenter_sizes: int64 tensor of shape (N, 2), height and width of the picture inside the segmenter's view.
+            image_sizes: int64 tensor of shape (N, 2), height and width of the pictures, and of the masks that are
+                returned.
+            tags: list of words to look for in each image, instead of asking the tagger.
+            return_masks: whether masks are returned, at the image's size.
+            kwargs: ignored.
+
+        Returns:
+            `LyricsRefinerOutput`.
 
         Raises:
-            ValueError: when a view or a part that is needed is missing.
+            ValueError: a view or a part that is needed is missing.
         """
-        super().train(False)  # a caller may have woken a part of it
+        super().train(False)  # a caller may have set a part to training mode
         if pixel_values is None:
             raise ValueError("The refiner needs pixel_values; `preprocess` makes them from pictures.")
         if self.tokenizer is None:
@@ -381,7 +402,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         )
 
     def _tag(self, pixel_values: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
-        """Logits (N, T), what fired (N, T), and for each image the tags that fired."""
+        """Return the tagger's logits (N, T), which tags are reported (N, T), and their indices for each image."""
         if self.tagger is None or pixel_values is None:
             missing = "has no tagger" if self.tagger is None else "got no tagger_pixel_values"
             raise ValueError(f"This refiner {missing}: give `tags`, the words to look for in each image.")
@@ -396,14 +417,14 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         sizes: torch.Tensor | None,
         mask_sizes: torch.Tensor | None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """See `segment`."""
+        """Run the segmenter; see `segment`."""
         if self.segmenter is None or pixel_values is None or sizes is None:
             missing = "has no segmenter" if self.segmenter is None else "got no segmenter_pixel_values and sizes"
             raise ValueError(f"This refiner {missing}, so it can outline nothing.")
         return segment(self.segmenter, pixel_values, sizes, boxes, mask_sizes, self.config.boxes_per_batch)
 
     def _unbatch(self, output: Any, tags: Sequence[Sequence[str]] | None) -> Iterator[RefinedImage]:
-        """Cut a batch into images, without padding and on the CPU."""
+        """Split the output of a batch into images, without padding and on the CPU."""
         for index in range(len(output.boxes)):
             if tags is None:
                 names: Any = self.config.tagger_config.id2label
@@ -421,7 +442,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             )
 
 
-def _load_tokenizer(checkpoint: Any, hub_kwargs: dict[str, Any], trusted: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _load_tokenizer(
+    checkpoint: str | os.PathLike[str], hub_kwargs: dict[str, Any], trusted: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """Load the detector's tokenizer; an error names its damaged file."""
     folder = find_tokenizer_folder(checkpoint, **hub_kwargs)
     in_folder: Any = hub_kwargs | {"subfolder": folder}
     try:
@@ -435,6 +459,7 @@ def _load_tokenizer(checkpoint: Any, hub_kwargs: dict[str, Any], trusted: dict[s
 
 
 def _check_supported(part: str, config: PreTrainedConfig, supported: tuple[str, ...]) -> None:
+    """Raise a `ValueError` where the refiner does not support a part's type."""
     if config.model_type not in supported:
         raise ValueError(
             f"The refiner cannot use a {part} of type {config.model_type!r}; it can use {', '.join(supported)}."

@@ -1,19 +1,19 @@
-"""Who may attend to whom: the MQ-Former's four kinds of positions, and one table for each objective."""
+"""Attention masks of the pretraining objectives: four kinds of positions, and one table for each objective."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import torch
 
+from .modeling_mqformer import LyricsMQFormerModel
 from .mqformer_key_values import LyricsImageKeyValues
 
 
 class Segment(IntEnum):
-    """What a position of the MQ-Former belongs to."""
+    """Segment of the MQ-Former's sequence that a position belongs to."""
 
     PADDING = 0
     VISUAL = 1  # queries that attend to the whole image
@@ -27,18 +27,25 @@ V, G, S, C = Segment.VISUAL, Segment.GROUNDING, Segment.SPATIAL, Segment.CAPTION
 
 @dataclass(frozen=True)
 class AttentionTable:
-    """Which segments each segment sees. What is not listed sees nothing, and nothing sees padding.
+    """Segments that each segment attends to; an unlisted segment attends to nothing, and nothing attends to padding.
 
     Attributes:
-        sees: for each segment, those whose positions it may attend to.
-        causal: whether caption positions see only those that do not come after them.
+        sees: mapping of each segment to those whose positions it may attend to.
+        causal: whether a caption position attends to no later caption position.
     """
 
     sees: Mapping[Segment, tuple[Segment, ...]]
     causal: bool = False
 
     def mask(self, segments: torch.Tensor) -> torch.Tensor:
-        """(N, L) int64 segments -> (N, L, L) bool, True where the row may attend to the column."""
+        """Return the mask of a batch, True where the row may attend to the column.
+
+        Args:
+            segments: int64 tensor of shape (N, L).
+
+        Returns:
+            bool tensor of shape (N, L, L).
+        """
         of = {segment: segments == segment.value for segment in (V, G, S, C)}
         allowed = torch.zeros(*segments.shape, segments.shape[-1], dtype=torch.bool, device=segments.device)
         for segment, seen in self.sees.items():
@@ -62,7 +69,7 @@ class SegmentedText:
     """Texts of N rows, right-padded.
 
     Attributes:
-        input_ids, position_ids, segment_ids: (N, L) int64; a `Segment` is 0 at padding.
+        input_ids, position_ids, segment_ids: int64 tensors of shape (N, L); the `Segment` of padding is 0.
     """
 
     input_ids: torch.Tensor
@@ -70,42 +77,43 @@ class SegmentedText:
     segment_ids: torch.Tensor
 
     def select(self, rows: torch.Tensor) -> SegmentedText:
-        """The texts that stand in `rows` (R,) int64."""
+        """Return the texts at `rows`, an int64 tensor of shape (R,)."""
         return self.map(lambda tensor: tensor.index_select(0, rows))
 
     def pad(self, length: int) -> SegmentedText:
-        """The same texts with padding up to `length`."""
+        """Return the texts padded to a length."""
         return self.map(lambda tensor: torch.nn.functional.pad(tensor, (0, length - tensor.shape[1])))
 
     def join(self, other: SegmentedText) -> SegmentedText:
-        """These rows, then those of `other`, of equal length."""
+        """Return these rows followed by those of `other`, which must have the same length."""
         others = iter((other.input_ids, other.position_ids, other.segment_ids))
         return self.map(lambda tensor: torch.cat([tensor, next(others)]))
 
     def starts(self, segment: Segment) -> torch.Tensor:
-        """(N,) where the segment begins."""
+        """Return the first position of a segment in each text, shape (N,)."""
         return (self.segment_ids == segment.value).int().argmax(dim=1)
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> SegmentedText:
-        """The same change of all three tensors."""
+        """Return the texts with one function applied to all three tensors."""
         return SegmentedText(change(self.input_ids), change(self.position_ids), change(self.segment_ids))
 
 
 def run_mqformer(
-    mqformer: Any,
+    mqformer: LyricsMQFormerModel,
     table: AttentionTable,
     text: SegmentedText | None = None,
     images: LyricsImageKeyValues | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run queries over images, text, or both, under a table.
+    """Run queries over images, text, or both, with the mask of an objective.
 
     Args:
-        mqformer: a `LyricsMQFormerModel`.
-        text: of N rows, or `None` for the queries alone.
-        images: of N rows, or `None` for the text alone.
+        mqformer: `LyricsMQFormerModel`.
+        table: attention table of the objective.
+        text: texts of N rows, or `None` for the queries alone.
+        images: keys and values of N images, or `None` for the text alone.
 
     Returns:
-        (N, V + G, hidden) states of the queries and (N, L, hidden) of the text; one that was not run has length 0.
+        States of the queries (N, V + G, hidden) and of the text (N, L, hidden); a part that did not run has length 0.
     """
     config = mqformer.config
     parts = [] if text is None else [text.segment_ids]

@@ -1,4 +1,4 @@
-"""Keys and values that the MQ-Former's queries attend to, projected once for all passes over the same images."""
+"""Keys and values of images for the MQ-Former's queries, projected once for all passes over the same images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ LayerKeyValues = tuple[KeyValue | None, KeyValue | None]  # of the visual and of
 
 @dataclass
 class LyricsImageKeyValues:
-    """What the queries attend to, projected ahead: several passes over the same images share it.
+    """Keys and values of M images, which several passes share.
 
     Attributes:
-        layers: for each layer the keys and values of its visual and of its grounding cross-attention, each
-            (M, heads, features, head_dim), or `None` where the layer has no such attention or no image has a region.
-        encoder_attention_mask, region_attention_mask: (M, features), as given.
-        num_images: M.
+        layers: tuple of (visual, grounding) for each layer, each a pair of keys and values of shape (M, heads,
+            features, head_dim), or `None` where the layer has no such attention or no image has a region.
+        encoder_attention_mask, region_attention_mask: tensors of shape (M, features), 1 for a feature and 0 for
+            padding, or `None`.
+        num_images: number of images, M.
     """
 
     layers: tuple[LayerKeyValues, ...]
@@ -30,16 +31,16 @@ class LyricsImageKeyValues:
     num_images: int
 
     def select(self, rows: torch.Tensor) -> LyricsImageKeyValues:
-        """Those of the images that stand in `rows` (R,) int64; an image may stand in several."""
+        """Return the images at `rows`, an int64 tensor of shape (R,); an index may repeat."""
         return self._map(len(rows), lambda tensor: tensor.index_select(0, rows))
 
     def join(self, other: LyricsImageKeyValues) -> LyricsImageKeyValues:
-        """These images, then those of `other`, whose regions must be padded to the same number."""
+        """Return these images followed by those of `other`; both must have the same number of regions."""
         tensors = iter(other._tensors())
         return self._map(self.num_images + other.num_images, lambda tensor: torch.cat([tensor, next(tensors)]))
 
     def pad_regions(self, length: int) -> LyricsImageKeyValues:
-        """The same with regions up to `length`, the new ones padding."""
+        """Return the images with padding up to `length` regions."""
         mask = self.region_attention_mask
         if mask is None or mask.shape[1] == length:
             return self
@@ -51,6 +52,7 @@ class LyricsImageKeyValues:
         return LyricsImageKeyValues(layers, self.encoder_attention_mask, pad(mask, (0, added)), self.num_images)
 
     def _map(self, num_images: int, change: Callable[[torch.Tensor], torch.Tensor]) -> LyricsImageKeyValues:
+        """Return the images with a function applied to all tensors."""
         changed = [None if tensor is None else change(tensor) for tensor in self._flat()]
         masks, projected = changed[:2], changed[2:]
         pairs = [
@@ -60,13 +62,15 @@ class LyricsImageKeyValues:
         return LyricsImageKeyValues(tuple(zip(pairs[::2], pairs[1::2], strict=True)), masks[0], masks[1], num_images)
 
     def _flat(self) -> list[torch.Tensor | None]:
+        """Return masks, keys and values as a flat list."""
         pairs = [pair or (None, None) for layer in self.layers for pair in layer]
         return [self.encoder_attention_mask, self.region_attention_mask, *(tensor for pair in pairs for tensor in pair)]
 
     def _tensors(self) -> list[torch.Tensor]:
+        """Return all tensors as a flat list."""
         return [tensor for tensor in self._flat() if tensor is not None]
 
 
 def _pad_keys(tensor: torch.Tensor, added: int) -> torch.Tensor:
-    """(N, heads, keys, head_dim) with more keys, all zero."""
+    """Append zeros to keys or values of shape (N, heads, keys, head_dim)."""
     return pad(tensor, (0, 0, 0, added))

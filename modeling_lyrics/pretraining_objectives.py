@@ -1,7 +1,7 @@
 """The four objectives of the first training stage: contrast, matching, captioning, masked spatial prediction.
 
-Each is an object with its attention table and its loss, and can be run and tested alone. A loss is this rank's share of
-the mean over all ranks; metrics are hits and trials of this rank.
+Each objective is a module with its attention table and its loss, and can be run and tested alone. A loss is this rank's
+share of the mean over all ranks. Metrics are pairs of hits and trials on this rank.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .mqformer_attention_masks import CAPTIONING, CONTRASTIVE, MATCHING, SPATIAL
 
 IGNORE_INDEX = -100
 TEMPERATURES = (0.001, 0.5)  # BLIP-2's bounds
-SMALLEST_WEIGHT = 1e-4  # of a candidate in the sampling of negatives, as in ALBEF and BLIP-2
-LABEL = 0  # kind of a spatial item; 1 to 4 are its coordinates
+SMALLEST_WEIGHT = 1e-4  # smallest sampling weight of a negative, as in ALBEF and BLIP-2
+LABEL = 0  # kind of a spatial item; 1 to 4 are coordinates
 
 
 @dataclass
 class ObjectiveOutput:
-    """A loss, and for each metric how often it was hit and how often it was tried (scalars)."""
+    """Loss of an objective, and for each metric the numbers of hits and of trials (scalars)."""
 
     loss: torch.Tensor
     metrics: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
@@ -35,12 +35,12 @@ class ObjectiveOutput:
 
 @dataclass
 class Pairs:
-    """How the images (rows) of this rank and the texts of all ranks (columns) go together.
+    """Similarities of the images (rows) of this rank and the texts of all ranks (columns), and the reverse.
 
     Attributes:
-        image_to_text, text_to_image: (B, all) similarities over the temperature; those of a text to all images in the
-            second.
-        same: (B, all) bool, True where row and column show the same image or bear the same caption.
+        image_to_text: float tensor of shape (B, all), divided by the temperature.
+        text_to_image: float tensor of shape (B, all), of this rank's texts to all images.
+        same: bool tensor of shape (B, all), True where row and column share the image or the caption.
     """
 
     image_to_text: torch.Tensor
@@ -49,12 +49,23 @@ class Pairs:
 
 
 def mean_by_kind(states: torch.Tensor, num_visual_queries: int) -> list[torch.Tensor]:
-    """(N, V + G, hidden) -> the mean of the visual and that of the grounding queries, each (N, hidden), where any."""
+    """Return the mean of the visual and that of the grounding queries, each (N, hidden).
+
+    Args:
+        states: float tensor of shape (N, V + G, hidden).
+        num_visual_queries: V; a kind without queries is left out.
+    """
     return [part.mean(dim=1) for part in states.tensor_split((num_visual_queries,), dim=1) if part.shape[1]]
 
 
 def find_same(image_ids: torch.Tensor, caption_ids: torch.Tensor) -> torch.Tensor:
-    """(B,) ids of the images and captions of this rank -> (B, all) bool, True for pairs that are not negatives."""
+    """Return which pairs of all ranks share an image or a caption, a bool tensor of shape (B, all).
+
+    Such pairs are no negatives.
+
+    Args:
+        image_ids, caption_ids: int64 tensors of shape (B,) on this rank, equal for equal images and captions.
+    """
     same = torch.zeros(len(image_ids), len(gather(image_ids)), dtype=torch.bool, device=image_ids.device)
     for ids in (image_ids, caption_ids):
         same |= ids[:, None] == gather(ids)[None, :]
@@ -62,7 +73,12 @@ def find_same(image_ids: torch.Tensor, caption_ids: torch.Tensor) -> torch.Tenso
 
 
 def own_columns(batch_size: int, like: torch.Tensor) -> torch.Tensor:
-    """(B, all) bool, True where a column is the row itself."""
+    """Return a bool tensor of shape (B, all), True where the column is the row itself.
+
+    Args:
+        batch_size: B.
+        like: tensor of shape (B, all).
+    """
     return (
         torch.arange(like.shape[1], device=like.device)[None, :]
         == torch.arange(batch_size, device=like.device)[:, None] + this_rank() * batch_size
@@ -70,11 +86,12 @@ def own_columns(batch_size: int, like: torch.Tensor) -> torch.Tensor:
 
 
 class ContrastiveObjective(nn.Module):
-    """ITC: an image and its caption are closer than either to any other in the batches of all ranks.
+    """Image-text contrast (ITC): an image and its caption are closer than either is to others of all ranks.
 
-    Image: [mean of the visual ; mean of the grounding queries]. Text: [`[BOS]` ; `[CLS]`]. Both are projected and
-    normalised, and their product is divided by a learned temperature. Pairs of the same image or the same caption are
-    neither positives nor negatives of each other. (Paper, section 3.2; the original takes the best single query.)
+    The image is [mean of the visual queries ; mean of the grounding queries], the text is [`[BOS]` ; `[CLS]`]. Both are
+    projected and normalized, and their product is divided by a learned temperature. Pairs that share the image or the
+    caption are neither positives nor negatives of each other. (Paper, section 3.2; the original code takes the best
+    single query.)
     """
 
     table = CONTRASTIVE
@@ -93,16 +110,16 @@ class ContrastiveObjective(nn.Module):
         self.temperature = nn.Parameter(torch.empty(()))
 
     def reset_temperature(self) -> None:
-        """Part of the initialisation of a new model."""
+        """Initialize the temperature of a new model."""
         init.constant_(self.temperature, self.initial_temperature)
 
     def image_features(self, query_states: torch.Tensor) -> torch.Tensor:
-        """(N, V + G, hidden) -> (N, projection) of length 1."""
+        """Return features of length 1, (N, V + G, hidden) -> (N, projection)."""
         means = torch.cat(mean_by_kind(query_states, self.num_visual_queries), dim=-1)
         return normalize(self.vision_projection(means).float(), dim=-1)
 
     def text_features(self, text_states: torch.Tensor, text: SegmentedText) -> torch.Tensor:
-        """(N, L, hidden) -> (N, projection) of length 1."""
+        """Return features of length 1, (N, L, hidden) -> (N, projection)."""
         starts = [text.starts(Segment.SPATIAL)] if self.reads_objects else []
         starts.append(text.starts(Segment.CAPTION))
         rows = torch.arange(len(text_states), device=text_states.device)
@@ -110,14 +127,14 @@ class ContrastiveObjective(nn.Module):
         return normalize(self.text_projection(heads).float(), dim=-1)
 
     def compare(self, images: torch.Tensor, texts: torch.Tensor, same: torch.Tensor) -> Pairs:
-        """(B, projection) features of this rank -> their similarity to those of all ranks."""
+        """Return similarities of this rank's features (B, projection) to those of all ranks."""
         bounded = self.temperature.clamp(*TEMPERATURES)
-        temperature = self.temperature + (bounded - self.temperature).detach()  # the gradient passes the bounds
+        temperature = self.temperature + (bounded - self.temperature).detach()  # the bounds do not stop the gradient
         every_image, every_text = gather_with_gradient(images), gather_with_gradient(texts)
         return Pairs(images @ every_text.T / temperature, texts @ every_image.T / temperature, same)
 
     def forward(self, pairs: Pairs) -> ObjectiveOutput:
-        """The loss in both directions, averaged; recall at 1 in the batch both ways."""
+        """Compute the mean loss of both directions, and recall at 1 of each."""
         own = own_columns(len(pairs.same), pairs.same)
         excluded = pairs.same & ~own
         directions = {"image_to_text": pairs.image_to_text, "text_to_image": pairs.text_to_image}
@@ -132,12 +149,13 @@ class ContrastiveObjective(nn.Module):
 def smoothed_cross_entropy(
     logits: torch.Tensor, target: torch.Tensor, excluded: torch.Tensor, smoothing: float
 ) -> torch.Tensor:
-    """Cross entropy of each row with label smoothing, over the columns that are not excluded.
+    """Return the cross-entropy of each row with label smoothing, over the columns that are not excluded.
 
     Args:
-        logits: (B, all).
-        target: (B, all) bool, one column of each row.
-        excluded: (B, all) bool.
+        logits: float tensor of shape (B, all).
+        target: bool tensor of shape (B, all), True at one column of each row.
+        excluded: bool tensor of shape (B, all).
+        smoothing: probability that is spread over all columns.
     """
     log_probabilities = logits.masked_fill(excluded, -torch.inf).log_softmax(dim=1).masked_fill(excluded, 0.0)
     uniform = log_probabilities.sum(dim=1) / (~excluded).sum(dim=1)
@@ -145,11 +163,11 @@ def smoothed_cross_entropy(
 
 
 class MatchingObjective(nn.Module):
-    """ITM: does this text belong to this image? Visual queries read the caption, grounding queries the objects.
+    """Image-text matching (ITM): visual queries see the caption, grounding queries the objects.
 
-    Each pair stands beside one with a wrong image and one with a wrong text, which are drawn from the batches of all
-    ranks by their contrastive similarity. A two-way head reads the mean of the visual and that of the grounding
-    queries; their logits are averaged. (Paper, section 3.2; BLIP-2's hard negatives.)
+    Each pair is joined by a pair with a wrong image and one with a wrong text, drawn from all ranks by their
+    contrastive similarity. A two-way head is applied to the mean of the visual and to that of the grounding queries,
+    and the logits are averaged. (Paper, section 3.2; hard negatives as in BLIP-2.)
     """
 
     table = MATCHING
@@ -162,15 +180,15 @@ class MatchingObjective(nn.Module):
     def draw_negatives(
         self, similarity: torch.Tensor, same: torch.Tensor, draws: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each row a column that is no positive, by its similarity.
+        """Choose a wrong column for each row, with a probability that grows with its similarity.
 
         Args:
-            similarity: (B, all).
-            same: (B, all) bool, the columns that must not be drawn.
-            draws: (B,) in [0, 1), one random number for each row.
+            similarity: float tensor of shape (B, all).
+            same: bool tensor of shape (B, all), the columns that must not be chosen.
+            draws: float tensor of shape (B,) in [0, 1), one random number for each row.
 
         Returns:
-            (B,) int64 columns, and (B,) bool whether there was any to draw.
+            int64 tensor of columns (B,), and bool tensor (B,), False where a row has no wrong column.
         """
         weights = similarity.detach().float().softmax(dim=1) + SMALLEST_WEIGHT
         edges = weights.masked_fill(same, 0.0).cumsum(dim=1)
@@ -179,10 +197,12 @@ class MatchingObjective(nn.Module):
         return columns.clamp(max=same.shape[1] - 1), ~same.all(dim=1)
 
     def forward(self, query_states: torch.Tensor, matches: torch.Tensor, counts: torch.Tensor) -> ObjectiveOutput:
-        """Args:
-        query_states: (N, V + G, hidden).
-        matches: (N,) int64, 1 for a pair that belongs together, else 0.
-        counts: (N,) bool, whether the row counts.
+        """Compute the loss and the accuracy.
+
+        Args:
+            query_states: float tensor of shape (N, V + G, hidden).
+            matches: int64 tensor of shape (N,), 1 for a right pair and 0 for a wrong one.
+            counts: bool tensor of shape (N,), False for rows to ignore.
         """
         logits = torch.stack([self.head(mean) for mean in mean_by_kind(query_states, self.num_visual_queries)]).mean(0)
         losses = cross_entropy(logits.float(), matches, reduction="none")
@@ -192,7 +212,7 @@ class MatchingObjective(nn.Module):
 
 
 class LanguageModelingHead(nn.Module):
-    """BERT's: a dense layer, a LayerNorm, and the vocabulary, whose weight may be that of the word embeddings."""
+    """BERT's language modeling head: a dense layer, a LayerNorm, and the vocabulary, whose weight may be tied."""
 
     def __init__(self, config: LyricsMQFormerConfig) -> None:
         super().__init__()
@@ -202,17 +222,17 @@ class LanguageModelingHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(..., hidden) -> (..., vocabulary) logits."""
+        """Return logits, (..., hidden) -> (..., vocabulary)."""
         return self.decoder(self.layer_norm(self.activation(self.dense(hidden_states))))
 
 
 @dataclass
 class Labels:
-    """What is to be predicted, and where. K labels, padded.
+    """Tokens to predict and their positions. K labels, padded.
 
     Attributes:
-        positions: (K,) int64 in the flattened (N * L) positions of the texts.
-        token_ids: (K,) int64, -100 at padding.
+        positions: int64 tensor of shape (K,), indices into the flattened (N * L) positions of the texts.
+        token_ids: int64 tensor of shape (K,), -100 at padding.
     """
 
     positions: torch.Tensor
@@ -222,9 +242,12 @@ class Labels:
 def predict(
     text_states: torch.Tensor, labels: Labels, head: LanguageModelingHead, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss of the labels, and for each (K,) whether it counts and whether the head says it.
+    """Compute the language modeling loss at the labels.
 
-    The head runs at the labelled positions alone: (N, L, hidden) -> (K, vocabulary).
+    The head runs at the K labeled positions alone, (N, L, hidden) -> (K, vocabulary).
+
+    Returns:
+        The loss, and two bool tensors of shape (K,): whether the label counts, and whether the prediction is right.
     """
     logits = head(text_states.flatten(0, 1).index_select(0, labels.positions)).float()
     counts = labels.token_ids != IGNORE_INDEX
@@ -235,9 +258,9 @@ def predict(
 
 
 class CaptioningObjective(nn.Module):
-    """ICG: write the caption, token by token, with the image before it. The queries do not see the text.
+    """Image-grounded caption generation (ICG): predict the caption token by token; the queries do not see the text.
 
-    (Paper, section 3.2; the original shows the objects to the caption as well.)
+    (Paper, section 3.2; in the original code the caption also sees the objects' text.)
     """
 
     table = CAPTIONING
@@ -247,16 +270,22 @@ class CaptioningObjective(nn.Module):
         self.label_smoothing = config.label_smoothing
 
     def forward(self, text_states: torch.Tensor, labels: Labels, head: LanguageModelingHead) -> ObjectiveOutput:
-        """(N, L, hidden) states of `[DEC] caption [SEP]`; the label of a position is the token after it."""
+        """Compute loss and accuracy.
+
+        Args:
+            text_states: float tensor of shape (N, L, hidden), states of `[DEC] caption [SEP]`.
+            labels: tokens after each position.
+            head: language modeling head.
+        """
         loss, counts, hits = predict(text_states, labels, head, self.label_smoothing)
         return ObjectiveOutput(loss, {"caption_accuracy": (hits.sum(), counts.sum())})
 
 
 class SpatialObjective(nn.Module):
-    """MSP: predict masked labels and coordinates of the objects from image, other items and caption.
+    """Masked spatial prediction (MSP): predict masked labels and coordinates from image, other items and caption.
 
-    An item is a label or one coordinate, and it is masked whole. No masked item on any rank gives a loss of 0 that
-    still has a gradient graph. (Paper, section 3.2; the original never masks y2.)
+    An item is a label or one coordinate, and is masked whole. Without a masked item on any rank the loss is 0, with a
+    gradient graph. (Paper, section 3.2; the original code never masks y2.)
     """
 
     table = SPATIAL
@@ -273,14 +302,14 @@ class SpatialObjective(nn.Module):
         kinds: torch.Tensor,
         head: LanguageModelingHead,
     ) -> ObjectiveOutput:
-        """An item is right when all of its tokens are.
+        """Compute the loss, and the accuracy of items; all tokens of an item must be right.
 
         Args:
-            text_states: (N, L, hidden).
+            text_states: float tensor of shape (N, L, hidden).
             labels: the K masked tokens.
-            items: (K,) int64, the number of the item that each belongs to, below K.
-            kinds: (K,) int64, 0 for a token of a label and 1 to 4 for one of x1, y1, x2, y2.
-            head: of the language model.
+            items: int64 tensor of shape (K,), index of each token's item, below K.
+            kinds: int64 tensor of shape (K,), 0 for a token of a label and 1 to 4 for one of x1, y1, x2, y2.
+            head: language modeling head.
         """
         loss, counts, hits = predict(text_states, labels, head, self.label_smoothing)
         tokens, right = torch.zeros_like(items), torch.zeros_like(items)

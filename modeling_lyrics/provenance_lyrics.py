@@ -1,4 +1,4 @@
-"""Where an answer comes from: which weights, which refiner with which thresholds, what it saw, and which software."""
+"""Provenance of an answer: fingerprints of model and refiner, thresholds, objects, and software versions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 _PACKAGES = {"lyrics": "ziya-lyrics", "transformers": "transformers", "torch": "torch", "tokenizers": "tokenizers"}
 _THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
 
-# Raise it when preprocessing, prompts, selection of objects or region features change their result.
+# Increase it when preprocessing, prompts, selection of objects or region features give other results.
 BEHAVIOUR_VERSION = 1
 
-# Where a refiner lies, how it was saved and how much it does at once does not change what it sees.
+# The place of a refiner, the way it was saved, and its batch sizes do not change its results.
 _IRRELEVANT = frozenset(
     ("_name_or_path", "architectures", "auto_map", "boxes_per_batch", "dtype", "fingerprint", "transformers_version")
 )
 
 
 def relevant_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what does not change the result, on every level."""
+    """Return a configuration without the settings that do not change a result, on every level."""
     return {
         name: relevant_settings(value) if isinstance(value, dict) else value
         for name, value in settings.items()
@@ -33,7 +34,12 @@ def relevant_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:
-    """The SHA-256 of `settings` (JSON) and of all weights and buffers of `model`, in the dtype they have."""
+    """Return the SHA-256 of a model's settings, weights and buffers.
+
+    Args:
+        model: module; its weights count in the dtype that they have.
+        settings: dictionary that is written as JSON.
+    """
     digest = hashlib.sha256()
     digest.update(json.dumps([BEHAVIOUR_VERSION, settings], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -42,18 +48,18 @@ def fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def describe_provenance(model: Any, processor: Any, visual_objects: Any = None) -> dict[str, Any]:
-    """What is needed to get the same answer again, as JSON has it.
+def describe_provenance(model: PreTrainedModel, processor: Any, visual_objects: Any = None) -> dict[str, Any]:
+    """Return what is needed to reproduce an answer, as a dictionary that can be written as JSON.
 
     All weights of the model are read for its fingerprint, which takes seconds at full size.
 
     Args:
-        model: that answered.
-        processor: its `LyricsProcessor`.
-        visual_objects: what was seen in the picture, or `None`.
+        model: model that answered.
+        processor: `LyricsProcessor` of the model.
+        visual_objects: `VisualObjects` of the image, or `None`.
 
     Returns:
-        `model` (type, dtype, fingerprint), `refiner` (fingerprint and thresholds, or `None` without one), `tags`,
+        Dictionary of `model` (type, dtype, fingerprint), `refiner` (fingerprint and thresholds, or `None`), `tags`,
         `objects` (labels, scores and boxes) and `versions`.
     """
     return {
@@ -71,6 +77,7 @@ def describe_provenance(model: Any, processor: Any, visual_objects: Any = None) 
 
 
 def _describe_refiner(processor: Any) -> dict[str, Any] | None:
+    """Return fingerprint and thresholds of a processor's refiner."""
     config = processor.refiner_config
     if config is None and processor.refiner_fingerprint is None:
         return None
@@ -85,9 +92,10 @@ def _describe_refiner(processor: Any) -> dict[str, Any] | None:
 
 
 def _version(package: str) -> str | None:
+    """Return the version of an installed package, or `None`."""
     try:
         return version(package)
-    except PackageNotFoundError:  # this code may come with a checkpoint
+    except PackageNotFoundError:  # this code may run as remote code, without the package
         return None
 
 

@@ -1,8 +1,8 @@
-"""The layout of the published weights, `IDEA-CCNL/Ziya-Visual-Lyrics-14B`, and how it becomes ours while loading.
+"""Loading of the published weights, `IDEA-CCNL/Ziya-Visual-Lyrics-14B`.
 
-Its `config.json` calls itself `"blip-2"` and carries `ram_config` and `detection_config`; its shards hold vision
-encoder, Q-Former, language model, tagger and detector under one roof. Importing this module teaches AutoConfig and
-Transformers' loader to read it. Plain BLIP-2 checkpoints stay BLIP-2.
+Their `config.json` has the type `"blip-2"`, with `ram_config` and `detection_config`. Their shards hold the vision
+encoder, the Q-Former, the language model, the tagger and the detector together. Importing this module registers the
+layout with AutoConfig and with Transformers' loader. Plain BLIP-2 checkpoints stay BLIP-2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BERT_IDS = {"[CLS]": 101, "[MASK]": 103}
 # Where the detector's tokenizer may lie: both hold bert-base-uncased's vocabulary.
 DETECTOR_TOKENIZER_FOLDERS = ("bert-base-uncased", "vicuna-13b_processor/qformer_tokenizer")
 
-# Weights that a class does not take from the published shards, and why.
+# Weights of the published shards that a class does not load, and the reason.
 DROPPED_BY_MODEL = {
     r"^ram\.": "the tagger, loaded by LyricsVisualRefiner",
     r"^grounding_dino\.": "the detector, loaded by LyricsVisualRefiner",
@@ -46,11 +46,16 @@ DROPPED_BY_REFINER = {
 }
 
 
-def find_tokenizer_folder(checkpoint: str | os.PathLike, subfolder: str = "", **hub_kwargs: Any) -> str:
-    """The folder of the detector's tokenizer: beside the weights in our layout, below them in the published one.
+def find_tokenizer_folder(checkpoint: str | os.PathLike[str], subfolder: str = "", **hub_kwargs: Any) -> str:
+    """Return the folder of the detector's tokenizer: that of the weights, or one below it in the published layout.
+
+    Args:
+        checkpoint: folder or Hub id.
+        subfolder: folder of the weights inside the checkpoint.
+        hub_kwargs: arguments of `HUB_KWARGS`.
 
     Raises:
-        OSError: naming the folders that were searched.
+        OSError: there is no tokenizer; the message names the folders that were searched.
     """
     folders = (subfolder, *(os.path.join(subfolder, name) for name in DETECTOR_TOKENIZER_FOLDERS))
     for folder in folders:
@@ -61,14 +66,14 @@ def find_tokenizer_folder(checkpoint: str | os.PathLike, subfolder: str = "", **
 
 
 class Blip2Config(TransformersBlip2Config):
-    """What AutoConfig takes for `"blip-2"`: Transformers' own class, or a `LyricsConfig` for the published layout.
+    """Configuration class of `"blip-2"`: Transformers' own, or one of this package for the published layout.
 
-    It must bear this name, since the auto classes look models up by it.
+    The auto classes look models up by the name of the class, so that it must be this one.
     """
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """A configuration of this package for the published layout, else Transformers' `Blip2Config`."""
+        """Build a configuration of this package for the published layout, else Transformers' `Blip2Config`."""
         if is_published_config(config_dict):
             if is_pretraining_config(config_dict):
                 return LyricsPreTrainingConfig.from_dict(translate_pretraining_config(config_dict), **kwargs)
@@ -99,7 +104,7 @@ def register() -> None:
 
 
 def _pretraining_transforms() -> list[Any]:
-    """Published first-stage weights -> `LyricsForPreTraining`; what the paper shapes otherwise is adapted."""
+    """Return the conversions of the published first stage; weights of another shape in the paper are adapted."""
     head = r"^qformer\.cls\.predictions\."
     words = r"qformer\.bert\.embeddings\.word_embeddings\.weight$"
     rows = AppendRows({token: _BERT_IDS[source] for token, source in APPENDED_TOKENS.items()})

@@ -1,4 +1,7 @@
-"""Translation of the published `config.json`, and of the files that it names, into the fields of our configurations."""
+"""Translation of the published `config.json`, and of the files that it names, to the fields of our configurations.
+
+The configurations import this module, so that it may import none of them but those of their parts.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,29 @@ from transformers.models.blip_2 import Blip2VisionConfig
 from transformers.models.swin import SwinConfig
 
 from .checkpoint_files import HUB_KWARGS, find_file, is_inside
-from .configuration_base import naming_what_is_missing
+from .configuration_base import name_missing_keys
 from .configuration_mqformer import LyricsMQFormerConfig
 from .configuration_ram import RamConfig
 
-PUBLISHED_PRETRAINING_CLASS = "LyricsQFromerForPretrain"  # so spelt there
+PUBLISHED_PRETRAINING_CLASS = "LyricsQFromerForPretrain"  # the spelling of the published file
 
-# Tokens that the published first stage lacks, and the token whose weights each starts from; appended in this order.
+# Tokens that the published first stage lacks, in order, and the token whose weights each one copies.
 APPENDED_TOKENS = {"[BOS]": "[CLS]", "[MLM]": "[MASK]"}
 
 
 def is_published_config(config: dict[str, Any]) -> bool:
-    """Whether a `config.json` is in the published layout, and not that of a plain BLIP-2."""
+    """Return whether a `config.json` is in the published layout, in contrast to that of a plain BLIP-2."""
     return config.get("model_type") == "blip-2" and {"ram_config", "detection_config"} <= config.keys()
 
 
-@naming_what_is_missing
+@name_missing_keys
 def translate_model_config(published: dict[str, Any]) -> dict[str, Any]:
-    """The published `config.json` as the fields of a `LyricsConfig`."""
+    """Translate the published `config.json` to the fields of a `LyricsConfig`."""
     qformer, text = published["qformer_config"], published["text_config"]
     mqformer = known_fields(LyricsMQFormerConfig, qformer) | {
         "num_visual_queries": qformer["num_vit_query_tokens"],
         "num_grounding_queries": qformer["num_dino_query_tokens"],
-        "region_hidden_size": published["detection_config"]["hidden_dim"] + 4,  # its own field has a wrong default
+        "region_hidden_size": published["detection_config"]["hidden_dim"] + 4,  # the field for it has a wrong default
         "normalize_vision_features": False,
     }
     return {
@@ -50,13 +53,13 @@ def translate_model_config(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_pretraining_config(published: dict[str, Any]) -> bool:
-    """Whether a `config.json` in the published layout is that of a first-stage model, which has no language model."""
+    """Return whether a published `config.json` is that of a first-stage model, which has no language model."""
     return published.get("architectures") == [PUBLISHED_PRETRAINING_CLASS]
 
 
-@naming_what_is_missing
+@name_missing_keys
 def translate_pretraining_config(published: dict[str, Any]) -> dict[str, Any]:
-    """The published first-stage `config.json` as the fields of a `LyricsPreTrainingConfig`."""
+    """Translate the published first-stage `config.json` to the fields of a `LyricsPreTrainingConfig`."""
     translated = translate_model_config(published)
     mqformer = translated["mqformer_config"]
     return {
@@ -66,24 +69,25 @@ def translate_pretraining_config(published: dict[str, Any]) -> dict[str, Any]:
         "mqformer_config": mqformer | {"vocab_size": mqformer["vocab_size"] + len(APPENDED_TOKENS)},
         "vision_feature_layer": translated["vision_feature_layer"],
         "projection_size": published["image_text_hidden_size"],
-        "tie_word_embeddings": False,  # in its class, but not in what it loads
+        "tie_word_embeddings": False,  # the original class ties them, the weights are not tied
         "dtype": translated["dtype"],
     }
 
 
-@naming_what_is_missing
+@name_missing_keys
 def translate_refiner_config(
-    published: dict[str, Any], checkpoint: str | os.PathLike, **hub_kwargs: Any
+    published: dict[str, Any], checkpoint: str | os.PathLike[str], **hub_kwargs: Any
 ) -> dict[str, Any]:
-    """The published `config.json` and the files beside it as the fields of a `LyricsRefinerConfig`.
+    """Translate the published `config.json` and the files beside it to the fields of a `LyricsRefinerConfig`.
 
     Args:
-        checkpoint: directory or Hub id that holds `ram_tag_list.txt` and, if they differ from the defaults,
+        published: dictionary of the `config.json`.
+        checkpoint: folder or Hub id that holds `ram_tag_list.txt` and, if they differ from the defaults,
             `q2l_config.json` and `bert-base-uncased/config.json`.
-        hub_kwargs: as for `from_pretrained` (`revision`, `token`, `cache_dir`, ...).
+        hub_kwargs: arguments of `from_pretrained` (`revision`, `token`, `cache_dir`, ...).
 
     Raises:
-        OSError: when the tag list is missing.
+        OSError: the tag list is missing.
     """
 
     def read(name: str, required: bool = False) -> str:
@@ -110,7 +114,14 @@ def translate_refiner_config(
 def ram_config_dict(
     ram: dict[str, Any], head: dict[str, Any], tags: list[str], chinese_tags: list[str] | None
 ) -> dict[str, Any]:
-    """Fields of a `RamConfig` from the original's Swin settings, its `q2l_config.json` and its tag lists."""
+    """Return the fields of a `RamConfig`.
+
+    Args:
+        ram: dictionary of the original's Swin settings.
+        head: dictionary of its `q2l_config.json`.
+        tags: list of tags.
+        chinese_tags: list of the tags in Chinese, or `None`.
+    """
     image_size = ram.get("image_size", ram.get("image_res"))
     swin = known_fields(SwinConfig, ram) | {"image_size": image_size}
     return known_fields(RamConfig, head) | {
@@ -125,7 +136,12 @@ def ram_config_dict(
 
 
 def grounding_dino_config_dict(detection: dict[str, Any], bert: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a `GroundingDinoConfig` from the original's settings and its text encoder's configuration."""
+    """Return the fields of a `GroundingDinoConfig`.
+
+    Args:
+        detection: dictionary of the original's settings.
+        bert: dictionary of its text encoder's configuration.
+    """
     backbone = known_fields(SwinConfig, detection) | {
         "use_absolute_embeddings": detection["ape"],
         "out_indices": [index + 1 for index in detection["out_indices"]],
@@ -151,7 +167,7 @@ def grounding_dino_config_dict(detection: dict[str, Any], bert: dict[str, Any]) 
         "decoder_n_points": detection["dec_n_points"],
         "two_stage": True,
         "embedding_init_target": True,
-        # one layer shares with nobody, and Transformers finds nothing to tie then
+        # with a single layer, Transformers finds nothing to tie
         "decoder_bbox_embed_share": detection["dec_pred_bbox_embed_share"] and detection["dec_layers"] > 1,
         "two_stage_bbox_embed_share": False,
         "positional_embedding_temperature": detection.get("pe_temperatureh", detection.get("pe_temperatureH")),
@@ -164,7 +180,15 @@ def grounding_dino_config_dict(detection: dict[str, Any], bert: dict[str, Any]) 
 
 
 def known_fields(config_class: type, values: dict[str, Any], extra: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`values` without what `config_class` has no field for, such as the generation settings of old releases."""
+    """Return the values that a configuration class has fields for.
+
+    Others, such as the generation settings of old releases, are left out.
+
+    Args:
+        config_class: configuration class of Transformers or of this package.
+        values: dictionary of a foreign configuration.
+        extra: further names to keep.
+    """
     base = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     known = ({field.name for field in dataclasses.fields(config_class)} - base) | set(extra)
     kept = {name: value for name, value in values.items() if name in known and value is not None}
@@ -172,12 +196,18 @@ def known_fields(config_class: type, values: dict[str, Any], extra: tuple[str, .
 
 
 def read_lines(text: str) -> list[str]:
-    """The lines of a tag list, without white space around them and without the empty end of the file."""
+    """Return the lines of a tag list without surrounding white space; an empty end of the file gives no line."""
     return [line.strip() for line in text.strip().split("\n")] if text.strip() else []
 
 
-def read_text(checkpoint: str | os.PathLike, name: str, required: bool, **hub_kwargs: Any) -> str:
+def read_text(checkpoint: str | os.PathLike[str], name: str, required: bool, **hub_kwargs: Any) -> str:
     """Return the text of a checkpoint's file, or an empty string where there is no such file.
+
+    Args:
+        checkpoint: folder or Hub id.
+        name: name of the file, relative to the checkpoint.
+        required: raise an `OSError` where there is no such file.
+        hub_kwargs: arguments of `HUB_KWARGS`, and `subfolder`; others are ignored.
 
     Raises:
         ValueError: the name leads out of the checkpoint, or the file is not text.

@@ -1,4 +1,4 @@
-"""Asking the detector: tags become prompts, and every query of the detector gets the tag that it answers to."""
+"""Detection with Grounding DINO: prompts of tags, and the tag that each query of the detector belongs to."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from .refiner_prompts import TagPrompt, build_prompts
 
 
 @dataclass
 class Detections:
-    """Every query of the detector for one image, over all its prompts. Q queries, D the detector's width.
+    """All queries of the detector for one image, over all its prompts. Q queries, D the detector's width.
 
     Attributes:
-        boxes: (Q, 4) cxcywh in [0, 1].
-        scores: (Q,) probability of the best token that belongs to a tag.
-        label_ids: (Q,) the tag of that token, -1 without a tag.
-        features: (Q, D + 4) last hidden state and last reference box (cxcywh).
+        boxes: float tensor of shape (Q, 4), cxcywh in [0, 1].
+        scores: float tensor of shape (Q,), probability of the best token that belongs to a tag.
+        label_ids: int64 tensor of shape (Q,), the tag of that token, or -1.
+        features: float tensor of shape (Q, D + 4), last hidden state and last reference box (cxcywh).
     """
 
     boxes: torch.Tensor
@@ -30,32 +31,32 @@ class Detections:
 
     @classmethod
     def none(cls, width: int, device: torch.device) -> Detections:
-        """No query at all."""
+        """Return detections without any query."""
         empty = torch.zeros(0, device=device)
         return cls(empty.view(0, 4), empty, empty.long(), empty.view(0, width + 4))
 
     @classmethod
     def join(cls, parts: Sequence[Detections]) -> Detections:
-        """The detections of several prompts of one image."""
+        """Return the detections of several prompts of one image as one."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
     def best_features(self, count: int) -> torch.Tensor:
-        """(count, D + 4): all features of a single prompt, in its order; of several prompts the best-scored ones."""
+        """Return at most `count` features, (count, D + 4): in their order where all fit, else the best-scored ones."""
         if len(self.features) <= count:
             return self.features
         return self.features[self.scores.argsort(descending=True, stable=True)[:count]]
 
 
 def score_tags(logits: torch.Tensor, tag_of_token: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best tag of each query: its probability and its position in the list of tags.
+    """Return the best tag of each query, and its probability.
 
     Args:
-        logits: (Q, T) one logit per query and token of the prompt.
-        tag_of_token: for each token of the prompt, the position of its tag, or -1 for punctuation and special tokens.
+        logits: float tensor of shape (Q, T), one logit per query and token of the prompt.
+        tag_of_token: sequence of the index of each token's tag, or -1 for punctuation and special tokens.
 
     Returns:
-        (Q,) float32 scores and (Q,) int64 tags; score 0 and tag -1 where the prompt has no tag. A logit that is not a
-        number scores 0.
+        float32 scores (Q,) and int64 tags (Q,); score 0 and tag -1 where the prompt has no tag. A logit that is NaN has
+        score 0.
     """
     tags = torch.tensor(tag_of_token, device=logits.device)
     belongs = tags >= 0
@@ -68,7 +69,7 @@ def score_tags(logits: torch.Tensor, tag_of_token: Sequence[int]) -> tuple[torch
 
 def detect(
     detector: Any,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     pixel_values: torch.Tensor,
     tags: Sequence[Sequence[str]],
     *,
@@ -76,13 +77,19 @@ def detect(
     max_tokens: int,
     ask_without_tags: bool,
 ) -> list[Detections]:
-    """Look for tags in images of one size.
+    """Detect tags in images of one size.
 
     Args:
-        pixel_values: (N, 3, h, w) float.
-        tags: for each image; too many for one prompt go into several, whose detections are joined.
-        separator, max_tokens: of the prompts.
-        ask_without_tags: an image without tags is still shown to the detector, with an empty prompt.
+        detector: Grounding DINO of Transformers.
+        tokenizer: fast tokenizer of the detector.
+        pixel_values: float tensor of shape (N, 3, h, w).
+        tags: list of words for each image; those that do not fit into one prompt go into further ones.
+        separator: text between two tags of a prompt.
+        max_tokens: longest prompt in tokens.
+        ask_without_tags: whether an image without tags is detected too, with an empty prompt.
+
+    Returns:
+        `Detections` of each image.
     """
     jobs: list[tuple[int, TagPrompt]] = []
     for index, words in enumerate(tags):
@@ -98,8 +105,9 @@ def detect(
 
 
 def _run_detector(
-    detector: Any, tokenizer: Any, pixel_values: torch.Tensor, prompts: Sequence[TagPrompt]
+    detector: Any, tokenizer: PreTrainedTokenizerBase, pixel_values: torch.Tensor, prompts: Sequence[TagPrompt]
 ) -> list[Detections]:
+    """Run the detector on images of one size with one prompt each."""
     captions = [prompt.caption for prompt in prompts]
     text = tokenizer(captions, padding=True, split_special_tokens=True, return_tensors="pt").to(pixel_values.device)
     output = detector(pixel_values=pixel_values.to(detector.dtype), **text, return_dict=True)
@@ -115,9 +123,9 @@ def _run_detector(
 def make_mask_additive(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Forward pre-hook of a text encoder: turn boolean masks into additive ones.
+    """Convert boolean masks to additive ones (forward pre-hook of a text encoder).
 
-    Grounding DINO gives its text encoder a boolean mask, which eager attention would add as zeros and ones.
+    Grounding DINO passes a boolean mask to its text encoder, which eager attention would add as zeros and ones.
     """
     dtype = next(module.parameters()).dtype
 

@@ -1,4 +1,4 @@
-"""Asking OWLv2: it reads each tag on its own, and sees the picture in the corner of a square."""
+"""Detection with OWLv2, which encodes each tag alone, and sees the picture in the corner of a square."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from .refiner_detection import Detections
 
-_PHRASE = "a photo of a {}"  # as it was trained
+_PHRASE = "a photo of a {}"  # the phrase of its training
 
 
 def detect_each(
     detector: Any,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     pixel_values: torch.Tensor,
     tags: Sequence[Sequence[str]],
     image_sizes: torch.Tensor | None,
 ) -> list[Detections]:
-    """Look for tags in images; `Detections` without features.
+    """Detect tags in images; the detections have no features.
 
     Args:
-        detector: an `Owlv2ForObjectDetection`.
-        tokenizer: CLIP's.
-        pixel_values: (N, 3, s, s) float, pictures in the top left corner of a square.
-        tags: for each image.
-        image_sizes: (N, 2) int64, height and width of the pictures; `None` for square ones.
+        detector: `Owlv2ForObjectDetection`.
+        tokenizer: CLIP's tokenizer.
+        pixel_values: float tensor of shape (N, 3, s, s), pictures in the top left corner of a square.
+        tags: list of words for each image.
+        image_sizes: int64 tensor of shape (N, 2), height and width of the pictures; `None` for square ones.
+
+    Returns:
+        `Detections` of each image, with boxes in [0, 1] of the picture.
 
     Raises:
-        ValueError: naming the tag, when one is too long.
+        ValueError: a tag is too long; the message names it.
     """
     found = [Detections.none(0, pixel_values.device) for _ in tags]
     asked = [index for index, words in enumerate(tags) if words]
@@ -37,7 +41,7 @@ def detect_each(
         return found
     rows = [_tokenize(tags[index], tokenizer, detector.config.text_config.max_position_embeddings) for index in asked]
     length, most = max(len(ids) for row in rows for ids in row), max(map(len, rows))
-    input_ids = torch.zeros(len(asked), most, length, dtype=torch.long)  # a phrase that begins with 0 is none
+    input_ids = torch.zeros(len(asked), most, length, dtype=torch.long)  # a phrase that begins with 0 is ignored
     attention_mask = torch.zeros_like(input_ids)
     attention_mask[:, :, 0] = 1
     for row, phrases in enumerate(rows):
@@ -61,7 +65,8 @@ def detect_each(
     return found
 
 
-def _tokenize(tags: Sequence[str], tokenizer: Any, longest: int) -> list[list[int]]:
+def _tokenize(tags: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> list[list[int]]:
+    """Return the token ids of one phrase per tag."""
     phrases = [_PHRASE.format(tag.lower()) for tag in tags]
     tokens = tokenizer(phrases, split_special_tokens=True)["input_ids"]
     for tag, ids in zip(tags, tokens, strict=True):

@@ -1,4 +1,4 @@
-"""How each part of the refiner sees an image: size, normalisation, padding. Resizing is PIL's, antialiased."""
+"""Views of an image for each part of the refiner: size, normalization, padding. PIL resizes, antialiased."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from PIL import Image, ImageOps
 from .configuration_ram import PerChannel
 
 BILINEAR = Image.Resampling.BILINEAR
-ORIENTATION = 0x0112  # in EXIF
+ORIENTATION = 0x0112  # EXIF tag
 
 # No side of the detector's view is shorter: its deepest feature map is 32 times smaller than its input.
 MIN_DETECTOR_EDGE = 32
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture upright and in RGB; one that already is, itself."""
+    """Return the picture upright and in RGB, itself where it already is."""
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_tensor(image: Image.Image, mean: PerChannel, std: PerChannel) -> torch.Tensor:
-    """RGB picture -> (3, H, W) float32, scaled to [0, 1] and normalised."""
+    """Convert an RGB picture to a normalized float32 tensor of shape (3, H, W)."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255
     return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
 def tagger_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
-    """(3, size, size): the whole picture, its aspect ratio not kept."""
+    """Return the whole picture, stretched to a square of shape (3, size, size)."""
     return to_tensor(image.resize((size, size), BILINEAR), mean, std)
 
 
 def detector_size(width: int, height: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
-    """(width, height) of the detector's view: the short side as asked for, unless the long one grows beyond its limit.
+    """Return (width, height) of the detector's view.
 
-    Grounding DINO's own rule. Transformers rounds differently where the long side is limited.
+    The short side gets `shortest_edge`, unless the long side would exceed `longest_edge`. This is Grounding DINO's own
+    rule; Transformers rounds differently where the long side is limited.
     """
     short, long = min(width, height), max(width, height)
     edge = shortest_edge
@@ -49,13 +50,13 @@ def detector_size(width: int, height: int, shortest_edge: int, longest_edge: int
 def detector_view(
     image: Image.Image, shortest_edge: int, longest_edge: int, mean: PerChannel, std: PerChannel
 ) -> torch.Tensor:
-    """(3, h, w): the whole picture, resized by `detector_size`."""
+    """Return the whole picture resized to `detector_size`, shape (3, h, w)."""
     size = detector_size(*image.size, shortest_edge, longest_edge)
     return to_tensor(image.resize(size, BILINEAR), mean, std)
 
 
 def square_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
-    """(3, size, size): the picture padded with black at the right and the bottom to a square, as OWLv2 sees it."""
+    """Return OWLv2's view (3, size, size): the picture padded with black at the right and the bottom to a square."""
     side = max(image.size)
     square = Image.new("RGB", (side, side))
     square.paste(image)
@@ -65,9 +66,10 @@ def square_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel
 def segmenter_view(
     image: Image.Image, size: int, mean: PerChannel, std: PerChannel, stretched: bool = False
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """(3, size, size): the long side resized to `size`, padded with zeros at the right and the bottom; and (h, w).
+    """Return the segmenter's view (3, size, size), and height and width of the picture inside it.
 
-    `stretched` fills the view instead, as SAM 2 does.
+    The long side is resized to `size`, and zeros are padded at the right and the bottom. With `stretched`, the picture
+    fills the view, as for SAM 2.
     """
     if stretched:
         return tagger_view(image, size, mean, std), (size, size)

@@ -1,12 +1,12 @@
-"""Prompts for the detector: tags joined into captions, and which token of a caption belongs to which tag."""
+"""Prompts of the detector: captions of several tags, and the tag that each token of a caption belongs to."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -21,22 +21,23 @@ class TagPrompt:
 
     Attributes:
         caption: lower-case text that ends with a full stop.
-        tag_of_token: for each token of the caption, special tokens included, the position of its tag in the list of
-            tags that was given, or -1.
+        tag_of_token: tuple of the index of each token's tag in the given list, or -1; special tokens are counted.
     """
 
     caption: str
     tag_of_token: tuple[int, ...]
 
 
-def build_prompts(tags: Sequence[str], tokenizer: Any, separator: str, max_tokens: int) -> list[TagPrompt]:
-    """Join tags into as few captions as fit, each of at most `max_tokens` tokens, cut between two tags only.
+def build_prompts(
+    tags: Sequence[str], tokenizer: PreTrainedTokenizerBase, separator: str, max_tokens: int
+) -> list[TagPrompt]:
+    """Join tags into as few captions as possible, each of at most `max_tokens` tokens and of whole tags.
 
-    Full stops, question marks, line breaks and lone surrogates inside a tag become spaces in the caption; of tags that
-    read the same then, the first stands for all. Without a tag there is one caption, ".", as in the published model.
+    Full stops, question marks, line breaks and lone surrogates inside a tag become spaces. Tags that are equal then are
+    asked for once, under the first one's index. Without tags there is one caption, ".", as in the published model.
 
     Raises:
-        ValueError: naming the tag, when a single tag is too long for a caption.
+        ValueError: a single tag is too long for a caption; the message names it.
     """
     unique: dict[str, int] = {}
     for position, tag in enumerate(tags):
@@ -58,14 +59,17 @@ def build_prompts(tags: Sequence[str], tokenizer: Any, separator: str, max_token
 
 
 def _caption(group: Sequence[tuple[str, int]], separator: str) -> str:
+    """Return the caption of a group of tags."""
     return separator.join(text for text, _ in group) + "."
 
 
-def _num_tokens(group: Sequence[tuple[str, int]], tokenizer: Any, separator: str) -> int:
+def _num_tokens(group: Sequence[tuple[str, int]], tokenizer: PreTrainedTokenizerBase, separator: str) -> int:
+    """Return the number of tokens of a group's caption."""
     return len(tokenizer(_caption(group, separator), split_special_tokens=True)["input_ids"])
 
 
-def _build_prompt(group: Sequence[tuple[str, int]], tokenizer: Any, separator: str) -> TagPrompt:
+def _build_prompt(group: Sequence[tuple[str, int]], tokenizer: PreTrainedTokenizerBase, separator: str) -> TagPrompt:
+    """Return the prompt of a group of tags."""
     caption = _caption(group, separator)
     tag_of_character = [-1] * len(caption)
     start = 0

@@ -1,4 +1,4 @@
-"""From what the detector and the segmenter say to objects and region features."""
+"""Selection of objects among detections, and pooling of region features under masks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .refiner_detection import Detections
 
 
 def to_corners(boxes: torch.Tensor) -> torch.Tensor:
-    """(..., 4) cxcywh -> xyxy, cut to the picture [0, 1]."""
+    """Convert boxes of shape (..., 4) from cxcywh to xyxy, clipped to [0, 1]."""
     center, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat([center - size / 2, center + size / 2], dim=-1).clamp(0.0, 1.0)
 
 
 def box_iou(boxes: torch.Tensor) -> torch.Tensor:
-    """(R, 4) xyxy -> (R, R) intersection over union."""
+    """Return the intersection over union of all pairs of boxes, (R, 4) xyxy -> (R, R)."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
     top_left = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
@@ -26,10 +26,14 @@ def box_iou(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def non_maximum_suppression(boxes: torch.Tensor, iou_threshold: float, max_boxes: int) -> torch.Tensor:
-    """Positions of the kept boxes, in order: each overlaps no kept box before it by more than `iou_threshold`.
+    """Return the indices of the kept boxes, in order.
+
+    A box is dropped where it overlaps a kept box before it by more than `iou_threshold`.
 
     Args:
-        boxes: (R, 4) xyxy, best first.
+        boxes: float tensor of shape (R, 4), xyxy, best first.
+        iou_threshold: largest overlap of two kept boxes.
+        max_boxes: largest number of kept boxes.
     """
     overlaps = (box_iou(boxes) > iou_threshold).tolist()
     kept: list[int] = []
@@ -44,14 +48,14 @@ def non_maximum_suppression(boxes: torch.Tensor, iou_threshold: float, max_boxes
 def select_objects(
     detections: Detections, box_threshold: float, text_threshold: float, iou_threshold: float, max_regions: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The objects of an image, best score first; of equal scores, the earlier query first.
+    """Return the objects of an image, best score first; of equal scores, the earlier query comes first.
 
     Returns:
-        (R, 4) boxes xyxy in [0, 1], (R,) scores and (R,) label ids. R may be 0.
+        Boxes (R, 4) xyxy in [0, 1], scores (R,) and label ids (R,). R may be 0.
     """
     boxes = to_corners(detections.boxes.float().nan_to_num(0.0))
     keep = (detections.scores > max(box_threshold, text_threshold)) & (detections.label_ids >= 0)
-    keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=-1)  # nothing is left of a box outside the picture
+    keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=-1)  # drops boxes without area, such as those outside the picture
     boxes, scores, labels = boxes[keep], detections.scores[keep], detections.label_ids[keep]
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, labels = boxes[order], scores[order], labels[order]
@@ -60,10 +64,11 @@ def select_objects(
 
 
 def box_coverage(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(R, height, width): how much of each cell of a grid a box covers; at least the cell of its centre.
+    """Return the share of each grid cell that a box covers, (R, height, width); the cell of its center is never 0.
 
     Args:
-        boxes: (R, 4) xyxy in units of the grid, [0, 1].
+        boxes: float tensor of shape (R, 4), xyxy in [0, 1] of the grid.
+        height, width: size of the grid.
     """
 
     def overlap(low: torch.Tensor, high: torch.Tensor, cells: int) -> torch.Tensor:
@@ -80,18 +85,18 @@ def box_coverage(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def pool_masks(
     embedding: torch.Tensor, mask_logits: torch.Tensor, boxes: torch.Tensor, valid: Sequence[float]
 ) -> torch.Tensor:
-    """The mean of an image embedding under each mask; under its box where the mask is empty.
+    """Return the mean of an image embedding under each mask, or under the box where the mask is empty.
 
-    Masks are averaged down to the embedding's own grid, so that an object weighs a cell by how much of it it covers.
+    Masks are averaged down to the embedding's grid, so that a cell counts by the share of it that the object covers.
 
     Args:
-        embedding: (D, h, w) of the padded view.
-        mask_logits: (R, H, W) of the padded view, positive inside the object.
-        boxes: (R, 4) xyxy in [0, 1] of the picture.
-        valid: the part of the view that is picture and not padding, as fractions of height and width.
+        embedding: float tensor of shape (D, h, w), of the padded view.
+        mask_logits: float tensor of shape (R, H, W), of the padded view, positive inside the object.
+        boxes: float tensor of shape (R, 4), xyxy in [0, 1] of the picture.
+        valid: share of the view that is picture instead of padding, in height and in width.
 
     Returns:
-        (R, D) float32.
+        float32 tensor of shape (R, D).
     """
     height, width = mask_logits.shape[-2:]
     grid = (embedding.shape[-2], embedding.shape[-1])

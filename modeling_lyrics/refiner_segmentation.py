@@ -1,6 +1,6 @@
-"""Asking the segmenter: boxes become masks, a few at a time, and masks become region features.
+"""Segmentation with a SAM-family model: boxes become masks, one image at a time, and masks become region features.
 
-The members of the SAM family differ in what they keep of a picture; an `_Embedding` is a picture of any of them.
+The members of the family differ in the embedding that they make of an image; an `_Embedding` wraps that of any of them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def segment(
     """Outline the objects of N images.
 
     Args:
-        segmenter: of the SAM family; D is the width of its image embedding.
-        pixel_values: (N, 3, S, S) float, padded at the right and the bottom.
-        sizes: (N, 2) int64, height and width of the picture inside the view.
-        boxes: for each image (R, 4) xyxy in [0, 1] of the picture.
-        mask_sizes: (N, 2) int64, height and width of the masks to return, or `None` for no masks.
-        boxes_per_batch: how many boxes go through the mask decoder at once.
+        segmenter: SAM-family model; D is the width of its image embedding.
+        pixel_values: float tensor of shape (N, 3, S, S), padded at the right and the bottom.
+        sizes: int64 tensor of shape (N, 2), height and width of the picture inside the view.
+        boxes: sequence of one tensor of shape (R, 4) for each image, xyxy in [0, 1] of the picture.
+        mask_sizes: int64 tensor of shape (N, 2), height and width of the masks to return, or `None` for no masks.
+        boxes_per_batch: number of boxes that the mask decoder processes at once.
 
     Returns:
-        For each image (R, D + 4) float32, the mean embedding under the mask and the box; and, when asked for, for each
-        image (R, height, width) bool.
+        For each image a float32 tensor of shape (R, D + 4), the mean embedding under the mask and the box; and, with
+        `mask_sizes`, for each image a bool tensor of shape (R, height, width).
     """
     width = segmenter.config.mask_decoder_config.hidden_size
     features = [box.new_zeros(0, width + 4) for box in boxes]
@@ -56,12 +56,12 @@ def segment(
 
 @dataclass
 class _View:
-    """The square that the segmenter sees, and what it is a view of.
+    """The square that the segmenter sees of a picture.
 
     Attributes:
-        side: of the square.
+        side: side of the square.
         inner: height and width of the picture inside it.
-        mask_size: height and width of the masks to make, if any.
+        mask_size: height and width of the masks to make, or `None`.
     """
 
     side: int
@@ -72,7 +72,7 @@ class _View:
 def _segment_some(
     segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, view: _View
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Region features of some boxes of a picture, and their masks; a call of its own, which keeps nothing else."""
+    """Return region features of some boxes of a picture, and their masks; a function, so that the rest is freed."""
     logits = _predict_masks(segmenter, embedding, boxes, view.inner)
     pooled = pool_masks(embedding.features, logits, boxes, [side / view.side for side in view.inner])
     masks = None if view.mask_size is None else _resize_masks(logits, view.side, view.inner, view.mask_size)
@@ -81,11 +81,11 @@ def _segment_some(
 
 @dataclass
 class _Embedding:
-    """A picture as the segmenter keeps it.
+    """Embedding of one image.
 
     Attributes:
-        features: (D, h, w), what is averaged under masks.
-        inputs: of the segmenter's forward pass, with a batch dimension of 1.
+        features: float tensor of shape (D, h, w), which is averaged under masks.
+        inputs: dictionary of the segmenter's inputs, with a batch dimension of 1.
     """
 
     features: torch.Tensor
@@ -93,6 +93,7 @@ class _Embedding:
 
 
 def _embed(segmenter: Any, pixel_values: torch.Tensor) -> list[_Embedding]:
+    """Return the embedding of each image, shape (N, 3, S, S)."""
     embedded = segmenter.get_image_embeddings(pixel_values.to(segmenter.dtype))
     rows = range(len(pixel_values))
     if isinstance(embedded, list):  # SAM 2: feature maps, the finest first
@@ -114,7 +115,7 @@ def _embed(segmenter: Any, pixel_values: torch.Tensor) -> list[_Embedding]:
 
 
 def _predict_masks(segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, inner: Sequence[int]) -> torch.Tensor:
-    """(R, h, w) float32 logits over the padded view, for boxes of one picture of `inner` height and width."""
+    """Return mask logits over the padded view, float32 of shape (R, h, w), for boxes of one picture."""
     height, width = inner
     prompt = boxes * boxes.new_tensor([width, height, width, height])
     output = segmenter(
@@ -127,7 +128,7 @@ def _predict_masks(segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, i
 
 
 def _resize_masks(logits: torch.Tensor, side: int, inner: Sequence[int], size: Sequence[int]) -> torch.Tensor:
-    """(R, h, w) logits over the padded view -> (R, *size) bool masks of the picture."""
+    """Convert logits over the padded view (R, h, w) to bool masks of the picture (R, *size)."""
     view = nn.functional.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
     view = view[..., : inner[0], : inner[1]]
     return nn.functional.interpolate(view, tuple(size), mode="bilinear", align_corners=False)[:, 0] > 0

@@ -13,25 +13,36 @@ from .modeling_mqformer import LyricsMQFormerModel
 
 
 def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A new vision encoder; BLIP-2's and InstructBLIP's are known to no auto class."""
+    """Build a new vision encoder; those of BLIP-2 and InstructBLIP are unknown to the auto classes."""
     if config.model_type == "blip_2_vision_model":
         from transformers import Blip2VisionModel
 
-        return Blip2VisionModel._from_config(config)
+        return Blip2VisionModel._from_config(config)  # pyright: ignore[reportPrivateUsage]
     if config.model_type == "instructblip_vision_model":
         from transformers import InstructBlipVisionModel
 
-        return InstructBlipVisionModel._from_config(config)
+        return InstructBlipVisionModel._from_config(config)  # pyright: ignore[reportPrivateUsage]
     return AutoModel.from_config(config)
 
 
 def run_vision_model(
     vision_model: Any, pixel_values: torch.Tensor, layer: int, *, output_hidden_states: bool = False, **kwargs: Any
 ) -> tuple[torch.Tensor, Any]:
-    """The hidden state (N, P, vision width) of `layer`, -1 for the last one, and all that the encoder returns."""
+    """Run the vision encoder.
+
+    Args:
+        vision_model: vision encoder of Transformers.
+        pixel_values: float tensor of shape (N, 3, H, W).
+        layer: index of the hidden state to return; -1 is `last_hidden_state`.
+        output_hidden_states: whether all hidden states are computed.
+        kwargs: further arguments of the encoder.
+
+    Returns:
+        The hidden state of shape (N, P, vision width), and the encoder's output.
+    """
     output = vision_model(
         pixel_values.to(vision_model.dtype),
-        output_hidden_states=output_hidden_states or (False if layer == -1 else layer),  # an index keeps that one only
+        output_hidden_states=output_hidden_states or (False if layer == -1 else layer),  # an index keeps one layer
         return_dict=True,
         **kwargs,
     )
@@ -43,13 +54,21 @@ def prepare_parts(
     mqformer: LyricsMQFormerModel | PreTrainedConfig | None,
     config_kwargs: dict[str, Any],
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """Vision encoder, MQ-Former (or the configuration of a new one) and configuration of a model made of them.
+    """Load and check the vision encoder and the MQ-Former of a new model.
 
-    `vision_feature_layer` defaults to -2 for CLIP, as in BLIP-2 and LLaVA, and to -1 for every other encoder; a new
-    MQ-Former normalises vision features where no final LayerNorm of the encoder has done so.
+    `vision_feature_layer` defaults to -2 for CLIP, as in BLIP-2 and LLaVA, and to -1 for other encoders. A new
+    MQ-Former normalizes vision features that did not pass the encoder's final LayerNorm.
+
+    Args:
+        vision_model: vision encoder, model that holds one as `vision_model`, or folder or Hub id of one.
+        mqformer: MQ-Former, configuration of a new one, or `None`.
+        config_kwargs: dictionary of further fields of the model's configuration.
+
+    Returns:
+        The vision encoder, the MQ-Former or its configuration, and the fields with `vision_feature_layer`.
 
     Raises:
-        ValueError: when the MQ-Former attends to features of another width.
+        ValueError: the MQ-Former attends to features of another width.
     """
     vision: Any = AutoModel.from_pretrained(vision_model) if isinstance(vision_model, str | Path) else vision_model
     vision = getattr(vision, "vision_model", vision)

@@ -1,9 +1,10 @@
-"""Names of weights in foreign checkpoints, and what they are called here.
+"""Tables of weight names: foreign checkpoints on the left, this package's modules on the right.
 
-A table lists renames, applied in order to each key, and splits of a fused tensor into equal parts along its first
-dimension, applied to the renamed key. The same tables serve the published checkpoint, which is converted while it is
-loaded, and the component checkpoints of `conversion/`. A weight that changes its shape is adapted by an operation of
-Transformers' weight conversion; each leaves a line in the model's `adapted_weights`, which goes into the load report.
+A table lists renames, which are applied to each key in order, and splits of a fused tensor into equal parts along its
+first dimension, which are applied to the renamed key. The published checkpoint, which is converted while it is loaded,
+and the component checkpoints of `conversion/` share these tables. Weights that change their shape are adapted by
+operations of Transformers' weight conversion. Each adds a line to the model's `adapted_weights`, which goes into the
+load report.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class WeightTable:
     dropped: tuple[str, ...] = ()
 
     def transforms(self, scope: str | None = None) -> list[WeightConverter | WeightRenaming]:
-        """The table as Transformers' loader takes it; with `scope`, only for keys below that module."""
+        """Return the table for Transformers' loader; with `scope`, only for keys below that module."""
         transforms: list[WeightConverter | WeightRenaming] = [WeightRenaming(old, new) for old, new in self.renames]
         transforms += [WeightConverter(old, list(new), [Chunk(dim=0)]) for old, new in self.splits]
         for transform in transforms if scope is not None else ():
@@ -34,7 +35,7 @@ class WeightTable:
 
 
 def _split(source: str, *targets: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Splits of a weight and of its bias; `in_proj_` ends in an underscore where others have a dot."""
+    """Return the splits of a weight and of its bias; `in_proj_` ends in an underscore where others have a dot."""
     separator = "" if source.endswith("_") else "."
     return tuple(
         (f"{source}{separator}{kind}".replace(".", r"\."), tuple(f"{target}.{kind}" for target in targets))
@@ -44,6 +45,7 @@ def _split(source: str, *targets: str) -> tuple[tuple[str, tuple[str, ...]], ...
 
 # Original Swin (Microsoft's layout) -> `SwinModel`, for keys that already stand below `{root}`.
 def _swin_renames(root: str) -> tuple[tuple[str, str], ...]:
+    """Return the renames of an original Swin (Microsoft's layout) to `SwinModel`, for keys below `root`."""
     escaped = root.replace(".", r"\.")
     return (
         (rf"{escaped}\.patch_embed\.proj\.", f"{root}.embeddings.patch_embeddings.projection."),
@@ -182,19 +184,23 @@ QFORMER = WeightTable(
 
 
 class AdaptingOperation(ConversionOps):
-    """One weight in, the same weight in another shape out."""
+    """Operation of a weight conversion that gives one weight another shape.
+
+    Attributes:
+        description: line about the change for the load report.
+    """
 
     description: str
 
     def adapt(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight in its new shape."""
+        """Return the weight in its new shape."""
         raise NotImplementedError
 
     @torch.no_grad
     def convert(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_dict: dict[str, Any], target_patterns: list[str], full_layer_name: str, model: Any, **kwargs: Any
     ) -> dict[str, torch.Tensor]:
-        """As Transformers' loader calls it."""
+        """Convert a weight and record it; Transformers' loader calls this."""
         weight = next(iter(input_dict.values()))
         weight = weight[0] if isinstance(weight, list) else weight
         model.adapted_weights = {**getattr(model, "adapted_weights", {}), full_layer_name: self.description}
@@ -202,20 +208,20 @@ class AdaptingOperation(ConversionOps):
 
 
 class HalveAndRepeat(AdaptingOperation):
-    """W -> [W/2 | W/2]: a projection of one state that now reads two, and of their mean what it read before."""
+    """W -> [W/2 | W/2]: a projection of two states that first gives for their mean what it gave for one state."""
 
     description = "W became [W/2 | W/2], since it now reads two states instead of one"
 
     def adapt(self, weight: torch.Tensor) -> torch.Tensor:
-        """(out, in) -> (out, 2 * in)."""
+        """Return the weight for two states, (out, in) -> (out, 2 * in)."""
         return torch.cat([weight / 2, weight / 2], dim=1)
 
 
 class AppendRows(AdaptingOperation):
-    """Rows for new tokens, each a copy of another token's.
+    """Rows for new tokens, each a copy of another token's row.
 
     Args:
-        copies: for each new token, in order, the id of the token that it starts from.
+        copies: dictionary of each new token to the id of the token that is copied, in order.
     """
 
     def __init__(self, copies: dict[str, int]) -> None:
@@ -224,5 +230,5 @@ class AppendRows(AdaptingOperation):
         self.description = f"rows appended for {names}"
 
     def adapt(self, weight: torch.Tensor) -> torch.Tensor:
-        """(vocabulary, ...) -> (vocabulary + new tokens, ...)."""
+        """Return the weight with new rows, (vocabulary, ...) -> (vocabulary + new tokens, ...)."""
         return torch.cat([weight, weight[list(self.copies.values())]])

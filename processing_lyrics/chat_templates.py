@@ -1,4 +1,4 @@
-"""How conversations become prompts, and how their content is kept from being taken for control text."""
+"""Chat templates, and the protection of prompts from message text that imitates control tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SYSTEM_PROMPT = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 USER, ASSISTANT = "USER:", "ASSISTANT:"
-IMAGE = "<image>"  # in the templates below
+IMAGE = "<image>"  # placeholder in the templates below
 
 _CONTENT = """
 {%- macro write(content) -%}
@@ -92,14 +92,15 @@ PUBLISHED_TEMPLATE = """
 _WORD = re.compile(r"\w")
 _ROLES = re.compile(f"{USER}|{ASSISTANT}")
 _TURNS = re.compile(rf"(?<!\w)(?:{_ROLES.pattern})")
-_SPACES = " \u2009\u200a\u2002\u2003"  # the first that no control token holds is put into imitations
+_SPACES = " \u2009\u200a\u2002\u2003"  # the first one that no control token contains splits imitations
 
 
 @lru_cache(maxsize=16)
 def _imitations(tokens: frozenset[str]) -> tuple[re.Pattern[str], dict[str, list[int]], str]:
-    """What finds control tokens that may overlap, where each is to be cut, and what with.
+    """Return a pattern of control tokens, the positions where each is split, and the character that splits it.
 
-    A token is cut before its last character, and where others begin like it, also before theirs.
+    A token is split before its last character. Where a shorter token is its beginning, it is also split before the last
+    character of that one.
     """
     ordered = sorted(tokens, key=len, reverse=True)
     pattern = re.compile(f"(?=({'|'.join(map(re.escape, ordered))}))" if tokens else "(?!)")
@@ -108,16 +109,20 @@ def _imitations(tokens: frozenset[str]) -> tuple[re.Pattern[str], dict[str, list
 
 
 def neutralize(text: str, control_tokens: Iterable[str]) -> str:
-    """Untrusted text, changed so that it holds no control token and no role: a space goes before their last character.
+    """Return untrusted text without control tokens and roles: a space is put before their last character.
 
-    `"</s>"` becomes `"</s >"` and `"USER:"` becomes `"USER :"`; any other text is returned as `as_text` gives it. Tokens
-    of one character, or of white space, cannot be told from text and are left alone. The time is linear in the text.
+    `"</s>"` becomes `"</s >"` and `"USER:"` becomes `"USER :"`; other text is returned as by `as_text`. Tokens of one
+    character, or of white space, cannot be told from text and are left alone. The time is linear in the text.
+
+    Args:
+        text: untrusted text.
+        control_tokens: iterable of the tokens to remove.
     """
     return neutralize_parts([text], control_tokens)[0]
 
 
 def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str]) -> list[str]:
-    """As `neutralize`, for texts that a template may write one right after the other, so that no joint makes a token."""
+    """Neutralize texts that a template may join without a separator, so that no joint makes a token."""
     parts = [as_text(part) for part in parts]
     text, bounds = "".join(parts), [0, *accumulate(map(len, parts))]
     pattern, cuts, space = _imitations(frozenset(token for token in control_tokens if len(token) > 1 and token.strip()))
@@ -139,9 +144,9 @@ def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str]) -> lis
 
 
 def message_as_dict(message: Any) -> Any:
-    """Return a message object, or a block of one, as a dictionary; whatever else it is comes back unchanged.
+    """Return a message object, or a block of one, as a dictionary; other values are returned unchanged.
 
-    Transformers takes dataclasses and pydantic models, such as the messages of OpenAI's client. Pictures are shared,
+    Transformers accepts dataclasses and pydantic models, such as the messages of OpenAI's client. Pictures are shared,
     not copied.
     """
     if dataclasses.is_dataclass(message) and not isinstance(message, type):
@@ -156,10 +161,12 @@ def message_as_dict(message: Any) -> Any:
 def neutralize_messages(messages: Sequence[Any], control_tokens: Iterable[str]) -> list[dict[str, Any]]:
     """Return a copy of a conversation with the text of every message neutralized; images are shared, not copied.
 
-    Messages and their blocks may be dictionaries, dataclasses or pydantic models.
+    Args:
+        messages: sequence of dictionaries, dataclasses or pydantic models, as are their blocks.
+        control_tokens: iterable of the tokens to remove.
 
     Raises:
-        ValueError: naming the message, when the conversation is not one.
+        ValueError: the conversation is empty or malformed; the message names the message's index.
     """
     tokens = tuple(control_tokens)
     if not messages:
@@ -173,6 +180,7 @@ def neutralize_messages(messages: Sequence[Any], control_tokens: Iterable[str]) 
 
 
 def _clean_content(number: int, content: Any, tokens: tuple[str, ...]) -> Any:
+    """Return the content of a message with neutralized text."""
     if isinstance(content, str):
         return neutralize(content, tokens)
     if content is None:
@@ -188,11 +196,12 @@ def _clean_content(number: int, content: Any, tokens: tuple[str, ...]) -> Any:
 
 
 def _kind(value: Any) -> str:
+    """Return the name of a value's type."""
     return type(value).__name__
 
 
 def instructions_of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each image of a conversation, in order, the text of the message that holds it."""
+    """Return, for each image of a conversation in order, the text of the message that contains it."""
     instructions = []
     for message in messages:
         content = message.get("content") or []
@@ -204,10 +213,9 @@ def instructions_of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]
 
 
 def instructions_of_text(text: str, image_token: str, control_tokens: Iterable[str]) -> list[str]:
-    """For each placeholder of a rendered prompt, in order, the text of the turn that holds it.
+    """Return, for each placeholder of a rendered prompt in order, the text of the turn that contains it.
 
-    Turns are told apart by Vicuna's roles; text before the first role (the system prompt), answers, other turns and
-    control tokens are left out.
+    Turns are separated by Vicuna's roles. The system prompt, answers, other turns and control tokens are left out.
     """
     marks = list(_TURNS.finditer(text))
     starts = [0, *(mark.end() for mark in marks)]
@@ -222,5 +230,5 @@ def instructions_of_text(text: str, image_token: str, control_tokens: Iterable[s
 
 
 def is_raised_in_template(error: Exception) -> bool:
-    """Whether an exception comes from a Jinja template, whose frames carry its file name."""
+    """Return whether an exception comes from a Jinja template, whose frames carry its file name."""
     return any(frame.f_code.co_filename == "<template>" for frame, _ in walk_tb(error.__traceback__))

@@ -1,4 +1,4 @@
-"""Objects drawn over their picture."""
+"""Drawing of visual objects and of attention over their picture."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PALETTE = (
     (204, 121, 167),
 )
 MASK_OPACITY = 0.4
-SHADE = 0.65  # over what was not attended to
-LEAST_SHARE = 0.1  # of the largest weight, below which an object gets no frame
-MIN_SIDE = 320  # smaller pictures are enlarged, since their labels could not be read
+SHADE_OPACITY = 0.65  # of the shade over regions without attention
+MIN_SHARE = 0.1  # share of the largest weight below which an object gets no frame
+MIN_SIDE = 320  # smaller pictures are enlarged, so that labels can be read
 
 
 def draw_objects(
     picture: Image.Image, objects: VisualObjects, *, masks: bool = True, labels: bool = True, scores: bool = True
 ) -> Image.Image:
-    """A copy of the picture with boxes, masks, labels and scores.
+    """Return a copy of the picture with boxes, masks, labels and scores.
 
     Args:
-        picture: RGB. Below 320 pixels on its long side it is enlarged.
-        objects: with boxes in [0, 1]; masks of any size are scaled to the picture.
-        masks, labels, scores: what to draw beside the boxes.
+        picture: RGB picture; below 320 pixels on its long side it is enlarged.
+        objects: visual objects with boxes in [0, 1]; masks of any size are scaled to the picture.
+        masks, labels, scores: whether these are drawn beside the boxes.
     """
     canvas = _enlarge(picture)
     size = canvas.size
@@ -56,17 +56,18 @@ def draw_objects(
 
 
 def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequence[float]) -> Image.Image:
-    """A copy of the picture in which objects stand out by how much they were attended to.
+    """Return a copy of the picture in which objects stand out by their weight.
 
-    What no object that matters covers is darkened. The label of an object says its weight relative to the largest.
+    The picture is darkened outside of objects with a high weight. An object's label shows its weight relative to the
+    largest.
 
     Args:
-        picture: RGB. Below 320 pixels on its long side it is enlarged.
-        objects: with boxes in [0, 1].
-        weights: one per object, not negative.
+        picture: RGB picture; below 320 pixels on its long side it is enlarged.
+        objects: visual objects with boxes in [0, 1].
+        weights: sequence of one non-negative weight per object.
 
     Raises:
-        ValueError: when there are more or fewer weights than objects.
+        ValueError: the numbers of weights and of objects differ.
     """
     if len(weights) != len(objects):
         raise ValueError(f"Got {len(weights)} weights for {len(objects)} objects.")
@@ -79,11 +80,11 @@ def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequen
     light = np.zeros((canvas.height, canvas.width), np.float32)
     for (x1, y1, x2, y2), share in zip(boxes, shares, strict=True):
         light[y1 : y2 + 1, x1 : x2 + 1] = np.maximum(light[y1 : y2 + 1, x1 : x2 + 1], share)
-    shade = Image.fromarray(((1 - light) * round(255 * SHADE)).astype(np.uint8))
+    shade = Image.fromarray(((1 - light) * round(255 * SHADE_OPACITY)).astype(np.uint8))
     canvas.paste(Image.new("RGB", canvas.size), mask=shade)
     draw = ImageDraw.Draw(canvas)
     order = sorted(range(len(objects)), key=shares.__getitem__)  # the most important last, on top
-    shown = [index for index in order if shares[index] >= LEAST_SHARE]
+    shown = [index for index in order if shares[index] >= MIN_SHARE]
     for index in shown:
         draw.rectangle(boxes[index], outline=(0, 0, 0), width=line + 2)
         draw.rectangle(boxes[index], outline=PALETTE[0], width=max(1, round(line * shares[index])))
@@ -93,20 +94,21 @@ def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequen
 
 
 def _enlarge(picture: Image.Image) -> Image.Image:
-    """A copy that is large enough for labels to be read."""
+    """Return a copy that is large enough for labels to be read."""
     factor = max(1.0, MIN_SIDE / max(picture.size))
     size = (round(picture.width * factor), round(picture.height * factor))
     return picture.resize(size, Image.Resampling.LANCZOS) if factor > 1 else picture.copy()
 
 
 def _to_pixels(box: np.ndarray, size: tuple[int, int], line: int) -> tuple[int, int, int, int]:
-    """Corners in pixels, inside the picture and far enough apart to be drawn."""
+    """Return the corners of a box in pixels, inside the picture and far enough apart to be drawn."""
     x1, y1, x2, y2 = (round(float(value) * side) for value, side in zip(box, size * 2, strict=True))
     x1, y1 = max(0, min(x1, size[0] - 1 - line)), max(0, min(y1, size[1] - 1 - line))
     return x1, y1, min(max(x2, x1 + line), size[0] - 1), min(max(y2, y1 + line), size[1] - 1)
 
 
 def _shade(canvas: Image.Image, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    """Tint the picture under a mask."""
     stencil = Image.fromarray((mask * round(255 * MASK_OPACITY)).astype(np.uint8)).resize(canvas.size)
     canvas.paste(Image.new("RGB", canvas.size, color), mask=stencil)
 
@@ -119,7 +121,7 @@ def _write(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     size: tuple[int, int],
 ) -> None:
-    """The label on a plate of its color, above the box, or inside it where there is no room."""
+    """Write a label on a plate of its color, above the box, or inside it where there is no room."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = int(right - left) + 6, int(bottom - top) + 6
     x = max(0, min(box[0], size[0] - width))

@@ -1,4 +1,4 @@
-"""Any picture -> an upright RGB picture, with a pixel budget that is checked before anything is decoded."""
+"""Loading of pictures of any kind as upright RGB pictures; the pixel budget is checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from transformers.image_transforms import to_pil_image
 PictureLike = Any  # a PIL picture, a path, a URL, a file's bytes, an array (H, W[, C]) or (C, H, W), or such a tensor
 
 WHITE = (255, 255, 255, 255)
-ORIENTATION = 0x0112  # in EXIF
+ORIENTATION = 0x0112  # EXIF tag
 MAX_DOWNLOAD = 256 * 2**20  # bytes
-TIMEOUT = 30.0  # seconds without an answer
+TIMEOUT = 30.0  # seconds until the server must answer
 RUN_BY_OTHERS = ("EPS", "WMF")  # programs rather than pixels: Pillow starts Ghostscript, or asks Windows
 SHORTEST_FILE = 24  # bytes of a picture in any format; a shorter name is hardly base64
 
 
 class PictureError(ValueError):
-    """What is wrong with a picture, as the end of a sentence that begins with its name."""
+    """Raised with a message fragment; `load_picture` prepends the picture's name."""
 
 
 def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
     """Load a picture upright and in RGB.
 
-    EXIF rotation is applied, transparency is put on white, 16-bit values are scaled, and of an animation the first
-    frame is taken.
+    EXIF rotation is applied, transparency is put on white, 16-bit values are scaled, and the first frame of an
+    animation is taken.
 
     Args:
-        source: a PIL picture, a path, a URL, base64 text with or without `data:` before it, the content of a file, an
-            array or a tensor.
-        max_pixels: pictures with more pixels are refused before they are decoded.
+        source: PIL picture, path, URL, base64 text with or without `data:` before it, content of a file, array or
+            tensor.
+        max_pixels: largest number of pixels; larger pictures are refused before they are decoded.
 
     Raises:
-        ValueError: naming the picture, when it is too large, empty, corrupt or of an unknown kind.
+        ValueError: the picture is too large, empty, corrupt or of an unknown kind; the message names it.
     """
     name = f"picture {_shorten(os.fspath(source))!r}" if isinstance(source, str | os.PathLike) else "picture"
     try:
@@ -53,11 +53,12 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
 
 
 def _shorten(name: str) -> str:
+    """Return the beginning and the end of a long name."""
     return name if len(name) <= 200 else f"{name[:100]}...{name[-20:]}"
 
 
 def flatten_pictures(images: Any) -> list[PictureLike]:
-    """One picture, a list of pictures, or a list of lists (one per text) -> a flat list, in order."""
+    """Return one picture, a list of pictures, or a list of lists (one per text) as a flat list, in order."""
     if images is None:
         return []
     if isinstance(images, Sequence) and not isinstance(images, str | bytes):
@@ -66,7 +67,7 @@ def flatten_pictures(images: Any) -> list[PictureLike]:
 
 
 def _open(source: PictureLike) -> Image.Image:
-    """A picture whose size is known, and whose pixels are not read yet."""
+    """Return a picture whose size is known and whose pixels are not read yet."""
     if isinstance(source, Image.Image):
         return source
     if not isinstance(source, str | bytes | os.PathLike):
@@ -82,7 +83,7 @@ def _open(source: PictureLike) -> Image.Image:
         elif source.startswith("data:") or not os.path.lexists(source):
             file = _from_base64(source)
     with warnings.catch_warnings():
-        # Pillow has a budget of its own, which only warns at first; `max_pixels` is the one that counts
+        # Pillow's own pixel limit gives a warning first; here `max_pixels` decides
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             image = Image.open(file)
@@ -98,7 +99,7 @@ def _open(source: PictureLike) -> Image.Image:
 
 
 def _from_base64(text: str) -> BytesIO:
-    """The bytes of a `data:` URI or of bare base64 text; what is neither is taken for the name of a missing file."""
+    """Decode a `data:` URI or bare base64 text; other text is treated as the name of a missing file."""
     encoded = text.partition(",")[2] if text.startswith("data:") else text
     try:
         content = base64.b64decode(encoded, validate=True)
@@ -110,7 +111,7 @@ def _from_base64(text: str) -> BytesIO:
 
 
 def _download(url: str) -> bytes:
-    """The content of a URL, which the caller has asked for by giving it; at most `MAX_DOWNLOAD` bytes of it."""
+    """Return the content of a URL that the caller gave; at most `MAX_DOWNLOAD` bytes."""
     request = Request(url, headers={"User-Agent": "lyrics"})  # noqa: S310  (the scheme is known to be http)
     try:
         with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
@@ -123,6 +124,7 @@ def _download(url: str) -> bytes:
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    """Raise a `PictureError` where a picture is empty or larger than `max_pixels`."""
     width, height = size
     if width * height == 0:
         raise PictureError(f"is empty: {width} x {height} pixels.")
@@ -134,15 +136,17 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _decode(image: Image.Image) -> Image.Image:
+    """Read the pixels of a picture, upright and in RGB."""
     try:
         if image.tell() != 0:
             image.seek(0)
         return _to_rgb(image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image))
-    except Exception as error:  # as in `_open`
+    except Exception as error:  # Pillow's readers fail in many ways on damaged files
         raise PictureError(f"is damaged or cannot be read: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to RGB."""
     if image.mode == "RGB":
         image.load()
         return image
@@ -155,7 +159,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 or 32 bits, or of floats: from the range that its values take to 0..255."""
+    """Scale gray values of 16 or 32 bits, or floats, from the range that they take to 0..255."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     top = next((limit for limit in (1.0, 255.0, 65535.0) if values.max() <= limit), values.max())
     if image.mode != "F":

@@ -1,4 +1,4 @@
-"""The model's view of an image: resized to a square, so that no border is lost, and normalised as CLIP's."""
+"""Image processors of the model: an image is resized to a square, without a crop, and normalized as for CLIP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 
 class _Settings:
-    """What both backends do."""
+    """Settings of both backends."""
 
     resample = PILImageResampling.BICUBIC
     image_mean = OPENAI_CLIP_MEAN
@@ -27,14 +27,22 @@ class _Settings:
 
 
 class LyricsImageProcessorPil(_Settings, PilBackend):
-    """`pixel_values` (N, 3, height, width) float32 from PIL pictures, without torchvision."""
+    """Image processor on PIL pictures, which does not need torchvision.
+
+    It returns `pixel_values`, a float32 tensor of shape (N, 3, height, width).
+    """
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """As in Transformers, which copies a picture into an array and back before it resizes it.
+        """Convert images to `pixel_values`.
 
-        Here a PIL picture is resized first: the same pixels, in a fraction of the time and the memory.
+        A PIL picture is resized before Transformers converts it to an array. The pixels are the same, in a fraction of
+        the time and memory.
+
+        Args:
+            images: picture, list of pictures, or list of lists.
+            args, kwargs: Transformers' arguments.
         """
-        settings = {"do_resize": self.do_resize, "size": self.size, "resample": self.resample}
+        settings: dict[str, Any] = {"do_resize": self.do_resize, "size": self.size, "resample": self.resample}
         settings |= {name: value for name, value in kwargs.items() if value is not None}
         size = settings["size"]
         if not isinstance(size, SizeDict):
@@ -45,10 +53,11 @@ class LyricsImageProcessorPil(_Settings, PilBackend):
 
 
 class LyricsImageProcessorTorchvision(_Settings, TorchvisionBackend):
-    """As `LyricsImageProcessorPil`, on tensors; used where torchvision is installed."""
+    """Image processor on tensors, for use with torchvision; its output is that of `LyricsImageProcessorPil`."""
 
 
 def _resize(images: Any, size: tuple[int, int], resample: int) -> Any:
+    """Return RGB pictures in any nesting resized; everything else unchanged."""
     if isinstance(images, list | tuple):
         return [_resize(image, size, resample) for image in images]
     if isinstance(images, Image.Image) and images.mode == "RGB":

@@ -1,4 +1,4 @@
-"""What goes with the pixels: placeholders, padded region features, and the text that the MQ-Former reads."""
+"""Model inputs beside the pixels: placeholders, padded region features, and the text of the MQ-Former."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from .image_loading import flatten_pictures
 from .spatial_text import tokenize_objects
@@ -13,15 +14,20 @@ from .visual_objects import VisualObjects
 
 MQFormerText = Literal["none", "instruction", "spatial+instruction"]
 
-BOS = "[BOS]"  # begins the objects, as in the first training stage; old tokenizers do not have it
+BOS = "[BOS]"  # start of the objects, as in the first training stage; old tokenizers lack it
 DEFAULT_MAX_LENGTH = 512  # BERT's positions, for tokenizers that do not say
 
 
 def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> None:
-    """One placeholder per picture: in each text where pictures come as lists, else in all texts together.
+    """Check that there is one placeholder per picture: in each text for lists of lists, else in all texts together.
+
+    Args:
+        texts: sequence of prompts.
+        images: pictures in any nesting.
+        image_token: placeholder.
 
     Raises:
-        ValueError: with both counts.
+        ValueError: the numbers of placeholders and pictures differ; the message names both.
     """
     counts = [text.count(image_token) for text in texts]
     nested = isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
@@ -38,10 +44,18 @@ def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> N
 
 
 def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> dict[str, np.ndarray]:
-    """`region_features` (N, Q, d_r) float32, zero-padded, and `region_attention_mask` (N, Q) int64.
+    """Return the padded region features of N pictures.
+
+    Args:
+        objects: sequence of the visual objects of each picture.
+        region_feature_size: width d_r of a region feature.
+
+    Returns:
+        `region_features`, float32 of shape (N, Q, d_r), zero-padded, and `region_attention_mask`, int64 of shape (N,
+        Q).
 
     Raises:
-        ValueError: naming both widths, when objects have features of another width.
+        ValueError: objects have features of another width; the message names both.
     """
     longest = max((len(one.region_features) for one in objects), default=0)
     features = np.zeros((len(objects), longest, region_feature_size), np.float32)
@@ -59,19 +73,33 @@ def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> d
 
 
 def build_mqformer_text(
-    mode: MQFormerText, tokenizer: Any, instructions: Sequence[str], objects: Sequence[VisualObjects | None]
+    mode: MQFormerText,
+    tokenizer: PreTrainedTokenizerBase,
+    instructions: Sequence[str],
+    objects: Sequence[VisualObjects | None],
 ) -> dict[str, np.ndarray]:
-    """`mqformer_input_ids` and `mqformer_attention_mask` (N, L) int64, right-padded; nothing for `"none"`.
+    """Return the tokens of the MQ-Former's text for N pictures, right-padded.
 
-    With objects, the text is `[BOS] objects [CLS] instruction [SEP]`, positions start again at `[CLS]`, and
-    `mqformer_position_ids` (N, L) says so. Objects are left out whole, the worst first, where they do not fit; a long
-    instruction is cut at its end. Special tokens that either imitates stay text.
+    With objects, the text is `[BOS] objects [CLS] instruction [SEP]`, and positions restart at `[CLS]`. Objects that do
+    not fit are left out whole, the worst first; a long instruction is cut at its end. Special tokens that either
+    imitates stay text.
+
+    Args:
+        mode: `"none"`, `"instruction"` or `"spatial+instruction"`.
+        tokenizer: fast tokenizer of the MQ-Former.
+        instructions: sequence of one text per picture.
+        objects: sequence of the visual objects of each picture, or `None` where there are none.
+
+    Returns:
+        `mqformer_input_ids`, `mqformer_attention_mask` and, with objects, `mqformer_position_ids`, int64 of shape (N,
+        L); nothing for `"none"`.
     """
     if mode == "none":
         return {}
     limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
+    pad_token_id: Any = tokenizer.pad_token_id
     spatial = [_object_ids(one, tokenizer, limit) if mode == "spatial+instruction" else [] for one in objects]
-    ids = {  # one text may hold many pictures
+    ids = {  # several pictures may share a text
         text: tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
         for text in set(instructions)
     }
@@ -79,23 +107,24 @@ def build_mqformer_text(
     rows = [[*first, *second] for first, second in zip(spatial, texts, strict=True)]
     positions = [[*range(len(first)), *range(len(second))] for first, second in zip(spatial, texts, strict=True)]
     inputs = {
-        "mqformer_input_ids": pad_rows(rows, tokenizer.pad_token_id),
+        "mqformer_input_ids": pad_rows(rows, pad_token_id),
         "mqformer_attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
     }
     return inputs if mode == "instruction" else inputs | {"mqformer_position_ids": pad_rows(positions, 0)}
 
 
-def _object_ids(objects: VisualObjects | None, tokenizer: Any, limit: int) -> list[int]:
+def _object_ids(objects: VisualObjects | None, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
+    """Return the tokens of `[BOS] objects`, at most `limit`; nothing without objects."""
     if objects is None or not len(objects):
         return []
-    bos = tokenizer.convert_tokens_to_ids(BOS)  # asked for by name: the whole vocabulary takes 20 ms to make
+    bos: Any = tokenizer.convert_tokens_to_ids(BOS)  # asked for by name: the whole vocabulary takes 20 ms to make
     start = [] if bos in (None, tokenizer.unk_token_id) else [bos]
     boxes = objects.boxes.tolist()
     return [*start, *tokenize_objects(objects.labels, boxes, tokenizer, limit - len(start)).input_ids]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
-    """(N, longest) int64, filled up with `value` on the right."""
+    """Return rows as an int64 array of shape (N, longest), padded on the right with `value`."""
     padded = np.full((len(rows), max(map(len, rows), default=0)), value, np.int64)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row

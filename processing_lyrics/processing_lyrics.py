@@ -1,4 +1,8 @@
-"""LyricsProcessor: pictures and text -> everything that a Lyrics model takes, the refiner's work included."""
+"""LyricsProcessor: converts pictures and text to the inputs of a Lyrics model, and runs the refiner.
+
+The file is longer than 500 lines since Transformers looks for a processor's methods in one class, and since half of it
+is their documentation; what can be computed without the processor lies in other files.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import AddedToken
-from transformers import AutoTokenizer, BatchFeature
+from transformers import AddedToken, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.import_utils import is_torchvision_available
@@ -52,20 +55,39 @@ class LyricsProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class LyricsProcessor(ProcessorMixin):
-    """Image processor, both tokenizers and, behind them, the visual refiner.
+    """Processor of Lyrics: image processor, both tokenizers and, behind them, the visual refiner.
+
+    One call turns pictures and prompts into all inputs of the model. It refines the pictures, or takes their objects
+    from `visual_objects` or from a store. The refiner is loaded on first use. `apply_chat_template` does the same for
+    conversations, whose text it does not trust.
 
     Args:
-        image_processor: the model's view of a picture.
-        tokenizer: the language model's. The placeholder is added where it is missing.
-        mqformer_tokenizer: the MQ-Former's, a BERT tokenizer.
-        chat_template: Vicuna's by default.
-        image_token: the placeholder that stands for a picture in a text.
-        num_query_tokens: V + G, positions that a picture takes in the prompt.
-        mqformer_text: what the MQ-Former reads beside a picture: nothing, the user's message that holds the picture,
-            or the objects as text and that message.
+        image_processor: image processor of the vision encoder.
+        tokenizer: tokenizer of the language model; the placeholder is added where it is missing.
+        mqformer_tokenizer: tokenizer of the MQ-Former, a BERT tokenizer.
+        chat_template: Jinja template of conversations; Vicuna's by default.
+        image_token: placeholder of a picture in a text.
+        num_query_tokens: V + G, number of positions that a picture takes in the prompt.
+        mqformer_text: text of the MQ-Former beside a picture: `"none"`, `"instruction"` (the user's message that holds
+            the picture) or `"spatial+instruction"` (the objects as text, then that message).
         region_feature_size: width of the refiner's region features.
-        max_image_pixels: larger pictures are refused before they are decoded.
-        refiner_fingerprint: of the refiner that was saved with this processor.
+        max_image_pixels: largest number of pixels; larger pictures are refused before they are decoded.
+        refiner_fingerprint: hash of the refiner that was saved with this processor.
+
+    Example:
+        >>> from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsProcessor
+        >>> processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+        >>> objects = processor.refine(SCENE_PICTURE)[0]
+        >>> objects.boxes.shape, "ring" in objects.labels
+        ((9, 4), True)
+        >>> inputs = processor(
+        ...     images=SCENE_PICTURE, text="<image> What is this?", visual_objects=objects, return_tensors="pt"
+        ... )
+        >>> inputs["region_features"].shape
+        torch.Size([1, 9, 36])
+        >>> answer = processor.post_process_grounding("a red star: [0.1, 0.2, 0.3, 0.4]")[0]
+        >>> answer["labels"]
+        ['a red star']
     """
 
     valid_processor_kwargs = LyricsProcessorKwargs
@@ -73,8 +95,8 @@ class LyricsProcessor(ProcessorMixin):
     def __init__(
         self,
         image_processor: Any,
-        tokenizer: Any,
-        mqformer_tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        mqformer_tokenizer: PreTrainedTokenizerBase,
         chat_template: str | dict[str, str] | None = None,
         image_token: str = "<image>",
         num_query_tokens: int = 96,
@@ -85,19 +107,22 @@ class LyricsProcessor(ProcessorMixin):
     ) -> None:
         if mqformer_text not in get_args(MQFormerText):
             raise ValueError(f"mqformer_text must be one of {get_args(MQFormerText)}, got {mqformer_text!r}.")
-        counts = {"num_query_tokens": num_query_tokens, "region_feature_size": region_feature_size}
-        for name, value in (counts | {"max_image_pixels": max_image_pixels}).items():
+        counts: dict[str, Any] = {"num_query_tokens": num_query_tokens, "region_feature_size": region_feature_size}
+        counts["max_image_pixels"] = max_image_pixels  # a configuration file may hold anything
+        for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive number, got {value!r}.")
-        if not isinstance(image_token, str) or not image_token.strip():
+        given_token: Any = image_token
+        if not isinstance(given_token, str) or not given_token.strip():
             raise ValueError(f"image_token must be text, got {image_token!r}.")
         if image_token not in tokenizer.get_vocab():
             tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-        tokenizer.padding_side = "left"  # a side that was saved with a tokenizer would win over the default above
+        tokenizer.padding_side = "left"  # a side that was saved with the tokenizer would override the default above
         self.image_token = image_token
-        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        image_token_id: Any = tokenizer.convert_tokens_to_ids(image_token)
+        self.image_token_id: int = image_token_id
         self.num_query_tokens = num_query_tokens
         self.mqformer_text: MQFormerText = mqformer_text
         self.mqformer_tokenizer: Any = mqformer_tokenizer
@@ -113,7 +138,7 @@ class LyricsProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike,
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *args: Any,
         refiner: Refiner | bool | None = True,
         refiner_kwargs: Mapping[str, Any] | None = None,
@@ -122,13 +147,16 @@ class LyricsProcessor(ProcessorMixin):
         """Load a processor; its refiner is loaded on first use.
 
         Args:
-            refiner: `False` for a processor without one, or a `LyricsVisualRefiner` to use instead of the saved one.
-            refiner_kwargs: for the refiner's `from_pretrained`: `dtype`, `device_map`, `tag_thresholds`, ...
-            kwargs: Transformers' (`revision`, `token`, `cache_dir`, ...).
+            pretrained_model_name_or_path: folder or Hub id.
+            args: Transformers' arguments.
+            refiner: `False` for a processor without refiner, or a refiner to use instead of the saved one.
+            refiner_kwargs: mapping of arguments for the refiner's `from_pretrained`: `dtype`, `device_map`,
+                `tag_thresholds`, ...
+            kwargs: Transformers' arguments (`revision`, `token`, `cache_dir`, ...).
 
         Raises:
-            ValueError: naming the file, or the checkpoint and what is wrong with it.
-            OSError: when a file is missing.
+            ValueError: a file is damaged or a setting is wrong; the message names it.
+            OSError: a file is missing.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
         load_kwargs = hub_kwargs | dict(refiner_kwargs or {})
@@ -151,12 +179,13 @@ class LyricsProcessor(ProcessorMixin):
     @classmethod
     def _load(
         cls,
-        checkpoint: str | os.PathLike,
+        checkpoint: str | os.PathLike[str],
         load_kwargs: dict[str, Any],
         hub_kwargs: dict[str, Any],
         *args: Any,
         **kwargs: Any,
     ) -> tuple[LyricsProcessor, RefinerHandle]:
+        """Load a processor of either layout, and return it with a handle on its refiner."""
         if is_published(checkpoint, **hub_kwargs):
             parts = load_parts(checkpoint, **hub_kwargs)
             processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
@@ -167,7 +196,10 @@ class LyricsProcessor(ProcessorMixin):
     def _load_tokenizer_from_pretrained(
         cls, sub_processor_type: str, pretrained_model_name_or_path: Any, subfolder: str = "", **kwargs: Any
     ) -> Any:
-        """As in Transformers, which takes the language model's where the MQ-Former's is missing or damaged."""
+        """Load a tokenizer.
+
+        Transformers would load the language model's tokenizer where the MQ-Former's is missing or damaged.
+        """
         folder = subfolder if sub_processor_type == "tokenizer" else os.path.join(subfolder, sub_processor_type)
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
         places = (
@@ -179,13 +211,19 @@ class LyricsProcessor(ProcessorMixin):
         return AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **kwargs)
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike, push_to_hub: bool = False, save_refiner: bool = True, **kwargs: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        save_refiner: bool = True,
+        **kwargs: Any,
     ) -> list[str]:
-        """Save the processor, and its refiner, if it has one, to `refiner/`.
+        """Save the processor and, where it has one, its refiner in `refiner/`.
 
         Args:
-            push_to_hub: upload everything after it was saved; `kwargs` are those of `push_to_hub`.
+            save_directory: folder of the checkpoint.
+            push_to_hub: whether everything is uploaded after it was saved.
             save_refiner: `False` leaves the refiner out, as in a trainer's checkpoints.
+            kwargs: arguments of `push_to_hub`.
         """
         save_directory = os.fspath(save_directory)
         if save_refiner and self._refiner.exists:
@@ -194,9 +232,10 @@ class LyricsProcessor(ProcessorMixin):
             self.refiner_fingerprint = self.refiner.config.fingerprint
             if getattr(self.refiner, "_auto_class", None) is not None:
                 config: Any = self.refiner.config
-                custom_object_save(self.refiner, save_directory, config=config)  # remote code is looked up in the root
+                # remote code is looked up in the root folder, not in the refiner's
+                custom_object_save(self.refiner, save_directory, config=config)
         for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
-            # a fast tokenizer saves how it was last called, and would truncate ever after
+            # a fast tokenizer saves the truncation and padding of its last call, which would stay on
             tokenizer.backend_tokenizer.no_truncation()
             tokenizer.backend_tokenizer.no_padding()
         files = super().save_pretrained(save_directory)
@@ -207,7 +246,7 @@ class LyricsProcessor(ProcessorMixin):
 
     @property
     def refiner(self) -> Refiner:
-        """The visual refiner, loaded on first use; a `ValueError` where there is none."""
+        """The visual refiner, loaded on first use; raises a `ValueError` where there is none."""
         return self._refiner.get()
 
     @property
@@ -222,16 +261,16 @@ class LyricsProcessor(ProcessorMixin):
 
     @property
     def refiner_config(self) -> RefinerConfig | None:
-        """The refiner's configuration, read without its weights, skipped ones included; `None` where there is none."""
+        """The refiner's configuration, read without its weights, also of a skipped one; `None` where there is none."""
         return self._refiner.config()
 
     @property
     def store(self) -> ObjectStore | None:
-        """Stored objects, used before the refiner: anything with `lookup(picture) -> VisualObjects | None`.
+        """Store of visual objects that is asked before the refiner, or `None`.
 
-        One that also has `check(processor)` is asked whether it belongs to this processor's refiner, when it is
-        attached and when the refiner or its dtype changes. It raises a `ValueError` if it does not, and otherwise
-        returns the refiner's fingerprint, which a processor that knows of no refiner takes for its own.
+        A `CheckedObjectStore` is asked whether it belongs to this processor's refiner, when it is attached and when the
+        refiner or its dtype changes. It raises a `ValueError` if it does not. Otherwise it returns the refiner's
+        fingerprint, which a processor without a fingerprint takes over.
         """
         return self._refiner.store
 
@@ -243,10 +282,13 @@ class LyricsProcessor(ProcessorMixin):
         self._refiner.store = store
 
     def attach_refiner(self, refiner: Refiner) -> LyricsProcessor:
-        """Use a `LyricsVisualRefiner` that is in memory. Returns the processor.
+        """Use a refiner that is in memory, and return the processor.
+
+        Args:
+            refiner: `LyricsVisualRefiner`, or another refiner with its interface.
 
         Raises:
-            ValueError: when its region features have another width than the model expects.
+            ValueError: its region features have another width than the model expects.
         """
         width = refiner.config.region_feature_size
         if width != self.region_feature_size:
@@ -256,20 +298,20 @@ class LyricsProcessor(ProcessorMixin):
             )
         store, self.store = self.store, None
         self._refiner.attach(refiner)
-        self.store = store  # which is asked again
+        self.store = store  # asked again, since the refiner has changed
         return self
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LyricsProcessor:
-        """Put the refiner on a device and into a dtype, now or when it is loaded. Returns the processor."""
+        """Set the device and the dtype of the refiner, now or when it is loaded, and return the processor."""
         store, self.store = self.store, None
         self._refiner.to(device, dtype)
-        self.store = store  # which is asked again
+        self.store = store  # asked again, since the refiner has changed
         return self
 
     # ---------------------------------------------------------------- pictures
 
     def load_pictures(self, images: Any) -> list[Image.Image]:
-        """Pictures, paths, URLs, arrays or tensors, in any nesting -> a flat list of upright RGB pictures."""
+        """Return pictures, paths, URLs, arrays or tensors in any nesting as a flat list of upright RGB pictures."""
         return [load_picture(image, self.max_image_pixels) for image in flatten_pictures(images)]
 
     def refine(
@@ -280,13 +322,17 @@ class LyricsProcessor(ProcessorMixin):
         return_masks: bool = False,
         progress: bool = True,
     ) -> list[VisualObjects]:
-        """Find the objects of pictures, one `VisualObjects` per picture; what the store holds is not computed again.
+        """Find the objects of pictures; those that are in the store are not computed again.
 
         Args:
-            tags: what to look for in each picture, instead of asking the tagger.
-            batch_size: pictures at a time.
-            return_masks: keep each object's mask, at the picture's size.
-            progress: show a bar when there are several batches.
+            images: picture or sequence of pictures.
+            tags: list of words to look for in each picture, instead of asking the tagger.
+            batch_size: number of pictures at a time.
+            return_masks: whether each object's mask is returned, at the picture's size.
+            progress: whether a progress bar is shown when there are several batches.
+
+        Returns:
+            One `VisualObjects` per picture, in their order.
         """
         pictures = self.load_pictures(images)
         found: dict[int, Any] = {}
@@ -294,7 +340,7 @@ class LyricsProcessor(ProcessorMixin):
             found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
         twins: dict[int, int] = {}
-        if tags is None:  # a picture that stands there twice, as in pairs of answers, is refined once
+        if tags is None:  # a picture that is given twice, as in pairs of answers, is refined once
             first = {id(pictures[index]): index for index in reversed(missing)}
             twins = {index: first[id(pictures[index])] for index in missing if first[id(pictures[index])] != index}
             missing = [index for index in missing if index not in twins]
@@ -313,13 +359,13 @@ class LyricsProcessor(ProcessorMixin):
         return [found[twins.get(index, index)] for index in range(len(pictures))]
 
     def visualize(self, image: PictureLike, visual_objects: VisualObjects, **options: bool) -> Image.Image:
-        """The picture with boxes, labels, scores and masks; `masks=False`, `labels=False`, `scores=False` leave out."""
+        """Draw objects over their picture; the options `masks`, `labels` and `scores` are `True` by default."""
         return draw_objects(load_picture(image, self.max_image_pixels), visual_objects, **options)
 
     def visualize_attention(
         self, image: PictureLike, visual_objects: VisualObjects, weights: Sequence[float]
     ) -> Image.Image:
-        """The picture with its objects standing out by weights, such as `LyricsAttribution.region_weights()[0]`."""
+        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`."""
         return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights)
 
     # ---------------------------------------------------------------- prompts
@@ -332,25 +378,25 @@ class LyricsProcessor(ProcessorMixin):
         mqformer_instructions: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Prepare pictures and prompts.
+        """Prepare pictures and prompts for the model.
 
         Args:
             images: pictures, in the order of their placeholders; a list of lists gives each text its own.
-            text: prompts with one `image_token` per picture. They are trusted: what looks like a special token is one.
-                Content of unknown origin goes through `apply_chat_template`.
-            visual_objects: `VisualObjects` (or their dictionaries) for each picture, instead of refining it.
-            mqformer_instructions: what the MQ-Former reads beside each picture; by default the turn of its text that
+            text: prompt or list of prompts with one `image_token` per picture. Prompts are trusted: what looks like a
+                special token is one. Text of unknown origin goes through `apply_chat_template`.
+            visual_objects: `VisualObjects` (or their dictionaries) of each picture, instead of refining it.
+            mqformer_instructions: list of the MQ-Former's text for each picture; by default the turn of the prompt that
                 holds the picture.
-            kwargs: of the tokenizer and the image processor (`return_tensors`, `padding`, ...). With `truncation`, text
-                is cut to `max_length` tokens; placeholders, a BOS and boxes never are.
+            kwargs: options of the tokenizer and the image processor (`return_tensors`, `padding`, ...). With
+                `truncation`, text is cut to `max_length` tokens; placeholders, a BOS and boxes never are.
 
         Returns:
-            `input_ids`, `attention_mask` (B, L); for N pictures `pixel_values` (N, 3, H, W), `region_features`
-            (N, Q, d_r), `region_attention_mask` (N, Q) and, unless `mqformer_text` is `"none"`,
-            `mqformer_input_ids`, `mqformer_attention_mask` and, with spatial text, `mqformer_position_ids` (N, L_m).
+            `input_ids`, `attention_mask` (B, L); for N pictures `pixel_values` (N, 3, H, W), `region_features` (N, Q,
+            d_r), `region_attention_mask` (N, Q) and, unless `mqformer_text` is `"none"`, `mqformer_input_ids`,
+            `mqformer_attention_mask` and, with spatial text, `mqformer_position_ids` (N, L_m).
 
         Raises:
-            ValueError: when placeholders, pictures and objects do not match, with their counts.
+            ValueError: the numbers of placeholders, pictures and objects do not match; the message names them.
         """
         texts = None if text is None else _as_texts("text", text)
         if texts == []:
@@ -378,7 +424,7 @@ class LyricsProcessor(ProcessorMixin):
     def _mqformer_inputs(
         self, pictures: list[Image.Image], instructions: Sequence[str] | None, visual_objects: Any
     ) -> dict[str, np.ndarray]:
-        """Region features and text for each picture."""
+        """Return the region features and the MQ-Former's text of each picture."""
         instructions = [""] * len(pictures) if instructions is None else instructions
         if len(instructions) != len(pictures):
             raise ValueError(f"Got {len(instructions)} mqformer_instructions for {len(pictures)} pictures.")
@@ -388,13 +434,18 @@ class LyricsProcessor(ProcessorMixin):
         return regions | build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers, for content of unknown origin.
+        """Render conversations of unknown origin as prompts and, with `tokenize=True`, prepare them for the model.
 
-        Text of a message that imitates a placeholder, a role or any special token is changed so that it stays text,
-        and the MQ-Former reads, for each picture, the message that holds it: never another turn, never an answer.
+        Text that imitates a placeholder, a role or a special token is changed so that it stays text. The MQ-Former
+        reads, for each picture, the message that holds it: never another turn, never an answer.
+
+        Args:
+            conversation: list of messages, or list of conversations. Messages and their blocks may be dictionaries,
+                dataclasses or pydantic models.
+            args, kwargs: Transformers' arguments.
 
         Raises:
-            ValueError: when the template fails on these messages; where it refuses them, a `TemplateError` of Jinja.
+            ValueError: the template fails on these messages; where it refuses them, Jinja's `TemplateError` is raised.
         """
         first = conversation[0] if isinstance(conversation, Sequence) and conversation else None
         batched = isinstance(first, list | tuple) or hasattr(first, "messages")
@@ -412,14 +463,14 @@ class LyricsProcessor(ProcessorMixin):
                 raise
             raise ValueError(f"The chat template failed: {type(error).__name__}: {error}") from error
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        """A placeholder for every query of the MQ-Former."""
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
+        """Return one placeholder for each query of the MQ-Former; Transformers calls this for each picture."""
         return self.image_token * self.num_query_tokens
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Placeholders per picture, whatever its (height, width): serving engines reserve space by it."""
+        """Return the number of placeholders of pictures of any (height, width), for serving engines."""
         if image_sizes is None:
             return MultiModalData()
         count = len(image_sizes)
@@ -427,16 +478,17 @@ class LyricsProcessor(ProcessorMixin):
 
     @property
     def _control_tokens(self) -> list[str]:
-        """What content of unknown origin must not hold: special tokens, not every word that was added."""
+        """Tokens that text of unknown origin must not hold: special tokens, but not every word that was added."""
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         return [*added, *(self.tokenizer.chat_control_tokens or ()), self.image_token]
 
     def _instructions_of(self, texts: Sequence[str]) -> list[str]:
+        """Return the MQ-Former's text for each placeholder of prompts."""
         tokens = self._control_tokens
         return [words for text in texts for words in instructions_of_text(text, self.image_token, tokens)]
 
     def _with_one_bos(self, texts: list[str], kwargs: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-        """Texts that hold a BOS get no second one; those beside them that hold none still get theirs."""
+        """Return texts and options by which each text gets exactly one BOS, also those that already hold one."""
         bos = self.tokenizer.bos_token
         if bos is None or not any(bos in text for text in texts):
             return texts, kwargs
@@ -447,13 +499,14 @@ class LyricsProcessor(ProcessorMixin):
         return texts, kwargs | {"add_special_tokens": False}
 
     def _truncation_of(self, kwargs: dict[str, Any]) -> Truncation | None:
+        """Return the truncation that the options of a call ask for, or `None`."""
         if not (kwargs.get("truncation") or kwargs.get("text_kwargs", {}).get("truncation")):
             return None
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         return Truncation.of(merged["text_kwargs"], self.tokenizer)
 
     def _objects_of(self, pictures: list[Image.Image], visual_objects: Any) -> list[VisualObjects] | None:
-        """Objects of each picture: given, refined where they were not, or `None` where nothing can refine."""
+        """Return the objects of each picture, refined where they are not given; `None` where nothing can refine."""
         given: list[Any] = [None] * len(pictures) if visual_objects is None else _flatten_objects(visual_objects)
         if len(given) != len(pictures):
             raise ValueError(f"Got visual_objects for {len(given)} pictures, but {len(pictures)} pictures.")
@@ -473,15 +526,16 @@ class LyricsProcessor(ProcessorMixin):
     def post_process_grounding(
         self, text: str | Sequence[str], image_sizes: Sequence[tuple[int, int]] | None = None
     ) -> list[dict[str, Any]]:
-        """Read the boxes that a model wrote into its answers.
+        """Parse the boxes of a model's answers.
 
         Args:
-            text: decoded answers.
-            image_sizes: (height, width) in pixels of the picture of each answer; without it boxes stay in [0, 1].
+            text: decoded answer or list of answers.
+            image_sizes: sequence of (height, width) in pixels of each answer's picture; without it boxes stay in [0,
+                1].
 
         Returns:
-            For each answer a dictionary of `text`, `plain_text` (without boxes), `labels` and `boxes` (R, 4) xyxy
-            float32.
+            For each answer a dictionary of `text`, `plain_text` (without boxes), `labels` and `boxes`, a float32 array
+            of shape (R, 4), xyxy.
         """
         texts = [text] if isinstance(text, str) else list(text)
         if image_sizes is not None and len(image_sizes) != len(texts):
@@ -500,7 +554,7 @@ class LyricsProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of everything that a call returns."""
+        """Names of all outputs of a call."""
         names = [*self.tokenizer.model_input_names, *self.image_processor.model_input_names]
         names += ["region_features", "region_attention_mask"]
         if self.mqformer_text != "none":
@@ -511,6 +565,11 @@ class LyricsProcessor(ProcessorMixin):
 
 
 def _as_texts(name: str, texts: Any) -> list[str]:
+    """Return one text or a list of texts as a list.
+
+    Raises:
+        ValueError: it is anything else; the message names the argument and the types.
+    """
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list | tuple) or not all(isinstance(one, str) for one in texts):
         kinds = {type(one).__name__ for one in texts} if isinstance(texts, list | tuple) else {type(texts).__name__}
@@ -519,7 +578,7 @@ def _as_texts(name: str, texts: Any) -> list[str]:
 
 
 def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
-    """One, a list, or a list of lists of `VisualObjects` or their dictionaries -> a flat list."""
+    """Return `VisualObjects` or their dictionaries, alone or in nested lists, as a flat list."""
     if visual_objects is None or isinstance(visual_objects, VisualObjects):
         return [visual_objects]
     if isinstance(visual_objects, Mapping):
@@ -530,5 +589,5 @@ def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
 
 
 def default_image_processor_class() -> type:
-    """The image processor that this installation runs: on tensors with torchvision, else on PIL pictures."""
+    """Return the image processor of this installation: on tensors with torchvision, else on PIL pictures."""
     return LyricsImageProcessorTorchvision if is_torchvision_available() else LyricsImageProcessorPil

@@ -1,4 +1,4 @@
-"""Which file of a processor's checkpoint is missing or damaged: Transformers' errors rarely say."""
+"""Files of a processor's checkpoint: damaged files are found and named, and the published layout is read."""
 
 from __future__ import annotations
 
@@ -30,8 +30,15 @@ PUBLISHED_MQFORMER_FOLDER = f"{PUBLISHED_FOLDER}/qformer_tokenizer"
 _IMAGE_SETTINGS = ("size", "image_mean", "image_std", "resample", "rescale_factor")
 
 
-def find_file(checkpoint: str | os.PathLike, name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
-    """Where a file of a directory or Hub id lies, or `None`; an `OSError` where a required one is missing."""
+def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
+    """Return the path of a checkpoint's file, or `None` where there is none.
+
+    Args:
+        checkpoint: folder or Hub id.
+        name: name of the file, relative to the checkpoint.
+        required: raise an `OSError` instead of returning `None`.
+        hub_kwargs: arguments of `HUB_KWARGS`, and `subfolder`.
+    """
     return cached_file(
         checkpoint,
         name,
@@ -41,8 +48,14 @@ def find_file(checkpoint: str | os.PathLike, name: str, required: bool = False, 
     )
 
 
-def find_damage(checkpoint: str | os.PathLike, folders: Iterable[str], **hub_kwargs: Any) -> str | None:
-    """What is wrong with the first damaged file of a processor or of a tokenizer in these folders, if one is."""
+def find_damage(checkpoint: str | os.PathLike[str], folders: Iterable[str], **hub_kwargs: Any) -> str | None:
+    """Return a message about the first damaged file of a processor or tokenizer, or `None`.
+
+    Args:
+        checkpoint: folder or Hub id.
+        folders: iterable of the folders inside the checkpoint to search.
+        hub_kwargs: arguments of `HUB_KWARGS`.
+    """
     for folder in folders:
         for name in (*PROCESSOR_FILES, *TOKENIZER_FILES):
             path = find_file(checkpoint, name, subfolder=folder, **hub_kwargs)
@@ -52,6 +65,7 @@ def find_damage(checkpoint: str | os.PathLike, folders: Iterable[str], **hub_kwa
 
 
 def _damage(path: str) -> str | None:
+    """Return a message about a damaged JSON file, or `None`."""
     try:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
@@ -67,19 +81,21 @@ def _damage(path: str) -> str | None:
     return None
 
 
-def is_published(checkpoint: str | os.PathLike, **hub_kwargs: Any) -> bool:
-    """Whether a directory or Hub id is in the published layout."""
+def is_published(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> bool:
+    """Return whether a folder or Hub id is in the published layout."""
     if find_file(checkpoint, f"{PUBLISHED_FOLDER}/preprocessor_config.json", **hub_kwargs) is None:
         return False
     config, _ = PreTrainedConfig.get_config_dict(checkpoint, **hub_kwargs)
     return {"ram_config", "detection_config"} <= config.keys()
 
 
-def load_parts(checkpoint: str | os.PathLike, **hub_kwargs: Any) -> dict[str, Any]:
-    """What `LyricsProcessor` is made of, image settings still as a dictionary.
+def load_parts(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of a `LyricsProcessor` for the published layout; image settings are a dictionary.
+
+    Its tokenizers and image settings lie in `vicuna-13b_processor/`.
 
     Raises:
-        ValueError: when the tokenizer has more tokens than the language model.
+        ValueError: the tokenizer has more tokens than the language model.
     """
     config, _ = PreTrainedConfig.get_config_dict(checkpoint, **hub_kwargs)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, subfolder=PUBLISHED_FOLDER, **hub_kwargs)

@@ -1,7 +1,7 @@
-"""Prompts cut to a length: text goes, and what cannot be cut stays whole.
+"""Truncation of prompts to a length: what may be dropped, and what is always kept.
 
-Transformers' tokenizers cut anywhere. Here placeholders of pictures, the BOS and what the tokenizer adds to every text
-are kept, and a box or a character is kept or dropped as a whole.
+Transformers' tokenizers cut anywhere. Here image placeholders, the BOS and the tokens that the tokenizer adds to every
+text are kept, and a box or a character is kept or dropped as a whole.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from .spatial_text import parse_spatial_text
 
@@ -26,14 +28,15 @@ _NEEDED = ("return_offsets_mapping", "return_special_tokens_mask")
 
 @dataclass(frozen=True)
 class Truncation:
-    """How prompts are cut and padded.
+    """Settings of truncation and padding.
 
     Attributes:
-        limit: of tokens, padding included.
-        side: where text is dropped, `"right"` or `"left"`.
+        limit: largest number of tokens, padding included.
+        side: side where text is dropped, `"right"` or `"left"`.
         padding: `False`, `True` or `"longest"`, or `"max_length"`.
-        padding_side, pad_to_multiple_of: as in Transformers.
-        wanted: which of the tokenizer's further outputs the caller asked for.
+        padding_side: side of the padding, `"right"` or `"left"`.
+        pad_to_multiple_of: number that the padded length is a multiple of, or `None`.
+        wanted: set of the tokenizer's further outputs that the caller asked for.
     """
 
     limit: int
@@ -44,8 +47,13 @@ class Truncation:
     wanted: frozenset[str]
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], tokenizer: Any) -> Truncation | None:
-        """What the options of a call ask for; `None` where nothing is to be cut."""
+    def of(cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Truncation | None:
+        """Return the settings in the options of a call, or `None` where nothing is truncated.
+
+        Args:
+            options: mapping of the tokenizer's options.
+            tokenizer: tokenizer that has the defaults.
+        """
         strategy, limit = options.get("truncation"), options.get("max_length") or tokenizer.model_max_length
         if strategy in (None, False, "do_not_truncate") or limit >= 10**9:  # Transformers' mark for no limit
             return None
@@ -61,18 +69,29 @@ class Truncation:
 
     @staticmethod
     def untruncated(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a call that cuts and pads nothing, and gives what is needed to do so."""
+        """Return the options of a call that truncates and pads nothing, and returns what `apply` needs."""
         flat = {name: value for name, value in kwargs.items() if name not in _HANDLED + _NEEDED}
         nested = {name: value for name, value in kwargs.get("text_kwargs", {}).items() if name not in _HANDLED}
         return flat | {"text_kwargs": nested | dict.fromkeys(_NEEDED, True)}
 
     def apply(
-        self, data: MutableMapping[str, Any], texts: Sequence[str], tokenizer: Any, kept_ids: Iterable[int]
+        self,
+        data: MutableMapping[str, Any],
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        kept_ids: Iterable[int],
     ) -> None:
-        """Cut and pad the tokens of `texts`, which stand in `data` as lists.
+        """Truncate and pad the tokens of texts in place.
+
+        Args:
+            data: mapping of the tokenizer's outputs, as lists.
+            texts: sequence of the tokenized texts.
+            tokenizer: tokenizer with the padding token.
+            kept_ids: iterable of token ids that are never dropped.
 
         Raises:
-            ValueError: naming the text and the counts, when what has to stay is longer than the limit.
+            ValueError: the tokens to keep of a text are more than the limit; the message names the text and both
+                counts.
         """
         kept_ids = frozenset(kept_ids)
         names = [name for name in _PADDING if name in data]
@@ -93,12 +112,14 @@ class Truncation:
             dropped = _choose(data["offset_mapping"][row], is_kept, len(ids) - self.limit, self.side, boxes)
             for name in names:
                 data[name][row] = [value for index, value in enumerate(data[name][row]) if index not in dropped]
-        self._pad(data, names, tokenizer.pad_token_id)
+        pad_token_id: Any = tokenizer.pad_token_id
+        self._pad(data, names, pad_token_id)
         for name, output in zip(_NEEDED, ("offset_mapping", "special_tokens_mask"), strict=True):
             if name not in self.wanted:
                 data.pop(output)
 
     def _pad(self, data: MutableMapping[str, Any], names: Sequence[str], pad_token_id: int) -> None:
+        """Pad the tokens in place."""
         if not self.padding:
             return
         length = self.limit if self.padding == "max_length" else max(map(len, data["input_ids"]), default=0)
@@ -118,7 +139,7 @@ def _choose(
     side: str,
     boxes: Sequence[tuple[int, int]],
 ) -> set[int]:
-    """Positions of the tokens to drop: `excess` of them from one side, and the rest of a box or character they cut."""
+    """Return the indices of the tokens to drop: `excess` from one side, and the rest of a box or character they cut."""
     order = [index for index, kept in enumerate(is_kept) if not kept]
     order = order if side == "left" else order[::-1]
     last = offsets[order[excess - 1]]
@@ -130,4 +151,5 @@ def _choose(
 
 
 def _overlap(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Return whether two spans overlap."""
     return first[0] < second[1] and second[0] < first[1]

@@ -1,7 +1,6 @@
-"""The refiner of a processor: where it comes from, and, once it has been used, its weights.
+"""Handle on a processor's refiner: its source and, once it was used, its weights.
 
-A processor is copied, printed, hashed and pickled again and again; a handle is shared by copies and never takes weights
-into a pickle.
+Processors are often copied, printed, hashed and pickled. Copies share the handle, and a pickle never contains weights.
 """
 
 from __future__ import annotations
@@ -22,13 +21,19 @@ REFINER_TYPE = "lyrics_refiner"
 class RefinerHandle:
     """Loads a refiner on first use.
 
+    Args:
+        source: folder or Hub id of a checkpoint, or `None`.
+        subfolder: folder of the refiner inside the checkpoint.
+        load_kwargs: dictionary of arguments of `from_pretrained`.
+
     Attributes:
-        source: directory or Hub id, or `None` when there is none or only one in memory.
-        subfolder: of the source.
-        load_kwargs: for `from_pretrained` (`dtype`, `device_map`, `tag_thresholds`, hub arguments).
-        device, dtype: where the refiner goes when it is loaded.
-        skipped: there is one at the source, but it is not to be used.
-        store: stored visual objects to be used before the refiner; anything with `lookup(picture)`.
+        source: folder or Hub id, or `None` when there is none or only a refiner in memory.
+        subfolder: folder inside the source.
+        load_kwargs: dictionary of arguments of `from_pretrained` (`dtype`, `device_map`, `tag_thresholds`, Hub
+            arguments).
+        device, dtype: device and dtype that the refiner gets when it is loaded.
+        skipped: whether the refiner at the source must not be used.
+        store: store of visual objects that is asked before the refiner, or `None`.
     """
 
     def __init__(
@@ -44,8 +49,8 @@ class RefinerHandle:
         self._module: Refiner | None = None
 
     @classmethod
-    def find(cls, checkpoint: str | os.PathLike, load_kwargs: dict[str, Any]) -> RefinerHandle:
-        """A handle on the refiner of a checkpoint; an empty one where the checkpoint has none."""
+    def find(cls, checkpoint: str | os.PathLike[str], load_kwargs: dict[str, Any]) -> RefinerHandle:
+        """Return a handle on the refiner of a checkpoint; an empty one where the checkpoint has none."""
         hub_kwargs = {name: load_kwargs[name] for name in HUB_KWARGS if name in load_kwargs}
         found = find_file(checkpoint, "config.json", subfolder=REFINER_FOLDER, **hub_kwargs)
         return cls() if found is None else cls(os.fspath(checkpoint), REFINER_FOLDER, load_kwargs)
@@ -57,7 +62,7 @@ class RefinerHandle:
 
     @property
     def loaded(self) -> bool:
-        """Whether its weights are in memory."""
+        """Whether the refiner's weights are in memory."""
         return self._module is not None
 
     def attach(self, module: Refiner) -> None:
@@ -65,10 +70,10 @@ class RefinerHandle:
         self._module = module
 
     def get(self) -> Refiner:
-        """The refiner, loaded on the first call.
+        """Return the refiner, and load it on the first call.
 
         Raises:
-            ValueError: when there is none, or when its files are damaged.
+            ValueError: there is no refiner, or its files are damaged.
         """
         if self._module is None:
             if self.source is None or self.skipped:
@@ -87,21 +92,22 @@ class RefinerHandle:
         return self._module
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        """Choose device and dtype, now and for a refiner that is loaded later."""
+        """Set device and dtype, now and for a refiner that is loaded later."""
         self.device = device if device is not None else self.device
         self.dtype = dtype if dtype is not None else self.dtype
         if self._module is not None:
             self._place(self._module)
 
     def _place(self, module: Refiner) -> None:
+        """Move a refiner to the chosen device and dtype."""
         if self.device is not None or self.dtype is not None:
             module.to(device=self.device, dtype=self.dtype)
 
     def config(self) -> RefinerConfig | None:
-        """The refiner's configuration without its weights; `None` where there is none.
+        """Return the refiner's configuration, read without its weights; `None` where there is none.
 
-        It has the dtype that the weights get, and no fingerprint where that dtype, or the thresholds, are not those
-        that it was saved with.
+        It has the dtype that the weights will get. Its fingerprint is `None` where that dtype, or the thresholds,
+        differ from the saved ones.
         """
         if self._module is not None or self.source is None:
             return getattr(self._module, "config", None)
@@ -112,10 +118,12 @@ class RefinerHandle:
         return config
 
     def _load_config(self, source: str) -> Any:
+        """Read the configuration of the refiner at the source."""
         config_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in ("dtype", "device_map")}
         return CONFIG_MAPPING[REFINER_TYPE].from_pretrained(source, subfolder=self.subfolder, **config_kwargs)
 
     def _load(self, source: str) -> Refiner:
+        """Load the refiner from the source."""
         if self.subfolder:
             return AutoModel.from_pretrained(source, subfolder=self.subfolder, **self.load_kwargs)
         # the published layout has the refiner's weights among the model's: the configuration says what to take
@@ -123,9 +131,11 @@ class RefinerHandle:
         return AutoModel.from_pretrained(source, config=self._load_config(source), **load_kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RefinerHandle:
+        """Return the handle itself, so that copies of a processor share the weights."""
         return self
 
     def __getstate__(self) -> dict[str, Any]:
+        """Return the state without weights; refuse a refiner that exists in memory only."""
         if self._module is not None and self.source is None:
             raise ValueError(
                 "A processor with an attached refiner cannot be pickled, since the weights would go with it. Save it "

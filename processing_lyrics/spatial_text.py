@@ -1,7 +1,7 @@
-"""Objects as text, `label: [x1, y1, x2, y2]`: writing it, tokenising it into maskable items, and reading it back.
+"""Spatial text: objects written as `label: [x1, y1, x2, y2]`, its tokens by item, and its parsing.
 
-Coordinates are xyxy in [0, 1] with three decimals. This is the one place that knows the format. The reader takes
-whatever a model or a user may write: it is linear in its input, and what is not exactly a box stays text.
+Coordinates are xyxy in [0, 1] with three decimals. No other file knows the format. The parser accepts any text that a
+model or a user may write, takes linear time, and leaves everything that is not exactly a box as text.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "; "
 UNNAMED = "object"
 MAX_LABEL_LENGTH = 200
 
 _BOX = re.compile(r"\[([-+0-9.,\s]{7,120})\]")  # bounded, and no bracket within: linear in any text
-_TOLERANCE = 0.01  # a coordinate this far outside [0, 1] is taken for rounding, one beyond for no box at all
+_TOLERANCE = 0.01  # coordinates this far outside [0, 1] are rounding errors; beyond, it is no box
 _LABEL_END = re.compile(r"[;\n\[\]]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]+")
 _SPACES = re.compile(r"\s+")
 
-# Half of a character, which no tokenizer takes, and the two characters by which Transformers marks what it sanitised
+# Lone surrogates, which no tokenizer takes, and two characters by which Transformers marks sanitized text
 _NO_TEXT = re.compile("[\ud800-\udfff\U000f0000\U000f0001]")
 
 
@@ -30,9 +32,9 @@ class GroundedObject(NamedTuple):
     """A box in a text.
 
     Attributes:
-        label: the words before the colon, or an empty string where a box stands alone.
+        label: words before the colon, or an empty string for a box without a label.
         box: xyxy in [0, 1].
-        span: where the box, with its brackets, begins and ends in the text.
+        span: start and end of the box in the text, brackets included.
     """
 
     label: str
@@ -45,9 +47,9 @@ class GroundedText:
     """A text and its boxes.
 
     Attributes:
-        text: the text as it was given.
-        plain_text: the text without boxes and without the colons before them.
-        objects: the boxes, in their order.
+        text: original text.
+        plain_text: text without boxes and without the colons before them.
+        objects: tuple of the boxes, in their order.
     """
 
     text: str
@@ -60,10 +62,10 @@ class SpatialTokens:
     """Tokens of spatial text. An item is a label or one coordinate.
 
     Attributes:
-        input_ids: token ids, without special tokens.
-        item_ids: for each token, the number of its item, or -1 for punctuation. Object k has the items 5k (label) to
-            5k + 4 (y2).
-        num_objects: how many objects fitted.
+        input_ids: list of token ids, without special tokens.
+        item_ids: list of the item of each token, or -1 for punctuation. Object k has the items 5k (label) to 5k + 4
+            (y2).
+        num_objects: number of objects that fit.
     """
 
     input_ids: list[int]
@@ -72,21 +74,21 @@ class SpatialTokens:
 
 
 def as_text(text: str) -> str:
-    """The text with U+FFFD in place of what is none: lone surrogates, and marks that Transformers keeps to itself."""
+    """Return text with U+FFFD in place of lone surrogates and of characters that Transformers uses internally."""
     return text if text.isascii() else _NO_TEXT.sub("\ufffd", text)
 
 
 def clean_label(label: str) -> str:
-    """A label that reads back as itself: on one line, without brackets and semicolons, never empty."""
+    """Return a label that is parsed as itself: on one line, without brackets and semicolons, never empty."""
     label = _SPACES.sub(" ", _CONTROL.sub(" ", label)).translate({91: "(", 93: ")", 59: ","}).strip(" ,:")
     return label[:MAX_LABEL_LENGTH].strip(" ,:") or UNNAMED
 
 
 def quantize(value: float) -> float:
-    """A coordinate as its text says it: cut to [0, 1], three decimals.
+    """Return a coordinate as it is written: clipped to [0, 1], three decimals.
 
     Raises:
-        ValueError: when it is not a number.
+        ValueError: the coordinate is NaN.
     """
     if math.isnan(value):
         raise ValueError("A box has a coordinate that is not a number.")
@@ -94,17 +96,17 @@ def quantize(value: float) -> float:
 
 
 def format_box(box: Sequence[float]) -> str:
-    """`[x1, y1, x2, y2]` with three decimals."""
+    """Return `[x1, y1, x2, y2]` with three decimals."""
     return "[" + ", ".join(f"{quantize(value):.3f}" for value in box) + "]"
 
 
 def format_object(label: str, box: Sequence[float]) -> str:
-    """`label: [x1, y1, x2, y2]`."""
+    """Return `label: [x1, y1, x2, y2]`."""
     return f"{clean_label(label)}: {format_box(box)}"
 
 
 def format_objects(labels: Sequence[str], boxes: Sequence[Sequence[float]]) -> str:
-    """All objects on one line, separated by semicolons; an empty string without any."""
+    """Return all objects on one line, separated by semicolons; an empty string without objects."""
     return SEPARATOR.join(format_object(label, box) for label, box in zip(labels, boxes, strict=True))
 
 
@@ -125,23 +127,24 @@ def parse_spatial_text(text: str) -> GroundedText:
         if start > end:
             label, before = _label_before(text[end:start])
             plain.append(before)
-        objects.append(tuple.__new__(GroundedObject, (label, box, span)))  # three times faster than by its name
+        objects.append(tuple.__new__(GroundedObject, (label, box, span)))  # three times faster than GroundedObject(...)
         end = stop
     plain.append(text[end:])
     return GroundedText(text, "".join(plain), tuple(objects))
 
 
 class _Coordinates(dict[str, float]):
-    """What the numbers of a text say, each read once: a coordinate in [0, 1], or NaN for anything else."""
+    """Cache of the numbers of a text: a coordinate in [0, 1], or NaN for anything else."""
 
     def __missing__(self, text: str) -> float:
+        """Parse a number that is not cached yet."""
         try:
             value = float(text)
         except ValueError:
             value = math.nan
         if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
             value = math.nan
-        elif value <= 0:  # and no -0.0
+        elif value <= 0:  # also -0.0
             value = 0.0
         elif value > 1:
             value = 1.0
@@ -150,7 +153,7 @@ class _Coordinates(dict[str, float]):
 
 
 def _read_box(text: str, coordinates: _Coordinates) -> tuple[float, float, float, float] | None:
-    """The corners that four numbers between commas say, in order and within [0, 1]; `None` for anything else."""
+    """Return the corners that a text of four numbers says, in order and within [0, 1]; `None` for other text."""
     numbers = text.split(",")
     if len(numbers) != 4:
         return None
@@ -167,7 +170,7 @@ def _read_box(text: str, coordinates: _Coordinates) -> tuple[float, float, float
 
 
 def _label_before(text: str) -> tuple[str, str]:
-    """The label at the end of the text before a box, and that text without the colon."""
+    """Return the label at the end of the text before a box, and that text without the colon."""
     stripped = text.rstrip(" ")
     if not stripped.endswith(":"):
         return "", text
@@ -178,13 +181,18 @@ def _label_before(text: str) -> tuple[str, str]:
 
 
 def tokenize_objects(
-    labels: Sequence[str], boxes: Sequence[Sequence[float]], tokenizer: Any, max_tokens: int | None = None
+    labels: Sequence[str],
+    boxes: Sequence[Sequence[float]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int | None = None,
 ) -> SpatialTokens:
-    """Tokens of the objects' spatial text, and which item each belongs to.
+    """Return the tokens of objects' spatial text, and the item of each.
 
     Args:
-        tokenizer: a fast tokenizer; special tokens that a label imitates stay text.
-        max_tokens: as many whole objects as fit, in their order.
+        labels: sequence of names.
+        boxes: sequence of boxes, xyxy in [0, 1].
+        tokenizer: fast tokenizer; special tokens that a label imitates stay text.
+        max_tokens: largest number of tokens; objects are kept whole and in their order.
     """
     input_ids: list[int] = []
     item_ids: list[int] = []
@@ -199,7 +207,10 @@ def tokenize_objects(
     return SpatialTokens(input_ids, item_ids, count)
 
 
-def _tokenize_object(label: str, box: Sequence[float], tokenizer: Any, first_item: int) -> tuple[list[int], list[int]]:
+def _tokenize_object(
+    label: str, box: Sequence[float], tokenizer: PreTrainedTokenizerBase, first_item: int
+) -> tuple[list[int], list[int]]:
+    """Return token ids and items of one object."""
     text, items = label, [first_item] * len(label)
     for number, value in enumerate(box):
         opening = ": [" if number == 0 else ", "

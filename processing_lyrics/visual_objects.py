@@ -1,4 +1,4 @@
-"""The objects of one picture, as data: what the refiner saw, to be kept, stored and given to the processor again."""
+"""Visual objects of one picture as data: returned by a refiner, stored, and given to the processor."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class VisualObjects:
     """Objects of one picture, best first. R objects, Q region features of width d_r.
 
     Attributes:
-        labels: one name per object.
-        boxes: (R, 4) float32, xyxy in [0, 1] of the upright picture.
-        scores: (R,) float32 in [0, 1].
-        region_features: (Q, d_r) float32 or float16, what the grounding queries attend to. Q is R for `"mask"`
-            features and the number of the detector's queries for `"detection"` features.
-        masks: (R, height, width) bool, or `None`.
-        tags: what the detector was asked to find.
+        labels: list of one name per object.
+        boxes: float32 array of shape (R, 4), xyxy in [0, 1] of the upright picture.
+        scores: float32 array of shape (R,) in [0, 1].
+        region_features: float32 or float16 array of shape (Q, d_r), the keys and values of the grounding queries. Q is
+            R for `"mask"` features and the number of the detector's queries for `"detection"` features.
+        masks: bool array of shape (R, height, width), or `None`.
+        tags: list of the words that the detector looked for.
     """
 
     labels: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class VisualObjects:
     tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Take lists, arrays and tensors; check that they are numbers and describe the same objects."""
+        """Convert lists and tensors to arrays, and check that they describe the same objects."""
         self.labels = _words("labels", self.labels)
         self.tags = _words("tags", self.tags)
         self.boxes = _array("boxes", self.boxes, np.float32)
@@ -63,36 +63,42 @@ class VisualObjects:
             )
 
     def __len__(self) -> int:
+        """Return the number of objects."""
         return len(self.labels)
 
     def __eq__(self, other: object) -> bool:
+        """Compare all values; objects with masks differ from those without."""
         if not isinstance(other, VisualObjects):
             return NotImplemented
         mine, theirs = self.to_dict(), other.to_dict()
         return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
     def summary(self) -> list[dict[str, Any]]:
-        """Label, score and box of each object, rounded to four decimals, as JSON has them."""
+        """Return label, score and box of each object, rounded to four decimals, for JSON."""
         return [
             {"label": label, "score": round(float(score), 4), "box": [round(float(value), 4) for value in box]}
             for label, score, box in zip(self.labels, self.scores, self.boxes, strict=True)
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists of strings and numpy arrays; `masks` only where there are any. Fits a row of an Arrow table."""
+        """Return lists of strings and NumPy arrays, for a row of an Arrow table; `masks` only where there are any."""
         values = {
             "labels": list(self.labels),
             "boxes": self.boxes,
             "scores": self.scores,
             "region_features": self.region_features,
-            "region_feature_size": self.region_features.shape[1],  # survives where there is no region
+            "region_feature_size": self.region_features.shape[1],  # keeps the width where there is no region
             "tags": list(self.tags),
         }
         return values if self.masks is None else values | {"masks": self.masks}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VisualObjects:
-        """The inverse of `to_dict`; takes lists for arrays, as Arrow gives them, and ignores further keys."""
+        """Build objects from the dictionary of `to_dict`; arrays may be lists, and further keys are ignored.
+
+        Raises:
+            ValueError: a value has the wrong type, shape or number.
+        """
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         objects = cls(**known)
         if objects.region_features.size == 0 and "region_feature_size" in values:
@@ -103,20 +109,20 @@ class VisualObjects:
                 raise ValueError(f"VisualObjects: region_feature_size must be a width, got {width!r}.") from None
         return objects
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write a safetensors file: the arrays as tensors, labels and tags in its header."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file with the arrays as tensors, and labels and tags in its header."""
         values = self.to_dict()
         arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
         words = json.dumps({"labels": self.labels, "tags": self.tags}, ensure_ascii=True)
         save_file(arrays, path, metadata={"format": FORMAT, "words": words})
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> VisualObjects:
+    def load(cls, path: str | os.PathLike[str]) -> VisualObjects:
         """Read a file of `save`.
 
         Raises:
-            ValueError: naming the file, when it is not such a file or is damaged.
-            OSError: when there is none.
+            ValueError: the file is of another kind or damaged; the message names it.
+            OSError: there is no such file.
         """
         try:
             with safe_open(path, framework="numpy") as file:
@@ -124,7 +130,7 @@ class VisualObjects:
                 if metadata.get("format") != FORMAT:
                     raise ValueError(f"{path} is a safetensors file, but not one of visual objects.")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-        except (SafetensorError, TypeError) as error:  # the latter for types that numpy does not have
+        except (SafetensorError, TypeError) as error:  # TypeError for types that NumPy lacks
             raise ValueError(f"{path} is not a file of visual objects, or it is damaged: {error}") from error
         try:
             return cls.from_dict(json.loads(metadata["words"]) | arrays)
@@ -133,13 +139,14 @@ class VisualObjects:
 
 
 def _words(name: str, values: Any) -> list[str]:
+    """Return values as a list of strings."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"VisualObjects: {name} must be a list of names, got {type(values).__name__}.")
     return [as_text(str(value)) for value in values]
 
 
 def _array(name: str, values: Any, dtype: Any) -> np.ndarray:
-    """An array of finite numbers; without `dtype` in half precision if it is in that, else in float32."""
+    """Return an array of finite numbers; without `dtype`, float16 stays and other types become float32."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values

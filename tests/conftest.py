@@ -53,6 +53,7 @@ def full_golden() -> Callable[[str], dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="session")
 def golden_pictures() -> list[Image.Image]:
+    """The two pictures that the golden data was computed from."""
     return [Image.open(GOLDEN / "published" / "expected" / f"image_{index}.png") for index in range(2)]
 
 
@@ -64,12 +65,13 @@ def published() -> Path:
 
 @pytest.fixture(scope="session")
 def published_model(published: Path) -> LyricsForConditionalGeneration:
+    """The model of the published checkpoint, not to be changed."""
     return LyricsForConditionalGeneration.from_pretrained(published)
 
 
 @pytest.fixture(scope="session")
 def published_processor(published: Path) -> LyricsProcessor:
-    """With a refiner that sees pictures as small as the golden data's."""
+    """The processor of the published checkpoint; its refiner takes pictures as small as the golden data's."""
     processor = LyricsProcessor.from_pretrained(published)
     processor.refiner.config.detector_shortest_edge = 96
     processor.refiner.config.detector_longest_edge = 160
@@ -78,32 +80,37 @@ def published_processor(published: Path) -> LyricsProcessor:
 
 @pytest.fixture(scope="session")
 def published_refiner(published_processor: LyricsProcessor) -> LyricsVisualRefiner:
+    """The refiner of `published_processor`."""
     return published_processor.refiner
 
 
 @pytest.fixture(scope="session")
 def micro() -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
+    """A small model with random weights, and its processor with a refiner as small."""
     return random_parts(seed=0)
 
 
 @pytest.fixture(scope="session")
 def model(micro) -> LyricsForConditionalGeneration:
+    """The random micro model."""
     return micro[0]
 
 
 @pytest.fixture(scope="session")
 def processor(micro) -> LyricsProcessor:
+    """The processor of the random micro model."""
     return micro[1]
 
 
 @pytest.fixture(scope="session")
 def refiner(processor: LyricsProcessor) -> LyricsVisualRefiner:
+    """The refiner of the random micro model."""
     return processor.refiner
 
 
 @pytest.fixture(scope="session")
 def saved(micro, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete checkpoint in our layout; not to be changed."""
+    """A complete checkpoint of the random micro model in our layout; not to be changed."""
     folder = tmp_path_factory.mktemp("saved")
     for part in micro:
         part.save_pretrained(folder)
@@ -112,12 +119,13 @@ def saved(micro, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def damaged(saved: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
+    """A copy of `saved`, to be damaged."""
     return shutil.copytree(saved, tmp_path / "damaged")
 
 
 @pytest.fixture(scope="session")
 def picture() -> Image.Image:
+    """A drawn table with objects."""
     return draw_table()
 
 
@@ -129,5 +137,5 @@ def pictures(picture: Image.Image) -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def objects(processor: LyricsProcessor, pictures: list[Image.Image]) -> list[VisualObjects]:
-    """What the micro refiner sees in the pictures."""
+    """The objects that the random micro refiner finds in `pictures`."""
     return processor.refine(pictures)

@@ -109,7 +109,7 @@ def batch(placeholder):
 @settings(max_examples=60)
 @given(batch=batches, side=st.sampled_from(["left", "right"]), padding=paddings)
 def test_forward_of_a_batch_is_that_of_its_rows(model, placeholder, implementation, batch, side, padding):
-    """F27, F28, F29, F30: any rows, in any order, with any padding on either side; logits and loss."""
+    """Any rows, in any order, with any padding on either side; logits and loss."""
     model = model if implementation == "sdpa" else with_attention(model, implementation)
     inputs = collate(batch, placeholder, side, padding)
     together = forward(model, inputs, labels=labels_of(inputs))
@@ -128,7 +128,7 @@ def test_forward_of_a_batch_is_that_of_its_rows(model, placeholder, implementati
 @settings(max_examples=40)
 @given(batch=batches, padding=paddings)
 def test_generation_of_a_batch_is_that_of_its_rows(model, placeholder, batch, padding):
-    """F27, F29: the same tokens, whatever else is in the batch."""
+    """The same tokens, whatever else is in the batch."""
     inputs = collate(batch, placeholder, "left", padding)
     together = model.generate(**inputs, **GREEDY)[:, inputs["input_ids"].shape[1] :]
     for index, row in enumerate(batch):
@@ -138,7 +138,7 @@ def test_generation_of_a_batch_is_that_of_its_rows(model, placeholder, batch, pa
 
 
 def test_a_row_of_nothing_but_padding_harms_no_other(model, batch):
-    """F34: its own numbers mean nothing, but they are numbers."""
+    """Its own numbers mean nothing, but they are numbers."""
     padded = {name: batch[name].repeat(2, *[1] * (batch[name].dim() - 1)) for name in ("input_ids", "attention_mask")}
     padded["input_ids"][3:], padded["attention_mask"][3:] = 0, 0
     images = {name: value for name, value in batch.items() if name not in padded}
@@ -150,7 +150,7 @@ def test_a_row_of_nothing_but_padding_harms_no_other(model, batch):
 
 @pytest.mark.parametrize("train", [False, True])
 def test_no_image_has_any_object(model, placeholder, train):
-    """F9: forward, backward and generation."""
+    """Forward, backward and generation."""
     model = copy.deepcopy(model).train(train)
     inputs = collate([Row(0, 5, [Picture(0, 0, 3)]), Row(1, 7, [Picture(1, 0, 2)])], placeholder)
     loss = model(**inputs, labels=labels_of(inputs)).loss
@@ -166,14 +166,14 @@ def test_no_image_has_any_object(model, placeholder, train):
 
 @pytest.mark.parametrize("implementation", ["eager", "flex_attention"])
 def test_attention_backends_agree(model, batch, implementation):
-    """F37: with padding everywhere, and an image without objects."""
+    """With padding everywhere, and an image without objects."""
     real = batch["attention_mask"] == 1
     other = forward(with_attention(model, implementation), batch).logits[real]
     torch.testing.assert_close(other, forward(model, batch).logits[real], atol=1e-4, rtol=1e-4)
 
 
 def test_compiled_equals_eager(model, batch):
-    """F37: in one graph, in whatever order the parts come."""
+    """In one graph, in whatever order the parts come."""
     compiled = torch.compile(copy.deepcopy(model), fullgraph=True)
     real = batch["attention_mask"] == 1
     torch.testing.assert_close(
@@ -203,7 +203,6 @@ def test_gradient_checkpointing_changes_nothing(model, batch):
 
 @pytest.mark.parametrize("part", ["vision_model", "mqformer", "language_model"])
 def test_training_wakes_no_frozen_part(model, part):
-    """F36."""
     model = copy.deepcopy(model)
     frozen = getattr(model.model, part).requires_grad_(False)
     model.train()
@@ -232,7 +231,7 @@ def test_a_frozen_language_model_can_still_recompute(model, batch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_extreme_inputs_stay_numbers(model, batch, implementation, dtype):
-    """F34: pixels of a thousand, region features of ten thousand, an image without objects, a row of padding."""
+    """Pixels of a thousand, region features of ten thousand, an image without objects, a row of padding."""
     half = with_attention(model, implementation).to(dtype)
     extreme = dict(batch)
     extreme["region_features"] = batch["region_features"].sign() * 1e4
@@ -278,7 +277,7 @@ def test_cpu_offload_changes_nothing(model, batch):
     assert torch.equal(forward(placed, batch).logits, forward(model, batch).logits)
 
 
-# ------------------------------------------------------------------------------------ quantisation
+# ------------------------------------------------------------------------------------ quantization
 
 
 def quantizers():
@@ -294,7 +293,7 @@ def quantizers():
 
 
 def quantized_parts(model):
-    """Names of the parts that hold a quantised layer."""
+    """Names of the parts that hold a quantized layer."""
     plain = (torch.float32, torch.nn.Parameter)
     return {
         next(part for part in PARTS if name.startswith(part))

@@ -1,6 +1,7 @@
 """LyricsModel and LyricsForConditionalGeneration: placeholders, padding, generation, parts, saving."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -175,7 +176,7 @@ def test_text_alone(model):
     ids=lambda options: "-".join(options),
 )
 def test_every_mode_of_generation(model, batch, options):
-    """F39: in every mode each row gives what it gives alone."""
+    """In every mode each row gives what it gives alone."""
     torch.manual_seed(0)
     options = GREEDY | options
     output = model.generate(**batch, **options)
@@ -198,6 +199,47 @@ def test_one_static_cache_serves_many_answers(model, batch):
         expected = model.generate(**inputs, **GREEDY)
         assert torch.equal(model.generate(**inputs, **GREEDY, cache=cache), expected)
         cache.reset()
+
+
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_may_be_given_by_its_new_and_its_old_name(model, single, name):
+    """Transformers 5.24 renamed the argument; both names give what a full prompt gives, in forward and generate."""
+    prompt = {key: value for key, value in single.items() if key not in ("input_ids", "attention_mask")}
+    ids, mask = single["input_ids"], single["attention_mask"]
+    full = forward(model, single, use_cache=True)
+    assert full.past_key_values is full.cache
+    first = forward(model, prompt, input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True)
+    kept = copy.deepcopy(first.cache)
+    rest = forward(model, {}, input_ids=ids[:, -1:], attention_mask=mask, **{name: first.cache})
+    torch.testing.assert_close(rest.logits[:, -1], full.logits[:, -1], atol=1e-5, rtol=1e-4)
+    base = forward(model.model, {}, input_ids=ids[:, -1:], attention_mask=mask, **{name: copy.deepcopy(kept)})
+    torch.testing.assert_close(model.lm_head(base.last_hidden_state), rest.logits, atol=0, rtol=0)
+    expected = model.generate(**single, **GREEDY)
+    assert torch.equal(model.generate(**single, **GREEDY, **{name: kept}), expected)
+
+
+def test_outputs_hold_the_encoded_images(model, single):
+    for part in (model, model.model):
+        image = forward(part, single).image_outputs
+        assert image.pooler_output.shape == (1, model.config.mqformer_config.num_queries, 128)
+        torch.testing.assert_close(forward(part, single).image_hidden_states, image.pooler_output)
+    text_only = {"input_ids": torch.tensor([[70, 71, 72]])}
+    assert forward(model, text_only).image_outputs is None
+    assert forward(model, text_only).image_hidden_states is None
+
+
+def test_nothing_that_is_deprecated_is_used(model, batch, caplog):
+    """Neither forward nor training nor generation warns: the code follows the release that it is written for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        warnings.simplefilter("error", DeprecationWarning)
+        labels = batch["input_ids"].clone()
+        model(**batch, labels=labels, output_hidden_states=True).loss.backward()
+        model.zero_grad()
+        model.generate(**batch, **GREEDY)
+        model.generate(**batch, **GREEDY, num_beams=2)
+    assert not caplog.records
 
 
 def test_a_prompt_padded_on_the_right_is_refused(model, single):
@@ -223,7 +265,7 @@ def test_assisted_decoding(model, micro, single):
     "options", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=["greedy", "beams", "static"]
 )
 def test_an_interrupted_generation_leaves_the_model_usable(model, single, interruption, part, options):
-    """F54: Ctrl-C, or too little memory, in the encoders or at the third token."""
+    """Ctrl-C, or too little memory, in the encoders or at the third token."""
     expected = model.generate(**single, **GREEDY, **options)
     text = {name: single[name] for name in ("input_ids", "attention_mask")}
     encoded = {"image": model.get_image_features(**{name: single[name] for name in single if name not in text})}
@@ -262,7 +304,7 @@ def test_an_image_is_encoded_once(model, single):
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_an_encoded_image_survives_generation(model, single, options):
-    """F40: Transformers expands for beams in place; here the caller's image stays as it was."""
+    """Transformers expands for beams in place; here the caller's image stays as it was."""
     text = {name: single[name] for name in ("input_ids", "attention_mask")}
     image = model.get_image_features(**{name: single[name] for name in single if name not in text})
     encoded = {"image": image}
@@ -278,7 +320,7 @@ def test_an_encoded_image_survives_generation(model, single, options):
 @pytest.mark.parametrize("given", ["all images", "new images", "nothing"])
 @pytest.mark.parametrize("new_image", [False, True])
 def test_a_cached_turn_equals_a_full_one(model, single, given, new_image):
-    """F40: the second turn reuses the cache of the first, whichever images the caller gives again."""
+    """The second turn reuses the cache of the first, whichever images the caller gives again."""
     text = ("input_ids", "attention_mask")
     images = {name: value for name, value in single.items() if name not in text}
     first = model.generate(**single, **GREEDY, return_dict_in_generate=True)
@@ -297,7 +339,7 @@ def test_a_cached_turn_equals_a_full_one(model, single, given, new_image):
 
 
 def test_pipeline(model, processor, picture):
-    """F51: without torchvision."""
+    """Without torchvision."""
     answer = pipeline("image-text-to-text", model=model, processor=processor)
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]
     chat = answer(text=[{"role": "user", "content": content}], max_new_tokens=4)
@@ -391,7 +433,6 @@ def test_from_parts_that_do_not_fit(parts):
 
 
 def test_tied_embeddings(parts, tmp_path):
-    """F41."""
     vision, text = parts
     text.config.tie_word_embeddings = True
     text.tie_weights()
@@ -404,7 +445,7 @@ def test_tied_embeddings(parts, tmp_path):
 
 
 def test_save_and_load(model, batch, tmp_path):
-    """F41: sharded, through every auto class, bit for bit."""
+    """Sharded, through every auto class, bit for bit."""
     model.save_pretrained(tmp_path, max_shard_size="1MB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     assert type(AutoConfig.from_pretrained(tmp_path)) is LyricsConfig

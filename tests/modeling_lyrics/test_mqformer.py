@@ -143,7 +143,7 @@ def test_there_are_no_fewer_than_no_positions_and_waves(name):
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
 def test_padding_changes_nothing(mqformer, inputs, implementation):
-    """F28: padded regions and text, whatever stands there, even NaN."""
+    """Padded regions and text, whatever stands there, even NaN."""
     model = copy.deepcopy(mqformer)
     model.set_attn_implementation(implementation)
     base = run(model, inputs)
@@ -161,7 +161,7 @@ def test_padding_changes_nothing(mqformer, inputs, implementation):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
 def test_an_image_without_regions_has_a_zero_context(mqformer, inputs, implementation, dtype):
-    """F9 and F34: one row without regions equals no regions at all, exactly the output projection of zero."""
+    """One row without regions equals no regions at all, exactly the output projection of zero."""
     model = copy.deepcopy(mqformer).to(dtype)
     model.set_attn_implementation(implementation)
     contexts = []
@@ -193,7 +193,7 @@ def test_gradients_stay_finite_without_regions(inputs, implementation):
 
 @pytest.mark.parametrize("implementation", ["sdpa", "flex_attention"])
 def test_backends_agree_on_any_mask(mqformer, inputs, implementation):
-    """F37: a mask over queries and text together, with rows that may see nothing."""
+    """A mask over queries and text together, with rows that may see nothing."""
     torch.manual_seed(2)
     mask = torch.rand(2, V + G + 6, V + G + 6) > 0.5
     mask[:, 2] = False
@@ -309,6 +309,6 @@ def test_flash_attention_is_refused(inputs):
 
 
 def test_save_and_load(mqformer, inputs, tmp_path):
-    """F41, learned queries included."""
+    """Learned queries included."""
     mqformer.save_pretrained(tmp_path)
     assert torch.equal(run(LyricsMQFormerModel.from_pretrained(tmp_path), inputs), run(mqformer, inputs))

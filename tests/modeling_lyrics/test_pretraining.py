@@ -87,7 +87,7 @@ FLEX = pytest.param("flex_attention", marks=pytest.mark.slow)  # it compiles eve
 @pytest.mark.parametrize("objective", TABLES)
 @torch.no_grad()
 def test_nothing_reaches_what_must_not_see_it(model, objective, implementation):
-    """F34, F37: change one input; exactly the states that it may reach change, in every backend."""
+    """Change one input; exactly the states that it may reach change, in every backend."""
     other = copy.deepcopy(model)
     other.set_attn_implementation(implementation)
     torch.manual_seed(0)
@@ -225,7 +225,7 @@ def test_every_trained_weight_has_a_gradient(model, batch, collator):
 @settings(max_examples=25)
 @given(words=st.integers(0, 5), captions=st.integers(0, 3), regions=st.integers(0, 3))
 def test_padding_changes_nothing(model, batch, words, captions, regions):
-    """F28, and whatever stands in the padding of regions."""
+    """Whatever the padding of regions holds."""
     padded = dict(batch)
     for name in ("input_ids", "position_ids", "segment_ids", "masked_input_ids"):
         padded[name] = torch.nn.functional.pad(batch[name], (0, words))
@@ -242,7 +242,7 @@ def test_padding_changes_nothing(model, batch, words, captions, regions):
 
 
 def test_order_of_rows(model, collator):
-    """F29: what a row says does not depend on its place; only negatives are drawn by the order of the batch."""
+    """What a row says does not depend on its place; only negatives are drawn by the order of the batch."""
     rows = [collator.prepare(row, str(index)) for index, row in enumerate(build_rows(6))]
     with torch.no_grad():
         first, second = model(**make_batch(collator, rows)), model(**make_batch(collator, rows[::-1]))
@@ -251,7 +251,7 @@ def test_order_of_rows(model, collator):
 
 
 def test_backends_agree(model, batch):
-    """F37; flex attention is compared above."""
+    """Flex attention is compared above."""
     other = copy.deepcopy(model)
     other.set_attn_implementation("eager")
     with torch.no_grad():
@@ -283,7 +283,6 @@ def test_gradient_checkpointing_changes_nothing(batch):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_extreme_inputs_stay_numbers(model, batch, dtype):
-    """F34."""
     half = copy.deepcopy(model).to(dtype)
     extreme = batch | {
         "pixel_values": batch["pixel_values"].sign() * 1e3,
@@ -299,7 +298,7 @@ def test_extreme_inputs_stay_numbers(model, batch, dtype):
 
 
 def test_one_row(model, collator):
-    """F30: no negative exists; the right pair is still learned, and nothing is NaN."""
+    """No negative exists; the right pair is still learned, and nothing is NaN."""
     output = model(**make_batch(collator, [build_row(3)]))
     assert all(torch.isfinite(value) for value in losses(output).values())
     assert output.loss_itc == 0
@@ -307,7 +306,7 @@ def test_one_row(model, collator):
 
 
 def test_equal_pairs_are_no_negatives(model, collator):
-    """F32: neither of two equal captions, nor of two equal pictures, is ever drawn for the other."""
+    """Neither of two equal captions, nor of two equal pictures, is ever drawn for the other."""
     rows = build_rows(6)
     rows[1]["caption"] = f"  {rows[0]['caption'].upper()}"
     rows[3]["image"] = rows[2]["image"]
@@ -397,7 +396,6 @@ def test_impossible_weights(changes, message):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_save_and_load(batch, tmp_path, tied):
-    """F41."""
     model = build_model(std=0.3, tie_word_embeddings=tied).eval()
     assert (model.lm_head.decoder.weight is model.get_input_embeddings().weight) == tied
     model.save_pretrained(tmp_path, max_shard_size="50kB")

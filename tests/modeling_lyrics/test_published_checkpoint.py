@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, Blip2Config, Blip2Model
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
+import lyrics
 from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,
@@ -86,7 +88,7 @@ def test_every_weight_is_loaded_or_dropped_by_name(published):
 
 
 def test_plain_blip_2_stays_blip_2(tmp_path):
-    """F50: the dispatch of `"blip-2"` changes nothing for BLIP-2 itself, bit for bit."""
+    """The dispatch of `"blip-2"` changes nothing for BLIP-2 itself, bit for bit."""
     tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = Blip2Config(
         vision_config={**tiny, "image_size": 28},
@@ -178,7 +180,6 @@ class Trap:
 
 
 def test_a_shard_that_would_run_code_is_refused(published, tmp_path):
-    """F44."""
     checkpoint = shutil.copytree(published, tmp_path / "checkpoint")
     trap = tmp_path / "sprung"
     torch.save({"query_tokens": Trap(str(trap))}, checkpoint / "pytorch_model-00001-of-00003.bin")
@@ -189,7 +190,7 @@ def test_a_shard_that_would_run_code_is_refused(published, tmp_path):
 
 @pytest.mark.parametrize("missing", ["ram_tag_list.txt", "bert-base-uncased"])
 def test_missing_files(published, tmp_path, missing):
-    """F42: what is missing is named; BERT's tokenizer has a second place."""
+    """What is missing is named; BERT's tokenizer has a second place."""
     checkpoint = shutil.copytree(published, tmp_path / "checkpoint")
     path = checkpoint / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -207,7 +208,7 @@ def test_missing_files(published, tmp_path, missing):
     "name", ["../outside.txt", "//etc/hostname", "/../outside.txt", "..\\outside.txt", "C:outside.txt"]
 )
 def test_files_outside_the_checkpoint_are_not_read(published, tmp_path, name):
-    """F48: the configuration names its tag list, but not just any file."""
+    """The configuration names its tag list, but not just any file."""
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (tmp_path / "outside.txt").write_text("secret")
@@ -218,6 +219,27 @@ def test_files_outside_the_checkpoint_are_not_read(published, tmp_path, name):
         LyricsRefinerConfig.from_pretrained(checkpoint)
 
 
+def test_a_configuration_translates_as_remote_code_without_any_model(published, tmp_path):
+    """Only the configuration's file and those that it imports are fetched; none of them is the model's."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    for file in Path(lyrics.modeling_lyrics.__file__).parent.glob("*.py"):
+        shutil.copy(file, folder)
+    code = f"""
+import sys
+sys.modules["lyrics"] = None
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+for name in ("LyricsConfig", "LyricsRefinerConfig"):
+    config = get_class_from_dynamic_module(f"configuration_lyrics.{{name}}", {str(folder)!r})
+    print(config.from_pretrained({str(published)!r}).model_type)
+assert not [name for name in sys.modules if name.endswith("modeling_lyrics")]
+"""
+    environment = {"HF_HOME": str(tmp_path / "home"), "PATH": "", "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == ["lyrics", "lyrics_refiner"]
+
+
 @pytest.mark.parametrize("config_class", [LyricsConfig, LyricsRefinerConfig])
 @pytest.mark.parametrize(
     ("section", "key", "message"),
@@ -226,7 +248,7 @@ def test_files_outside_the_checkpoint_are_not_read(published, tmp_path, name):
 def test_what_the_published_configuration_lacks_is_named(
     published, tmp_path, config_class, section, key, message, caplog
 ):
-    """F42; and F50: nothing that it holds beside is unknown after the translation."""
+    """Nothing else in the file is unknown after the translation."""
     config = json.loads((published / "config.json").read_text())
     if key is not None:
         del config[section][key]

@@ -56,7 +56,6 @@ def test_tags(ram, golden, monkeypatch):
 
 
 def test_fires_strictly_above_the_threshold_and_never_without_a_number(ram, monkeypatch):
-    """F14."""
     monkeypatch.setattr(ram.config, "threshold", 0.5)
     logits = torch.zeros(1, 40)
     logits[0, 1], logits[0, 2], logits[0, 3] = 1e-3, float("nan"), float("inf")

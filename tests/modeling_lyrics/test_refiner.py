@@ -132,7 +132,7 @@ def test_refined_picture(published_refiner, golden, golden_pictures, row):
 
 
 def test_batched_equals_one_by_one(refiner, pictures):
-    """F27 and F29: sizes, batch and order of pictures change nothing."""
+    """Sizes, batch and order of pictures change nothing."""
     many = [*pictures, *pictures[::-1]]
     alone = [refiner.refine([picture])[0] for picture in many]
     for batch_size in (1, 2, 8):
@@ -148,7 +148,6 @@ def test_same_picture_twice_gives_the_same_bits(refiner, picture):
 
 @pytest.mark.parametrize("part", ["tagger", "detector", "segmenter.mask_decoder"])
 def test_an_interrupted_refiner_stays_usable(refiner, picture, part):
-    """F54."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -167,7 +166,7 @@ def test_an_interrupted_refiner_stays_usable(refiner, picture, part):
 @pytest.mark.parametrize("kind", ["mask", "detection"])
 @pytest.mark.parametrize("fault", ["no tag", "no box"])
 def test_nothing_to_see_is_a_normal_result(changed, monkeypatch, pictures, kind, fault):
-    """F8 and F9, for the whole batch."""
+    """For the whole batch."""
     refiner = changed(region_feature_type=kind)
     if fault == "no tag":
         monkeypatch.setattr(refiner.config.tagger_config, "threshold", 1.0)
@@ -192,7 +191,7 @@ def test_one_picture_without_objects_in_a_batch(refiner, pictures):
 
 
 def test_more_boxes_than_regions(changed, picture):
-    """F10: the best ones, in the same order."""
+    """The best ones, in the same order."""
     every = changed(max_regions=1000, iou_threshold=1.0).refine([picture])[0]
     few = changed(max_regions=3, iou_threshold=1.0).refine([picture])[0]
     assert len(every.labels) > 3
@@ -202,7 +201,7 @@ def test_more_boxes_than_regions(changed, picture):
 
 
 def test_more_tags_than_fit_into_a_prompt(changed, picture):
-    """F11: tags of several prompts; every prompt stays within the detector's limit."""
+    """Tags of several prompts; every prompt stays within the detector's limit."""
     tags = [f"thing number {index}" for index in range(60)]
     refiner = changed(max_regions=1000, iou_threshold=1.0)
     refined = refiner.refine([picture], tags=[tags])[0]
@@ -215,7 +214,7 @@ def test_more_tags_than_fit_into_a_prompt(changed, picture):
 
 
 def test_boxes_in_chunks(changed, picture):
-    """F18: how many boxes go through the mask decoder at once changes nothing."""
+    """How many boxes go through the mask decoder at once changes nothing."""
     results = [changed(boxes_per_batch=size).refine([picture], return_masks=True)[0] for size in (1, 5, 100)]
     for result in results[1:]:
         assert_same(results[0], result)
@@ -231,7 +230,6 @@ def test_masks_have_the_size_of_the_picture(refiner, pictures):
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (600, 3), (37, 53)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK"])
 def test_any_size_and_mode(refiner, size, mode):
-    """F4 and F5."""
     refined = refiner.refine([Image.new("RGB", size, (200, 30, 90)).convert(mode)])[0]
     assert torch.isfinite(refined.region_features).all()
     assert ((refined.boxes >= 0) & (refined.boxes <= 1)).all()
@@ -241,7 +239,6 @@ def test_any_size_and_mode(refiner, size, mode):
 
 
 def test_frozen_whatever_the_caller_does(refiner, picture):
-    """F36."""
     before = refiner.refine([picture])[0]
     refiner.train()
     refiner.requires_grad_(True)
@@ -281,7 +278,7 @@ def test_fingerprint_changes_with_what_it_sees(refiner, change):
 
 
 def test_half_precision(refiner, picture):
-    """F34: bf16 gives finite features and, but for rounding, the same picture."""
+    """Bf16 gives finite features and, but for rounding, the same picture."""
     half = copy.deepcopy(refiner).to(torch.bfloat16)
     refined = half.refine([picture])[0]
     assert refined.region_features.dtype == torch.float32
@@ -290,7 +287,7 @@ def test_half_precision(refiner, picture):
 
 
 def test_eager_equals_sdpa(refiner, picture):
-    """F37: also for the text encoder, whose boolean mask eager attention would misread."""
+    """Also for the text encoder, whose boolean mask eager attention would misread."""
     eager = copy.deepcopy(refiner)
     eager.set_attn_implementation("eager")
     eager.detector.model.text_backbone.set_attn_implementation("eager")

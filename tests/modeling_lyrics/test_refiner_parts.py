@@ -36,8 +36,8 @@ def detections(boxes, scores, labels=None):
     [
         (["chair", "clock"], ["chair, clock."]),
         ([], ["."]),
-        (["Fire Truck", "fire truck", "  ", ""], ["fire truck."]),  # F13
-        (["st. bernard", "who?", "a\nb"], ["st bernard, who, a b."]),  # F12: phrases end in "." and "?"
+        (["Fire Truck", "fire truck", "  ", ""], ["fire truck."]),
+        (["st. bernard", "who?", "a\nb"], ["st bernard, who, a b."]),  # phrases end in "." and "?"
         (["a,b", "[x]", "日本", "🐱"], ["a,b, [x], 日本, 🐱."]),
         ([".", "?"], ["."]),
     ],
@@ -71,7 +71,7 @@ def test_a_tag_too_long_for_any_prompt_is_named():
 
 
 def test_scores_of_tags():
-    """The best token of a tag counts; punctuation and special tokens do not; NaN counts as nothing (F14)."""
+    """The best token of a tag counts; punctuation and special tokens do not; NaN counts as nothing."""
     logits = torch.tensor([[9.0, 0.0, 2.0, 9.0, 1.0, 9.0], [9.0, float("nan"), -1.0, 9.0, float("nan"), 9.0]])
     scores, labels = score_tags(logits, (-1, 0, 0, -1, 1, -1))
     assert labels.tolist() == [0, 0]
@@ -85,7 +85,7 @@ def test_scores_of_tags():
 
 
 def test_degenerate_boxes_are_left_out():
-    """F15: no area, inverted, outside, not a number."""
+    """No area, inverted, outside, not a number."""
     boxes = [
         [0.5, 0.5, 0.2, 0.2],
         [0.5, 0.5, 0.0, 0.2],
@@ -100,7 +100,6 @@ def test_degenerate_boxes_are_left_out():
 
 
 def test_thresholds_are_exclusive_and_ties_keep_their_order():
-    """F10 and F16."""
     boxes = [[0.1, 0.1, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1], [0.1, 0.9, 0.1, 0.1]]
     _, _, labels = select_objects(detections(boxes, [0.5, 0.25, 0.5, 0.26], [0, 1, 2, 3]), 0.25, 0.2, 0.6, 10)
     assert labels.tolist() == [0, 2, 3]
@@ -151,7 +150,7 @@ def test_padding_of_the_view_never_counts():
 
 @pytest.mark.parametrize("box", [[0.0, 0.0, 0.5, 0.5], [0.3, 0.3, 0.3, 0.3], [1.0, 1.0, 1.0, 1.0]])
 def test_an_empty_mask_falls_back_to_its_box(box):
-    """F17: the cells under the box, and at least the cell of its centre."""
+    """The cells under the box, and at least the cell of its center."""
     embedding = torch.arange(16.0).view(1, 4, 4)
     pooled = pool_masks(embedding, -torch.ones(1, 16, 16), torch.tensor([box]), (1.0, 1.0))
     cell = embedding[0, min(3, int(box[1] * 4)), min(3, int(box[0] * 4))]
@@ -184,13 +183,12 @@ def test_size_of_the_detectors_view(size, expected):
 @settings(max_examples=100)
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
 def test_no_view_is_too_large_or_too_thin(width, height):
-    """F5."""
     view = detector_size(width, height, 800, 1333)
     assert 32 <= min(view) <= 800
     assert max(view) <= 1333 + 1
     assert (width <= height) == (view[0] <= view[1]) or view[0] == view[1]
 
 
-def test_one_number_normalises_all_channels():
+def test_one_number_normalizes_all_channels():
     picture = Image.effect_noise((5, 4), 90).convert("RGB")
     assert torch.equal(to_tensor(picture, 0.5, 0.25), to_tensor(picture, [0.5] * 3, (0.25,) * 3))

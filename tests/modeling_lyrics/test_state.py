@@ -50,7 +50,6 @@ class Trap:
     "fault", ["half", "header", "empty", "noise", "missing", "pickle", "numbers", "names", "shape"]
 )
 def test_damaged_weights_are_named(damaged, part, fault):
-    """F42 and F44."""
     path, name, message = damaged / part / "model.safetensors", NAMES[part], r"model\.safetensors' is damaged"
     content = path.read_bytes()
     if fault in ("half", "header", "empty", "noise"):
@@ -81,7 +80,7 @@ def test_damaged_weights_are_named(damaged, part, fault):
 
 @pytest.mark.parametrize("part", LOADERS)
 def test_weights_that_are_missing_or_unknown(damaged, part, caplog):
-    """F42: Transformers' report names them; a refiner, which nobody trains, is refused."""
+    """Transformers' report names them; a refiner, which nobody trains, is refused."""
     path, name = damaged / part / "model.safetensors", NAMES[part]
     weights = load_file(path)
     save_file(
@@ -128,7 +127,7 @@ def sharded(model, tmp_path_factory):
     ],
 )
 def test_shards_lie_within_the_checkpoint(sharded, tmp_path, name, variant, error):
-    """F42 and F48: an index may name any file of the machine, and Transformers would read it."""
+    """An index may name any file of the machine, and Transformers would read it."""
     folder = shutil.copytree(sharded, tmp_path / "checkpoint")
     shard = min(folder.glob("model-*"))
     shutil.copy(shard, tmp_path / "outside.safetensors")
@@ -145,7 +144,6 @@ def test_shards_lie_within_the_checkpoint(sharded, tmp_path, name, variant, erro
     "content", ["", "{", "[]", "null", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 10**5]
 )
 def test_a_damaged_index_is_named(sharded, tmp_path, content):
-    """F42."""
     folder = shutil.copytree(sharded, tmp_path / "checkpoint")
     (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json' (is not JSON|holds no object|is no index)"):
@@ -164,7 +162,6 @@ def test_a_damaged_index_is_named(sharded, tmp_path, content):
     "content", [b"{nope", b"null", b"[]", b"\xff\xfe\x00", b"[" * 10**5], ids=lambda text: ascii(text[:5])
 )
 def test_what_is_no_json_object_is_named(damaged, part, name, content):
-    """F42."""
     (damaged / part / name).write_bytes(content)
     with pytest.raises((OSError, ValueError), match=name.replace(".", r"\.")):
         LOADERS[part](damaged)
@@ -204,7 +201,7 @@ def test_what_is_no_json_object_is_named(damaged, part, name, content):
     ],
 )
 def test_wrong_values_are_named(damaged, part, keys, value, message):
-    """F42: the checkpoint, the configuration, the sub-model and the key."""
+    """The checkpoint, the configuration, the sub-model and the key."""
 
     def change(config):
         for key in keys[:-1]:
@@ -239,7 +236,6 @@ def test_wrong_settings_of_generation_are_named(damaged):
     ],
 )
 def test_unknown_keys_are_warned_of_once(config_class, key, advice, caplog):
-    """F50."""
     configuration_base.logger.warning_once.cache_clear()
     for _ in range(2):
         config_class(**{key: 1})
@@ -247,7 +243,7 @@ def test_unknown_keys_are_warned_of_once(config_class, key, advice, caplog):
 
 
 def test_keys_of_transformers_are_known(saved, tmp_path, caplog):
-    """F50: what Transformers, its trainers and remote code write, and old files hold, gives no warning."""
+    """What Transformers, its trainers and remote code write, and old files hold, gives no warning."""
     configuration_base.logger.warning_once.cache_clear()
     config = LyricsConfig.from_pretrained(saved)
     config.use_cache = False

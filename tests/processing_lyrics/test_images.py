@@ -36,7 +36,7 @@ def solid(mode):
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16", "F"]
 )
 def test_every_mode(mode):
-    """F4: bright stays bright, dark stays dark."""
+    """Bright stays bright, dark stays dark."""
     if mode == "LAB":
         picture = Image.merge("LAB", [Image.new("L", (6, 8), value) for value in (200, 128, 128)])
     else:
@@ -50,7 +50,7 @@ def test_every_mode(mode):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_lies_on_white(mode, tmp_path):
-    """F4: a transparent pixel is white, not whatever color hides under it."""
+    """A transparent pixel is white, not whatever color hides under it."""
     picture = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     if mode == "P":
         picture.save(tmp_path / "transparent.gif", transparency=0)
@@ -61,7 +61,6 @@ def test_transparency_lies_on_white(mode, tmp_path):
 
 
 def test_exif_rotation_is_applied(tmp_path):
-    """F4."""
     picture = Image.new("RGB", (40, 20))
     picture.paste(RED, (0, 0, 20, 20))
     exif = Image.Exif()
@@ -74,7 +73,6 @@ def test_exif_rotation_is_applied(tmp_path):
 
 
 def test_first_frame_of_an_animation(tmp_path):
-    """F4."""
     frames = [Image.new("RGB", (5, 5), color) for color in (RED, (0, 0, 255))]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     moving = Image.open(tmp_path / "moving.gif")
@@ -99,7 +97,7 @@ def test_arrays_and_tensors(source):
 
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path):
-    """F2: a small file of 400 million pixels."""
+    """A small file of 400 million pixels."""
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path)
     assert path.stat().st_size < 100_000
@@ -121,7 +119,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def test_a_hundred_megapixels_take_little_more_memory_than_their_pixels(tmp_path):
-    """F3: model's view, tagger, detector and segmenter together; Pillow alone takes 400 MB."""
+    """Model's view, tagger, detector and segmenter together; Pillow alone takes 400 MB."""
     Image.new("RGB", (10_000, 10_000)).save(tmp_path / "large.jpg")
     command = [sys.executable, "-c", MEMORY, tmp_path / "large.jpg"]
     megabytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -154,7 +152,6 @@ def test_resizing_first_gives_the_same_pixels(options):
 @pytest.mark.parametrize("fault", ["missing", "empty", "text", "truncated", "flipped", "folder", "program"])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_unreadable_files_are_named(tmp_path, fault, suffix):
-    """F1."""
     path = tmp_path / f"photo.{suffix}"
     Image.effect_noise((200, 200), 90).convert("RGB").save(path)
     content = path.read_bytes()
@@ -164,7 +161,7 @@ def test_unreadable_files_are_named(tmp_path, fault, suffix):
         path.write_bytes(bytes(64) + content[64:])
     elif fault in ("empty", "text"):
         path.write_bytes(b"" if fault == "empty" else b"I am a picture")
-    elif fault == "program":  # F44: Pillow would start Ghostscript
+    elif fault == "program":  # Pillow would start Ghostscript
         Image.new("RGB", (4, 4)).save(path, format="EPS")
     else:
         path.unlink()
@@ -187,7 +184,6 @@ def test_base64(tmp_path, scheme):
 
 @pytest.mark.parametrize("name", ["no\0where.png", "\ud800.png", "a" * 5000, "abcd", "", "data:,"])
 def test_names_that_no_file_can_have(name):
-    """F26."""
     with pytest.raises(ValueError, match=r"does not exist|is not in a format|cannot be read"):
         load_picture(name, LIMIT)
 

@@ -79,7 +79,6 @@ def test_what_the_mqformer_reads(bare, pictures, objects, mode, names):
 
 
 def test_long_texts_lose_whole_objects_and_the_end_of_the_instruction(bare, picture):
-    """F25."""
     many = VisualObjects(
         labels=[f"object number {index}" for index in range(100)],
         boxes=np.tile([0.1, 0.2, 0.3, 0.4], (100, 1)),
@@ -129,13 +128,12 @@ def test_without_a_refiner(bare, picture, caplog):
 
 
 def test_pictures_without_objects(bare, picture):
-    """F9: an empty tensor, not an error."""
+    """An empty tensor, not an error."""
     out = bare(images=picture, text="<image>", visual_objects=VisualObjects(), return_tensors="pt")
     assert out["region_features"].shape == (1, 0, 36)
 
 
 def test_same_picture_twice(processor, picture, objects):
-    """F6."""
     out = processor(images=[picture, picture], visual_objects=[objects[0]] * 2, return_tensors="pt")
     assert torch.equal(out["pixel_values"][0], out["pixel_values"][1])
 
@@ -175,7 +173,7 @@ def test_padding_side_can_be_chosen(processor, padding_side):
     ],
 )
 def test_counts_that_do_not_match(processor, picture, call, message):
-    """F6: both counts are named."""
+    """Both counts are named."""
     call = dict(call)
     if isinstance(call.get("images"), int):
         call["images"] = [picture] * call["images"]
@@ -206,7 +204,7 @@ strange = st.text(alphabet="a \0\ud800\udfff\u202e\u05d0\u0301\U0001f600\ufeff\U
 @settings(max_examples=40)
 @given(words=strange, label=strange, answer=st.text(max_size=8))
 def test_strange_text_is_text(processor, picture, words, label, answer):
-    """F12, F23, F24 and F26: in prompts, chats, labels and tags, and on the way back."""
+    """In prompts, chats, labels and tags, and on the way back."""
     objects = VisualObjects(labels=[label], boxes=[[0, 0, 1, 1]], scores=[1], region_features=np.zeros((1, 36)))
     options = {"visual_objects": objects, "return_tensors": "pt"}
     prompt = processor(images=picture, text=f"<image>{words}", **options)
@@ -228,7 +226,7 @@ def test_strange_text_is_text(processor, picture, words, label, answer):
 
 @pytest.mark.parametrize("unit", ["word ", "<image", "[0.1, 0.2, 0.3, 0.4] ", "\ud800"])
 def test_a_hundred_thousand_characters(processor, picture, objects, unit):
-    """F25: nothing is lost, and the placeholders stay together."""
+    """Nothing is lost, and the placeholders stay together."""
     text = (unit * (100_000 // len(unit) + 1))[:100_000]
     chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": text}]}]
     options = {"visual_objects": objects[0], "return_tensors": "pt"}

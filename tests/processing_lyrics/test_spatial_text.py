@@ -1,4 +1,4 @@
-"""Boxes as text: written, tokenised and read back."""
+"""Boxes as text: written, tokenized and read back."""
 
 import math
 import string
@@ -20,7 +20,6 @@ label = st.text(max_size=40) | st.text(alphabet=string.punctuation + " \n\tab\ud
 
 @given(box)
 def test_a_box_reads_back_as_it_was_written(values):
-    """F20."""
     found = parse_spatial_text(format_box(values)).objects
     assert [one.box for one in found] == [tuple(map(quantize, values))]
     assert found[0].span == (0, len(format_box(values)))
@@ -28,7 +27,7 @@ def test_a_box_reads_back_as_it_was_written(values):
 
 @given(st.lists(st.tuples(label, box), max_size=6))
 def test_objects_read_back_as_they_were_written(objects):
-    """F12 and F20: whatever a label holds, it reads back as its clean form."""
+    """Whatever a label holds, it reads back as its clean form."""
     labels, boxes = [name for name, _ in objects], [values for _, values in objects]
     found = parse_spatial_text(format_objects(labels, boxes)).objects
     assert [one.label for one in found] == [clean_label(name) for name in labels]
@@ -85,7 +84,6 @@ def test_no_number_is_an_error():
     ],
 )
 def test_what_is_a_box(text, boxes):
-    """F21 and F23."""
     assert [one.box for one in parse_spatial_text(text).objects] == boxes
 
 
@@ -99,7 +97,7 @@ def test_labels_in_running_text():
 
 @given(st.text(alphabet="[]0123456789., \n:-+ae\uff11\u200b", max_size=300))
 def test_hostile_text_stays_text(text):
-    """F21: what is found are boxes in the picture, in order, without overlap, and the rest is kept."""
+    """What is found are boxes in the picture, in order, without overlap, and the rest is kept."""
     found = parse_spatial_text(text)
     assert found.text == text
     end = 0
@@ -148,6 +146,5 @@ def test_objects_are_left_out_whole(limit):
 
 
 def test_a_label_that_imitates_a_special_token_stays_text():
-    """F22."""
     tokens = tokenize_objects(["[SEP] [BOS]", "[MASK]"], [[0, 0, 1, 1]] * 2, TOKENIZER)
     assert not set(tokens.input_ids) & set(TOKENIZER.all_special_ids)

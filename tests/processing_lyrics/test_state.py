@@ -25,7 +25,7 @@ def edit(path, **values):
     + ["processor_config.json", "config.json"],
 )
 def test_damaged_files_are_named(damaged, name, content):
-    """F42. Without its settings, a tokenizer still has its vocabulary, and the model's are not the processor's."""
+    """Without its settings, a tokenizer still has its vocabulary, and the model's are not the processor's."""
     (damaged / name).write_bytes(content)
     if content == b"{}" and name not in (
         "processor_config.json",
@@ -47,7 +47,7 @@ def test_damaged_files_are_named(damaged, name, content):
     ],
 )
 def test_a_damaged_refiner_is_named(damaged, content, message):
-    """F42: on first use; without it the processor can be used."""
+    """On first use; without it the processor can be used."""
     (damaged / "refiner" / "config.json").write_text(content)
     processor = LyricsProcessor.from_pretrained(damaged)
     with pytest.raises((OSError, ValueError), match=message):
@@ -55,7 +55,7 @@ def test_a_damaged_refiner_is_named(damaged, content, message):
 
 
 def test_a_tokenizer_that_is_missing_is_named(damaged):
-    """F42: Transformers would take the language model's tokenizer for the MQ-Former's."""
+    """Transformers would take the language model's tokenizer for the MQ-Former's."""
     shutil.rmtree(damaged / "mqformer_tokenizer")
     with pytest.raises(OSError, match=r"There is no mqformer_tokenizer in .*damaged/mqformer_tokenizer"):
         LyricsProcessor.from_pretrained(damaged)
@@ -73,7 +73,6 @@ def test_a_tokenizer_that_is_missing_is_named(damaged):
     ],
 )
 def test_wrong_settings_are_named(damaged, values, message):
-    """F42."""
     edit(damaged / "processor_config.json", **values)
     with pytest.raises(ValueError, match=f"damaged cannot be loaded as LyricsProcessor.*{message}|{message}"):
         LyricsProcessor.from_pretrained(damaged)
@@ -88,7 +87,7 @@ def test_wrong_settings_are_named(damaged, values, message):
     ],
 )
 def test_a_template_cannot_leave_its_sandbox(damaged, template, monkeypatch, tmp_path):
-    """F44: Transformers runs templates in a sandbox."""
+    """Transformers runs templates in a sandbox."""
     monkeypatch.chdir(tmp_path)
     (damaged / "chat_template.jinja").write_text(template)
     processor = LyricsProcessor.from_pretrained(damaged)
@@ -98,7 +97,7 @@ def test_a_template_cannot_leave_its_sandbox(damaged, template, monkeypatch, tmp
 
 
 def test_remote_code_is_not_run(damaged):
-    """F44: neither the model's nor the processor's `auto_map` is followed unless asked for."""
+    """Neither the model's nor the processor's `auto_map` is followed unless asked for."""
     (damaged / "evil.py").write_text("open('sprung', 'w')\nclass Evil:\n    pass\n")
     edit(damaged / "processor_config.json", auto_map={"AutoProcessor": "evil.Evil"})
     edit(damaged / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})

@@ -28,7 +28,7 @@ def cutting(request, processor):
 @settings(max_examples=150)
 @given(text=pieces.map("".join), limit=st.integers(1, 90))
 def test_placeholders_boxes_and_characters_stay_whole(cutting, picture, text, limit):
-    """F25: what is left is the whole prompt without some text on one side; else both counts are named."""
+    """What is left is the whole prompt without some text on one side; else both counts are named."""
     images = [picture] * text.count("<image>") or None
     whole = cutting(images=images, text=text)["input_ids"][0]
     kept = 3 * text.count("<image>") + max(text.count("<s>"), 1)

@@ -102,7 +102,6 @@ def test_counts_must_agree(values):
     ],
 )
 def test_what_does_not_describe_objects_is_named(values, message):
-    """F14 and F42."""
     with pytest.raises(ValueError, match=message):
         VisualObjects.from_dict(values)
 
@@ -127,7 +126,7 @@ HEADER = {"format": "lyrics-visual-objects"}
     ],
 )
 def test_other_files_are_refused(tmp_path, content):
-    """F1 and F42: the message names the file."""
+    """The message names the file."""
     path = tmp_path / "picture.safetensors"
     if isinstance(content, bytes):
         path.write_bytes(content)
