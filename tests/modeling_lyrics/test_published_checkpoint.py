@@ -363,7 +363,7 @@ def test_greedy_tokens_from_picture_and_prompt(published_model, published_proces
 
 
 def test_preprocessing_is_exact(published_processor, golden, golden_pictures):
-    """Exact with Pillow 13, which made the golden images; older versions round some resized pixels to the next level."""
+    """Exact with Pillow 13, which made the golden images; older ones round some resized pixels to the next level."""
     expected = golden("inputs")
     one_level = 0.0 if int(PIL.__version__.split(".")[0]) >= 13 else 1.01 / 255 / 0.22  # divided by the smallest std
     views = {"pixel_values": published_processor(images=golden_pictures, return_tensors="pt")["pixel_values"]}
