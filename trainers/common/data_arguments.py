@@ -1,4 +1,4 @@
-"""What both stages' arguments say about rows, beside Transformers' `TrainingArguments`."""
+"""Arguments about the rows of a dataset, which both stages add to Transformers' `TrainingArguments`."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ from ...refinement import RefinementStore
 
 @dataclass
 class RowArguments(TrainingArguments if TYPE_CHECKING else object):
-    """Mixed in before a `TrainingArguments`: how rows are read, and defaults that fit collators which read rows."""
+    """Mixin for a `TrainingArguments`: how rows are read, and defaults for collators that prepare rows."""
 
-    dataloader_drop_last: bool = field(
-        default=True, metadata={"help": "Leave out the last batch of an epoch where it is smaller than the others."}
-    )
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop the last, smaller batch of an epoch."})
     dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available, metadata={"help": "Speed up the way to a GPU, where there is one."}
+        default_factory=torch.cuda.is_available, metadata={"help": "Pin memory, for faster copies to a GPU."}
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns it needs."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator selects the columns it needs."})
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "A loss that is not finite stops the run, so that nothing is filtered."}
+        default=False, metadata={"help": "Off: a loss that is not finite stops the run."}
     )
     on_bad_row: str = field(
         default="raise",
-        metadata={
-            "help": "At a row that cannot be used: 'raise' stops and names it; 'replace' names it and takes another."
-        },
+        metadata={"help": "For a row that cannot be used: 'raise' stops the run, 'replace' warns and uses another."},
     )
-    shuffle_block: int = field(default=256, metadata={"help": "Rows of a shard that are held and shuffled together."})
+    shuffle_block: int = field(default=256, metadata={"help": "Rows of a shard that are shuffled together."})
+
+    @property
+    def row_seed(self) -> int:
+        """Seed of all random draws about rows: `data_seed`, or `seed` if it is `None`."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("on_bad_row", self.on_bad_row, ("raise", "replace"))
         accelerator_config: Any = self.accelerator_config
-        accelerator_config.dispatch_batches = False  # it would cut tensors whose first dimension is not the row
+        accelerator_config.dispatch_batches = False  # it would slice tensors whose first dimension is images, not rows
 
 
 def require_one_of(name: str, value: str, values: tuple[str, ...]) -> None:
-    """Raise a `ValueError` that says which values there are."""
+    """Raise a `ValueError` that lists the allowed values, unless `value` is one of them."""
     if value not in values:
         raise ValueError(f"{name} must be one of {values}, got {value!r}.")
 
