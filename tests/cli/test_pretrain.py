@@ -84,7 +84,7 @@ def test_dry_run(tmp_path, capsys):
         assert words in plan
     assert plan.count("caption: [CLS]") == 2
     assert "[MLM]" in plan
-    assert "to say:" in plan
+    assert "labels:" in plan
     assert not (tmp_path / "run" / "checkpoint-2").exists()
 
 
