@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
@@ -51,24 +52,20 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         ValueError: if there is no `processing_class`, or `eval_dataset` is a stream.
 
     Example:
-        Two steps of the micro model that the package ships, on conversations about drawn shapes. The processor's
-        refiner finds their objects.
+        Train the micro model of the package for two steps on conversations about drawn shapes. The processor's refiner
+        finds the objects of the images.
 
         >>> import tempfile
         >>> from lyrics import MICRO_CHECKPOINT, LyricsProcessor, LyricsSFTConfig, LyricsSFTTrainer
         >>> from lyrics.assets import ShapeChats
+        >>> rows = [{"images": row["images"], "messages": row["messages"]} for row in map(ShapeChats(4).__getitem__, range(4))]
+        >>> folder = tempfile.mkdtemp()
+        >>> args = LyricsSFTConfig(folder, per_device_train_batch_size=2, max_steps=2, bf16=False, report_to=[])
         >>> processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
-        >>> chats = ShapeChats(4)
-        >>> rows = [{name: chats[index][name] for name in ("images", "messages")} for index in range(4)]
-        >>> args = LyricsSFTConfig(
-        ...     output_dir=tempfile.mkdtemp(), max_steps=2, per_device_train_batch_size=2, logging_steps=1,
-        ...     save_strategy="no", bf16=False, report_to=[], disable_tqdm=True, use_cpu=True,
-        ... )
         >>> trainer = LyricsSFTTrainer(MICRO_CHECKPOINT, args, rows, processing_class=processor)
-        >>> trainer.train().global_step
+        >>> trainer.train().global_step  # doctest: +ELLIPSIS
+        {'train_runtime': ...
         2
-        >>> [line["step"] for line in trainer.state.log_history if "loss" in line]
-        [1, 2]
     """
 
     args: LyricsSFTConfig
@@ -76,7 +73,7 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
 
     def __init__(
         self,
-        model: LyricsForConditionalGeneration | str,
+        model: LyricsForConditionalGeneration | str | os.PathLike[str],
         args: LyricsSFTConfig,
         train_dataset: Any = None,
         eval_dataset: Any = None,
@@ -87,8 +84,8 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     ) -> None:
         if processing_class is None:
             raise ValueError("LyricsSFTTrainer needs a processing_class (a LyricsProcessor).")
-        if isinstance(model, str):
-            model = load_model(model, args)
+        if isinstance(model, str | os.PathLike):
+            model = load_model(os.fspath(model), args)
         self.collator = data_collator or LyricsSFTCollator(
             processing_class,
             max_length=args.max_length,
