@@ -54,8 +54,8 @@ class LyricsSFTCollator:
 
     Args:
         processor: processor whose chat template marks answers with `{% generation %}`, as Lyrics' own templates do.
-        max_length: longest conversation in tokens, to which longer ones are shortened (`truncate_conversation`); `None` for
-            no limit.
+        max_length: longest conversation in tokens; longer ones are shortened (`truncate_conversation`). `None` for no
+            limit.
         seed: seed of augmentation, together with the epoch and the sample's name.
         box_units: units of boxes (xyxy) in rows: `"relative"` in [0, 1], or `"pixel"` of the upright image.
         augmentation: flips and crops; boxes and stored objects move with the image.

@@ -58,7 +58,8 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         >>> import tempfile
         >>> from lyrics import MICRO_CHECKPOINT, LyricsProcessor, LyricsSFTConfig, LyricsSFTTrainer
         >>> from lyrics.assets import ShapeChats
-        >>> rows = [{"images": row["images"], "messages": row["messages"]} for row in map(ShapeChats(4).__getitem__, range(4))]
+        >>> chats = ShapeChats(4)
+        >>> rows = [{"images": chats[index]["images"], "messages": chats[index]["messages"]} for index in range(4)]
         >>> folder = tempfile.mkdtemp()
         >>> args = LyricsSFTConfig(folder, per_device_train_batch_size=2, max_steps=2, bf16=False, report_to=[])
         >>> processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)

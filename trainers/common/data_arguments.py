@@ -1,4 +1,4 @@
-"""Arguments about the rows of a dataset, which both stages add to Transformers' `TrainingArguments`."""
+"""Arguments about data: those that both stages add to `TrainingArguments`, and those of the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from ...datasets_lyrics.open_data import open_rows
+from ...processing_lyrics import LyricsProcessor
 from ...refinement import RefinementStore
 
 
@@ -50,36 +51,39 @@ def require_one_of(name: str, value: str, values: tuple[str, ...]) -> None:
 
 @dataclass
 class DataArguments:
-    """Command-line arguments that say where the rows of a run come from, in either stage."""
+    """Arguments of the command line: the data sets of a run, in either stage."""
 
     train_data: str | None = field(
         default=None,
         metadata={
-            "help": "A .jsonl, .ndjson, .json, .csv or .parquet file, tar shards, a data set on disk or on the Hub, a "
-            "folder, or, drawn on the spot, shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
+            "help": "File (.jsonl, .ndjson, .json, .csv, .parquet), tar shards, folder, data set on disk or on the Hub; or "
+            "drawn rows: shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
         },
     )
-    eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
+    eval_data: str | None = field(default=None, metadata={"help": "Data for evaluation, in the same forms."})
     store: str | None = field(
-        default=None, metadata={"help": "A store of `lyrics refine-dataset`, in which objects are looked up."}
+        default=None, metadata={"help": "Store of `lyrics refine-dataset`, to look objects up in."}
     )
     image_root: str | None = field(
         default=None, metadata={"help": "Folder of the images, which no path leaves (default: the folder of the data)."}
     )
-    fetch_urls: bool = field(default=False, metadata={"help": "Let rows name URLs of images, which are fetched."})
+    fetch_urls: bool = field(default=False, metadata={"help": "Allow rows to name URLs of images, which are fetched."})
     train_split: str = field(default="train", metadata={"help": "Split of train_data."})
     eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
     streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
 
-    def open(self, processor: Any, **columns: str) -> tuple[Any, Any]:
-        """Open the rows to train on and to evaluate on; the latter may be `None`.
+    def open(self, processor: LyricsProcessor, **columns: str) -> tuple[Any, Any]:
+        """Open the rows for training and for evaluation, and attach the store to the processor.
 
         Args:
-            processor: `LyricsProcessor`, which is given the store.
+            processor: processor that finds the objects of images.
             columns: `image_column` and `caption_column` of the rows.
 
+        Returns:
+            Rows for training, and rows for evaluation or `None`.
+
         Raises:
-            ValueError: when there are no training data, or they cannot be read.
+            ValueError: if there are no training data, or they cannot be read.
         """
         if self.train_data is None:
             raise ValueError("no training data: give --train_data, or a recipe that names it.")

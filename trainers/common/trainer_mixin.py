@@ -17,7 +17,6 @@ from ..data.datasets import (
     NOT_FOR_THE_MODEL,
     MapRows,
     Position,
-    ShardSource,
     StreamRows,
     load_positions,
     save_positions,
@@ -62,7 +61,7 @@ class PreparedRowsMixin(AtomicCheckpointMixin, Trainer if TYPE_CHECKING else obj
                 f"eval_dataset must have a length and be read by index, and {type(dataset).__name__} does not: every "
                 "process must take the same number of steps. Collect some rows of the stream in a list."
             )
-        source: ShardSource = dataset if hasattr(dataset, "read") else DatasetsSource(dataset)
+        source: Any = dataset if hasattr(dataset, "read") else DatasetsSource(dataset)
         args.ignore_data_skip = True  # a stream resumes at its own position
         settings |= {"block_size": args.shuffle_block, "rank": args.process_index, "num_ranks": args.world_size}
         return StreamRows(source, self.collator.prepare, **settings)
