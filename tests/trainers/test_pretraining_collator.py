@@ -37,7 +37,7 @@ def prepared(collator, rows, epoch=0):
     return [collator.prepare(row, str(index), epoch) for index, row in enumerate(rows)]
 
 
-def test_token_ids_positions_and_segments(collator, tokenizer):
+def test_texts(collator, tokenizer):
     """`[BOS] objects [CLS] caption [SEP]`, positions from 0 in each, and `[DEC] caption [SEP]`."""
     row = build_row(2)
     batch = collator([row, build_row(0, objects=0)])
@@ -95,7 +95,7 @@ def test_masked_items_and_their_labels(seed, epoch, unit, count):
     assert (positions // length < count).all()
 
 
-def test_fraction_of_masked_items():
+def test_share_of_masked_items():
     """0.15 of all labels, and of each coordinate; the original never masks y2."""
     collator = LyricsPretrainingCollator(build_processor(), 0.15, seed=0)
     counts, rows = np.zeros(5), 60

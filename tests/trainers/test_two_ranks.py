@@ -38,7 +38,7 @@ def test_a_step_of_two_ranks_is_that_of_one(ranks, kind):
 
 
 def test_a_run_of_two_ranks_is_that_of_one(ranks, tmp_path):
-    """Data order, masks, negatives, averages of what is logged, and the weights that come out."""
+    """In data order, masks, negatives, logged averages, and the trained weights."""
     trainer = build_trainer(tmp_path, 1)
     trainer.train()
     expected = history(trainer)
@@ -74,8 +74,8 @@ def test_a_loss_that_is_not_finite_stops_both_ranks(ranks, folder):
 
 
 @pytest.mark.slow
-def test_divided_weights_change_nothing(folder, tmp_path):
-    """FSDP2: a layer that only projects keys and values gathers its weights as one that runs whole."""
+def test_fsdp_changes_nothing(folder, tmp_path):
+    """FSDP2 gathers the weights of a layer that only projects keys and values, as those of a whole layer."""
     results = run_two("two_ranks", folder, "fsdp")[0]
     trainer = build_trainer(tmp_path, 1)
     trainer.train()

@@ -56,7 +56,7 @@ class DataArguments:
     train_data: str | None = field(
         default=None,
         metadata={
-            "help": "File (.jsonl, .ndjson, .json, .csv, .parquet), tar shards, folder, data set on disk or on the Hub; or "
+            "help": "File (.jsonl, .ndjson, .json, .csv, .parquet), tar shards, folder, saved or Hub data set; or "
             "drawn rows: shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
         },
     )
