@@ -65,7 +65,6 @@ class _TokenizedRow:
     """Token ids of a row, and the tokens that are masked."""
 
     spatial: list[int]
-    masked_spatial: list[int]
     caption: list[int]
     masked: list[tuple[int, int, int, int]] = field(default_factory=list)  # position, token, item, kind
 
@@ -169,7 +168,7 @@ class LyricsPretrainingCollator:
             batch |= pad_regions(objects, self.processor.region_feature_size)
         batch |= self._text_inputs(texts) | self._caption_inputs(texts)
         if self.use_objects:
-            batch |= self._masked_inputs(texts, batch["input_ids"].shape[1])
+            batch |= self._masked_inputs(texts, batch["input_ids"])
         batch["image_ids"] = np.array([stable_hash(row.pixel_values.tobytes()) for row in prepared])
         batch["caption_ids"] = np.array([stable_hash(" ".join(row.caption.lower().split())) for row in prepared])
         draws = [generator(self.seed, row.epoch, row.sample, "negatives").random(2) for row in prepared]
@@ -197,15 +196,13 @@ class LyricsPretrainingCollator:
             row.caption, truncation=True, max_length=self.max_caption_tokens, split_special_tokens=True
         )["input_ids"]
         if not self.use_objects:
-            return _TokenizedRow([], [], caption)
-        bos, mlm = tokenizer.convert_tokens_to_ids([BOS, MLM])
+            return _TokenizedRow([], caption)
         tokens = tokenize_objects(objects.labels, objects.boxes.tolist(), tokenizer, self.max_spatial_tokens - 1)
-        text = _TokenizedRow([bos, *tokens.input_ids], [mlm, *tokens.input_ids], caption)
+        text = _TokenizedRow([tokenizer.convert_tokens_to_ids(BOS), *tokens.input_ids], caption)
         chosen = self._draw_items(tokens, generator(self.seed, row.epoch, row.sample, "mask"))
         for position, item in enumerate(tokens.item_ids, start=1):
             if item >= 0 and chosen[item]:
                 text.masked.append((position, text.spatial[position], item, item % ITEMS_PER_OBJECT))
-                text.masked_spatial[position] = tokenizer.mask_token_id
         return text
 
     def _draw_items(self, tokens: SpatialTokens, random: np.random.Generator) -> np.ndarray:
@@ -241,14 +238,16 @@ class LyricsPretrainingCollator:
             "caption_labels": tokens,
         }
 
-    def _masked_inputs(self, texts: Sequence[_TokenizedRow], length: int) -> dict[str, np.ndarray]:
-        """Return the masked text (B, L), and the positions, tokens, items and kinds (K,) of what is masked."""
-        ids = pad_rows([[*text.masked_spatial, *text.caption] for text in texts], self.tokenizer.pad_token_id)
+    def _masked_inputs(self, texts: Sequence[_TokenizedRow], input_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the masked text (B, L), and the positions, tokens, items and kinds (K,) of masked tokens."""
+        ids = input_ids.copy()
+        ids[:, 0] = self.tokenizer.convert_tokens_to_ids(MLM)  # instead of [BOS]
         labels, numbers = [], {}
         for row, text in enumerate(texts):
             for position, token, item, kind in text.masked:
+                ids[row, position] = self.tokenizer.mask_token_id
                 number = numbers.setdefault((row, item), len(numbers))
-                labels.append((row * length + position, token, number, kind))
+                labels.append((row * ids.shape[1] + position, token, number, kind))
         positions, tokens, items, kinds = _pad_labels(labels, (0, IGNORE_INDEX, 0, -1))
         return {
             "masked_input_ids": ids,
