@@ -205,7 +205,7 @@ def test_another_base_model_is_refused(learned, tmp_path):
     shutil.copytree(folder / "adapter", tmp_path / "homeless")
     details = json.loads((tmp_path / "homeless" / "lyrics_adapter.json").read_text())
     (tmp_path / "homeless" / "lyrics_adapter.json").write_text(json.dumps(details | {"base_model": ""}))
-    with pytest.raises(ValueError, match="was trained on a model in memory: say where that was saved"):
+    with pytest.raises(ValueError, match="was trained on a model in memory: say where that model was saved"):
         merge_adapter(tmp_path / "homeless")
 
 
