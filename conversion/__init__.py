@@ -1,4 +1,4 @@
-"""Original checkpoints -> Lyrics' own models."""
+"""Conversion of foreign checkpoints to Lyrics' own models, and composition and merging of Lyrics' models."""
 
 from .compose import compose
 from .grounding_dino import load_grounding_dino

@@ -1,39 +1,38 @@
-"""A first-stage checkpoint and a language model -> a model for the second stage."""
+"""Composition of a first-stage checkpoint and a language model to a model for the second stage."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..modeling_lyrics import LyricsForConditionalGeneration, LyricsForPreTraining
 from ..processing_lyrics import LyricsProcessor
 
 
 def compose(
-    stage1: str | os.PathLike,
-    language_model: str | os.PathLike,
+    stage1: str | os.PathLike[str],
+    language_model: str | os.PathLike[str],
     *,
-    refiner_of: str | os.PathLike | None = None,
-    dtype: Any = "auto",
+    refiner_of: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype | str = "auto",
 ) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
-    """Join what the first stage has trained with a language model; the projection between them is new.
+    """Connect the vision side of a first-stage checkpoint with a language model by a new projection.
 
     Args:
-        stage1: a directory or Hub id of a `LyricsForPreTraining`, with its processor.
-        language_model: a directory or Hub id of a causal language model, with its tokenizer.
-        refiner_of: a checkpoint whose refiner goes with the model; by default that of the first stage, if it has one.
-        dtype: of the language model; the first stage follows it.
+        stage1: directory or Hub id of a `LyricsForPreTraining`, with its processor.
+        language_model: directory or Hub id of a causal language model, with its tokenizer.
+        refiner_of: checkpoint whose refiner the processor gets; by default that of the first stage, if it has one.
+        dtype: data type of the whole model; by default that of the language model's checkpoint.
 
     Returns:
-        The model in evaluation mode, and its processor, whose chat template is Vicuna's.
+        The model in evaluation mode, and its processor with Vicuna's chat template.
 
     Raises:
-        ValueError: when refiner and first stage do not fit together.
+        ValueError: if the refiner does not fit the first stage.
     """
-    from transformers import AutoModelForCausalLM
-
     text: Any = AutoModelForCausalLM.from_pretrained(language_model, dtype=dtype)
     first = LyricsForPreTraining.from_pretrained(stage1, dtype=text.dtype)
     old = LyricsProcessor.from_pretrained(stage1)

@@ -1,39 +1,46 @@
-"""Grounding DINO's own checkpoints (`groundingdino_swint_ogc.pth`) -> `GroundingDinoForObjectDetection`."""
+"""Grounding DINO's original checkpoints (`groundingdino_swint_ogc.pth`), converted to Transformers' class."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection
 
 from ..modeling_lyrics.published_config import grounding_dino_config_dict
 from ..modeling_lyrics.weight_tables import GROUNDING_DINO
-from .swin import infer_swin
-from .weights import StateDict, convert, count_layers, load_converted, read_weights, require_weights
+from .weights import (
+    FilePath,
+    StateDict,
+    convert,
+    count_layers,
+    infer_swin,
+    load_converted,
+    read_weights,
+    require_weights,
+)
 
 
 def load_grounding_dino(
-    checkpoint: str | os.PathLike, *, num_attention_heads: int = 8, num_text_attention_heads: int | None = None
+    checkpoint: FilePath, *, num_attention_heads: int = 8, num_text_attention_heads: int | None = None
 ) -> GroundingDinoForObjectDetection:
-    """Load Grounding DINO; all sizes but the numbers of heads are read off the weights.
+    """Load Grounding DINO; all sizes except the numbers of heads are inferred from the weights.
 
     Args:
-        checkpoint: the original `.pth` file.
-        num_attention_heads: of encoder and decoder.
-        num_text_attention_heads: of BERT; one per 64 features by default.
+        checkpoint: original `.pth` file.
+        num_attention_heads: number of attention heads of encoder and decoder.
+        num_text_attention_heads: number of attention heads of BERT; by default one per 64 features.
 
     Raises:
-        ValueError: when the file is not such a checkpoint, naming the weights.
+        ValueError: if the file is damaged or is not such a checkpoint; the message names it.
     """
     weights, _, config = read_grounding_dino(checkpoint, num_attention_heads, num_text_attention_heads)
-    return load_converted(GroundingDinoForObjectDetection, config, convert(weights, GROUNDING_DINO), str(checkpoint))
+    return load_converted(GroundingDinoForObjectDetection, config, convert(weights, GROUNDING_DINO), checkpoint)
 
 
 def read_grounding_dino(
-    checkpoint: str | os.PathLike, num_attention_heads: int, num_text_attention_heads: int | None
+    checkpoint: FilePath, num_attention_heads: int, num_text_attention_heads: int | None
 ) -> tuple[StateDict, dict[str, Any], GroundingDinoConfig]:
-    """The weights, the settings of the original code, and Transformers'; errors as of `load_grounding_dino`."""
+    """Return weights, original settings and Transformers' configuration; errors as in `load_grounding_dino`."""
     weights = {name.removeprefix("module."): tensor for name, tensor in read_weights(checkpoint).items()}
     require_weights(weights, ("transformer.level_embed", "transformer.tgt_embed.weight"), checkpoint)
     settings, bert = _infer_settings(weights, num_attention_heads), _infer_bert(weights, num_text_attention_heads)
@@ -41,7 +48,7 @@ def read_grounding_dino(
 
 
 def _infer_settings(weights: StateDict, heads: int) -> dict[str, Any]:
-    """The original's settings; what its code leaves to its configuration files has the released models' values."""
+    """Return the settings of the original code; those that weights do not show are the released models'."""
     levels = weights["transformer.level_embed"].shape[0]
     encoder, decoder = "transformer.encoder.layers.", "transformer.decoder.layers."
     return {
@@ -70,6 +77,7 @@ def _infer_settings(weights: StateDict, heads: int) -> dict[str, Any]:
 
 
 def _infer_bert(weights: StateDict, heads: int | None) -> dict[str, Any]:
+    """Return the fields of BERT's configuration."""
     vocab_size, hidden_size = weights["bert.embeddings.word_embeddings.weight"].shape
     return {
         "model_type": BertConfig.model_type,

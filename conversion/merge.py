@@ -1,4 +1,4 @@
-"""An adapter and its base model -> one model."""
+"""Merging of an adapter and its base model to one model."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..modeling_lyrics.adapter_checks import ADAPTER_FILE, check_adapter
 from ..processing_lyrics import LyricsProcessor
 
 
 def merge_adapter(
-    adapter: str | os.PathLike, *, base_model: str | None = None, dtype: Any = "auto"
+    adapter: str | os.PathLike[str], *, base_model: str | None = None, dtype: torch.dtype | str = "auto"
 ) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
-    """Load an adapter and its base model, and put the first into the second.
+    """Load an adapter and its base model, and merge the adapter's weights into the model.
 
     Args:
-        adapter: a directory that `LyricsSFTTrainer` wrote.
-        base_model: where the base model lies now, if not where it was.
-        dtype: of the weights.
+        adapter: directory that `LyricsSFTTrainer` or `LyricsDPOTrainer` wrote.
+        base_model: directory or Hub id of the base model; by default where it was during training.
+        dtype: data type of the weights.
 
     Returns:
-        The model without adapters, in evaluation mode, and the adapter's processor with the base model's refiner, where
-        that has one.
+        The merged model in evaluation mode, and the adapter's processor with the base model's refiner, if it has one.
 
     Raises:
-        ValueError: when the directory is no adapter, lacks its connector, or belongs to another base model.
+        ValueError: if the directory has no adapter, the adapter is incomplete, or it belongs to another base model.
     """
     from peft import PeftModel
 
@@ -39,11 +40,13 @@ def merge_adapter(
     if (folder / ADAPTER_FILE).is_file():
         place = base_model or json.loads((folder / ADAPTER_FILE).read_text())["base_model"]
     if not place:
-        raise ValueError(f"{folder} was trained on a model in memory: say where that was saved, as the base model.")
+        raise ValueError(
+            f"{folder} was trained on a model in memory: say where that model was saved, as the base model."
+        )
     model = LyricsForConditionalGeneration.from_pretrained(place, revision=revision or "main", dtype=dtype)
     check_adapter(model, folder)
     tuned: Any = PeftModel.from_pretrained(model, str(folder))
-    merged: Any = tuned.merge_and_unload()
-    of_base = LyricsProcessor.from_pretrained(place)
-    processor = LyricsProcessor.from_pretrained(folder, refiner=of_base.refiner if of_base.has_refiner else False)
-    return merged.eval(), processor
+    merged = tuned.merge_and_unload().eval()
+    base_processor = LyricsProcessor.from_pretrained(place)
+    refiner = base_processor.refiner if base_processor.has_refiner else False
+    return merged, LyricsProcessor.from_pretrained(folder, refiner=refiner)

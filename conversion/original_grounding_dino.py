@@ -1,9 +1,8 @@
-"""Grounding DINO as groundingdino-py computes it, with the calls that the refiner makes of Transformers' model."""
+"""Grounding DINO of groundingdino-py, with the interface of Transformers' model that the refiner calls."""
 
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -16,21 +15,22 @@ from transformers.models.grounding_dino.modeling_grounding_dino import Grounding
 
 from .grounding_dino import read_grounding_dino
 from .original_packages import OriginalPart, import_original, load_exactly
+from .weights import FilePath
 
 _PACKAGE = "groundingdino.models.GroundingDINO"
 _WIDTH = 256
 
 
 class OriginalGroundingDino(OriginalPart):
-    """groundingdino-py's `GroundingDINO`, called as `GroundingDinoForObjectDetection`.
+    """groundingdino-py's `GroundingDINO` with the interface of `GroundingDinoForObjectDetection`.
 
-    Images go through it one by one: the package mixes the texts' masks of a batch.
+    It runs one image at a time, because the package mixes the text masks of a batch.
     """
 
     def forward(
         self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
     ) -> GroundingDinoObjectDetectionOutput:
-        """Look for the phrases of (N, L) texts in (N, 3, h, w) images; behind the end of a text logits are -inf."""
+        """Detect the phrases of texts (N, L) in images (N, 3, h, w); logits after the end of a text are -inf."""
         rows = [
             self._detect(image[None], ids[mask.bool()][None])
             for image, ids, mask in zip(pixel_values, input_ids, attention_mask, strict=True)
@@ -39,6 +39,7 @@ class OriginalGroundingDino(OriginalPart):
         return GroundingDinoObjectDetectionOutput(**joined)
 
     def _detect(self, image: torch.Tensor, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run the package's model; a hook collects the hidden states, which it does not return."""
         seen: list[Any] = []
         handle = self.original.transformer.register_forward_hook(lambda module, inputs, output: seen.append(output))
         self.original.tokenizer.input_ids = input_ids
@@ -55,8 +56,8 @@ class OriginalGroundingDino(OriginalPart):
         }
 
 
-class _TokensAtHand:
-    """Stands for the package's tokenizer, and gives the tokens that the refiner made."""
+class _GivenTokens:
+    """Replacement of the package's tokenizer that returns the token ids of the refiner."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -73,7 +74,7 @@ class _TokensAtHand:
 
 
 class _TextEncoder(nn.Module):
-    """BERT under the names of the package's wrapper, which calls what Transformers no longer has."""
+    """BERT under the names of the package's wrapper, which itself calls removed methods of Transformers."""
 
     def __init__(self, bert: Any) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class _TextEncoder(nn.Module):
         self.embeddings, self.encoder, self.pooler = bert.embeddings, bert.encoder, bert.pooler
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """`attention_mask` is (N, L, L) bool."""
+        """Encode ids (N, L) with a bool attention mask (N, L, L) to hidden states (N, L, D)."""
         embedded = self.embeddings(
             input_ids=input_ids, token_type_ids=kwargs["token_type_ids"], position_ids=kwargs["position_ids"]
         )
@@ -91,28 +92,29 @@ class _TextEncoder(nn.Module):
 
 
 def load_grounding_dino_package(
-    checkpoint: str | os.PathLike,
+    checkpoint: FilePath,
     tokenizer: PreTrainedTokenizerBase,
     *,
     num_attention_heads: int = 8,
     num_text_attention_heads: int | None = None,
 ) -> OriginalGroundingDino:
-    """As `load_grounding_dino`, and groundingdino-py computes.
+    """Load Grounding DINO as `load_grounding_dino`, into the classes of groundingdino-py.
 
     Args:
-        checkpoint: the original `.pth` file.
-        tokenizer: of bert-base-uncased.
-        num_attention_heads, num_text_attention_heads: as of `load_grounding_dino`.
+        checkpoint: original `.pth` file.
+        tokenizer: tokenizer of bert-base-uncased.
+        num_attention_heads: number of attention heads of encoder and decoder.
+        num_text_attention_heads: number of attention heads of BERT; by default one per 64 features.
 
     Raises:
-        ImportError: when groundingdino-py cannot be imported.
-        ValueError: when the file is not such a checkpoint, naming the weights, or not of the width that the package
-            has written into its code.
+        ImportError: if groundingdino-py cannot be imported.
+        ValueError: if the file is damaged or is not such a checkpoint, or has another width than the 256 that the
+            package fixes in its code.
     """
     package = import_original(f"{_PACKAGE}.groundingdino")
     weights, settings, config = read_grounding_dino(checkpoint, num_attention_heads, num_text_attention_heads)
     if config.d_model != _WIDTH:
-        raise ValueError(f"{checkpoint} is {config.d_model} wide; groundingdino-py computes with {_WIDTH} only.")
+        raise ValueError(f"{checkpoint} has the width {config.d_model}; groundingdino-py supports {_WIDTH} only.")
     text_config: Any = config.text_config
     text_config._attn_implementation = "eager"
     with _without_pretrained_bert(package, tokenizer, BertModel(text_config)):
@@ -123,10 +125,10 @@ def load_grounding_dino_package(
 
 @contextmanager
 def _without_pretrained_bert(package: Any, tokenizer: PreTrainedTokenizerBase, bert: Any) -> Iterator[None]:
-    """Let the package's constructor take a BERT whose weights the checkpoint holds, instead of fetching one."""
+    """Make the package's constructor use a BERT without weights, which the checkpoint fills, instead of a download."""
     names = SimpleNamespace(
         get_tokenlizer=SimpleNamespace(
-            get_tokenlizer=lambda kind: _TokensAtHand(tokenizer), get_pretrained_language_model=lambda kind: bert
+            get_tokenlizer=lambda kind: _GivenTokens(tokenizer), get_pretrained_language_model=lambda kind: bert
         ),
         BertModelWarper=lambda bert_model: _TextEncoder(bert_model),
     )
@@ -139,18 +141,17 @@ def _without_pretrained_bert(package: Any, tokenizer: PreTrainedTokenizerBase, b
 
 
 def _build(package: Any, settings: dict[str, Any]) -> nn.Module:
-    """What the package's own builders make of the released configurations, of any size."""
+    """Build a model of any size, as the package's own builders do for the released configurations."""
+
+    def select(*names: str) -> dict[str, Any]:
+        return {name: settings[name] for name in names}
+
     backbone, positions, swin, transformer = (
         importlib.import_module(f"{_PACKAGE}.{name}")
         for name in ("backbone.backbone", "backbone.position_encoding", "backbone.swin_transformer", "transformer")
     )
     encoder = swin.SwinTransformer(
-        patch_size=settings["patch_size"],
-        embed_dim=settings["embed_dim"],
-        depths=settings["depths"],
-        num_heads=settings["num_heads"],
-        window_size=settings["window_size"],
-        mlp_ratio=settings["mlp_ratio"],
+        **select("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio"),
         drop_path_rate=0.0,
         out_indices=tuple(settings["out_indices"]),
     )
@@ -164,32 +165,23 @@ def _build(package: Any, settings: dict[str, Any]) -> nn.Module:
         transformer.Transformer(
             d_model=width,
             nhead=settings["nheads"],
-            num_queries=settings["num_queries"],
             num_encoder_layers=settings["enc_layers"],
             num_decoder_layers=settings["dec_layers"],
-            dim_feedforward=settings["dim_feedforward"],
+            **select(
+                "num_queries", "dim_feedforward", "query_dim", "num_feature_levels", "enc_n_points", "dec_n_points"
+            ),
             dropout=0.0,
             return_intermediate_dec=True,
-            query_dim=settings["query_dim"],
-            num_feature_levels=settings["num_feature_levels"],
-            enc_n_points=settings["enc_n_points"],
-            dec_n_points=settings["dec_n_points"],
             learnable_tgt_init=True,
             two_stage_type="standard",
             embed_init_tgt=True,
             use_text_enhancer=True,
             use_fusion_layer=True,
             use_text_cross_attention=True,
-            text_dropout=0.0,
-            fusion_dropout=0.0,
-            fusion_droppath=settings["fusion_droppath"],
+            **select("text_dropout", "fusion_dropout", "fusion_droppath"),
         ),
-        num_queries=settings["num_queries"],
+        **select("num_queries", "query_dim", "num_feature_levels", "nheads", "dec_pred_bbox_embed_share"),
         iter_update=True,
-        query_dim=settings["query_dim"],
-        num_feature_levels=settings["num_feature_levels"],
-        nheads=settings["nheads"],
-        dec_pred_bbox_embed_share=settings["dec_pred_bbox_embed_share"],
         two_stage_type="standard",
         two_stage_bbox_embed_share=False,
         two_stage_class_embed_share=False,

@@ -1,27 +1,27 @@
-"""RAM and SAM as their own packages compute them, with the calls that the refiner makes of Transformers' models.
+"""RAM and SAM of their original packages, with the interface of Transformers' models that the refiner calls.
 
-For those who hold the `.pth` files and want the code that they came with: `load_original_refiner(..., packages=...)`.
+`load_original_refiner(..., packages=...)` uses them, for results from the code that the `.pth` files came with.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import re
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import SamConfig
+from transformers import PreTrainedConfig, SamConfig
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 from ..modeling_lyrics import LyricsVisualRefiner, RamForImageTagging
+from ..modeling_lyrics.checkpoint_files import naming
 from ..modeling_lyrics.modeling_ram import RamTaggingOutput
 from ..modeling_lyrics.weight_tables import RAM
 from .ram import read_ram
 from .sam import read_sam
-from .weights import StateDict, naming
+from .weights import FilePath, StateDict, require_fit
 
 _FROM_INDEX = "pip install 'ziya-lyrics[original]'"
 _HOW_TO_INSTALL = {
@@ -35,69 +35,69 @@ def import_original(module: str) -> Any:
     """Import a module of an original package.
 
     Raises:
-        ImportError: naming the package and how it is installed.
+        ImportError: if it cannot be imported; the message names the package and how to install it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package, command = _HOW_TO_INSTALL[module.partition(".")[0]]
         raise ImportError(
-            f"{package} cannot be imported ({error}). Install it with torchvision: {command}. Without it, the refiner "
-            "computes the same on Transformers' own classes."
+            f"{package} cannot be imported ({error}). Install it with torchvision: {command}. Without the package, the "
+            "refiner gives the same results on Transformers' own classes."
         ) from error
 
 
-def load_exactly(module: nn.Module, weights: StateDict, source: str | os.PathLike, ignored: str = "$^") -> None:
-    """Load weights by their names, but for those that match `ignored`.
+def load_exactly(module: nn.Module, weights: StateDict, source: FilePath, ignored: str = "$^") -> None:
+    """Load weights under their own names.
+
+    Args:
+        module: module of an original package.
+        weights: weights of an original checkpoint.
+        source: file that they come from, for messages.
+        ignored: regular expression for names that may be missing or unexpected.
 
     Raises:
-        ValueError: naming the source and the weights, when some are missing, superfluous or of another shape.
+        ValueError: if other weights are missing or unexpected, or have another shape.
     """
-    with naming(os.fspath(source)):
+    with naming(source):
         report = module.load_state_dict(weights, strict=False)
-    missing, unexpected = (
-        [name for name in names if not re.search(ignored, name)]
-        for names in (report.missing_keys, report.unexpected_keys)
-    )
-    if missing or unexpected:
-        raise ValueError(
-            f"{os.fspath(source)} does not fit a {type(module).__name__} of its package: missing keys: "
-            f"{', '.join(missing[:5]) or 'none'}; unexpected keys: {', '.join(unexpected[:5]) or 'none'}."
-        )
+    problems = {"missing_keys": report.missing_keys, "unexpected_keys": report.unexpected_keys}
+    problems = {kind: [name for name in names if not re.search(ignored, name)] for kind, names in problems.items()}
+    require_fit(problems, f"a {type(module).__name__} of its package", source)
 
 
 class OriginalPart(nn.Module):
-    """A module of an original package.
+    """Wrapper of a module of an original package.
 
-    Attributes:
-        config: of the Transformers model that it stands for.
-        original: the package's own module.
+    Args:
+        config: configuration of the Transformers model that it replaces.
+        original: module of the package.
     """
 
     original: Any
 
-    def __init__(self, config: Any, original: nn.Module) -> None:
+    def __init__(self, config: PreTrainedConfig, original: nn.Module) -> None:
         super().__init__()
         self.config = config
         self.original = original.eval()
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Data type of the weights."""
         return next(self.original.parameters()).dtype
 
 
 class OriginalSam(OriginalPart):
-    """segment-anything's `Sam`, called as `SamModel`."""
+    """segment-anything's `Sam` with the interface of `SamModel`."""
 
     def get_image_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) -> (N, D, h, w)."""
+        """Encode images (N, 3, S, S) to embeddings (N, D, h, w)."""
         return self.original.image_encoder(pixel_values)
 
     def forward(
         self, input_boxes: torch.Tensor, image_embeddings: torch.Tensor, multimask_output: bool = False, **kwargs: Any
     ) -> SamImageSegmentationOutput:
-        """Masks of (1, R, 4) boxes, xyxy in pixels of the view, in one (1, D, h, w) image."""
+        """Predict masks (1, R, M, H, W) for boxes (1, R, 4) in pixels of the view of an image (1, D, h, w)."""
         sam = self.original
         sparse, dense = sam.prompt_encoder(points=None, boxes=input_boxes[0], masks=None)
         masks, scores = sam.mask_decoder(
@@ -110,12 +110,16 @@ class OriginalSam(OriginalPart):
         return SamImageSegmentationOutput(iou_scores=scores[None], pred_masks=masks[None])
 
 
-def load_sam_package(checkpoint: str | os.PathLike, *, num_decoder_attention_heads: int = 8) -> OriginalSam:
-    """As `load_sam`, and segment-anything computes.
+def load_sam_package(checkpoint: FilePath, *, num_decoder_attention_heads: int = 8) -> OriginalSam:
+    """Load SAM as `load_sam`, into the classes of segment-anything.
+
+    Args:
+        checkpoint: original `.pth` file.
+        num_decoder_attention_heads: number of attention heads of the mask decoder.
 
     Raises:
-        ImportError: when segment-anything cannot be imported.
-        ValueError: when the file is not such a checkpoint, naming the weights.
+        ImportError: if segment-anything cannot be imported.
+        ValueError: if the file is damaged or is not such a checkpoint; the message names it.
     """
     modeling = import_original("segment_anything.modeling")
     weights, config = read_sam(checkpoint, num_decoder_attention_heads)
@@ -125,7 +129,7 @@ def load_sam_package(checkpoint: str | os.PathLike, *, num_decoder_attention_hea
 
 
 def _build_sam(modeling: Any, config: SamConfig) -> nn.Module:
-    """What the package's own builders make, of any size."""
+    """Build a model of any size, as the package's own builders do for the released sizes."""
     parts: Any = config
     vision, prompts, decoder = parts.vision_config, parts.prompt_encoder_config, parts.mask_decoder_config
     grid, width = vision.image_size // vision.patch_size, decoder.hidden_size
@@ -165,12 +169,12 @@ def _build_sam(modeling: Any, config: SamConfig) -> nn.Module:
 
 
 class OriginalRam(OriginalPart):
-    """recognize-anything's `RAM`, called as `RamForImageTagging`."""
+    """recognize-anything's `RAM` with the interface of `RamForImageTagging`."""
 
     fired = RamForImageTagging.fired
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> RamTaggingOutput:
-        """Score every tag of (N, 3, image_size, image_size) images. The package returns words, so scores are caught."""
+        """Return logits (N, T) of T tags for images (N, 3, S, S), collected by a hook, as the package returns words."""
         scores: list[torch.Tensor] = []
         handle = self.original.fc.register_forward_hook(lambda module, inputs, output: scores.append(output))
         try:
@@ -180,53 +184,54 @@ class OriginalRam(OriginalPart):
         return RamTaggingOutput(logits=scores[-1].squeeze(-1))
 
 
-_SWIN = {96: "swin_t", 128: "swin_b", 192: "swin_l"}  # as the package calls them, by their width
+_SWIN = {96: "swin_t", 128: "swin_b", 192: "swin_l"}  # width -> name in the package
 
 
 def load_ram_package(
-    checkpoint: str | os.PathLike,
-    tag_list: str | os.PathLike,
+    checkpoint: FilePath,
+    tag_list: FilePath,
     *,
-    chinese_tag_list: str | os.PathLike | None = None,
-    tag_thresholds: str | os.PathLike | None = None,
+    chinese_tag_list: FilePath | None = None,
+    tag_thresholds: FilePath | None = None,
     image_size: int = 384,
 ) -> OriginalRam:
-    """As `load_ram`, and recognize-anything computes. It knows the released sizes only, and fetches a tokenizer.
+    """Load RAM as `load_ram`, into recognize-anything's class, which has fixed sizes and downloads a tokenizer.
+
+    Args:
+        checkpoint: original `.pth` file.
+        tag_list: file with one tag per line.
+        chinese_tag_list: file with the same tags in Chinese.
+        tag_thresholds: file with one threshold per tag and line.
+        image_size: side of the input in pixels.
 
     Raises:
-        ImportError: when recognize-anything cannot be imported.
-        ValueError: when files do not belong together, or have a size that the package does not know.
+        ImportError: if recognize-anything cannot be imported.
+        ValueError: if the files do not fit together, or have sizes that the package does not support.
     """
     models = import_original("ram.models")
-    weights, config = read_ram(
-        checkpoint,
-        tag_list,
-        chinese_tag_list=chinese_tag_list,
-        tag_thresholds=tag_thresholds,
-        image_size=image_size,
-        num_attention_heads=4,
-    )
+    weights, config = read_ram(checkpoint, tag_list, chinese_tag_list, tag_thresholds, image_size, 4)
     width = config.vision_config.embed_dim
     if width not in _SWIN:
-        raise ValueError(f"{checkpoint} has a Swin of width {width}; recognize-anything knows {sorted(_SWIN)}.")
+        raise ValueError(f"{checkpoint} has a Swin of width {width}; recognize-anything supports {sorted(_SWIN)}.")
     model = models.ram(pretrained="", image_size=image_size, vit=_SWIN[width])
     load_exactly(model, weights, checkpoint, ignored="|".join(RAM.dropped))
     return OriginalRam(config, model)
 
 
 class OriginalPackagesRefiner(LyricsVisualRefiner):
-    """A refiner some of whose parts are modules of the original packages."""
+    """Refiner with parts that are modules of the original packages."""
 
     def _prepare(self) -> None:
+        """Freeze the refiner; what the parent class changes in Transformers' detector does not exist in the package."""
         if isinstance(self.detector, OriginalPart):
             self.requires_grad_(False)
             self.train(False)
         else:
             super()._prepare()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Refuse: the weights would be saved under names that nothing else knows."""
+    def save_pretrained(self, save_directory: FilePath, *args: Any, **kwargs: Any) -> None:
+        """Raise a `ValueError`, because nothing could load weights under the names of the packages."""
         raise ValueError(
-            "A refiner that runs on the original packages is not saved. Save the one that `load_original_refiner` "
-            "makes without `packages`: it holds the same weights."
+            "A refiner that runs on the original packages cannot be saved. Call `load_original_refiner` without "
+            "`packages`, and save that refiner: it has the same weights."
         )

@@ -1,8 +1,7 @@
-"""A visual refiner from the original checkpoints of its three parts."""
+"""Visual refiner made of the original checkpoints of RAM, Grounding DINO and SAM."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from typing import Any
 
@@ -14,19 +13,20 @@ from .original_grounding_dino import load_grounding_dino_package
 from .original_packages import OriginalPackagesRefiner, load_ram_package, load_sam_package
 from .ram import load_ram
 from .sam import load_sam
+from .weights import FilePath
 
 _PARTS = ("ram", "grounding_dino", "sam")
 
 
 def load_original_refiner(
     *,
-    ram: str | os.PathLike,
-    tag_list: str | os.PathLike,
-    grounding_dino: str | os.PathLike,
-    tokenizer: str | os.PathLike,
-    sam: str | os.PathLike | None = None,
-    tag_thresholds: str | os.PathLike | None = None,
-    chinese_tag_list: str | os.PathLike | None = None,
+    ram: FilePath,
+    tag_list: FilePath,
+    grounding_dino: FilePath,
+    tokenizer: FilePath,
+    sam: FilePath | None = None,
+    tag_thresholds: FilePath | None = None,
+    chinese_tag_list: FilePath | None = None,
     ram_image_size: int = 384,
     packages: Collection[str] = (),
     **config_kwargs: Any,
@@ -34,28 +34,35 @@ def load_original_refiner(
     """Load the three `.pth` files into one refiner.
 
     Args:
-        ram, grounding_dino, sam: the original checkpoints; without SAM the refiner gives `"detection"` features.
-        tag_list, chinese_tag_list, tag_thresholds: RAM's, one entry per line.
-        tokenizer: directory or Hub id of bert-base-uncased's tokenizer.
+        ram: original checkpoint of RAM.
+        tag_list: file with RAM's tags, one per line.
+        grounding_dino: original checkpoint of Grounding DINO.
+        tokenizer: directory or Hub id of the tokenizer of bert-base-uncased.
+        sam: original checkpoint of SAM; without it, the refiner's region features are of the type `"detection"`.
+        tag_thresholds: file with RAM's thresholds, one per line.
+        chinese_tag_list: file with RAM's tags in Chinese, one per line.
         ram_image_size: side of RAM's input in pixels.
-        packages: which parts run on the package that they came with instead of Transformers' classes: some of `"ram"`
-            (recognize-anything), `"grounding_dino"` (groundingdino-py) and `"sam"` (segment-anything). They compute the
-            same; such a refiner is not saved.
+        packages: parts that run on their original package instead of Transformers' classes: `"ram"`
+            (recognize-anything), `"grounding_dino"` (groundingdino-py), `"sam"` (segment-anything). Results are the
+            same, but such a refiner cannot be saved.
         config_kwargs: further fields of `LyricsRefinerConfig`.
 
+    Returns:
+        The refiner in evaluation mode.
+
     Raises:
-        ImportError: when one of `packages` cannot be imported, with the way to install it.
-        ValueError: naming the file that is missing, damaged, unsafe or in another layout, or an unknown package.
+        ImportError: if one of `packages` cannot be imported; the message says how to install it.
+        ValueError: if a file is missing, damaged, unsafe or in another layout, or a package is unknown.
     """
     if unknown := sorted(set(packages) - set(_PARTS)):
-        raise ValueError(f"There is no part {', '.join(unknown)} to run on its own package; the parts are {_PARTS}.")
+        raise ValueError(f"`packages` has no part {', '.join(unknown)}; the parts are {', '.join(_PARTS)}.")
     read_tagger = load_ram_package if "ram" in packages else load_ram
     tagger: Any = read_tagger(
         ram, tag_list, chinese_tag_list=chinese_tag_list, tag_thresholds=tag_thresholds, image_size=ram_image_size
     )
-    words = AutoTokenizer.from_pretrained(tokenizer)
+    bert_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     detector: Any = (
-        load_grounding_dino_package(grounding_dino, words)
+        load_grounding_dino_package(grounding_dino, bert_tokenizer)
         if "grounding_dino" in packages
         else load_grounding_dino(grounding_dino)
     )
@@ -63,4 +70,4 @@ def load_original_refiner(
     if sam is not None:
         segmenter = load_sam_package(sam) if "sam" in packages else load_sam(sam)
     refiner_class = OriginalPackagesRefiner if packages else LyricsVisualRefiner
-    return refiner_class.from_parts(tagger, detector, segmenter, words, **config_kwargs)
+    return refiner_class.from_parts(tagger, detector, segmenter, bert_tokenizer, **config_kwargs)

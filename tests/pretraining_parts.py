@@ -1,4 +1,4 @@
-"""A first-stage model that is small even beside the micro model, and rows for it."""
+"""A first-stage model that is smaller than the micro model, and rows for it."""
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def build_config(queries=QUERIES, dropout=0.0, **changes):
 
 
 def build_model(std=None, seed=0, **changes):
-    """With `std`, weights are large enough for every input to make a difference."""
+    """Build a model; with `std`, its weights are large enough for every input to change the output."""
     torch.manual_seed(seed)
     model = LyricsForPreTraining(build_config(**changes))
     if std is not None:
@@ -70,7 +70,7 @@ def build_objects(seed, count):
 
 
 def build_row(seed, objects=None):
-    """A picture of noise, a caption that differs from any other seed's, and 0 to 3 objects."""
+    """Build a row of an image of noise, a caption that differs from those of other seeds, and 0 to 3 objects."""
     random = np.random.default_rng(seed)
     return {
         "image": Image.fromarray(random.integers(0, 256, (30, 40, 3), dtype=np.uint8)),

@@ -1,4 +1,4 @@
-"""A second-stage model that is small even beside the micro model, and conversations for it."""
+"""A second-stage model that is smaller than the micro model, and conversations for it."""
 
 import torch
 from transformers import LlamaConfig
@@ -21,7 +21,7 @@ def build_text_config(**changes):
 
 
 def build_model(seed=0, std=None):
-    """With `std`, weights are large enough for every input to make a difference."""
+    """Build a model; with `std`, its weights are large enough for every input to change the output."""
     torch.manual_seed(seed)
     stage_1 = build_stage_1_config()
     processor = build_processor()
@@ -41,7 +41,7 @@ def build_model(seed=0, std=None):
 
 
 def say(role, *parts):
-    """A message; `None` is the place of a picture, a list a box."""
+    """Build a message; `None` stands for an image, a list for a box."""
     blocks = []
     for part in parts:
         if part is None:
@@ -52,7 +52,7 @@ def say(role, *parts):
 
 
 def build_chat(seed, pictures=1, turns=1):
-    """Questions and answers that differ from any other seed's, pictures of noise, and their objects."""
+    """Build a conversation that differs from those of other seeds, with images of noise and their objects."""
     messages = [SYSTEM]
     for turn in range(turns):
         places = [None] * pictures if turn == 0 else []
@@ -66,5 +66,5 @@ def build_chat(seed, pictures=1, turns=1):
 
 
 def build_chats(count, first=0):
-    """Of one picture, of two, and of none."""
+    """Build conversations about one image, two images and none, in turn."""
     return [build_chat(seed, pictures=(1, 2, 0)[seed % 3], turns=1 + seed % 2) for seed in range(first, first + count)]

@@ -11,6 +11,7 @@ MAIN_CLASSES = [
     "LyricsForConditionalGeneration",
     "LyricsForPreTraining",
     "LyricsProcessor",
+    "LyricsSFTTrainer",
 ]
 
 

@@ -362,14 +362,9 @@ def test_saved_files_give_what_they_gave(case, caplog):
 
 
 PICKLES = sorted(path.relative_to(FOLDER) for path in FOLDER.rglob("training_args.bin"))
-MOVED = pytest.mark.xfail(
-    raises=ModuleNotFoundError, strict=True, reason="names lyrics.trainers.pretraining_arguments or .dpo, which moved"
-)
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=() if path.parts[0] == "sft" else MOVED, id=str(path)) for path in PICKLES]
-)
+@pytest.mark.parametrize("path", PICKLES, ids=str)
 def test_training_arguments_unpickle(path):
     """`training_args.bin` is a pickle that names modules and classes; no command reads it, but users do."""
     arguments = torch.load(FOLDER / path, weights_only=False)

@@ -1,9 +1,12 @@
-"""Training of both stages: trainers, collators, arguments, data and checkpoints.
+"""Training of both stages: trainers, collators, arguments, datasets and checkpoints.
 
-What needs TRL, the second stage, is imported when it is asked for.
+Trainers need the libraries of the extra `train` (`pip install 'ziya-lyrics[train]'`) and are imported on first access.
 """
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..datasets_lyrics.hf_datasets import DatasetsSource
@@ -12,20 +15,41 @@ from .data.augmentation import Augmentation
 from .data.datasets import BadRowError
 from .pretraining_collator import LyricsPretrainingCollator, add_stage_1_tokens
 from .pretraining_config import LyricsPretrainingArguments
-from .pretraining_trainer import LyricsPretrainingTrainer
 from .sft_collator import LyricsSFTCollator
 
 if TYPE_CHECKING:
+    from .pretraining_trainer import LyricsPretrainingTrainer
     from .sft_config import LyricsSFTConfig
     from .sft_trainer import LyricsSFTTrainer
 
-_WITH_TRL = {"LyricsSFTConfig": ".sft_config", "LyricsSFTTrainer": ".sft_trainer"}
+_TRL = ("trl", "peft", "datasets", "accelerate")
+_LAZY = {  # name -> its module, and the libraries that it needs
+    "LyricsPretrainingTrainer": ("pretraining_trainer", ("accelerate",)),
+    "LyricsSFTConfig": ("sft_config", _TRL),
+    "LyricsSFTTrainer": ("sft_trainer", _TRL),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WITH_TRL:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_WITH_TRL[name], __name__), name)
+    module, libraries = _LAZY[name]
+    if missing := [library for library in libraries if find_spec(library) is None]:
+        raise ImportError(f"{name} needs {', '.join(missing)}: pip install 'ziya-lyrics[train]'.")
+    return getattr(import_module(f".{module}", __name__), name)
+
+
+class _RenamedModule(ModuleType):
+    """Alias of a module's old name, because the `training_args.bin` of earlier checkpoints names classes by it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked of every module by `inspect`, which must not import TRL
+            raise AttributeError(name)
+        return getattr(import_module(_RENAMED[self.__name__], __name__), name)
+
+
+_RENAMED = {f"{__name__}.pretraining_arguments": ".pretraining_config", f"{__name__}.dpo": ".dpo_trainer"}
+sys.modules.update({old: _RenamedModule(old) for old in _RENAMED})
 
 
 __all__ = [

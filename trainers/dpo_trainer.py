@@ -1,69 +1,43 @@
-"""Preference tuning on TRL's `DPOTrainer`, which works on Lyrics as it is; here are complete checkpoints and adapters.
+"""LyricsDPOTrainer: preference tuning with TRL's `DPOTrainer`, plus atomic checkpoints and self-describing adapters.
 
-Pictures are refined by the processor in each batch, or looked up in its store: TRL passes on no further columns.
+TRL passes no further columns to the processor. So it refines the images of each batch, or finds them in its store.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from .common.adapter_saving import SavesAdapters
-from .common.checkpointing import CompleteCheckpoints
-from .common.trainable_parts import TuningArguments, lora_config, set_trained_parts
+from .common.adapter_saving import TunedAdapterMixin
+from .common.checkpointing import AtomicCheckpointMixin
+from .common.trainable_parts import TuningArguments
 
 
 @dataclass
 class LyricsDPOConfig(TuningArguments, DPOConfig):
-    """TRL's `DPOConfig`, and what is trained. By default LoRA alone: the connector is left as instruction made it."""
+    """TRL's `DPOConfig`, with trainable parts. By default LoRA alone is trained, and the connector is frozen."""
 
-    max_length: int | None = field(
-        default=None, metadata={"help": "TRL would cut pictures in half; there is no limit by default."}
-    )
+    max_length: int | None = field(default=None, metadata={"help": "No limit: TRL would cut inside an image."})
     train_mqformer: bool = field(default=False, metadata={"help": "Train the MQ-Former in full."})
     train_projection: bool = field(default=False, metadata={"help": "Train the projection in full."})
 
 
-class LyricsDPOTrainer(CompleteCheckpoints, SavesAdapters, DPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """TRL's trainer on a `LyricsForConditionalGeneration`.
+class LyricsDPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, DPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """TRL's `DPOTrainer` for a `LyricsForConditionalGeneration`, with the arguments of `TunedAdapterMixin`.
 
-    Args:
-        model: the model.
-        args: `LyricsDPOConfig`.
-        train_dataset, eval_dataset: of the `datasets` library, with `images`, `prompt`, `chosen` and `rejected`.
-        processing_class: a `LyricsProcessor` with a refiner or a store.
-        kwargs: of TRL's trainer.
+    Datasets are of the `datasets` library, with the columns `images`, `prompt`, `chosen` and `rejected`. The processor
+    has a refiner or a store.
     """
 
     args: LyricsDPOConfig
 
-    def __init__(
-        self,
-        model: Any,
-        args: LyricsDPOConfig,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        processing_class: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        self.remember_base(model)
-        set_trained_parts(model, args)
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            peft_config=kwargs.pop("peft_config", None) or lora_config(args),
-            **kwargs,
-        )
 
-
-def to_dataset(rows: Any) -> Dataset:
-    """Rows of any kind as a data set of the `datasets` library, which TRL asks for."""
+def to_dataset(rows: Dataset | Sequence[Mapping[str, Any]]) -> Dataset:
+    """Convert rows to a dataset of the `datasets` library, which TRL's trainer requires."""
     if isinstance(rows, Dataset):
         return rows
-    return Dataset.from_list([rows[index] for index in range(len(rows))])
+    return Dataset.from_list([dict(rows[index]) for index in range(len(rows))])

@@ -1,4 +1,4 @@
-"""What a recipe of the first stage is made of: its model, its processor and its data, built from plain settings."""
+"""Model and processor of the first stage, built from plain settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ..conversion import load_mqformer
@@ -23,78 +23,70 @@ SPELLING = "spelling"
 
 @dataclass
 class PretrainingModelArguments:
-    """Where the model of the first stage starts."""
+    """Checkpoints and configurations that the first stage starts from."""
 
-    checkpoint: str | None = field(
-        default=None, metadata={"help": "Go on from this first-stage checkpoint, in our layout or the published one."}
-    )
-    vision_model: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of the vision encoder; else a new one of vision_config."}
-    )
+    checkpoint: str | None = field(default=None, metadata={"help": "First-stage checkpoint to continue from."})
+    vision_model: str | None = field(default=None, metadata={"help": "Directory or Hub id of a vision encoder."})
     vision_config: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Configuration of a new vision encoder, with its model_type."}
+        default=None, metadata={"help": "Configuration of a new vision encoder instead, with its model_type."}
     )
     mqformer: str | None = field(
-        default=None,
-        metadata={"help": "Start the MQ-Former from this BERT, BLIP-2 or InstructBLIP; else it is new."},
+        default=None, metadata={"help": "BERT, BLIP-2 or InstructBLIP to initialize the MQ-Former; else it is random."}
     )
     mqformer_config: dict[str, Any] | str | None = field(
-        default_factory=dict, metadata={"help": "Fields of the MQ-Former's configuration that are not the paper's."}
+        default_factory=dict, metadata={"help": "Fields of the MQ-Former's configuration that differ from the paper."}
     )
     tokenizer: str = field(
-        default="bert-base-uncased",
-        metadata={"help": "Directory or Hub id of the MQ-Former's tokenizer; 'spelling' for a small one of letters."},
+        default="bert-base-uncased", metadata={"help": "The MQ-Former's; 'spelling' for a small tokenizer of letters."}
     )
     processor: str | None = field(
-        default=None, metadata={"help": "A checkpoint whose processor and refiner find objects that are not stored."}
+        default=None, metadata={"help": "Checkpoint whose processor and refiner find objects that are not stored."}
     )
-    itc_weight: float = field(default=1.0, metadata={"help": "Weight of image-text contrast; 0 leaves it out."})
-    itm_weight: float = field(default=1.0, metadata={"help": "Weight of image-text matching; 0 leaves it out."})
-    icg_weight: float = field(default=1.0, metadata={"help": "Weight of caption generation; 0 leaves it out."})
-    msp_weight: float = field(default=1.0, metadata={"help": "Weight of masked spatial prediction; 0 leaves it out."})
+    itc_weight: float = field(default=1.0, metadata={"help": "Weight of image-text contrast; 0 disables it."})
+    itm_weight: float = field(default=1.0, metadata={"help": "Weight of image-text matching; 0 disables it."})
+    icg_weight: float = field(default=1.0, metadata={"help": "Weight of caption generation; 0 disables it."})
+    msp_weight: float = field(default=1.0, metadata={"help": "Weight of masked spatial prediction; 0 disables it."})
     projection_size: int = field(default=256, metadata={"help": "Width of the contrastive features."})
-    label_smoothing: float = field(default=0.1, metadata={"help": "Of contrast, captions and masked items."})
+    label_smoothing: float = field(default=0.1, metadata={"help": "For contrast, captions and masked items."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager, sdpa or flex_attention."})
 
     def __post_init__(self) -> None:
         for name in ("vision_config", "mqformer_config"):
-            setattr(self, name, as_mapping(getattr(self, name), name))
-
-
-def as_mapping(value: Any, name: str) -> dict[str, Any]:
-    """A mapping of a recipe, or the JSON text of one from the command line.
-
-    Raises:
-        ValueError: naming the option, when it is neither.
-    """
-    try:
-        value = json.loads(value) if isinstance(value, str) else value or {}
-    except ValueError as error:
-        raise ValueError(f"{name} is no JSON object: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} must be a mapping, got {value!r}.")
-    return value
+            value = getattr(self, name) or {}
+            try:
+                value = json.loads(value) if isinstance(value, str) else value  # JSON text from the command line
+            except ValueError as error:
+                raise ValueError(f"{name} is not a JSON object: {error}") from error
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} must be a mapping, got {value!r}.")
+            setattr(self, name, value)
 
 
 def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPreTraining, LyricsProcessor]:
-    """Model and processor of a recipe.
+    """Build the model and the processor of a recipe.
 
     Raises:
-        ValueError: when the settings contradict each other, saying which.
+        ValueError: if the settings contradict each other; the message names them.
     """
-    weights = {name: getattr(arguments, name) for name in ("itc_weight", "itm_weight", "icg_weight", "msp_weight")}
-    settings = {**weights, "label_smoothing": arguments.label_smoothing}
+    names = ("itc_weight", "itm_weight", "icg_weight", "msp_weight", "label_smoothing")
+    settings = {name: getattr(arguments, name) for name in names}
     if arguments.checkpoint is not None:
-        processor = _open_processor(arguments, None)
+        processor = _build_processor(arguments, None)
         model = LyricsForPreTraining.from_pretrained(
             arguments.checkpoint, attn_implementation=arguments.attn_implementation, **settings
         )
         return model, processor
-    vision = _build_vision(arguments)
-    processor = _open_processor(arguments, vision.config)
+    vision = _build_vision_model(arguments)
+    processor = _build_processor(arguments, vision.config)
     tokenizer = add_stage_1_tokens(processor.mqformer_tokenizer)
-    mqformer, head = _build_mqformer(arguments, tokenizer, vision.config.hidden_size)
-    config = mqformer if isinstance(mqformer, PreTrainedConfig) else mqformer.config
+    fields: Any = arguments.mqformer_config
+    fields = {**fields, "encoder_hidden_size": vision.config.hidden_size}
+    if arguments.mqformer is not None:
+        mqformer, head = load_mqformer(arguments.mqformer, tokenizer, **fields)
+        config = mqformer.config
+    else:
+        mqformer = config = LyricsMQFormerConfig(vocab_size=len(tokenizer), **fields)
+        head = None
     processor.num_query_tokens, processor.region_feature_size = config.num_queries, config.region_hidden_size
     model = LyricsForPreTraining.from_parts(
         vision, mqformer, head, projection_size=arguments.projection_size, **settings
@@ -103,10 +95,8 @@ def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPr
     return model, processor
 
 
-def _build_vision(arguments: PretrainingModelArguments) -> Any:
+def _build_vision_model(arguments: PretrainingModelArguments) -> PreTrainedModel:
     if arguments.vision_model is not None:
-        from transformers import AutoModel
-
         vision = AutoModel.from_pretrained(arguments.vision_model, attn_implementation=arguments.attn_implementation)
         return getattr(vision, "vision_model", vision)
     if not arguments.vision_config:
@@ -115,40 +105,39 @@ def _build_vision(arguments: PretrainingModelArguments) -> Any:
     return build_vision_model(AutoConfig.for_model(**fields))
 
 
-def _build_mqformer(arguments: PretrainingModelArguments, tokenizer: Any, vision_width: int) -> tuple[Any, Any]:
-    """An MQ-Former and BERT's head, or the configuration of a new one and nothing."""
-    fields: Any = arguments.mqformer_config or {}
-    if arguments.mqformer is not None:
-        return load_mqformer(arguments.mqformer, tokenizer, encoder_hidden_size=vision_width, **fields)
-    return LyricsMQFormerConfig(vocab_size=len(tokenizer), encoder_hidden_size=vision_width, **fields), None
+def _build_processor(arguments: PretrainingModelArguments, vision_config: PreTrainedConfig | None) -> LyricsProcessor:
+    """Load or build a processor.
 
-
-def _open_processor(arguments: PretrainingModelArguments, vision_config: Any) -> LyricsProcessor:
-    place = arguments.processor or arguments.checkpoint
-    if place is not None:
-        processor = LyricsProcessor.from_pretrained(place)
-        if vision_config is not None:  # it comes with a vision encoder of its own
+    Args:
+        arguments: settings of the recipe.
+        vision_config: configuration of a vision encoder that is not the checkpoint's, for a new image processor.
+    """
+    checkpoint = arguments.processor or arguments.checkpoint
+    if checkpoint is not None:
+        processor = LyricsProcessor.from_pretrained(checkpoint)
+        if vision_config is not None:
             processor.image_processor = _build_image_processor(arguments, vision_config)
         return processor
+    assert vision_config is not None, "without a checkpoint the vision encoder is a new one"
     if arguments.tokenizer == SPELLING:
         from ..assets.random_model import build_bert_tokenizer
 
-        tokenizer = build_bert_tokenizer()
+        tokenizer: Any = build_bert_tokenizer()
     else:
         tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
-    # the first stage has no language model: its tokenizer takes the place, until the second stage brings another
+    # The first stage has no language model. A copy of its tokenizer takes that place until the second stage.
     return LyricsProcessor(_build_image_processor(arguments, vision_config), copy.deepcopy(tokenizer), tokenizer)
 
 
-def _build_image_processor(arguments: PretrainingModelArguments, vision_config: Any) -> Any:
-    """With the vision encoder's own size and normalisation."""
+def _build_image_processor(arguments: PretrainingModelArguments, vision_config: PreTrainedConfig) -> Any:
+    """Build an image processor with the size and the normalization of the vision encoder."""
     side = vision_config.image_size
     settings: dict[str, Any] = {"size": {"height": side, "width": side}}
     if arguments.vision_model is not None:
         try:
             own: Any = AutoImageProcessor.from_pretrained(arguments.vision_model)
         except OSError:
-            logger.warning("%s has no image processor: CLIP's normalisation is used.", arguments.vision_model)
+            logger.warning("%s has no image processor: CLIP's normalization is used.", arguments.vision_model)
         else:
             settings |= {"image_mean": own.image_mean, "image_std": own.image_std, "resample": own.resample}
     return LyricsImageProcessor(**settings)

@@ -5,73 +5,90 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from torch import nn
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
-from .common.averages import RunningAverages
-from .common.trainer_mixin import TrainsPreparedRows
-from .data.datasets import NOT_FOR_THE_MODEL
+from ..modeling_lyrics import LyricsForPreTraining
+from ..processing_lyrics import LyricsProcessor
+from .common.trainer_mixin import PreparedRowsMixin
 from .pretraining_collator import LyricsPretrainingCollator
 from .pretraining_config import LyricsPretrainingArguments
 
 
-class LyricsPretrainingTrainer(TrainsPreparedRows, Trainer):
-    """Trains a `LyricsForPreTraining`.
+class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
+    """Trainer of the first stage: alignment of a `LyricsForPreTraining` on images with captions and objects.
 
-    Losses and metrics of the objectives are logged beside the sum, averaged over micro-batches and processes. A loss
-    that is not finite stops the run before the optimizer has seen it. The vision encoder is frozen and stays in
+    Losses and metrics of the objectives are logged beside the total loss, averaged over micro-batches and processes. A
+    loss that is not finite stops the run before the optimizer uses it. The vision encoder is frozen and stays in
     evaluation mode, unless `args.train_vision_model` is set.
 
     Args:
-        model: a `LyricsForPreTraining`.
-        args: `LyricsPretrainingArguments`.
-        train_dataset: rows with a picture and a caption: a map-style data set, a `datasets.IterableDataset` or a
-            `TarSource`; streams need `max_steps`.
-        eval_dataset: a map-style data set of such rows, or several by name.
-        processing_class: a `LyricsProcessor`; saved with the model, without its refiner.
-        data_collator: by default a `LyricsPretrainingCollator` with the settings of `args`.
-        kwargs: of Transformers' trainer (`callbacks`, `optimizers`, ...).
+        model: model to be trained.
+        args: training arguments.
+        train_dataset: map-style dataset, `datasets.IterableDataset` or `TarSource`, whose rows have an image and a
+            caption. Streams need `max_steps`.
+        eval_dataset: map-style dataset of such rows, or a dictionary of several.
+        processing_class: processor; saved with the model, without its refiner.
+        data_collator: collator; by default a `LyricsPretrainingCollator` with the settings of `args`.
+        kwargs: further arguments of Transformers' trainer (`callbacks`, `optimizers`, ...).
+
+    Raises:
+        ValueError: if there is neither `data_collator` nor `processing_class`, or `eval_dataset` is a stream.
     """
 
     args: LyricsPretrainingArguments
+    collator: LyricsPretrainingCollator
     loss_is_scaled_for_ga = False  # losses are means of a micro-batch
 
     def __init__(
         self,
-        model: Any,
+        model: LyricsForPreTraining,
         args: LyricsPretrainingArguments,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        processing_class: Any = None,
+        processing_class: LyricsProcessor | None = None,
         data_collator: LyricsPretrainingCollator | None = None,
         **kwargs: Any,
     ) -> None:
         if data_collator is None:
             if processing_class is None:
                 raise ValueError("LyricsPretrainingTrainer needs a processing_class (a LyricsProcessor).")
-            data_collator = build_collator(processing_class, args, model.config)
+            data_collator = LyricsPretrainingCollator(
+                processing_class,
+                mask_probability=args.mask_probability,
+                mask_unit=args.mask_unit,  # pyright: ignore[reportArgumentType]
+                seed=args.row_seed,
+                use_objects=model.config.mqformer_config.num_grounding_queries > 0,
+                max_spatial_tokens=args.max_spatial_tokens,
+                max_caption_tokens=args.max_caption_tokens,
+                image_column=args.image_column,
+                caption_column=args.caption_column,
+            )
         model.model.vision_model.requires_grad_(args.train_vision_model)
         self.collator = data_collator
-        self._averages = {"train": RunningAverages(), "eval": RunningAverages()}
+        self._averages = {"train": _RunningAverages(), "eval": _RunningAverages()}
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator,
             train_dataset=self.prepare_rows(train_dataset, args, streams=True),
             eval_dataset=self.prepare_rows(eval_dataset, args),
-            processing_class=processing_class,
+            processing_class=processing_class,  # pyright: ignore[reportArgumentType]
             **kwargs,
         )
         self._watch()
 
-    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Weights that decay: matrices and queries, and no bias, norm or temperature."""
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Return the names of weights with decay: matrices and queries, but no bias, norm or temperature."""
         dimensions = {name: parameter.dim() for name, parameter in model.named_parameters()}
         return [name for name in super().get_decay_parameter_names(model) if dimensions.get(name, 0) > 1]
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, *args: Any, **kwargs: Any
     ) -> Any:
-        """The weighted sum of the objectives' losses; they and the metrics are kept for the next line of the log."""
+        """Return the weighted sum of the objectives' losses; record them and the metrics for the next log entry."""
         outputs = model(**inputs)
         averages = self._averages["train" if model.training else "eval"]
         for name, value in outputs.items():
@@ -82,24 +99,21 @@ class LyricsPretrainingTrainer(TrainsPreparedRows, Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As in Transformers, with the objectives' losses and metrics beside the sum."""
+        """Log as in Transformers, with the losses and metrics of the objectives beside the total loss."""
         if "loss" in logs:
             logs = {**logs, **self._averages["train"].pop(self.accelerator)}
         super().log(logs, start_time)
 
-    # ---------------------------------------------------------------- evaluation
-
     def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, None, None]:
-        """The loss alone; what the objectives say is averaged over the whole evaluation."""
-        inputs = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
+        """Return the loss alone; the losses and metrics of the objectives are averaged over the whole evaluation."""
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """As in Transformers, with the objectives' losses and metrics among the metrics."""
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate as in Transformers, with the losses and metrics of the objectives among the metrics."""
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         averages = self._averages["eval"].pop(self.accelerator)
         metrics: Any = output.metrics
@@ -107,16 +121,25 @@ class LyricsPretrainingTrainer(TrainsPreparedRows, Trainer):
         return output
 
 
-def build_collator(processor: Any, args: LyricsPretrainingArguments, config: Any) -> LyricsPretrainingCollator:
-    """The collator that `args` describe, for a model of `config`."""
-    return LyricsPretrainingCollator(
-        processor,
-        mask_probability=args.mask_probability,
-        mask_unit=args.mask_unit,  # pyright: ignore[reportArgumentType]
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        use_objects=config.mqformer_config.num_grounding_queries > 0,
-        max_spatial_tokens=args.max_spatial_tokens,
-        max_caption_tokens=args.max_caption_tokens,
-        image_column=args.image_column,
-        caption_column=args.caption_column,
-    )
+class _RunningAverages:
+    """Means over micro-batches and processes, by name, summed on the device so that no step waits for it.
+
+    Every process must add the same names.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def add(self, name: str, mean: torch.Tensor, count: torch.Tensor | int = 1) -> None:
+        """Add a mean (scalar) of `count` values."""
+        total = torch.stack([mean.detach().double() * count, torch.as_tensor(count, device=mean.device).double()])
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
+
+    def pop(self, accelerator: Accelerator) -> dict[str, float]:
+        """Return the means over all processes since the last call, without names whose count is 0."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        sums: Any = accelerator.reduce(torch.stack([self._sums[name] for name in names]), "sum")
+        self._sums = {}
+        return {name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True) if count}

@@ -1,9 +1,9 @@
-"""Rows of conversations -> batches of the second stage: answers are labels, and the MQ-Former reads questions alone."""
+"""Collator of the second stage: rows of conversations become batches whose labels are the assistant's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, outline, read_conversation
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
+from .common.data_arguments import require_one_of
 from .data.augmentation import Augmentation, Move
 from .data.conversation_truncation import truncate_conversation
 from .data.datasets import FromDataSet, describe_rows
@@ -19,96 +20,97 @@ from .data.seeding import generator
 
 BoxUnits = Literal["relative", "pixel"]
 IGNORE_INDEX = -100
-SLACK = 0.01  # how far a relative coordinate may lie outside [0, 1]
+TOLERANCE = 0.01  # how far a relative coordinate may lie outside [0, 1]
 
 
 @dataclass
 class PreparedConversation(FromDataSet):
-    """A row that is ready to be put into a batch.
+    """Row that is ready for a batch.
 
     Attributes:
-        sample: its name in random draws and in messages.
-        messages: with blocks of text and pictures.
-        pictures: upright and RGB, in the order of their blocks.
-        objects: for each picture what the refiner saw, or `None` where it is still to be asked.
-        learned_from: the number of the first message whose answer is learned.
-        shortened: numbers of answers that lost their end, and must not teach to stop there.
+        sample: name of the row in random draws and in messages.
+        messages: messages with blocks of text and images.
+        images: upright RGB images, in the order of their blocks.
+        objects: visual objects of each image, or `None` if the processor must still find them.
+        learned_from: index of the first message whose answer is learned.
+        shortened: indices of answers that lost their end, so that they must not teach the model to stop there.
     """
 
     sample: str
     messages: list[Message]
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     objects: list[VisualObjects | None]
     learned_from: int
     shortened: set[int]
 
 
+@dataclass
 class LyricsSFTCollator:
-    """Makes batches for the second stage.
+    """Collator of the second stage.
 
-    Labels are the answers of the assistant, each with the end-of-sequence token after it; of rows with `prompt` and
-    `completion`, those of the completion. The MQ-Former reads, for each picture, the message that holds it and, as the
-    processor's `mqformer_text` says, the picture's objects as text: never an answer.
+    Labels are the answers of the assistant, each with the end-of-sequence token after it. In a row with `prompt` and
+    `completion`, only answers of the completion are labels. For each image, the MQ-Former reads the message that holds
+    it and, if the processor's `mqformer_text` says so, the image's objects as text. It never reads an answer.
 
     Args:
-        processor: its chat template must mark what the assistant says (`{% generation %}`), as Lyrics' own do.
-        max_length: longer conversations are shortened, see `truncate_conversation`; `None` for no limit.
-        seed: of augmentation; with the epoch and the sample's name it decides it.
-        box_units: of boxes in rows, `"relative"` in [0, 1] or `"pixel"` of the upright picture; always xyxy.
-        augmentation: flips and crops; boxes and stored objects move with the picture.
-        objects_column: visual objects of the row's pictures, where they are stored.
+        processor: processor whose chat template marks answers with `{% generation %}`, as Lyrics' own templates do.
+        max_length: longest conversation in tokens; longer ones are shortened (`truncate_conversation`). `None` for no
+            limit.
+        seed: seed of augmentation, together with the epoch and the sample's name.
+        box_units: units of boxes (xyxy) in rows: `"relative"` in [0, 1], or `"pixel"` of the upright image.
+        augmentation: flips and crops; boxes and stored objects move with the image.
+        objects_column: name of the column with the visual objects of the row's images.
+
+    Raises:
+        ValueError: if `box_units` is unknown, or the chat template does not mark answers.
     """
 
-    def __init__(
-        self,
-        processor: LyricsProcessor,
-        max_length: int | None = None,
-        seed: int = 42,
-        box_units: BoxUnits = "relative",
-        augmentation: Augmentation | None = None,
-        objects_column: str = "visual_objects",
-    ) -> None:
-        if box_units not in ("relative", "pixel"):
-            raise ValueError(f"box_units must be 'relative' or 'pixel', got {box_units!r}.")
-        if "generation" not in str(processor.chat_template):
-            raise ValueError("The chat template does not mark what the assistant says with {% generation %}.")
-        self.processor = processor
-        self.max_length = max_length
-        self.seed = seed
-        self.box_units: BoxUnits = box_units
-        self.augmentation = augmentation or Augmentation()
-        self.objects_column = objects_column
+    processor: LyricsProcessor
+    max_length: int | None = None
+    seed: int = 42
+    box_units: BoxUnits = "relative"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    objects_column: str = "visual_objects"
+
+    def __post_init__(self) -> None:
+        require_one_of("box_units", self.box_units, ("relative", "pixel"))
+        if "generation" not in str(self.processor.chat_template):
+            raise ValueError("The processor's chat template does not mark answers with {% generation %}: add the tags.")
 
     def prepare(self, row: Mapping[str, Any], sample: str | None = None, epoch: int = 0) -> PreparedConversation:
-        """Read a row: its conversation, pictures and objects, moved and shortened as they are to be learned.
+        """Read the conversation, the images and the objects of a row, augment them, and shorten the text.
 
         Args:
-            row: see `read_conversation`.
-            sample: the row's name.
-            epoch: in which the row is used.
+            row: mapping as in `read_conversation`.
+            sample: name of the row.
+            epoch: epoch in which the row is used.
 
         Raises:
-            ValueError: when the row cannot be used, with the reason.
+            ValueError: if the row cannot be used; the message gives the reason.
         """
         sample = "row" if sample is None else sample
         conversation = read_conversation(row)
-        pictures = self.processor.load_pictures(conversation.pictures)
-        objects = self._read_objects(row, len(pictures))
-        boxes = self._read_boxes(conversation, pictures)
-        moves = self._draw_moves(boxes, len(pictures), sample, epoch)
-        self._write_boxes(conversation, boxes, moves, pictures)
+        images = self.processor.load_pictures(conversation.pictures)
+        objects = self._read_objects(row, len(images))
+        boxes = self._read_boxes(conversation, images)
+        random = generator(self.seed, epoch, sample, "augmentation")
+        moves = [
+            self.augmentation.draw([box for place, box in boxes if place == number], random)
+            for number in range(len(images))
+        ]
+        self._write_boxes(conversation, boxes, moves, images)
         if any(move.changes for move in moves):
             objects = [
-                None if seen is None else move.objects(seen, picture.size)
-                for seen, move, picture in zip(objects, moves, pictures, strict=True)
+                None if found is None else move.objects(found, image.size)
+                for found, move, image in zip(objects, moves, images, strict=True)
             ]
-            pictures = [move.picture(picture) for move, picture in zip(moves, pictures, strict=True)]
+            images = [move.picture(image) for move, image in zip(moves, images, strict=True)]
         messages, learned_from, shortened = conversation.messages, conversation.learned_from, set[int]()
         if self.max_length is not None:
             messages, learned_from, shortened = truncate_conversation(
                 messages, self._count_tokens, self.max_length, learned_from
             )
-        return PreparedConversation(sample, messages, pictures, objects, learned_from, shortened)
+        return PreparedConversation(sample, messages, images, objects, learned_from, shortened)
 
     def _read_objects(self, row: Mapping[str, Any], count: int) -> list[VisualObjects | None]:
         given = row.get(self.objects_column)
@@ -116,58 +118,55 @@ class LyricsSFTCollator:
             return [None] * count
         given = list(given) if isinstance(given, list | tuple) else [given]
         if len(given) != count:
-            raise ValueError(f"The row has visual objects for {len(given)} pictures, but {count} pictures.")
+            raise ValueError(f"The row has visual objects for {len(given)} images, but {count} images.")
         return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
 
-    def _read_boxes(self, conversation: Conversation, pictures: Sequence[Image.Image]) -> list[tuple[int, list[float]]]:
-        """For each box of the conversation its picture, and itself in [0, 1] of it."""
+    def _read_boxes(self, conversation: Conversation, images: Sequence[Image.Image]) -> list[tuple[int, list[float]]]:
+        """Return the number of its image and the coordinates in [0, 1] for each box of the conversation."""
         found = []
         for block in box_blocks(conversation.messages):
-            number = block.get("image", 0 if len(pictures) == 1 else None)
-            if number is None or not 0 <= number < len(pictures):
-                raise ValueError(f"A box is of picture {number}, and the row has {len(pictures)}: set its `image`.")
+            number = block.get("image", 0 if len(images) == 1 else None)
+            if number is None or not 0 <= number < len(images):
+                raise ValueError(
+                    f"A box has the image number {number}, and the row has {len(images)}: set its `image`."
+                )
             box = np.asarray(block["box"], np.float64).reshape(-1)
             if self.box_units == "pixel":
-                box = box / np.array(pictures[number].size * 2) if len(box) == 4 else box
-            if len(box) != 4 or not np.isfinite(box).all() or (box < -SLACK).any() or (box > 1 + SLACK).any():
+                box = box / np.array(images[number].size * 2) if len(box) == 4 else box
+            if len(box) != 4 or not np.isfinite(box).all() or (box < -TOLERANCE).any() or (box > 1 + TOLERANCE).any():
                 raise ValueError(
-                    f"The box {block['box']} is not x1, y1, x2, y2 within a picture of {pictures[number].size} pixels "
+                    f"The box {block['box']} is not x1, y1, x2, y2 within an image of {images[number].size} pixels "
                     f"(box_units={self.box_units!r})."
                 )
             box = box.clip(0.0, 1.0)
             found.append((number, [*np.minimum(box[:2], box[2:]).tolist(), *np.maximum(box[:2], box[2:]).tolist()]))
         return found
 
-    def _draw_moves(self, boxes: Sequence[tuple[int, list[float]]], count: int, sample: str, epoch: int) -> list[Move]:
-        random = generator(self.seed, epoch, sample, "augmentation")
-        spoken_of = [[box for place, box in boxes if place == number] for number in range(count)]
-        return [self.augmentation.draw(own, random) for own in spoken_of]
-
     def _write_boxes(
         self,
         conversation: Conversation,
         boxes: Sequence[tuple[int, list[float]]],
         moves: Sequence[Move],
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
     ) -> None:
-        """Every box becomes the spatial text of the whole project."""
+        """Replace every block of a box, in place, with its spatial text after augmentation."""
         for block, (number, box) in zip(list(box_blocks(conversation.messages)), boxes, strict=True):
             if moves[number].changes:
-                box = moves[number].boxes(np.array([box]), pictures[number].size)[0].tolist()
+                box = moves[number].boxes(np.array([box]), images[number].size)[0].tolist()
             text = format_box(box) if "label" not in block else format_object(block["label"], box)
             block.clear()
             block.update({"type": "text", "text": text})
 
     def measure(self, row: Mapping[str, Any]) -> int:
-        """About how many tokens a row takes, without its pictures being opened; for `group_by_length`."""
-        texts, pictures, boxes = outline(row)
+        """Return the approximate number of tokens of a row, without reading its images, for `group_by_length`."""
+        texts, images, boxes = outline(row)
         texts.append(format_box([0.0, 0.0, 1.0, 1.0]))
         ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        tokens = sum(map(len, ids[:-1])) + boxes * len(ids[-1]) + pictures * self.processor.num_query_tokens
+        tokens = sum(map(len, ids[:-1])) + boxes * len(ids[-1]) + images * self.processor.num_query_tokens
         return tokens if self.max_length is None else min(tokens, self.max_length)
 
     def _count_tokens(self, messages: list[Message]) -> int:
-        """Tokens of a conversation, its pictures included."""
+        """Return the number of tokens of a conversation, including those of its images."""
         prompt = self.processor.apply_chat_template(messages)
         images = prompt.count(self.processor.image_token)
         ids = self.processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -177,19 +176,19 @@ class LyricsSFTCollator:
         """Make a batch of B rows.
 
         Returns:
-            The arguments of `LyricsForConditionalGeneration.forward`, right-padded, with `labels` (B, L) int64; and
-            what `describe_rows` says of the rows.
+            Dictionary with the arguments of `LyricsForConditionalGeneration.forward`, right-padded, `labels` (B, L)
+            int64 among them, and the entries of `describe_rows`.
         """
         prepared = [row if isinstance(row, PreparedConversation) else self.prepare(row) for row in rows]
-        objects = [seen for row in prepared for seen in row.objects]
+        objects = [one for row in prepared for one in row.objects]
         options: dict[str, Any] = {"padding": True, "padding_side": "right"}
-        if any(seen is not None for seen in objects):
+        if any(one is not None for one in objects):
             options["visual_objects"] = objects
         batch = self.processor.apply_chat_template(
-            [_with_pictures(row) for row in prepared],
+            [_with_images(row) for row in prepared],
             tokenize=True,
             return_dict=True,
-            return_tensors="np",  # whose offsets are faster to walk through than a tensor's
+            return_tensors="np",  # offsets of arrays are faster to iterate over than those of tensors
             return_assistant_tokens_mask=True,
             processor_kwargs=options,
         )
@@ -197,16 +196,18 @@ class LyricsSFTCollator:
         batch["labels"] = self._label(batch, batch.pop("assistant_masks").bool(), prepared)
         return batch | describe_rows(prepared)
 
-    def _label(self, batch: dict[str, Any], spoken: Any, rows: Sequence[PreparedConversation]) -> torch.Tensor:
-        """(B, L) int64: the answers that are learned; a shortened one without its end-of-sequence token."""
-        spoken = torch.as_tensor(spoken).bool() & batch["attention_mask"].bool()
-        labels = batch["input_ids"].masked_fill(~spoken, IGNORE_INDEX)
+    def _label(
+        self, batch: dict[str, torch.Tensor], answers: torch.Tensor, rows: Sequence[PreparedConversation]
+    ) -> torch.Tensor:
+        """Return labels (B, L) int64: the answers (B, L) that are learned, shortened ones without their last token."""
+        answers = answers & batch["attention_mask"].bool()
+        labels = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
         labels = labels.masked_fill(labels == self.processor.image_token_id, IGNORE_INDEX)
         for index, row in enumerate(rows):
-            turns = [number for number, message in enumerate(row.messages) if message["role"] == "assistant"]
             if row.learned_from == 0 and not row.shortened:
                 continue
-            for number, (start, end) in zip(turns, _runs(spoken[index]), strict=True):
+            turns = [number for number, message in enumerate(row.messages) if message["role"] == "assistant"]
+            for number, (start, end) in zip(turns, _runs(answers[index]), strict=True):
                 if number < row.learned_from:
                     labels[index, start:end] = IGNORE_INDEX
                 elif number in row.shortened:
@@ -214,14 +215,14 @@ class LyricsSFTCollator:
         return labels
 
 
-def _with_pictures(row: PreparedConversation) -> list[Message]:
-    """The messages with the pictures in their blocks."""
-    pictures = iter(row.pictures)
+def _with_images(row: PreparedConversation) -> list[Message]:
+    """Return the messages with the images in their blocks."""
+    images = iter(row.images)
     return [
         {
             **message,
             "content": [
-                {"type": "image", "image": next(pictures)} if block["type"] == "image" else block
+                {"type": "image", "image": next(images)} if block["type"] == "image" else block
                 for block in message["content"]
             ],
         }
@@ -230,6 +231,6 @@ def _with_pictures(row: PreparedConversation) -> list[Message]:
 
 
 def _runs(mask: torch.Tensor) -> list[tuple[int, int]]:
-    """Where the runs of True begin and end."""
+    """Return the start and the end of each run of True in a mask (L,)."""
     edges = torch.diff(torch.nn.functional.pad(mask.int(), (1, 1))).nonzero().flatten().tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))

@@ -1,15 +1,17 @@
-"""What a recipe of the second stage is made of: its model, its processor and its data."""
+"""Model and processor of the second stage, built from plain settings."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import get_args
 
 from transformers.utils import logging
 
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..processing_lyrics import LyricsProcessor
+from ..processing_lyrics.model_inputs import MQFormerText
+from .common.data_arguments import require_one_of
 from .common.trainable_parts import TuningArguments, load_model
 
 logger = logging.get_logger(__name__)
@@ -19,32 +21,28 @@ MICRO = "micro"
 
 @dataclass
 class SFTModelArguments:
-    """Where the model of the second stage starts."""
+    """Checkpoints that the second stage starts from."""
 
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Directory or Hub id (`lyrics compose` makes one); 'micro' for a tiny random one."},
-    )
-    processor: str | None = field(default=None, metadata={"help": "Directory or Hub id, if not the model's."})
+    model: str | None = field(default=None, metadata={"help": "Directory or Hub id; 'micro' for a tiny random model."})
+    processor: str | None = field(default=None, metadata={"help": "Directory or Hub id, if it is not the model's."})
     mqformer_text: str | None = field(
-        default=None,
-        metadata={"help": "What the MQ-Former reads: none, instruction, or spatial+instruction (the processor's)."},
+        default=None, metadata={"help": "none, instruction or spatial+instruction; by default the processor's."}
     )
 
 
 def build_sft(
     arguments: SFTModelArguments, training: TuningArguments, with_objects: bool = True, keep: bool = True
 ) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
-    """Model and processor of a recipe.
+    """Build the model and the processor of a recipe.
 
     Args:
-        arguments: where they start.
-        training: how they are tuned.
-        with_objects: whether rows that are drawn on the spot bring their objects; else 'micro' has a refiner.
-        keep: write 'micro' into the folder `base` of the run, where its adapter will look for it.
+        arguments: checkpoints to start from.
+        training: training arguments.
+        with_objects: for the model 'micro', whether its rows are drawn with their objects, so that it needs no refiner.
+        keep: for the model 'micro', whether to save it to the run's folder `base`, where its adapter expects it.
 
     Raises:
-        ValueError: when there is no model.
+        ValueError: if there is no model, or `mqformer_text` is unknown.
     """
     if arguments.model is None:
         raise ValueError("no model: give --model DIR or --model HUB_ID; `lyrics compose` makes one.")
@@ -61,14 +59,6 @@ def build_sft(
         model = load_model(arguments.model, training)
         processor = LyricsProcessor.from_pretrained(arguments.processor or arguments.model)
     if arguments.mqformer_text is not None:
-        kept: Any = processor
-        kept.mqformer_text = check_mqformer_text(arguments.mqformer_text)
-    return cast(LyricsForConditionalGeneration, model), processor
-
-
-def check_mqformer_text(value: str) -> str:
-    """Raise a `ValueError` unless it is one of the processor's choices."""
-    known = ("none", "instruction", "spatial+instruction")
-    if value not in known:
-        raise ValueError(f"mqformer_text must be one of {known}, got {value!r}.")
-    return value
+        require_one_of("mqformer_text", arguments.mqformer_text, get_args(MQFormerText))
+        processor.mqformer_text = arguments.mqformer_text  # pyright: ignore[reportAttributeAccessIssue]
+    return model, processor

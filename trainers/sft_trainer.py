@@ -2,109 +2,121 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers.utils import logging
 from trl import SFTTrainer
 
 from ..modeling_lyrics import LyricsForConditionalGeneration
-from .common.adapter_saving import SavesAdapters
-from .common.trainable_parts import describe_trained, load_model, lora_config, set_trained_parts
-from .common.trainer_mixin import TrainsPreparedRows
+from ..processing_lyrics import LyricsProcessor
+from .common.adapter_saving import TunedAdapterMixin
+from .common.trainable_parts import describe_trained, load_model
+from .common.trainer_mixin import PreparedRowsMixin
 from .data.augmentation import Augmentation
-from .data.datasets import NOT_FOR_THE_MODEL, MapRows
+from .data.datasets import MapRows
 from .data.length_sampler import GroupedByLength, measure_rows
 from .sft_collator import LyricsSFTCollator
 from .sft_config import LyricsSFTConfig
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 logger = logging.get_logger(__name__)
 
 _SAMPLE = {"messages": [[{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]], "images": [[]]}
 
 
-class LyricsSFTTrainer(TrainsPreparedRows, SavesAdapters, SFTTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """Tunes a `LyricsForConditionalGeneration` on conversations.
+class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Trainer of the second stage: instruction tuning of a `LyricsForConditionalGeneration` on conversations.
+
+    It is TRL's `SFTTrainer` with Lyrics' own data path. Rows may hold several images or none, and boxes; the MQ-Former
+    reads questions and never answers. By default LoRA tunes the language model, and the MQ-Former and the projection
+    are trained in full. Checkpoints are complete or absent, a resumed run is the uninterrupted one bit for bit, and a
+    loss that is not finite stops the run before the optimizer uses it.
 
     Args:
-        model: the model, or where to load it from.
-        args: `LyricsSFTConfig`.
-        train_dataset: rows in TRL's forms or LLaVA's, see `read_conversation`: a map-style data set, a
-            `datasets.IterableDataset` or a source of shards; streams need `max_steps`.
-        eval_dataset: a map-style data set of such rows, or several by name.
-        processing_class: a `LyricsProcessor`; saved with the model, without its refiner.
-        data_collator: by default a `LyricsSFTCollator` with the settings of `args`.
-        peft_config: instead of the one that `args` describe.
-        kwargs: of TRL's trainer (`callbacks`, `optimizers`, ...).
+        model: model to be tuned, or its directory or Hub id.
+        args: training arguments.
+        train_dataset: map-style dataset, `datasets.IterableDataset` or `ShardSource` of rows, in TRL's forms or LLaVA's
+            (see `read_conversation`). Streams need `max_steps`.
+        eval_dataset: map-style dataset of such rows, or a dictionary of several.
+        processing_class: processor; saved with the model, without its refiner.
+        data_collator: collator; by default a `LyricsSFTCollator` with the settings of `args`.
+        peft_config: PEFT configuration; by default `lora_config(args)`.
+        kwargs: further arguments of TRL's trainer (`callbacks`, `optimizers`, ...).
+
+    Raises:
+        ValueError: if there is no `processing_class`, or `eval_dataset` is a stream.
+
+    Example:
+        Train the micro model of the package for two steps on conversations about drawn shapes. The processor's refiner
+        finds the objects of the images.
+
+        >>> import tempfile
+        >>> from lyrics import MICRO_CHECKPOINT, LyricsProcessor, LyricsSFTConfig, LyricsSFTTrainer
+        >>> from lyrics.assets import ShapeChats
+        >>> chats = ShapeChats(4)
+        >>> rows = [{"images": chats[index]["images"], "messages": chats[index]["messages"]} for index in range(4)]
+        >>> folder = tempfile.mkdtemp()
+        >>> args = LyricsSFTConfig(folder, per_device_train_batch_size=2, max_steps=2, bf16=False, report_to=[])
+        >>> processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+        >>> trainer = LyricsSFTTrainer(MICRO_CHECKPOINT, args, rows, processing_class=processor)
+        >>> trainer.train().global_step  # doctest: +ELLIPSIS
+        {'train_runtime': ...
+        2
     """
 
     args: LyricsSFTConfig
+    collator: LyricsSFTCollator
 
     def __init__(
         self,
-        model: LyricsForConditionalGeneration | str,
+        model: LyricsForConditionalGeneration | str | os.PathLike[str],
         args: LyricsSFTConfig,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        processing_class: Any = None,
+        processing_class: LyricsProcessor | None = None,
         data_collator: LyricsSFTCollator | None = None,
-        peft_config: Any = None,
+        peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
         if processing_class is None:
             raise ValueError("LyricsSFTTrainer needs a processing_class (a LyricsProcessor).")
-        if isinstance(model, str):
-            model = load_model(model, args)
-        self.collator = data_collator or build_collator(processing_class, args)
-        self.remember_base(model)
-        set_trained_parts(model, args)
-        sample = Dataset.from_dict(_SAMPLE)  # TRL looks at rows to guess their form; ours are read by the collator
+        if isinstance(model, str | os.PathLike):
+            model = load_model(os.fspath(model), args)
+        self.collator = data_collator or LyricsSFTCollator(
+            processing_class,
+            max_length=args.max_length,
+            seed=args.row_seed,
+            box_units=args.box_units,  # pyright: ignore[reportArgumentType]
+            augmentation=Augmentation(args.flip, args.crop),
+        )
+        sample = Dataset.from_dict(_SAMPLE)  # TRL looks at rows to guess their form; the collator reads ours
         super().__init__(
-            model=model,  # pyright: ignore[reportArgumentType]
+            model=model,
             args=args,
-            data_collator=self.collator,  # pyright: ignore[reportArgumentType]
+            data_collator=self.collator,
             train_dataset=sample,
             eval_dataset=None if eval_dataset is None else sample,
             processing_class=processing_class,
-            peft_config=peft_config or lora_config(args),
+            peft_config=peft_config,
             **kwargs,
         )
         self.train_dataset = self.prepare_rows(train_dataset, args, streams=True)
         self.eval_dataset = self.prepare_rows(eval_dataset, args)
         self._watch()
+        tuned: Any = self.model
         if self.is_world_process_zero():
-            logger.info(describe_trained(self.model))
+            logger.info(describe_trained(tuned))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """As in Transformers; rows are measured by their texts and the number of their pictures."""
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """Return the sampler of Transformers, but group rows by the length that the collator measures."""
         rows = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, MapRows):
             return super()._get_train_sampler(train_dataset)
         lengths = measure_rows(rows, self.collator.measure, self.args.length_column_name)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return GroupedByLength(rows, lengths, size, self.collator.seed)
-
-    def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> Any:
-        """As in TRL."""
-        inputs = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-
-    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As in TRL, on rows that are not prepared yet as well."""
-        if eval_dataset is not None and not isinstance(eval_dataset, str):
-            eval_dataset = self.prepare_rows(eval_dataset, self.args)
-        rows: Any = eval_dataset
-        return super().evaluate(rows, *args, **kwargs)
-
-
-def build_collator(processor: Any, args: LyricsSFTConfig) -> LyricsSFTCollator:
-    """The collator that `args` describe."""
-    return LyricsSFTCollator(
-        processor,
-        max_length=args.max_length,
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        box_units=args.box_units,  # pyright: ignore[reportArgumentType]
-        augmentation=Augmentation(args.flip, args.crop),
-    )

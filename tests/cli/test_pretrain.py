@@ -84,7 +84,7 @@ def test_dry_run(tmp_path, capsys):
         assert words in plan
     assert plan.count("caption: [CLS]") == 2
     assert "[MLM]" in plan
-    assert "to say:" in plan
+    assert "labels:" in plan
     assert not (tmp_path / "run" / "checkpoint-2").exists()
 
 
@@ -128,7 +128,7 @@ def test_from_pretrained_parts(tmp_path):
         (["--config", "smoke", "--train_data", "missing.jsonl"], "There is no file missing.jsonl"),
         (["--config", "smoke", "--mask_unit", "word"], "mask_unit must be one of"),
         (["--config", "smoke", "--vision_config", "{}"], "Give vision_model"),
-        (["--config", "smoke", "--vision_config", "{"], "vision_config is no JSON object"),
+        (["--config", "smoke", "--vision_config", "{"], "vision_config is not a JSON object"),
     ],
 )
 def test_mistakes(tmp_path, capsys, options, message):

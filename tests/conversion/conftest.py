@@ -1,4 +1,4 @@
-"""The original files of the refiner's parts, cut out of the golden published checkpoint."""
+"""Original checkpoints of the refiner's parts, extracted from the golden published checkpoint."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def published_weights(published):
 
 @pytest.fixture(scope="module")
 def originals(published, published_weights, tmp_path_factory):
-    """`ram.pth`, `dino.pth` and `sam.pth` in the layouts of their own projects."""
+    """Folder with `ram.pth`, `dino.pth` and `sam.pth` in the layouts of their own projects."""
     folder = tmp_path_factory.mktemp("originals")
     ram = {name.removeprefix("ram."): value for name, value in published_weights.items() if name.startswith("ram.")}
     torch.save({"model": ram, "epoch": 3}, folder / "ram.pth")

@@ -1,6 +1,7 @@
-"""Starting points of the MQ-Former: every layout's own model and ours give the same states."""
+"""Initialization of the MQ-Former: the model of each layout and ours give the same states."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def tokenizer():
 
 
 def shake(model):
-    """Weights that all differ, and queries that are not zero."""
+    """Set all weights to different random values, the queries included."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -61,7 +62,7 @@ def instructblip():
 
 
 def test_bert(bert, tokenizer, tmp_path, caplog):
-    """Text alone gives BERT's states and its predictions; queries start with its feed-forward networks."""
+    """Text alone gives BERT's states and predictions; queries get copies of its feed-forward networks."""
     logging.enable_propagation()
     bert.save_pretrained(tmp_path)
     mqformer, head = load_mqformer(tmp_path, tokenizer, encoder_hidden_size=24, num_visual_queries=4, **NEW)
@@ -79,7 +80,7 @@ def test_bert(bert, tokenizer, tmp_path, caplog):
 
 
 def test_rows_of_new_tokens(bert, instructblip, tokenizer, tmp_path):
-    """They stand where the tokenizer has them; what the source lacks is a copy, and `[DEC]` of BLIP-2 is kept."""
+    """Rows follow the tokenizer's ids; rows that the source lacks are copies, and `[DEC]` of BLIP-2 is kept."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in STAGE_1_TOKENS}
     for name, model in (("bert", bert), ("instructblip", instructblip)):
         model.save_pretrained(tmp_path / name)
@@ -94,7 +95,7 @@ def test_rows_of_new_tokens(bert, instructblip, tokenizer, tmp_path):
 
 
 def to_lavis(weights, prefix=""):
-    """The names that LAVIS gives to the weights of an InstructBLIP."""
+    """Rename the weights of an InstructBLIP as LAVIS names them."""
     renamed = {}
     for name, tensor in weights.items():
         if name.startswith("qformer."):
@@ -110,7 +111,7 @@ def to_lavis(weights, prefix=""):
 
 @pytest.mark.parametrize("layout", ["transformers", "sharded", "lavis", "lavis of several GPUs"])
 def test_instructblip(instructblip, tokenizer, tmp_path, layout):
-    """Queries with text over vision features."""
+    """Queries and text attend to vision features as in InstructBLIP."""
     source = tmp_path
     instructblip.save_pretrained(tmp_path, max_shard_size="100kB" if layout == "sharded" else "1GB")
     weights = instructblip.state_dict()
@@ -146,7 +147,7 @@ def test_instructblip(instructblip, tokenizer, tmp_path, layout):
 
 
 def test_blip2(tokenizer, tmp_path, caplog):
-    """Without words; text starts with the networks of the queries. The one for retrieval has both."""
+    """It has no word embeddings, and text gets copies of the queries' networks; the one for retrieval has both."""
     logging.enable_propagation()
     plain = blip(Blip2Config, Blip2ForConditionalGeneration, BASE + 1)
     plain.save_pretrained(tmp_path / "plain")
@@ -164,7 +165,7 @@ def test_blip2(tokenizer, tmp_path, caplog):
     assert torch.equal(mqformer.layers[0].text_mlp.fc1.weight, layer.intermediate.dense.weight)
 
 
-def test_a_first_stage_starts_from_it(bert, tokenizer, instructblip, tmp_path):
+def test_a_first_stage_model_is_built_on_it(bert, tokenizer, instructblip, tmp_path):
     """With the vision encoder of any checkpoint, and BERT's head."""
     bert.save_pretrained(tmp_path)
     mqformer, head = load_mqformer(tmp_path, tokenizer, encoder_hidden_size=24, num_visual_queries=4, **NEW)
@@ -177,7 +178,17 @@ def test_a_first_stage_starts_from_it(bert, tokenizer, instructblip, tmp_path):
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_what_does_not_fit(bert, instructblip, tokenizer, tmp_path):
+def test_an_index_that_leaves_its_folder_is_refused(instructblip, tokenizer, tmp_path):
+    instructblip.save_pretrained(tmp_path / "model", max_shard_size="100kB")
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["query_tokens"] = "../elsewhere.safetensors"
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"the index puts query_tokens into '\.\./elsewhere\.safetensors'"):
+        load_mqformer(tmp_path / "model", tokenizer, **NEW)
+
+
+def test_sources_that_do_not_fit_are_errors(bert, instructblip, tokenizer, tmp_path):
     bert.save_pretrained(tmp_path / "bert")
     instructblip.save_pretrained(tmp_path / "instructblip")
     with pytest.raises(ValueError, match="attends to no vision features: give encoder_hidden_size"):

@@ -1,4 +1,4 @@
-"""The original packages behind the refiner's seam: they compute what Transformers' classes do.
+"""The original packages as parts of the refiner: they give the results of Transformers' classes.
 
 Most need the packages, which need torchvision and with it CUDA: `make test-original` has an environment for them.
 """
@@ -35,7 +35,7 @@ def words(published):
 
 @pytest.fixture(scope="module")
 def native(originals, published):
-    """RAM and SAM on Transformers' own classes."""
+    """RAM and SAM in Transformers' classes."""
     ram = load_ram(originals / "ram.pth", published / "ram_tag_list.txt", image_size=96)
     ram.config.threshold = 0.41269
     return ram, load_sam(originals / "sam.pth", num_decoder_attention_heads=4)
@@ -62,7 +62,7 @@ def test_segment_anything(originals, native, row):
 
 @pytest.fixture(scope="module")
 def wide():
-    """Grounding DINO as wide as the package computes it: its file, its tokenizer, and the native model."""
+    """Grounding DINO of the package's width: the native model, the package's model, and the tokenizer."""
     folder = SHARED_GOLDEN / "groundingdino_original_tiny"
     if not folder.is_dir():
         pytest.skip("the full golden data is not beside this checkout")
@@ -75,7 +75,7 @@ def wide():
 
 @pytest.mark.original
 def test_grounding_dino(wide, golden):
-    """In a batch of texts of different lengths, whose masks the package would mix."""
+    """For a batch of texts of different lengths, whose masks the package itself would mix."""
     native, package, words = wide
     text = words(["a red cup. a table.", "dog."], padding=True, return_tensors="pt")
     pixels = golden("inputs")["grounding_image_0"].expand(2, -1, -1, -1)
@@ -90,13 +90,13 @@ def test_grounding_dino(wide, golden):
 
 @pytest.mark.original
 def test_grounding_dino_of_another_width_is_refused(originals, words):
-    with pytest.raises(ValueError, match=r"dino\.pth is 32 wide; groundingdino-py computes with 256 only"):
+    with pytest.raises(ValueError, match=r"dino\.pth has the width 32; groundingdino-py supports 256 only"):
         load_grounding_dino_package(originals / "dino.pth", words, **HEADS)
 
 
 @pytest.mark.original
 @pytest.mark.parametrize("packages", [{"sam"}, {"grounding_dino"}, {"grounding_dino", "sam"}])
-def test_a_refiner_sees_the_same_with_them(originals, native, wide, golden_pictures, tmp_path, packages):
+def test_a_refiner_gives_the_same_results_with_them(originals, native, wide, golden_pictures, tmp_path, packages):
     ram, sam = native
     dino, dino_package, words = wide
     settings = {"detector_shortest_edge": 96, "detector_longest_edge": 160, "box_threshold": 0.0, "text_threshold": 0.0}
@@ -115,12 +115,12 @@ def test_a_refiner_sees_the_same_with_them(originals, native, wide, golden_pictu
         assert_golden(one.boxes, other.boxes)
         assert_golden(one.region_features, other.region_features)
     assert len(refiner.fingerprint()) == 64
-    with pytest.raises(ValueError, match="is not saved"):
+    with pytest.raises(ValueError, match="cannot be saved"):
         refiner.save_pretrained(tmp_path)
 
 
 class StandIn(nn.Module):
-    """What `OriginalRam` asks of recognize-anything's model, which is in no package index: a head, and words."""
+    """Replacement of recognize-anything's model, which is in no package index: a head, and tags as text."""
 
     def __init__(self):
         super().__init__()
@@ -163,7 +163,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(
 
 
 def test_an_unknown_package_is_refused(originals, published):
-    with pytest.raises(ValueError, match="no part dino to run on its own package"):
+    with pytest.raises(ValueError, match="`packages` has no part dino; the parts are ram"):
         load_original_refiner(
             ram=originals / "ram.pth",
             tag_list=published / "ram_tag_list.txt",

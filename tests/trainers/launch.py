@@ -1,4 +1,4 @@
-"""Start a module on two processes, as `torchrun` does."""
+"""Launch of a module on two processes, as `torchrun` does."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_two(module, folder, kind):
-    """Start both ranks of `python -m tests.trainers.MODULE FOLDER KIND`, and give what each has left."""
+    """Run both ranks of `python -m tests.trainers.MODULE FOLDER KIND`, and return the results that each wrote."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Stage 2 on two processes: `python -m tests.trainers.sft_ranks FOLDER sft|fsdp`, once for each rank."""
+"""The second stage on two processes: `python -m tests.trainers.sft_ranks FOLDER sft|fsdp` on each rank."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ TOTAL = 4  # rows of the joined batch
 
 
 def mixed_rows():
-    """In order: with pictures, then with none, so that of two ranks one has no picture in its batch."""
+    """Rows with an image, then rows without, so that the batch of one of two ranks has no image."""
     return [build_chat(seed, pictures=1 if seed % TOTAL < TOTAL // 2 else 0) for seed in range(4 * TOTAL)]
 
 
@@ -48,12 +48,12 @@ def build_trainer(folder, num_ranks=1, rows=None, eval_rows=None, model=None, **
 
 
 def weights(trainer):
-    """What is trained."""
+    """Return the trainable parameters by name."""
     return {name: one.detach() for name, one in trainer.model.named_parameters() if one.requires_grad}
 
 
 def run_ranks(folder, kind):
-    """Some steps, and the same after a resume."""
+    """Train for some steps, and again from a checkpoint; return both logs."""
     if kind == "fsdp":
         os.environ |= FSDP | {"FSDP_TRANSFORMER_CLS_TO_WRAP": "LyricsMQFormerLayer,CLIPEncoderLayer,LlamaDecoderLayer"}
     settings = {"num_ranks": 2, "rows": mixed_rows(), "train_sampling_strategy": "sequential"}

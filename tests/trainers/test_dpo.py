@@ -1,4 +1,4 @@
-"""Preference tuning with TRL's own trainer: a right answer over a wrong one about the same picture."""
+"""Preference tuning with TRL's trainer: a right answer over a wrong one about the same image."""
 
 import json
 
@@ -45,8 +45,8 @@ def tuned(tmp_path_factory):
     return folder, trainer, before
 
 
-def test_the_right_answer_gains(tuned):
-    """And nothing but LoRA on the language model changes."""
+def test_the_right_answer_is_preferred(tuned):
+    """And only the LoRA weights of the language model change."""
     _, trainer, before = tuned
     log = history(trainer)
     assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # ln 2: tuned and reference are the same

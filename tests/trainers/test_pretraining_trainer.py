@@ -1,4 +1,4 @@
-"""LyricsPretrainingTrainer on one process: what is trained, logged, evaluated, stopped, saved and resumed."""
+"""LyricsPretrainingTrainer on one process: trained parts, logs, evaluation, bad losses, saving, resumption."""
 
 import copy
 import math
@@ -17,8 +17,8 @@ from .two_ranks import build_trainer, history
 OBJECTIVES = ("loss_itc", "loss_itm", "loss_icg", "loss_msp")
 
 
-def test_what_is_trained(tmp_path):
-    """Everything but the vision encoder, which stays in evaluation mode; no decay of biases, norms, temperature."""
+def test_all_but_the_vision_encoder_is_trained(tmp_path):
+    """The vision encoder stays in evaluation mode; biases, norms and the temperature have no weight decay."""
     trainer = build_trainer(tmp_path, 1, dropout=0.1, weight_decay=0.05)
     before = copy.deepcopy(trainer.model.state_dict())
     modes = []
@@ -43,8 +43,8 @@ def test_the_vision_encoder_can_be_trained(tmp_path):
     assert not torch.equal(before, trainer.model.model.vision_model.embeddings.patch_embedding.weight)
 
 
-def test_learning_rate(tmp_path):
-    """A linear rise, then a cosine down to a tenth, as BLIP-2's."""
+def test_learning_rate_schedule(tmp_path):
+    """A linear warm-up, then a cosine down to a tenth, as in BLIP-2."""
     trainer = build_trainer(tmp_path, 1, max_steps=9, warmup_steps=3, learning_rate=1e-4, save_strategy="no")
     trainer.train()
     rates = [line["learning_rate"] for line in history(trainer)]
@@ -56,8 +56,8 @@ def test_learning_rate(tmp_path):
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_what_is_logged(tmp_path, accumulation):
-    """The mean over micro-batches and steps; the sum is the sum of its parts."""
+def test_losses_and_metrics_are_logged(tmp_path, accumulation):
+    """As means over micro-batches and steps; the total loss is the sum of its parts."""
     settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation, "logging_steps": 2}
     trainer = build_trainer(tmp_path, 1, build_rows(24), **settings)
     seen = []
@@ -75,8 +75,8 @@ def test_what_is_logged(tmp_path, accumulation):
             assert line[name] == pytest.approx((hits / counts.sum()).item())
 
 
-def test_accumulation_is_a_larger_batch_for_sums_of_rows(tmp_path):
-    """Without the contrast, which sees more in a larger batch, and with as many labels in each half."""
+def test_accumulation_equals_a_larger_batch(tmp_path):
+    """Without the contrastive losses, which have more negatives in a larger batch, and with equally many labels."""
     rows = [build_row(seed, objects=1) | {"caption": f"a b {seed % 7}"} for seed in range(8)]
     trainers = []
     for size in (8, 2):
@@ -99,7 +99,7 @@ def test_accumulation_is_a_larger_batch_for_sums_of_rows(tmp_path):
 
 
 def test_evaluation(tmp_path):
-    """The same losses and metrics, over all rows, the last batch included; the same every time."""
+    """The same losses and metrics over all rows, the last batch included, and the same values every time."""
     trainer = build_trainer(tmp_path, 1, eval_rows={"one": build_rows(5), "two": build_rows(3, first=9)})
     metrics = trainer.evaluate()
     for name in ("one", "two"):
@@ -114,8 +114,8 @@ def test_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops(tmp_path, value):
-    """F35: the weights are those of the step before, and the message names step and samples."""
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, value):
+    """The weights are those of the step before, and the message names step and samples."""
     rows = build_rows(20)
     bad = build_row(1, objects=2)
     bad["visual_objects"].region_features[:] = value
@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_stops(tmp_path, value):
 @pytest.mark.parametrize("source", ["map", "stream"])
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, source, workers, stop):
-    """F38, F46: losses, gradients, learning rate and data, bit for bit, with dropout, in the middle of an epoch."""
+    """Losses, gradients, learning rate and data, bit for bit, with dropout, in the middle of an epoch."""
     settings = {"dropout": 0.2, "dataloader_num_workers": workers, "max_steps": 6, "save_steps": 1}
     settings |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 
@@ -184,8 +184,8 @@ class _Store:
         return self.rows[picture.tobytes()]
 
 
-def test_what_is_saved(tmp_path, micro):
-    """Model and processor, which load again; no weights of the refiner."""
+def test_model_and_processor_are_saved_without_refiner(tmp_path, micro):
+    """And load again."""
     _, processor = micro
     trainer = build_trainer(tmp_path, 1, max_steps=1, save_steps=1)
     trainer.processing_class = processor
@@ -208,13 +208,13 @@ def test_bf16(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"mask_unit": "word"}, {"on_bad_row": "ignore"}])
-def test_impossible_arguments(tmp_path, options):
+def test_invalid_arguments_are_errors(tmp_path, options):
     with pytest.raises(ValueError, match="must be one of"):
         LyricsPretrainingArguments(output_dir=str(tmp_path), **options)
 
 
-def test_a_run_learns(tmp_path):
-    """All four objectives together, from a stage-1 start to a batch that is known by heart."""
+def test_a_small_batch_is_overfitted(tmp_path):
+    """With all four objectives together."""
     rows = [build_row(seed, objects=1) for seed in range(4)]
     settings = {"per_device_train_batch_size": 4, "learning_rate": 5e-3, "warmup_steps": 5, "save_strategy": "no"}
     trainer = build_trainer(tmp_path, 1, rows, max_steps=60, **settings)

@@ -1,4 +1,4 @@
-"""LyricsSFTTrainer: what is trained, what is learned, saved, resumed, and how many processes it takes."""
+"""LyricsSFTTrainer: trained parts, learning, adapters, resumption, evaluation, and several processes."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from .two_ranks import history
 
 
 def parts_of(model):
-    """The base model's weights by part, adapters apart; names as in the model without PEFT."""
+    """Return the weights by part, LoRA apart, under their names in the model without PEFT."""
     parts = {"vision_model": {}, "mqformer": {}, "language_projection": {}, "language_model": {}, "lora": {}}
     for name, tensor in model.state_dict().items():
         if ".original_module." in name:
@@ -44,8 +44,8 @@ TRAINED = {
 
 
 @pytest.mark.parametrize("case", TRAINED)
-def test_what_is_trained(tmp_path, case):
-    """Every part that should change does, in each of its matrices; every other is the same, bit for bit."""
+def test_only_the_chosen_parts_are_trained(tmp_path, case):
+    """Each matrix of a trained part changes; all other parts stay the same, bit for bit."""
     options, trained = TRAINED[case]
     base = build_model(std=0.15)
     before = parts_of(base)
@@ -69,7 +69,7 @@ def test_what_is_trained(tmp_path, case):
     assert not any(modes) or "vision_model" in trained
 
 
-def test_it_says_what_is_trained(tmp_path, caplog):
+def test_trained_parameters_are_logged(tmp_path, caplog):
     with caplog.at_level("INFO", logger="lyrics"):
         build_trainer(tmp_path)
     for part in ("vision_model", "mqformer", "language_projection", "language_model", "lm_head"):
@@ -78,7 +78,7 @@ def test_it_says_what_is_trained(tmp_path, caplog):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """Ten samples that were trained on until they are known by heart, as an adapter in a folder."""
+    """Folder with an adapter that was trained until it knows ten samples by heart, the rows, and the trainer."""
     folder = tmp_path_factory.mktemp("learned")
     base = build_model(std=0.1)
     base.save_pretrained(folder / "base")
@@ -117,8 +117,8 @@ def answer(model, processor, rows):
     return [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)]
 
 
-def test_ten_samples_are_learned_by_heart(learned):
-    """The same question about ten pictures: only what is seen tells them apart. In a batch, and one by one."""
+def test_ten_samples_are_overfitted(learned):
+    """The same question about ten images, so that only the images tell them apart; in a batch and one by one."""
     _, rows, trainer = learned
     model, processor = trainer.model.eval(), trainer.processing_class
     expected = [row["messages"][-1]["content"][0]["text"] for row in rows]
@@ -127,8 +127,8 @@ def test_ten_samples_are_learned_by_heart(learned):
     assert [answer(model, processor, [row])[0] for row in rows] == expected
 
 
-def test_one_directory_holds_everything(learned):
-    """F47: the tuned model in one call, by class and by AutoModel; merged; saved and loaded again: the same logits."""
+def test_one_directory_holds_the_tuned_model(learned):
+    """The tuned model in one call, by class and by AutoModel; merged; saved and loaded again: the same logits."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from lyrics.conversion import merge_adapter
@@ -157,7 +157,7 @@ def test_one_directory_holds_everything(learned):
     assert answer(models["reloaded"], processor, rows[:3]) == answer(trainer.model, processor, rows[:3])
 
 
-def test_what_an_adapter_says_of_itself(learned):
+def test_an_adapter_describes_itself(learned):
     import json
 
     folder, _, trainer = learned
@@ -172,7 +172,7 @@ def test_what_an_adapter_says_of_itself(learned):
 
 @pytest.mark.parametrize("part", ["mqformer", "language_projection"])
 def test_an_adapter_without_its_connector_is_refused(learned, tmp_path, part):
-    """By `from_pretrained` and by `load_adapter`, naming what it lacks."""
+    """By `from_pretrained` and by `merge_adapter`; the error names the missing part."""
 
     from safetensors.torch import load_file, save_file
 
@@ -205,13 +205,13 @@ def test_another_base_model_is_refused(learned, tmp_path):
     shutil.copytree(folder / "adapter", tmp_path / "homeless")
     details = json.loads((tmp_path / "homeless" / "lyrics_adapter.json").read_text())
     (tmp_path / "homeless" / "lyrics_adapter.json").write_text(json.dumps(details | {"base_model": ""}))
-    with pytest.raises(ValueError, match="was trained on a model in memory: say where that was saved"):
+    with pytest.raises(ValueError, match="was trained on a model in memory: say where that model was saved"):
         merge_adapter(tmp_path / "homeless")
 
 
 @pytest.mark.parametrize(("strategy", "workers"), [("random", 1), ("group_by_length", 0)])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, strategy, workers):
-    """F46: losses, gradients, learning rate and data, bit for bit, with dropout and augmentation."""
+    """Losses, gradients, learning rate and data, bit for bit, with dropout and augmentation."""
     settings = {"lora_dropout": 0.2, "max_steps": 5, "flip": 0.5, "train_sampling_strategy": strategy}
     settings |= {"dataloader_num_workers": workers}
     settings |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
@@ -225,8 +225,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, strategy, workers):
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
 
 
-def test_rows_of_one_length_stand_together(tmp_path):
-    """Hardly any padding, every row once, another order in each epoch."""
+def test_rows_are_grouped_by_length(tmp_path):
+    """With little padding, every row once, and another order in each epoch."""
     rows = [build_chat(seed, pictures=0, turns=1 + seed % 4) for seed in range(96)]
     shares, orders = {}, {}
     for strategy in ("random", "group_by_length"):
@@ -243,8 +243,8 @@ def test_rows_of_one_length_stand_together(tmp_path):
     assert orders["group_by_length", 0] != orders["group_by_length", 1]
 
 
-def test_rows_that_cannot_be_used(tmp_path, caplog):
-    """Named and counted, replaced or raised; no error of TRL's about truncation."""
+def test_unusable_rows_are_replaced_or_raised(tmp_path, caplog):
+    """They are named and counted; TRL raises no error about truncation."""
     from transformers.utils import logging
 
     logging.enable_propagation()
@@ -259,7 +259,7 @@ def test_rows_that_cannot_be_used(tmp_path, caplog):
 
 
 def test_gradient_checkpointing_and_accumulation_change_nothing(tmp_path):
-    """A batch in pieces weighs every token the same."""
+    """Every token has the same weight in a batch of several micro-batches."""
     logs = []
     pieces = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     for options in ({}, {"gradient_checkpointing": True}, pieces):
@@ -283,13 +283,13 @@ def test_evaluation_and_bf16(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"packing": True}, "Pictures are not packed"),
+        ({"packing": True}, "Images cannot be packed"),
         ({"box_units": "pt"}, "box_units must be one of"),
         ({"freeze": ["mq_former"]}, "a part to freeze or to train must be one of .*'mqformer'"),
-        ({"freeze": ["mqformer"], "train": ["mqformer"]}, "mqformer: to freeze and to train are both asked for"),
+        ({"freeze": ["mqformer"], "train": ["mqformer"]}, "mqformer: a part cannot be both in `freeze` and in `train`"),
     ],
 )
-def test_impossible_arguments(tmp_path, options, message):
+def test_invalid_arguments_are_errors(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         LyricsSFTConfig(output_dir=str(tmp_path), bf16=False, **options)
     with pytest.raises(ValueError, match="needs a processing_class"):
@@ -302,7 +302,7 @@ def ranks_folder(tmp_path_factory):
 
 
 def check_ranks(results, tmp_path):
-    """Against one process on the joined batch, and against itself after a resume."""
+    """Compare two processes with one on the joined batch, and the resumed run with the uninterrupted one."""
     trainer = build_trainer(tmp_path, rows=mixed_rows(), train_sampling_strategy="sequential")
     trainer.train()
     for mine, theirs in zip(history(trainer), results[0]["log"], strict=True):
@@ -313,8 +313,8 @@ def check_ranks(results, tmp_path):
     return trainer
 
 
-def test_two_processes_are_one(ranks_folder, tmp_path):
-    """Also when a process has no picture in its batch, and after a resume."""
+def test_two_processes_train_as_one(ranks_folder, tmp_path):
+    """Also if the batch of one process has no image, and after a resumption."""
     results = run_two("sft_ranks", ranks_folder, "sft")
     trainer = check_ranks(results, tmp_path)
     for name, tensor in weights(trainer).items():
@@ -322,13 +322,13 @@ def test_two_processes_are_one(ranks_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_divided_weights_change_nothing(ranks_folder, tmp_path):
-    """FSDP2."""
+def test_fsdp_changes_nothing(ranks_folder, tmp_path):
+    """Weights, gradients and optimizer states are sharded by FSDP2."""
     check_ranks(run_two("sft_ranks", ranks_folder, "fsdp"), tmp_path)
 
 
 def test_qlora(tmp_path):
-    """The language model in 4 bits and nothing else; what comes out loads on the base model in full precision."""
+    """Only the language model is in 4 bits; the adapter loads on the base model in full precision."""
     from bitsandbytes.nn import Linear4bit
 
     from lyrics.modeling_lyrics import LyricsForConditionalGeneration

@@ -1,4 +1,4 @@
-"""Two processes (gloo) against one on the joined batch: the same negatives, losses, gradients and run."""
+"""Two processes (gloo) compared with one on the joined batch: the same negatives, losses, gradients and run."""
 
 import re
 
@@ -23,7 +23,7 @@ def ranks(folder):
 
 @pytest.mark.parametrize("kind", [*KINDS, "trained vision"])
 def test_a_step_of_two_ranks_is_that_of_one(ranks, kind):
-    """F31, F9, F32, F33: contrast and negatives over all ranks; losses 1e-5, gradients 1e-4."""
+    """Contrast and negatives span all ranks; losses agree within 1e-5, gradients within 1e-4."""
     trains_vision = kind == "trained vision"
     one = run_step("plain" if trains_vision else kind, 0, 1, train_vision=trains_vision)
     negatives = torch.cat([rank[kind]["negatives"] for rank in ranks], dim=1)
@@ -38,7 +38,7 @@ def test_a_step_of_two_ranks_is_that_of_one(ranks, kind):
 
 
 def test_a_run_of_two_ranks_is_that_of_one(ranks, tmp_path):
-    """Data order, masks, negatives, averages of what is logged, and the weights that come out."""
+    """In data order, masks, negatives, logged averages, and the trained weights."""
     trainer = build_trainer(tmp_path, 1)
     trainer.train()
     expected = history(trainer)
@@ -53,7 +53,7 @@ def test_a_run_of_two_ranks_is_that_of_one(ranks, tmp_path):
 
 
 def test_two_ranks_resume_where_they_stopped(ranks):
-    """F46: with dropout and data workers, bit for bit."""
+    """With dropout and data workers, bit for bit."""
     assert ranks[0]["resumed log"] == ranks[0]["log with dropout"]
 
 
@@ -65,7 +65,7 @@ def test_another_number_of_processes_is_refused(ranks, folder, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_both_ranks(ranks, folder):
-    """F35: before the optimizer has seen it, naming step, ranks and samples."""
+    """Before the optimizer step; the error names step, ranks and samples."""
     messages = [rank["bad loss"] for rank in ranks]
     assert messages[0] == messages[1]
     assert re.search(r"loss of step \d is not finite, .* not taken \(rank \d: loss nan, samples \d+, ", messages[0])
@@ -74,8 +74,8 @@ def test_a_loss_that_is_not_finite_stops_both_ranks(ranks, folder):
 
 
 @pytest.mark.slow
-def test_divided_weights_change_nothing(folder, tmp_path):
-    """FSDP2: a layer that only projects keys and values gathers its weights as one that runs whole."""
+def test_fsdp_changes_nothing(folder, tmp_path):
+    """FSDP2 gathers the weights of a layer that only projects keys and values, as those of a whole layer."""
     results = run_two("two_ranks", folder, "fsdp")[0]
     trainer = build_trainer(tmp_path, 1)
     trainer.train()

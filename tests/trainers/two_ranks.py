@@ -1,6 +1,6 @@
-"""What two processes compute together: `python -m tests.trainers.two_ranks FOLDER [fsdp]`, once for each rank.
+"""The first stage on two processes: `python -m tests.trainers.two_ranks FOLDER [fsdp]` on each rank.
 
-Every job leaves its results in the folder; `test_two_ranks.py` compares them with one process.
+It writes its results to the folder; `test_two_ranks.py` compares them with one process.
 """
 
 import os
@@ -23,7 +23,7 @@ STEPS, SAVED = 4, 2
 
 
 def joined_rows(kind):
-    """Rows of both ranks together; ranks differ in the lengths of texts and the numbers of regions."""
+    """Rows of both ranks; the ranks differ in the lengths of texts and the numbers of regions."""
     rows = build_rows(TOTAL)
     if kind == "no objects on one rank":
         rows = [build_row(seed, objects=0 if seed < TOTAL // 2 else 3) for seed in range(TOTAL)]
@@ -37,7 +37,7 @@ KINDS = ("plain", "no objects on one rank", "equal captions")
 
 
 def run_step(kind, rank, num_ranks, train_vision=False):
-    """One forward and backward pass over this rank's part: losses, negatives, and gradients after their exchange."""
+    """Run a forward and backward pass over this rank's rows; return losses, negatives and reduced gradients."""
     part = TOTAL // num_ranks
     collator = LyricsPretrainingCollator(build_processor(), seed=3, mask_probability=0.3)
     rows = [collator.prepare(row, str(index)) for index, row in enumerate(joined_rows(kind))]
@@ -76,7 +76,7 @@ def build_trainer(folder, num_ranks, rows=None, dropout=0.0, eval_rows=None, **c
 
 
 def history(trainer):
-    """Every logged line of training."""
+    """Return every log entry of training."""
     return [line for line in trainer.state.log_history if "loss" in line]
 
 
@@ -91,7 +91,7 @@ FSDP = {
 
 
 def run_sharded(folder):
-    """Weights, gradients and optimizer divided among the ranks, saved, and resumed."""
+    """Train with weights, gradients and optimizer states sharded by FSDP2, save, and resume."""
     os.environ |= FSDP
     trainer = build_trainer(folder / "fsdp", 2)
     trainer.train()
@@ -102,7 +102,7 @@ def run_sharded(folder):
 
 
 def run_copied(folder, rank):
-    """A copy of the model on each rank."""
+    """Train with a copy of the model on each rank."""
     trainer = build_trainer(folder / "run", 2)  # sets up the processes
     trainer.train()
     results = {"log": history(trainer), "weights": dict(trainer.model.state_dict())}

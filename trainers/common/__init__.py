@@ -1,1 +1,1 @@
-"""Parts that the trainers of both stages share."""
+"""What the trainers of both stages share: checkpoints, adapters, trainable parts, arguments, dry runs."""

@@ -1,7 +1,7 @@
-"""Checkpoints that are complete or not there: written aside, checksummed, and renamed when everything is on the disk.
+"""Atomic checkpoints: written to a staging folder, checksummed, and renamed when everything is on disk.
 
-`CompleteCheckpoints` is mixed into a trainer of Transformers or TRL. A checkpoint's `manifest.json` lists every file
-with its size and SHA-256; a folder without one, or one that does not match it, is never resumed from.
+A checkpoint's `manifest.json` lists every file with its size and SHA-256. A run resumes only from a folder that matches
+its manifest.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, sort_checkpoints
 from transformers.utils import logging
 
 from ...utils.atomic_files import remove_folder, remove_leftovers, sha256_of, sync_folder, sync_tree
@@ -23,16 +24,22 @@ from ...utils.atomic_files import remove_folder, remove_leftovers, sha256_of, sy
 logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
-STAGING = ".saving"  # in the run's folder; a checkpoint lies in it until it is complete
+STAGING = ".saving"  # subfolder of the run's folder; holds a checkpoint until it is complete
 PACKAGES = ("ziya-lyrics", "torch", "transformers", "accelerate")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be resumed from."""
+    """Error for a checkpoint that a run cannot resume from."""
 
 
 def write_manifest(folder: Path, step: int, num_ranks: int) -> None:
-    """Write `manifest.json`, which vouches for everything else in the folder."""
+    """Write `manifest.json` with the size and checksum of every file in the folder.
+
+    Args:
+        folder: folder of a checkpoint, with all its other files.
+        step: number of optimizer steps that were taken.
+        num_ranks: number of processes that wrote the checkpoint.
+    """
     files = {
         str(file.relative_to(folder)): {"size": file.stat().st_size, "sha256": sha256_of(file)}
         for file in sorted(folder.rglob("*"))
@@ -44,10 +51,10 @@ def write_manifest(folder: Path, step: int, num_ranks: int) -> None:
 
 
 def check_checkpoint(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose every file is as it was written.
+    """Compare every file of a checkpoint with its manifest, and return the manifest.
 
     Raises:
-        CheckpointError: naming the file that is missing, shorter or longer, or changed.
+        CheckpointError: if a file is missing, has another size or was changed; the message names the file.
     """
     path = folder / MANIFEST
     try:
@@ -64,12 +71,12 @@ def check_checkpoint(folder: Path) -> dict[str, Any]:
         if (size := file.stat().st_size) != expected["size"]:
             raise CheckpointError(f"{file} has {size:,} bytes instead of {expected['size']:,}.")
         if sha256_of(file) != expected["sha256"]:
-            raise CheckpointError(f"{file} was changed: its checksum is another than when it was saved.")
+            raise CheckpointError(f"{file} was changed: its SHA-256 differs from the one in {MANIFEST}.")
     return manifest
 
 
 def find_checkpoint(run_folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run; a warning names each newer one that is skipped, and why."""
+    """Return the newest complete checkpoint of a run, or `None`; log a warning for each newer one that is skipped."""
     if not run_folder.is_dir():
         return None
     for folder in reversed(sort_checkpoints(str(run_folder))):
@@ -82,30 +89,31 @@ def find_checkpoint(run_folder: Path) -> Path | None:
     return None
 
 
-class CompleteCheckpoints(Trainer if TYPE_CHECKING else object):
-    """Mixed in before a trainer: its checkpoints are complete, and it resumes from nothing else.
+class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
+    """Trainer mixin whose checkpoints are complete or absent, and which resumes from complete ones only.
 
-    Processors are saved without the weights of their refiner: these are frozen, and as large as a model.
+    It stands before a trainer of Transformers or TRL. Processors are saved without their refiner, which is frozen and
+    as large as a model.
     """
 
     _staging: Path | None = None
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers.
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as in Transformers, from the start or from a complete checkpoint.
 
         Args:
-            resume_from_checkpoint: `True` for the newest complete checkpoint of `args.output_dir`, or a folder.
-            args, kwargs: Transformers'.
+            resume_from_checkpoint: folder of a checkpoint, or `True` for the newest complete one in `args.output_dir`.
+            args, kwargs: further arguments of `Trainer.train`.
 
         Raises:
-            CheckpointError: when there is no complete checkpoint, when the given one is not complete, or when it was
-                saved by another number of processes.
+            CheckpointError: if there is no complete checkpoint, if the given one is incomplete, or if another number of
+                processes saved it.
         """
-        found = self._find_resumable(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(found, *args, **kwargs)
+        folder = self._find_resumable(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(folder, *args, **kwargs)
 
     def _find_resumable(self, resume: str | bool) -> str:
-        """Look for it on one process, and tell the others what was found, or what is wrong."""
+        """Check the checkpoint on the main process, and return it or raise its error on all processes."""
         answer: list[Any] = [None]
         if self.is_world_process_zero():
             try:
@@ -124,8 +132,8 @@ class CompleteCheckpoints(Trainer if TYPE_CHECKING else object):
         manifest = check_checkpoint(folder)
         if manifest["num_ranks"] != self.args.world_size:
             raise CheckpointError(
-                f"{folder} was saved by {manifest['num_ranks']} processes and this run has {self.args.world_size}: it "
-                "would not go on as it was. Use as many processes, or start anew from the weights alone."
+                f"{folder} was saved by {manifest['num_ranks']} processes and this run has {self.args.world_size}: the "
+                "resumed run would differ. Use as many processes, or start a new run from the weights alone."
             )
         logger.info("Resuming from %s", folder)
         return str(folder)
@@ -133,14 +141,18 @@ class CompleteCheckpoints(Trainer if TYPE_CHECKING else object):
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Let the trainer write into `.saving`, then vouch for it and give it its name."""
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Let the trainer write into `.saving`, then write the manifest and rename the checkpoint."""
         run_folder = Path(super()._get_output_dir(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._staging = run_folder / STAGING
         pushes, self.args.push_to_hub = self.args.push_to_hub, False
         try:
-            self._clear_staging(run_folder)
+            if self.args.should_save:
+                run_folder.mkdir(parents=True, exist_ok=True)
+                shutil.rmtree(self._staging, ignore_errors=True)
+                remove_leftovers(run_folder)
+            self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # other ranks write their random states
             if self.args.should_save:
@@ -153,30 +165,23 @@ class CompleteCheckpoints(Trainer if TYPE_CHECKING else object):
         if pushes:
             self._push_from_checkpoint(str(run_folder / name))
 
-    def _clear_staging(self, run_folder: Path) -> None:
-        if self.args.should_save:
-            run_folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(run_folder / STAGING, ignore_errors=True)
-            remove_leftovers(run_folder)
-        self.accelerator.wait_for_everyone()
-
     def _complete(self, written: Path, folder: Path) -> None:
-        """Vouch for what was written, force it to the disk, and rename it; then remove the oldest checkpoints."""
-        best = self.state.best_global_step
-        if best:
+        """Write the manifest, sync everything to disk, rename the folder, and remove the oldest checkpoints."""
+        if best := self.state.best_global_step:
             best_folder = folder.with_name(f"{PREFIX_CHECKPOINT_DIR}-{best}")
-            is_there = best_folder == folder or best_folder.is_dir()
-            self.state.best_model_checkpoint = str(best_folder) if is_there else None
+            exists = best_folder == folder or best_folder.is_dir()
+            self.state.best_model_checkpoint = str(best_folder) if exists else None
             self.state.save_to_json(str(written / "trainer_state.json"))
         write_manifest(written, self.state.global_step, self.args.world_size)
         sync_tree(written)
-        if folder.exists():  # of an earlier run in the same folder
+        if folder.exists():  # from an earlier run in the same folder
             remove_folder(folder)
         os.replace(written, folder)
         sync_folder(folder.parent)
         self._remove_oldest(folder)
 
     def _remove_oldest(self, newest: Path) -> None:
+        """Remove checkpoints beyond `save_total_limit`, each by one rename; Transformers' rotation is not atomic."""
         limit = self.args.save_total_limit
         if not limit or limit < 1:
             return
@@ -186,8 +191,8 @@ class CompleteCheckpoints(Trainer if TYPE_CHECKING else object):
         for folder in others[: max(0, existing - limit)]:
             remove_folder(folder)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As in Transformers, with the processor's refiner left out."""
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Save as in Transformers, but the processor without its refiner."""
         processor, self.processing_class = self.processing_class, None
         try:
             super()._save(output_dir, state_dict)

@@ -1,4 +1,4 @@
-"""What both stages' arguments say about rows, beside Transformers' `TrainingArguments`."""
+"""Arguments about data: those that both stages add to `TrainingArguments`, and those of the command line."""
 
 from __future__ import annotations
 
@@ -9,76 +9,81 @@ import torch
 from transformers import TrainingArguments
 
 from ...datasets_lyrics.open_data import open_rows
+from ...processing_lyrics import LyricsProcessor
 from ...refinement import RefinementStore
 
 
 @dataclass
 class RowArguments(TrainingArguments if TYPE_CHECKING else object):
-    """Mixed in before a `TrainingArguments`: how rows are read, and defaults that fit collators which read rows."""
+    """Mixin for a `TrainingArguments`: how rows are read, and defaults for collators that prepare rows."""
 
-    dataloader_drop_last: bool = field(
-        default=True, metadata={"help": "Leave out the last batch of an epoch where it is smaller than the others."}
-    )
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop the last, smaller batch of an epoch."})
     dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available, metadata={"help": "Speed up the way to a GPU, where there is one."}
+        default_factory=torch.cuda.is_available, metadata={"help": "Pin memory, for faster copies to a GPU."}
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads the columns it needs."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator selects the columns it needs."})
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "A loss that is not finite stops the run, so that nothing is filtered."}
+        default=False, metadata={"help": "Off: a loss that is not finite stops the run."}
     )
     on_bad_row: str = field(
         default="raise",
-        metadata={
-            "help": "At a row that cannot be used: 'raise' stops and names it; 'replace' names it and takes another."
-        },
+        metadata={"help": "For a row that cannot be used: 'raise' stops the run, 'replace' warns and uses another."},
     )
-    shuffle_block: int = field(default=256, metadata={"help": "Rows of a shard that are held and shuffled together."})
+    shuffle_block: int = field(default=256, metadata={"help": "Rows of a shard that are shuffled together."})
+
+    @property
+    def row_seed(self) -> int:
+        """Seed of all random draws about rows: `data_seed`, or `seed` if it is `None`."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("on_bad_row", self.on_bad_row, ("raise", "replace"))
         accelerator_config: Any = self.accelerator_config
-        accelerator_config.dispatch_batches = False  # it would cut tensors whose first dimension is not the row
+        accelerator_config.dispatch_batches = False  # it would slice tensors whose first dimension is images, not rows
 
 
 def require_one_of(name: str, value: str, values: tuple[str, ...]) -> None:
-    """Raise a `ValueError` that says which values there are."""
+    """Raise a `ValueError` that lists the allowed values, unless `value` is one of them."""
     if value not in values:
         raise ValueError(f"{name} must be one of {values}, got {value!r}.")
 
 
 @dataclass
 class DataArguments:
-    """Command-line arguments that say where the rows of a run come from, in either stage."""
+    """Arguments of the command line: the data sets of a run, in either stage."""
 
     train_data: str | None = field(
         default=None,
         metadata={
-            "help": "A .jsonl, .ndjson, .json, .csv or .parquet file, tar shards, a data set on disk or on the Hub, a "
-            "folder, or, drawn on the spot, shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
+            "help": "File (.jsonl, .ndjson, .json, .csv, .parquet), tar shards, folder, saved or Hub data set; or "
+            "drawn rows: shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
         },
     )
-    eval_data: str | None = field(default=None, metadata={"help": "Likewise, for evaluation."})
+    eval_data: str | None = field(default=None, metadata={"help": "Data for evaluation, in the same forms."})
     store: str | None = field(
-        default=None, metadata={"help": "A store of `lyrics refine-dataset`, in which objects are looked up."}
+        default=None, metadata={"help": "Store of `lyrics refine-dataset`, to look objects up in."}
     )
     image_root: str | None = field(
         default=None, metadata={"help": "Folder of the images, which no path leaves (default: the folder of the data)."}
     )
-    fetch_urls: bool = field(default=False, metadata={"help": "Let rows name URLs of images, which are fetched."})
+    fetch_urls: bool = field(default=False, metadata={"help": "Allow rows to name URLs of images, which are fetched."})
     train_split: str = field(default="train", metadata={"help": "Split of train_data."})
     eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
     streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
 
-    def open(self, processor: Any, **columns: str) -> tuple[Any, Any]:
-        """Open the rows to train on and to evaluate on; the latter may be `None`.
+    def open(self, processor: LyricsProcessor, **columns: str) -> tuple[Any, Any]:
+        """Open the rows for training and for evaluation, and attach the store to the processor.
 
         Args:
-            processor: `LyricsProcessor`, which is given the store.
+            processor: processor that finds the objects of images.
             columns: `image_column` and `caption_column` of the rows.
 
+        Returns:
+            Rows for training, and rows for evaluation or `None`.
+
         Raises:
-            ValueError: when there are no training data, or they cannot be read.
+            ValueError: if there are no training data, or they cannot be read.
         """
         if self.train_data is None:
             raise ValueError("no training data: give --train_data, or a recipe that names it.")

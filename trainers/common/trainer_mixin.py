@@ -1,8 +1,4 @@
-"""What the trainers of both stages have in common: rows that come out prepared, and runs that can be explained.
-
-`TrainsPreparedRows` is mixed in before a trainer of Transformers or TRL. Its collator has `prepare(row, sample,
-epoch)`, which reads one row, and gives batches that name their `samples` and, of streams, the `position` after them.
-"""
+"""Base of the trainers of both stages: prepared rows, exact resumption of streams, and a stop at bad losses."""
 
 from __future__ import annotations
 
@@ -11,36 +7,47 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
+from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.trainer_utils import TrainOutput
 
 from ...datasets_lyrics.hf_datasets import DatasetsSource
 from ..data.datasets import (
     NOT_FOR_THE_MODEL,
     MapRows,
     Position,
-    ShardSource,
     StreamRows,
     load_positions,
     save_positions,
 )
-from .checkpointing import CompleteCheckpoints
+from .checkpointing import AtomicCheckpointMixin
+from .data_arguments import RowArguments
 
 
-class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else object):
-    """Mixed in before a trainer; its `__init__` sets `collator` before anything else, and calls `_watch` at its end."""
+class PreparedRowsMixin(AtomicCheckpointMixin, Trainer if TYPE_CHECKING else object):
+    """Trainer mixin that reads prepared rows, resumes streams where they stopped, and stops at bad losses.
 
-    collator: Any
+    It stands before a trainer of Transformers or TRL, whose `__init__` sets `collator` first and calls `_watch` last.
+    """
+
+    args: Any  # with the fields of `RowArguments`
+    collator: Any  # with `seed` and `prepare`; its batches have the entries of `describe_rows`
     _recent: list[tuple[list[str], torch.Tensor]]  # samples and losses since the last optimizer step
-    _positions: dict[int, Position]  # of this rank's streams, the last used one last
-    _replaced: int  # rows that could not be used; of this rank since the last step, and of all ranks before
-    _all_replaced: int
+    _positions: dict[int, Position]  # of this rank's streams, the most recently used last
+    _replaced: int  # rows of this rank that were replaced since the last optimizer step
+    _all_replaced: int  # rows of all ranks that were replaced before it
 
-    def prepare_rows(self, dataset: Any, args: Any, streams: bool = False) -> Any:
-        """A data set whose rows come out prepared; several by name stay several.
+    def prepare_rows(self, dataset: Any, args: RowArguments, streams: bool = False) -> Any:
+        """Wrap a dataset, or each of a dictionary of datasets, so that it yields prepared rows.
+
+        Args:
+            dataset: map-style dataset, `datasets.IterableDataset`, `ShardSource`, dictionary of these, or `None`.
+            args: training arguments.
+            streams: whether datasets without a length are allowed.
 
         Raises:
-            ValueError: for a stream, unless `streams` allows it.
+            ValueError: for a dataset without a length, unless `streams` is set.
         """
         if dataset is None or isinstance(dataset, MapRows | StreamRows):
             return dataset
@@ -52,30 +59,30 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
         if not streams:
             raise ValueError(
                 f"eval_dataset must have a length and be read by index, and {type(dataset).__name__} does not: every "
-                "process must make as many steps. Take some rows of the stream into a list."
+                "process must take the same number of steps. Collect some rows of the stream in a list."
             )
-        source: ShardSource = dataset if hasattr(dataset, "read") else DatasetsSource(dataset)
-        ranks = {"rank": args.process_index, "num_ranks": args.world_size}
-        args.ignore_data_skip = True  # a stream goes on where it was
-        return StreamRows(source, self.collator.prepare, block_size=args.shuffle_block, **settings, **ranks)
+        source: Any = dataset if hasattr(dataset, "read") else DatasetsSource(dataset)
+        args.ignore_data_skip = True  # a stream resumes at its own position
+        settings |= {"block_size": args.shuffle_block, "rank": args.process_index, "num_ranks": args.world_size}
+        return StreamRows(source, self.collator.prepare, **settings)
 
     def _watch(self) -> None:
-        """Begin to remember what is used; the end of `__init__`."""
-        self._forget()
-        self.add_callback(_AroundSteps(self))
+        """Start to record the rows that are used; called at the end of `__init__`."""
+        self._reset_records()
+        self.add_callback(_StepCallback(self))
 
-    def _forget(self) -> None:
+    def _reset_records(self) -> None:
         self._recent, self._positions = [], {}
         self._replaced = self._all_replaced = 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As in Transformers; where rows could not be used, with their number since the run began or went on."""
+        """Log as in Transformers, with the number of rows that were replaced since the run started or resumed."""
         if self._all_replaced and "loss" in logs:
             logs = {**logs, "replaced_rows": self._all_replaced}
         super().log(logs, start_time)
 
     def get_train_dataloader(self) -> DataLoader:
-        """As in Transformers; a stream divides itself among processes and workers, and accelerate leaves it alone."""
+        """Return the loader of Transformers, or for a stream one that accelerate does not shard a second time."""
         if not isinstance(self.train_dataset, StreamRows):
             return super().get_train_dataloader()
         workers = self.args.dataloader_num_workers
@@ -88,41 +95,46 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
             persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
-            generator=torch.Generator(),  # so that a new iterator takes nothing from the numbers that dropout draws
+            generator=torch.Generator(),  # its own, so that a new iterator does not advance the one that dropout uses
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As in Transformers, with the last, smaller batch as well."""
+        """Return the loader of Transformers with the last, smaller batch, also for rows that are not prepared."""
+        rows = eval_dataset if isinstance(eval_dataset, str) else self.prepare_rows(eval_dataset, self.args)
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            return super().get_eval_dataloader(rows)
         finally:
             self.args.dataloader_drop_last = drop_last
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """As in Transformers; it also remembers whose loss it is, and how far the stream has been used."""
-        samples, position, replaced = (inputs.pop(name, None) for name in NOT_FOR_THE_MODEL)
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Prepare a batch as in Transformers, without the description of its rows."""
+        return super()._prepare_inputs({name: one for name, one in inputs.items() if name not in NOT_FOR_THE_MODEL})
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Run a step as in Transformers, and record its samples, its loss and the position of its stream."""
+        samples, position, replaced = (inputs.get(name) for name in NOT_FOR_THE_MODEL)
         self._replaced += replaced or 0
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self._recent.append((samples, loss))
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._recent.append((samples or [], loss))
         if position is not None:
-            self._positions.pop(position.stream, None)
+            self._positions.pop(position.stream, None)  # so that it becomes the last one
             self._positions[position.stream] = position
         return loss
 
     def stream_epoch(self) -> float:
-        """How often the stream that was used last has been read, to the nearest shard."""
+        """Return how often the most recently used stream has been read, rounded down to a shard."""
         position = next(reversed(self._positions.values()))
         streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
         rows: Any = self.train_dataset
         shards = len(range(position.stream, len(rows.source.names), streams))
         return position.epoch + position.shard / shards
 
-    def stop_at_bad_loss(self) -> None:
-        """Called before each optimizer step; it also counts the rows that were replaced on all ranks.
+    def check_losses(self) -> None:
+        """Check all losses since the last optimizer step, and count the rows that were replaced on all ranks.
 
         Raises:
-            FloatingPointError: when a loss since the last step is not finite, with step, ranks and samples.
+            FloatingPointError: if a loss is not finite; the message names the step, the ranks and the samples.
         """
         recent, self._recent = self._recent, []
         is_bad = ~torch.stack([loss for _, loss in recent]).isfinite()
@@ -137,20 +149,20 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
         found = gather_object(found)
         details = "; ".join(f"rank {rank}: loss {loss}, samples {', '.join(samples)}" for rank, loss, samples in found)
         raise FloatingPointError(
-            f"The loss of step {self.state.global_step + 1} is not finite, so the step was not taken ({details}). The "
-            "weights are those of the step before; look at these samples, or lower the learning rate."
+            f"The loss of step {self.state.global_step + 1} is not finite, so the optimizer step was not taken "
+            f"({details}). The weights are those of the step before. Look at these samples, or lower the learning rate."
         )
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """With the random state of a rank goes the place where its streams go on."""
+        """Save the random state of a rank, and the positions of its streams."""
         super()._save_rng_state(output_dir)
         if isinstance(self.train_dataset, StreamRows):
             file = Path(output_dir) / f"stream_{self.args.process_index}.json"
             save_positions(file, list(self._positions.values()), self.args.dataloader_num_workers)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """See `CompleteCheckpoints.train`; streams go on where the checkpoint left them."""
-        self._forget()
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as `AtomicCheckpointMixin.train`; streams resume where the checkpoint left them."""
+        self._reset_records()
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _find_resumable(self, resume: str | bool) -> str:
@@ -163,22 +175,22 @@ class TrainsPreparedRows(CompleteCheckpoints, Trainer if TYPE_CHECKING else obje
         return folder
 
 
-class _AroundSteps(TrainerCallback):
-    """What must happen before an epoch and around an optimizer step, on every rank."""
+class _StepCallback(TrainerCallback):
+    """Hooks before an epoch and around an optimizer step, on every rank."""
 
-    def __init__(self, trainer: TrainsPreparedRows) -> None:
+    def __init__(self, trainer: PreparedRowsMixin) -> None:
         self.trainer = trainer
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell the data set; accelerate tells it on one process alone."""
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Set the epoch of the dataset; accelerate sets it in a single process only."""
         if isinstance(self.trainer.train_dataset, MapRows):
             self.trainer.train_dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """How often a stream has been read, which Transformers cannot know."""
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Set the epoch of a stream, whose length Transformers does not know."""
         if isinstance(self.trainer.train_dataset, StreamRows):
             state.epoch = self.trainer.stream_epoch()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop before a step on a loss that is not finite."""
-        self.trainer.stop_at_bad_loss()
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Stop before the optimizer uses a loss that is not finite."""
+        self.trainer.check_losses()

@@ -1,4 +1,4 @@
-"""Original checkpoints of RAM, Grounding DINO and SAM give their own numbers, and fit into one refiner.
+"""Original checkpoints of RAM, Grounding DINO and SAM: they give the original results, alone and in one refiner.
 
 RAM's and Grounding DINO's are cut out of the published checkpoint, in their own layouts. The full golden data has
 others, of other sizes, which are used where they are at hand.
@@ -73,7 +73,7 @@ def test_sam(originals, row):
 
 
 def test_masks_of_the_native_refiner(originals, published_refiner):
-    """SAM's full-size masks, through the refiner's own path, from boxes that are its own."""
+    """Full-size masks of SAM from the refiner's own code, for given boxes."""
     from lyrics.modeling_lyrics.refiner_segmentation import segment
 
     sam, expected = (
@@ -95,7 +95,7 @@ def test_masks_of_the_native_refiner(originals, published_refiner):
 
 
 def test_one_refiner_of_three_files(originals, published, golden_pictures, tmp_path):
-    """It refines, and it is saved and loaded like any other."""
+    """It refines images, and is saved and loaded as any refiner."""
     refiner = LyricsVisualRefiner.from_parts(
         load_ram(originals / "ram.pth", published / "ram_tag_list.txt", image_size=96),
         load_grounding_dino(originals / "dino.pth", num_attention_heads=4, num_text_attention_heads=4),
@@ -170,8 +170,7 @@ def load(kind, path, published):
 @pytest.mark.parametrize(
     "fault", ["missing file", "truncated", "code", "other layout", "missing weight", "wrong shape"]
 )
-def test_faults_name_the_file(originals, published, tmp_path, kind, fault):
-    """F42 and F44."""
+def test_the_error_of_a_bad_file_names_it(originals, published, tmp_path, kind, fault):
     path, source = tmp_path / f"{kind}.pth", originals / f"{kind}.pth"
     trap = tmp_path / "sprung"
     weights = read_weights(source)
@@ -197,7 +196,7 @@ def test_faults_name_the_file(originals, published, tmp_path, kind, fault):
     assert not trap.exists()
 
 
-def test_tags_must_belong_to_the_weights(originals, tmp_path):
+def test_tags_must_match_the_weights(originals, tmp_path):
     (tmp_path / "tags.txt").write_text("one\ntwo\n")
     with pytest.raises(ValueError, match=r"tags\.txt has 2 tags, but .*ram\.pth has 40"):
         load_ram(originals / "ram.pth", tmp_path / "tags.txt", image_size=96)

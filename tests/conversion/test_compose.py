@@ -1,4 +1,4 @@
-"""A first-stage checkpoint and a language model become a second-stage model."""
+"""Composition of a first-stage checkpoint and a language model to a second-stage model."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from ..sft_parts import build_chats, build_processor, build_text_config
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """Directories of both, the language model with an embedding table larger than its tokenizer."""
+    """Folder with both checkpoints; the language model has more embeddings than its tokenizer has tokens."""
     folder = tmp_path_factory.mktemp("parts")
     build_stage_1(std=0.2).save_pretrained(folder / "stage1")
     processor = build_processor()
@@ -29,7 +29,7 @@ def parts(tmp_path_factory):
     return folder
 
 
-def test_the_parts_are_what_they_were(parts):
+def test_the_parts_keep_their_weights(parts):
     from lyrics.trainers import LyricsSFTCollator
 
     first, text = build_stage_1(std=0.2), AutoModelForCausalLM.from_pretrained(parts / "llm")
@@ -51,8 +51,8 @@ def test_the_parts_are_what_they_were(parts):
     assert model(**batch).loss.isfinite()
 
 
-def test_the_command(parts, tmp_path, capsys):
-    """With a refiner from elsewhere; what it writes loads by the auto classes."""
+def test_the_compose_command(parts, tmp_path, capsys):
+    """With the refiner of another checkpoint; the auto classes load what it writes."""
     write_random_checkpoint(tmp_path / "micro")
     words = [str(parts / "stage1"), "--language-model", str(parts / "llm"), "--out", str(tmp_path / "out")]
     assert main(["compose", *words, "--refiner", str(tmp_path / "micro")]) == 2

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or not there, whatever happens while they are written."""
+"""Checkpoints are complete or absent, whatever happens while they are written."""
 
 import json
 import shutil
@@ -9,11 +9,11 @@ from transformers.utils import logging
 
 from lyrics.trainers.common.checkpointing import CheckpointError, check_checkpoint, find_checkpoint, write_manifest
 
-from ..failpoints import Failpoints, full_disk
-from ..pretraining_parts import build_rows
-from .two_ranks import build_trainer, history
+from ...failpoints import Failpoints, full_disk
+from ...pretraining_parts import build_rows
+from ..two_ranks import build_trainer, history
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETUP = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -22,7 +22,7 @@ import torch
 torch.set_num_threads(1)
 from transformers.utils import logging
 logging.set_verbosity_error()
-from .two_ranks import build_trainer
+from tests.trainers.two_ranks import build_trainer
 trainer = build_trainer(tempfile.mkdtemp(), 1, max_steps=1, save_strategy="no", save_total_limit=1)
 trainer.train()
 """
@@ -43,7 +43,7 @@ def checkpoint(tmp_path):
     return folder
 
 
-def test_a_complete_checkpoint(checkpoint):
+def test_a_complete_checkpoint_is_found(checkpoint):
     manifest = check_checkpoint(checkpoint)
     assert manifest["step"] == 5
     assert manifest["files"].keys() == {"model.safetensors", "deep/state.json"}
@@ -62,7 +62,7 @@ def test_a_complete_checkpoint(checkpoint):
     ],
 )
 def test_an_incomplete_checkpoint_is_skipped_and_named(checkpoint, caplog, fault, message):
-    """F42, F43, F45: the one before it is taken."""
+    """The checkpoint before it is used instead."""
     logging.enable_propagation()
     older = checkpoint.with_name("checkpoint-4")
     shutil.copytree(checkpoint, older)
@@ -102,21 +102,21 @@ def failpoints():
 
 
 def test_killed_at_every_file_operation(failpoints, tmp_path):
-    """F45: SIGKILL anywhere in a save leaves the save before it, or the new one, complete."""
+    """After SIGKILL anywhere in a save, the checkpoint before it or the new one is complete."""
     folder = tmp_path / "run"
     steps_left = set()
     for run in failpoints.kill_everywhere(SAVE, folder, lambda: shutil.rmtree(folder, ignore_errors=True)):
         found = find_checkpoint(folder)
         steps_left.add(found and check_checkpoint(found)["step"])
         names = {path.name for path in folder.glob("checkpoint-*")}
-        assert all(check_checkpoint(folder / name) for name in names), "what has its name is complete"
+        assert all(check_checkpoint(folder / name) for name in names), "a checkpoint under its name is complete"
         if not run.killed:
             assert [path.name for path in folder.glob("*")] == ["checkpoint-2"]
     assert steps_left == {None, 1, 2}
 
 
-def test_a_killed_run_goes_on(failpoints, tmp_path):
-    """What the killed save left behind is cleared away."""
+def test_a_killed_run_resumes(failpoints, tmp_path):
+    """And removes what the killed save left behind."""
     folder = tmp_path / "run"
     operations = failpoints.run(SAVE, tmp_path / "whole").operations
     rename = next(index for index, name in enumerate(operations, 1) if name.endswith(" checkpoint-2"))
@@ -129,8 +129,8 @@ def test_a_killed_run_goes_on(failpoints, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["checkpoint-2"]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
-    """F45: the error says so, and nothing half is left."""
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
+    """The error says so, and no incomplete checkpoint is left."""
     trainer = build_trainer(tmp_path, 1, max_steps=1, save_steps=1)
     trainer.train()
     trainer = build_trainer(tmp_path, 1, max_steps=2, save_steps=2)
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_an_earlier_run_is_replaced(tmp_path):
     assert state["log_history"][0]["loss"] == history(trainer)[0]["loss"]
 
 
-def test_the_oldest_go_and_the_best_stays(tmp_path):
+def test_the_oldest_are_removed_and_the_best_stays(tmp_path):
     trainer = build_trainer(
         tmp_path,
         1,

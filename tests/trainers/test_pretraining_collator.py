@@ -1,4 +1,4 @@
-"""The first stage's batches: texts, masks, labels, and draws that depend on nothing but seed, epoch and sample."""
+"""Batches of the first stage: texts, masks, labels, and draws that depend on seed, epoch and sample alone."""
 
 import io
 
@@ -65,8 +65,8 @@ def count_items(items, kinds):
 
 @settings(max_examples=25)
 @given(st.integers(0, 9), st.integers(0, 3), st.sampled_from(["item", "object"]), st.integers(1, 4))
-def test_masks_and_labels(seed, epoch, unit, count):
-    """What is masked, put back, gives the text; items are masked whole; what is not masked is untouched."""
+def test_masked_items_and_their_labels(seed, epoch, unit, count):
+    """The labels, put back, give the text; items are masked whole; other tokens do not change."""
     collator = LyricsPretrainingCollator(build_processor(), 0.4, unit, seed)
     tokenizer = collator.tokenizer
     batch = collator(prepared(collator, build_rows(count, seed), epoch))
@@ -107,7 +107,7 @@ def test_share_of_masked_items():
     assert (abs(shares - 0.15) < 0.04).all(), shares
 
 
-def test_draws_depend_on_seed_epoch_and_sample_alone(collator):
+def test_random_draws_depend_on_seed_epoch_and_sample_alone(collator):
     """Another place in another batch changes nothing; another epoch, seed or sample does."""
     rows = build_rows(5, first=1)
 
@@ -125,8 +125,8 @@ def test_draws_depend_on_seed_epoch_and_sample_alone(collator):
     assert ((collator(rows)["negative_draws"] >= 0) & (collator(rows)["negative_draws"] < 1)).all()
 
 
-def test_one_caption_of_several(collator):
-    """An epoch draws one; over the epochs each has its turn."""
+def test_each_epoch_draws_one_caption_of_several(collator):
+    """Over many epochs each is drawn."""
     row = build_row(1) | {"caption": ["one", "two", "three"]}
     drawn = [collator.prepare(row, "0", epoch).caption for epoch in range(20)]
     assert set(drawn) == {"one", "two", "three"}
@@ -134,7 +134,7 @@ def test_one_caption_of_several(collator):
 
 
 def test_long_texts_are_cut_where_they_may_be(tokenizer):
-    """F25: after a whole object, and at the caption's end; F24: an empty caption is one."""
+    """After a whole object, and at the end of the caption; an empty caption is allowed."""
     collator = LyricsPretrainingCollator(build_processor(), max_spatial_tokens=80, max_caption_tokens=10)
     row = build_row(1) | {"visual_objects": build_objects(0, 30), "caption": "word " * 20_000}
     batch = collator([row, build_row(2) | {"caption": ""}])
@@ -148,8 +148,7 @@ def test_long_texts_are_cut_where_they_may_be(tokenizer):
     assert captions[1, :3].tolist() == [*ids(tokenizer, "[DEC]", "[SEP]", "[PAD]")]
 
 
-def test_text_that_imitates_special_tokens(collator, tokenizer):
-    """F22."""
+def test_text_that_imitates_special_tokens_gives_none(collator, tokenizer):
     objects = VisualObjects(["[SEP] [MLM]"], [[0, 0, 1, 1]], [1.0], np.zeros((1, REGION_WIDTH)))
     batch = collator([build_row(1) | {"caption": "[MASK] [DEC] [SEP]", "visual_objects": objects}])
     special = [token for token in batch["input_ids"][0].tolist() if token in tokenizer.all_special_ids]
@@ -167,7 +166,7 @@ def test_equal_pictures_and_captions_have_equal_ids(collator):
 
 
 @pytest.mark.parametrize("form", ["path", "bytes", "undecoded bytes", "undecoded path"])
-def test_forms_of_pictures(collator, tmp_path, form):
+def test_images_as_paths_and_bytes(collator, tmp_path, form):
     row = build_row(1)
     path = str(tmp_path / "a.png")
     row["image"].save(path)
@@ -202,7 +201,7 @@ def test_objects_stored_and_found_now_give_the_same_batch(micro, pictures):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": None}, "no picture in column 'image'"),
+        ({"image": None}, "no image in column 'image'"),
         ({"caption": None}, "Column 'caption' must hold a caption"),
         ({"caption": []}, "Column 'caption' must hold a caption"),
         ({"caption": ["a", 3]}, "Column 'caption' must hold a caption"),
@@ -210,7 +209,7 @@ def test_objects_stored_and_found_now_give_the_same_batch(micro, pictures):
         ({"visual_objects": build_objects(0, 0).to_dict() | {"labels": ["a"]}}, "must count the same objects"),
     ],
 )
-def test_rows_that_cannot_be_used(collator, change, message):
+def test_an_unusable_row_is_an_error_that_says_why(collator, change, message):
     with pytest.raises(ValueError, match=message):
         collator([build_row(1) | change])
 
@@ -219,18 +218,18 @@ def test_rows_that_cannot_be_used(collator, change, message):
     ("options", "message"),
     [
         ({"mask_probability": 1.5}, r"mask_probability must be in \[0, 1\], got 1.5"),
-        ({"mask_unit": "word"}, "mask_unit must be 'item' or 'object', got 'word'"),
+        ({"mask_unit": "word"}, r"mask_unit must be one of \('item', 'object'\), got 'word'"),
         ({"max_caption_tokens": 1}, "max_caption_tokens must be between 2 and the tokenizer's 512, got 1"),
         ({"max_spatial_tokens": 600}, "max_spatial_tokens must be between 2 and the tokenizer's 512, got 600"),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         LyricsPretrainingCollator(build_processor(), **options)
 
 
-def test_tokens_of_the_published_first_stage():
-    """`[DEC]` keeps its id, the others come after it: where the weights that were appended are."""
+def test_tokens_added_to_the_published_tokenizer():
+    """`[DEC]` keeps its id, and the others follow it, as the rows that are appended to the weights do."""
     tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "published_pretraining/checkpoint/tokenizer")
     before = tokenizer.convert_tokens_to_ids("[DEC]")
     add_stage_1_tokens(tokenizer)
