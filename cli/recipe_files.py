@@ -15,7 +15,9 @@ def recipe_folder() -> Path:
     """Return the folder `recipes` of the installed package."""
     spec = find_spec("lyrics")
     if spec is None or spec.origin is None:
-        raise ImportError("The package `lyrics` is missing beside `lyrics_cli`: install the distribution ziya-lyrics again.")
+        raise ImportError(
+            "The package `lyrics` is missing beside `lyrics_cli`: install the distribution ziya-lyrics again."
+        )
     return Path(spec.origin).with_name("recipes")
 
 
