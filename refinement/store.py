@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -276,12 +277,23 @@ class RefinementStore:
                     damaged.append(f"{path} (its checksum is wrong)")
             except OSError as error:
                 damaged.append(f"{path} ({error.strerror})")
-        if damaged:
+        if damaged := damaged or self._damaged_receipts():
             raise StoreError(
                 f"{len(damaged)} of {len(files)} files are damaged: {', '.join(damaged)}. Delete them and refine the "
                 "same source again: only what is missing is made."
             )
         return len(files)
+
+    def _damaged_receipts(self) -> list[str]:
+        """Return the receipts that say something else than the manifest and the list of failures do."""
+        listed = [json.loads(line) for line in (self.path / FAILURES).read_text("utf-8").splitlines()]
+        damaged = []
+        for shard in self.shards:
+            receipt = Receipt.load(shard.folder, shard.facts.name)
+            failures, listed = listed[: shard.facts.failures], listed[shard.facts.failures :]
+            if receipt is None or receipt.facts != shard.facts or list(receipt.failures) != failures:
+                damaged.append(f"{shard.path.with_suffix('.json')} (it does not fit the manifest)")
+        return damaged
 
     def stats(self) -> StoreStats:
         """Return statistics of the store; region features are not read."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from ...utils.atomic_files import write_file
@@ -70,7 +71,8 @@ class Manifest:
         """Read the manifest of the store in this folder.
 
         Raises:
-            StoreError: naming the file, when it is missing, damaged, or has an unknown version.
+            StoreError: naming the file, when it is missing, damaged, has an unknown version, or names files outside the
+                store.
         """
         path = folder / MANIFEST
         try:
@@ -83,14 +85,22 @@ class Manifest:
             raise StoreError(f"{path} is not the manifest of a store.")
         if values.pop("checksum", None) != _checksum(values):
             raise StoreError(f"{path} is damaged: its checksum is wrong.")
-        if values["version"] != VERSION:
-            raise StoreError(f"{path} has version {values['version']}; this package reads version {VERSION}.")
-        return cls(
-            refiner=RefinerIdentity(**values["refiner"]),
-            rows=RowFormat(**values["rows"]),
-            shards=tuple(ShardFacts(**shard) for shard in values["shards"]),
-            **{name: values[name] for name in ("source", "plan", "versions", "files")},
-        )
+        if values.get("version") != VERSION:
+            raise StoreError(f"{path} has version {values.get('version')}; this package reads version {VERSION}.")
+        try:
+            manifest = cls(
+                refiner=RefinerIdentity(**values["refiner"]),
+                rows=RowFormat(**values["rows"]),
+                shards=tuple(ShardFacts(**shard) for shard in values["shards"]),
+                **{name: dict(values[name]) for name in ("source", "plan", "versions", "files")},
+            )
+            names = [*(shard.name for shard in manifest.shards), *manifest.files]
+            outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in re.split(r"[\\/]", name)]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path} lacks an entry, or has one of another type: {error}") from error
+        if outside:
+            raise StoreError(f"{path} names a file outside the store: {outside[0]!r}.")
+        return manifest
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

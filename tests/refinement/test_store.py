@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ from lyrics.refinement import (
     refine_dataset,
 )
 from lyrics.refinement.storage import refiner_identity
+from lyrics.refinement.storage.manifest import _checksum
 
 from .conftest import SHARD_SIZE, assert_same_objects, contents
 
@@ -266,7 +268,14 @@ def test_a_difference_can_be_allowed(made, checkpoint):
 
 # ---------------------------------------------------------------------------------------------------- damage
 
-FILES = ["shards/00000001.arrow", "index/keys.rows.npy", "index/images.hashes.npy", "failures.jsonl", "manifest.json"]
+FILES = [
+    "shards/00000001.arrow",
+    "shards/00000001.json",
+    "index/keys.rows.npy",
+    "index/images.hashes.npy",
+    "failures.jsonl",
+    "manifest.json",
+]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -290,6 +299,45 @@ def test_damage_is_named_and_repaired(own_store, made, store, photos, loaded, na
     file.unlink(missing_ok=True)
     refine_dataset(photos, own_store, loaded, shard_size=SHARD_SIZE, max_failure_rate=0.5).verify()
     assert contents(own_store) == contents(made)
+
+
+def test_every_flipped_letter_of_a_receipt_is_found(own_store):
+    """A receipt has no checksum of its own: it is compared with the manifest and the list of failures."""
+    receipt = own_store / "shards" / "00000001.json"
+    content = receipt.read_bytes()
+    for place in range(0, len(content), 7):
+        flipped = bytearray(content)
+        flipped[place] ^= 2
+        receipt.write_bytes(flipped)
+        with suppress(ValueError):
+            if json.loads(flipped) == json.loads(content):
+                continue
+        with pytest.raises(StoreError, match=r"00000001\.json"):
+            RefinementStore.open(own_store).verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("plan"), "lacks an entry, or has one of another type: 'plan'"),
+        (lambda values: values.update(shards=[{"name": "a"}]), "lacks an entry, or has one of another type"),
+        (lambda values: values.update(files=["a", "b"]), "lacks an entry, or has one of another type"),
+        (lambda values: values["files"].update({"../secret": "0"}), r"names a file outside the store: '\.\./secret'"),
+        (
+            lambda values: values["shards"][0].update(name="/etc/passwd"),
+            "names a file outside the store: '/etc/passwd'",
+        ),
+    ],
+)
+def test_a_crafted_manifest_is_refused(own_store, change, message):
+    """Its checksum is right, so whoever wrote it meant it."""
+    path = own_store / "manifest.json"
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    change(values)
+    path.write_text(json.dumps(values | {"checksum": _checksum(values)}))
+    with pytest.raises(StoreError, match=message):
+        RefinementStore.open(own_store)
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path, own_store):
