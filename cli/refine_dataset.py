@@ -58,6 +58,7 @@ def add_parser(commands: Any) -> None:
         default=0.05,
         help="largest share of failures (default: 0.05)",
     )
+    parser.add_argument("--retry-failures", action="store_true", help="refine shards with failed images again")
     parser.add_argument("--dry-run", action="store_true", help="count the images, and estimate time and bytes")
     add_source_arguments(parser)
     add_model_arguments(parser)
@@ -116,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         devices=devices,
         masks=arguments.masks,
         max_failure_rate=arguments.max_failure_rate,
+        retry_failures=arguments.retry_failures,
     )
     failures = store.manifest.failure_count
     if arguments.json:
@@ -123,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{store.path}: {len(store):,} pictures, {store.bytes / max(1, len(store)):,.0f} bytes each")
         if failures:
-            print(f"not refined: {failures:,}, see {store.path / 'failures.jsonl'}")
+            print(f"not refined: {failures:,}, see {store.path / 'failures.jsonl'}; --retry-failures tries them again")
     return 0
 
 

@@ -44,6 +44,7 @@ def refine_dataset(
     devices: Sequence[str] = (),
     masks: bool = False,
     max_failure_rate: float = 0.05,
+    retry_failures: bool = False,
     **source_options: Any,
 ) -> RefinementStore:
     """Refine every image of a source once, and write the visual objects into a store.
@@ -65,6 +66,8 @@ def refine_dataset(
             processor's.
         masks: bool, whether to keep the objects' masks too, as run lengths.
         max_failure_rate: float, share of failed images above which the run stops.
+        retry_failures: bool, whether to refine finished shards with failed images again, for instance after the files
+            were repaired, or with more memory.
         source_options: further arguments of `open_source`.
 
     Returns:
@@ -88,6 +91,8 @@ def refine_dataset(
     with FolderLock(folder, "refining"):
         manifest = _start_or_resume(folder, planned)
         facts = load_facts(folder, opened.shards)
+        if retry_failures:
+            facts = [None if one is not None and one.failures else one for one in facts]
         missing = [number for number, one in enumerate(facts) if one is None]
         if manifest.complete and not missing and all((folder / name).is_file() for name in manifest.files):
             return RefinementStore.open(folder)

@@ -52,7 +52,7 @@ def test_a_folder(store, checkpoint, photos, capsys):
     code, out, _ = run(capsys, *arguments)
     assert code == 0
     assert out.startswith(f"{store}: 3 pictures, ")
-    assert out.endswith(f"not refined: 1, see {store}/failures.jsonl\n")
+    assert out.endswith(f"not refined: 1, see {store}/failures.jsonl; --retry-failures tries them again\n")
     code, out, _ = run(capsys, *arguments, "--json")
     assert json.loads(out) == {"store": str(store), "pictures": 3, "failures": 1}
 

@@ -165,6 +165,21 @@ def test_failed_images_are_listed(loaded, tmp_path):
     assert found.manifest.failure_count == 6
 
 
+def test_failures_are_tried_again_when_asked_for(fast, made, photos, tmp_path):
+    """A repaired file is refined with its shard; other shards are not touched. Without the option nothing is done."""
+    folder, repaired = shutil.copytree(made, tmp_path / "store"), shutil.copytree(photos, tmp_path / "photos")
+    shutil.copyfile(repaired / "a0.png", repaired / "broken.jpg")
+    before = contents(folder)
+    assert refine_dataset(repaired, folder, fast, **OPTIONS).failure_count == 1
+    assert contents(folder) == before
+    store = refine_dataset(repaired, folder, fast, **OPTIONS, retry_failures=True)
+    assert store.failure_count == 0
+    assert store["broken.jpg"].labels == store["a0.png"].labels
+    store.verify()
+    changed = {name for name, content in contents(folder).items() if before.get(name) != content}
+    assert [name for name in sorted(changed) if name.endswith(".arrow")] == ["shards/00000001.arrow"]
+
+
 def test_too_many_failures_stop_the_run(fast, photos, tmp_path):
     """The error has an example; finished shards are kept, and a run with a higher rate uses them."""
     folder = tmp_path / "store"
