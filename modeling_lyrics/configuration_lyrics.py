@@ -178,7 +178,7 @@ class LyricsConfig(CheckedConfig):
         tie_word_embeddings: whether the language modeling head shares the word embeddings.
         initializer_range: standard deviation of new weights.
 
-    Example:
+    Examples:
         >>> from lyrics import LyricsConfig
         >>> queries = {"num_visual_queries": 8, "num_grounding_queries": 4}
         >>> config = LyricsConfig(mqformer_config=queries, text_config={"model_type": "llama", "vocab_size": 1000})

@@ -444,7 +444,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
     Args:
         config: `LyricsConfig`.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
         >>> model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT)
@@ -499,9 +499,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         """Compute the logits of text with images, and the loss where labels are given.
 
         Args:
-            input_ids, pixel_values, attention_mask, position_ids, cache, inputs_embeds, region_features,
-                region_attention_mask, mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids,
-                mm_encoder_outputs: inputs of `LyricsModel.forward`.
+            input_ids, ..., mm_encoder_outputs: inputs of `LyricsModel.forward`.
             labels: int64 tensor of shape (B, L), -100 where there is no loss; placeholders never count.
             logits_to_keep: number of last positions to compute logits for, 0 for all, or an int64 tensor of positions.
             kwargs: further arguments of the language model and of the loss.

@@ -172,7 +172,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
     Args:
         config: `LyricsPreTrainingConfig`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lyrics import LyricsForConditionalGeneration, LyricsForPreTraining, MICRO_CHECKPOINT
         >>> micro = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT).model

@@ -74,7 +74,7 @@ class LyricsProcessor(ProcessorMixin):
         max_image_pixels: largest number of pixels; larger pictures are refused before they are decoded.
         refiner_fingerprint: hash of the refiner that was saved with this processor.
 
-    Example:
+    Examples:
         >>> from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsProcessor
         >>> processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
         >>> objects = processor.refine(SCENE_PICTURE)[0]

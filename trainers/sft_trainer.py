@@ -51,7 +51,7 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     Raises:
         ValueError: if there is no `processing_class`, or `eval_dataset` is a stream.
 
-    Example:
+    Examples:
         Train the micro model of the package for two steps on conversations about drawn shapes. The processor's refiner
         finds the objects of the images.
 
