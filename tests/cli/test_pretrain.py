@@ -146,7 +146,7 @@ def test_unknown_keys(tmp_path, capsys):
 
 
 def test_pictures_of_a_file_lie_in_its_folder(tmp_path):
-    """F48: a path that leads out of it is refused."""
+    """A path that leads out of it is refused."""
     (tmp_path / "data").mkdir()
     ShapeRows(1)[0]["image"].save(tmp_path / "data" / "a.png")
     ShapeRows(1)[0]["image"].save(tmp_path / "secret.png")
