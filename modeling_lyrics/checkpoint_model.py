@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .checkpoint_files import check_file, check_index, check_names
 
@@ -17,6 +17,11 @@ class NativeCheckpointModel(PreTrainedModel):
     conversion; nothing else could read these files. Its errors about damaged files name no file, its errors about
     shapes no weight, and it follows an index of shards to any file of the machine.
     """
+
+    def __init__(self, config: PreTrainedConfig, *inputs: Any, **kwargs: Any) -> None:
+        if config.dtype is not None:
+            _set_dtype(config, config.dtype)
+        super().__init__(config, *inputs, **kwargs)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, save_original_format: bool = False, **kwargs: Any
@@ -89,3 +94,14 @@ class NativeCheckpointModel(PreTrainedModel):
             more = f", and {len(listed) - 5} more" if len(listed) > 5 else ""
             raise ValueError(f"{place} does not fit its configuration: {', '.join(names)}{more}.")
         return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+
+
+def _set_dtype(config: PreTrainedConfig, dtype: Any) -> None:
+    """Set the dtype of a configuration and of all its sub-models.
+
+    Transformers does so for the first level alone, and builds a deeper sub-model in the dtype that was saved with it.
+    """
+    config.dtype = dtype
+    for name in config.sub_configs:
+        if (part := getattr(config, name, None)) is not None:
+            _set_dtype(part, dtype)
