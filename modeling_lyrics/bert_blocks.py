@@ -117,11 +117,14 @@ class KeyValueProjection(nn.Module):
             Two tensors of shape (batch, heads, keys, head_dim); with `has_nothing`, of one key more.
         """
         key, value = self.key(states), self.value(states)
+        # embeddings are called and never read, since offloading loads the weights of a module when it is called
         if self.positions is not None:
-            positions = self.positions.weight[: states.shape[1]]
-            key = key + nn.functional.pad(positions, (0, 0, 0, states.shape[1] - len(positions)))
+            count = min(self.positions.num_embeddings, states.shape[1])
+            positions = self.positions(torch.arange(count, device=states.device))
+            key = key + nn.functional.pad(positions, (0, 0, 0, states.shape[1] - count))
         if self.nothing is not None:
-            key = torch.cat([self.nothing.weight.expand(len(key), 1, -1), key], dim=1)
+            nothing = self.nothing(torch.zeros(1, dtype=torch.long, device=states.device))
+            key = torch.cat([nothing.expand(len(key), 1, -1), key], dim=1)
             value = nn.functional.pad(value, (0, 0, 1, 0))
         shape = (*key.shape[:2], self.num_heads, self.head_dim)
         return key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload, disk_offload
 from PIL import Image
 
 from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
@@ -56,3 +57,23 @@ def test_a_model_that_was_cast_loads_in_its_dtype(shipped_processor, tmp_path):
     LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).to(dtype=torch.bfloat16).save_pretrained(tmp_path)
     loaded = LyricsProcessor.from_pretrained(tmp_path)
     assert {weight.dtype for weight in loaded.refiner.parameters()} == {torch.bfloat16}
+
+
+# ---------------------------------------------------------------------------------------------------- offloading
+
+
+def offload(kind, folder):
+    """Return the shipped model with its weights offloaded."""
+    if kind == "auto":
+        return LyricsForConditionalGeneration.from_pretrained(
+            MICRO_CHECKPOINT, device_map="auto", max_memory={"cpu": "1MB"}, offload_folder=folder
+        )
+    model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT)
+    if kind == "cpu":
+        return cpu_offload(model, execution_device=torch.device("cpu"))
+    return disk_offload(model, folder, execution_device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["auto", "cpu", "disk"])
+def test_an_offloaded_model_gives_the_same_answer(kind, question, answered, tmp_path):
+    assert torch.equal(offload(kind, tmp_path).generate(**question, **GREEDY), answered)
