@@ -152,6 +152,18 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
             kwargs["quantization_config"] = exclude_vision_parts(kwargs["quantization_config"])
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save weights and configurations; settings of generation are saved so that edits of the file have an effect.
+
+        Args:
+            save_directory: folder of the checkpoint.
+            args, kwargs: arguments of `NativeCheckpointModel.save_pretrained`.
+        """
+        settings: Any = getattr(self, "generation_config", None)
+        if settings is not None:
+            settings._from_model_config = False
+        super().save_pretrained(save_directory, *args, **kwargs)
+
     def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Load a PEFT adapter into the model.
 

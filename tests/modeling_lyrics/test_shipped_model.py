@@ -1,9 +1,13 @@
 """The shipped micro model: dtypes, offloading, generation with placeholders outside the vocabulary, threads."""
 
+import json
+
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
+from peft import PromptTuningConfig, get_peft_model
 from PIL import Image
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
 
@@ -77,3 +81,93 @@ def offload(kind, folder):
 @pytest.mark.parametrize("kind", ["auto", "cpu", "disk"])
 def test_an_offloaded_model_gives_the_same_answer(kind, question, answered, tmp_path):
     assert torch.equal(offload(kind, tmp_path).generate(**question, **GREEDY), answered)
+
+
+# ---------------------------------------------------------------------------------------------------- generation
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompt_lookup_num_tokens": 4},
+        {"prompt_lookup_num_tokens": 40, "max_matching_ngram_size": 1, "repetition_penalty": 1.01},
+        {"repetition_penalty": 1.01},
+        {"encoder_repetition_penalty": 1.01},
+        {"no_repeat_ngram_size": 1},
+        {"encoder_no_repeat_ngram_size": 1},
+        {"num_beams": 2, "repetition_penalty": 1.01, "no_repeat_ngram_size": 2},
+    ],
+)
+def test_options_that_look_up_the_prompt(shipped, question, answered, options):
+    """The placeholder's id, which is the size of the vocabulary, is in the prompt."""
+    assert shipped.config.image_token_id == shipped.config.text_config.vocab_size
+    assert torch.equal(shipped.generate(**question, **GREEDY, **options), answered)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_placeholder_is_never_proposed(shipped, question, monkeypatch, inside):
+    """The prompt ends with the token before the image, so that looking it up proposes placeholders."""
+    config = shipped.config
+    if inside:
+        monkeypatch.setattr(config, "image_token_id", config.text_config.vocab_size - 1)
+    before = int(question["input_ids"][0][(question["input_ids"][0] == config.text_config.vocab_size).nonzero()[0] - 1])
+    ids = question["input_ids"].masked_fill(
+        question["input_ids"] == config.text_config.vocab_size, config.image_token_id
+    )
+    inputs = {**question, "input_ids": torch.cat([ids, torch.tensor([[before]])], dim=1)}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    expected = shipped.generate(**inputs, **GREEDY)
+    lookup = {"prompt_lookup_num_tokens": 5, "max_matching_ngram_size": 1}
+    assert torch.equal(shipped.generate(**inputs, **GREEDY, **lookup), expected)
+
+
+def test_what_cannot_embed_a_placeholder_is_refused_by_name(shipped, question):
+    size = shipped.config.text_config.vocab_size
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    assistant = LlamaForCausalLM(config).eval()
+    with pytest.raises(ValueError, match=f"assistant_model, a LlamaForCausalLM, has no embedding .* {size}"):
+        shipped.generate(**question, **GREEDY, assistant_model=assistant)
+    with pytest.raises(ValueError, match="assistant_early_exit"):
+        shipped.generate(**question, **GREEDY, assistant_early_exit=1)
+    text = {"input_ids": torch.tensor([[1, 5, 6]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    expected = shipped.generate(**text, **GREEDY)
+    assert torch.equal(shipped.generate(**text, **GREEDY, assistant_model=assistant), expected)
+    tuned = get_peft_model(
+        LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT),
+        PromptTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=2, num_layers=4, token_dim=128, num_attention_heads=4
+        ),
+    )
+    with pytest.raises(ValueError, match="PromptTuningConfig looks up the embedding"):
+        tuned.generate(**question, **GREEDY)
+    tuned.generate(**text, **GREEDY)
+
+
+def test_generation_from_embeddings(shipped, question, answered):
+    """From embeddings with the image in them, and from embeddings of text whose ids say where the image belongs."""
+    ids, token = question["input_ids"], shipped.config.image_token_id
+    embeds = shipped.get_input_embeddings()(ids.masked_fill(ids == token, 0))
+    assert torch.equal(shipped.generate(**question, inputs_embeds=embeds, **GREEDY), answered)
+    image = shipped.get_image_features(
+        **{name: value for name, value in question.items() if name not in ("input_ids", "attention_mask")},
+        return_dict=True,
+    )
+    whole = embeds.masked_scatter((ids == token).unsqueeze(-1), image.pooler_output)
+    options = {"inputs_embeds": whole, "attention_mask": question["attention_mask"], **GREEDY}
+    assert torch.equal(shipped.generate(**options), answered[:, ids.shape[1] :])
+    without_ids = {name: value for name, value in question.items() if name != "input_ids"}
+    with pytest.raises(ValueError, match="pass input_ids as well"):
+        shipped.generate(**without_ids, inputs_embeds=embeds, **GREEDY)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_edits_of_the_settings_of_generation_have_an_effect(shipped, tmp_path, marked):
+    assert "_from_model_config" not in json.loads((MICRO_CHECKPOINT / "generation_config.json").read_text())
+    shipped.save_pretrained(tmp_path)
+    path = tmp_path / "generation_config.json"
+    settings = json.loads(path.read_text())
+    assert not settings.get("_from_model_config")
+    path.write_text(json.dumps(settings | {"max_new_tokens": 3} | ({"_from_model_config": True} if marked else {})))
+    assert LyricsForConditionalGeneration.from_pretrained(tmp_path).generation_config.max_new_tokens == 3
