@@ -1,6 +1,17 @@
 """Models of Lyrics. Importing this package registers them with Transformers' auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForPreTraining
+import sys
+from typing import Any
+
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForPreTraining,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from .attribution_lyrics import LyricsAttribution, attribute_answer
 from .configuration_lyrics import LyricsConfig, LyricsRefinerConfig
@@ -21,7 +32,14 @@ AutoModel.register(LyricsMQFormerConfig, LyricsMQFormerModel, exist_ok=True)
 AutoModel.register(LyricsRefinerConfig, LyricsVisualRefiner, exist_ok=True)
 AutoModel.register(RamConfig, RamModel, exist_ok=True)
 AutoModelForImageTextToText.register(LyricsConfig, LyricsForConditionalGeneration, exist_ok=True)
+AutoModelForMultimodalLM.register(LyricsConfig, LyricsForConditionalGeneration, exist_ok=True)
 AutoModelForPreTraining.register(LyricsPreTrainingConfig, LyricsForPreTraining, exist_ok=True)
+# `transformers serve` and the any-to-any pipeline know a model by its name in this table, not by the registration, and
+# the server takes its class from Transformers' own module. That module runs twice, so that there may be two of it.
+_names: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+_names[LyricsConfig.model_type] = LyricsForConditionalGeneration.__name__
+for _module in (transformers, sys.modules["transformers"]):
+    setattr(_module, LyricsForConditionalGeneration.__name__, LyricsForConditionalGeneration)
 
 # The one import of the sibling folder: whoever imports the models can load their processors, too.
 from .. import processing_lyrics as _processing_lyrics  # noqa: E402, F401  # pyright: ignore[reportUnusedImport]

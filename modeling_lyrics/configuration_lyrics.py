@@ -189,6 +189,8 @@ class LyricsConfig(CheckedConfig):
     """
 
     model_type = "lyrics"
+    # `Trainer.predict` and `evaluate` gather all other outputs of the model
+    keys_to_ignore_at_inference = ["cache", "image_outputs"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig,

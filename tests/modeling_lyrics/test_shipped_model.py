@@ -1,13 +1,17 @@
 """The shipped micro model: dtypes, offloading, generation with placeholders outside the vocabulary, threads."""
 
 import json
+import sys
 
 import pytest
 import torch
+import transformers
 from accelerate import cpu_offload, disk_offload
 from peft import PromptTuningConfig, get_peft_model
 from PIL import Image
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch.utils.data import Dataset
+from transformers import AutoModelForMultimodalLM, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
 
@@ -171,3 +175,34 @@ def test_edits_of_the_settings_of_generation_have_an_effect(shipped, tmp_path, m
     assert not settings.get("_from_model_config")
     path.write_text(json.dumps(settings | {"max_new_tokens": 3} | ({"_from_model_config": True} if marked else {})))
     assert LyricsForConditionalGeneration.from_pretrained(tmp_path).generation_config.max_new_tokens == 3
+
+
+# ---------------------------------------------------------------------------------------------------- surroundings
+
+
+def test_where_transformers_looks_for_multimodal_models():
+    """The auto class, and the table and the name by which `transformers serve` finds the class."""
+    assert isinstance(AutoModelForMultimodalLM.from_pretrained(MICRO_CHECKPOINT), LyricsForConditionalGeneration)
+    name = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["lyrics"]
+    for module in (transformers, sys.modules["transformers"]):
+        assert getattr(module, name) is LyricsForConditionalGeneration
+
+
+class Questions(Dataset):
+    """The same question twice."""
+
+    def __init__(self, question):
+        self.row = {name: value[0] for name, value in question.items()}
+        self.row["labels"] = self.row["input_ids"]
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.row
+
+
+def test_prediction_gathers_logits_alone(shipped, question, tmp_path):
+    arguments = TrainingArguments(str(tmp_path), per_device_eval_batch_size=2, report_to=[], use_cpu=True)
+    predicted = Trainer(shipped, arguments).predict(Questions(question)).predictions
+    assert predicted.shape == (2, question["input_ids"].shape[1], shipped.config.text_config.vocab_size)
