@@ -31,7 +31,7 @@ from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsRefinerConfig
 from .configuration_ram import read_tag_thresholds
 from .modeling_ram import RamForImageTagging
-from .provenance_lyrics import fingerprint, relevant_settings
+from .provenance_lyrics import fingerprint, has_new_settings, relevant_settings
 from .published_checkpoint import DROPPED_BY_REFINER, find_tokenizer_folder
 from .refiner_detection import detect, make_mask_additive
 from .refiner_detection_owlv2 import detect_each
@@ -206,6 +206,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             args: Transformers' arguments.
             kwargs: Transformers' arguments, and `tag_thresholds`, the path of a file that replaces the tagger's
                 thresholds.
+
+        Raises:
+            ValueError: weights, settings or tokenizer are not those that were saved together; the message names the
+                place, and both fingerprints.
         """
         hub_kwargs = {name: kwargs[name] for name in (*HUB_KWARGS, "subfolder") if name in kwargs}
         if (tag_thresholds := kwargs.pop("tag_thresholds", None)) is not None:
@@ -224,7 +228,37 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
         refiner.tokenizer = tokenizer
         PreTrainedModel.requires_grad_(refiner, False)  # loading created new parameters
+        if pretrained_model_name_or_path is not None:
+            refiner._check_fingerprint(pretrained_model_name_or_path, hub_kwargs)
         return loaded
+
+    def _check_fingerprint(self, checkpoint: str | os.PathLike[str], hub_kwargs: dict[str, Any]) -> None:
+        """Raise a `ValueError` where the loaded weights are not those whose fingerprint the checkpoint records.
+
+        It cannot be told of weights in another dtype than the saved one, on the disk, or quantized.
+        """
+        path = find_file(checkpoint, "config.json", **hub_kwargs)
+        saved = {} if path is None else read_object(path)
+        recorded = saved.get("fingerprint")
+        if recorded is None or str(self.dtype).removeprefix("torch.") != saved.get("dtype"):
+            return
+        if self.device.type == "meta" or hasattr(self, "hf_device_map") or getattr(self, "hf_quantizer", None):
+            return
+        settings = LyricsRefinerConfig.from_dict(dict(saved)).to_dict()  # without what the caller changed
+        if (found := self._fingerprint_with(settings)) == recorded:
+            return
+        place = os.path.dirname(str(path))
+        message = (
+            f"The refiner in {place} has the fingerprint {found}, but {recorded} is recorded in its config.json: "
+            "weights, settings or tokenizer were changed after they were saved together."
+        )
+        if has_new_settings(settings, saved):
+            logger.warning_once(f"{message} Or it is since this release of Transformers has further settings.")
+            return
+        raise ValueError(
+            f"{message} Restore the files. If the change is meant, remove `fingerprint` from that file, and "
+            "`refiner_fingerprint` from the processor_config.json beside its folder."
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, tokenizer, and the configuration with the fingerprint."""
@@ -239,8 +273,12 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         It covers weights, thresholds, tags, tokenizer and preprocessing, but not paths and batch size. All weights are
         read, which takes seconds at full size.
         """
+        return self._fingerprint_with(self.config.to_dict())
+
+    def _fingerprint_with(self, settings: dict[str, Any]) -> str:
+        """Return the fingerprint that the refiner has with other settings."""
         vocabulary = None if self.tokenizer is None else sorted(self.tokenizer.get_vocab().items())
-        return fingerprint(self, {"config": relevant_settings(self.config.to_dict()), "vocabulary": vocabulary})
+        return fingerprint(self, {"config": relevant_settings(settings), "vocabulary": vocabulary})
 
     def refine(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 _PACKAGES = {"lyrics": "ziya-lyrics", "transformers": "transformers", "torch": "torch", "tokenizers": "tokenizers"}
 _THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
@@ -23,6 +23,8 @@ _IRRELEVANT = frozenset(
     ("_name_or_path", "architectures", "auto_map", "boxes_per_batch", "dtype", "fingerprint", "transformers_version")
 )
 
+_MAPPINGS = frozenset(("id2label", "label2id"))  # dictionaries of data, and not of settings
+
 
 def relevant_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration without the settings that do not change a result, on every level."""
@@ -31,6 +33,19 @@ def relevant_settings(settings: dict[str, Any]) -> dict[str, Any]:
         for name, value in settings.items()
         if name not in _IRRELEVANT
     }
+
+
+def has_new_settings(settings: dict[str, Any], saved: dict[str, Any]) -> bool:
+    """Return whether a configuration has settings that the release of Transformers that saved it did not know.
+
+    Args:
+        settings: dictionary of the configuration, as `to_dict` returns it.
+        saved: dictionary of its file. The settings that every configuration has may be missing there.
+    """
+    if (settings.keys() - saved.keys()) - PreTrainedConfig().to_dict().keys():
+        return True
+    nested = [name for name in settings.keys() & saved.keys() if isinstance(settings[name], dict)]
+    return any(has_new_settings(settings[name], saved[name]) for name in nested if name not in _MAPPINGS)
 
 
 def fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ is their documentation; what can be computed without the processor lies in other
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, get_args
@@ -46,6 +47,9 @@ from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
 from .spatial_text import as_text, parse_spatial_text
 from .visual_objects import VisualObjects
+
+# A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
+_TOKENIZING = threading.RLock()
 
 
 class LyricsProcessorKwargs(ProcessingKwargs, total=False):
@@ -160,10 +164,12 @@ class LyricsProcessor(ProcessorMixin):
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
         load_kwargs = hub_kwargs | dict(refiner_kwargs or {})
+        subfolder = kwargs.get("subfolder") or ""
         try:
             processor, handle = cls._load(pretrained_model_name_or_path, load_kwargs, hub_kwargs, *args, **kwargs)
         except Exception as error:
-            folders = ("", "mqformer_tokenizer", PUBLISHED_FOLDER, PUBLISHED_MQFORMER_FOLDER)
+            inside = ("", "mqformer_tokenizer", PUBLISHED_FOLDER, PUBLISHED_MQFORMER_FOLDER)
+            folders = [os.path.join(subfolder, folder) for folder in inside]
             damage = find_damage(pretrained_model_name_or_path, folders, **hub_kwargs)
             place = os.fspath(pretrained_model_name_or_path)
             if damage is None and (isinstance(error, OSError) or place in str(error)):
@@ -171,6 +177,7 @@ class LyricsProcessor(ProcessorMixin):
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(damage or f"{place} cannot be loaded as {cls.__name__}: {kind}{error}") from error
         handle.skipped = refiner is not True
+        handle.recorded = processor.refiner_fingerprint
         processor._refiner = handle
         if refiner is not None and not isinstance(refiner, bool):
             processor.attach_refiner(refiner)
@@ -186,11 +193,13 @@ class LyricsProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> tuple[LyricsProcessor, RefinerHandle]:
         """Load a processor of either layout, and return it with a handle on its refiner."""
-        if is_published(checkpoint, **hub_kwargs):
+        subfolder = kwargs.get("subfolder") or ""
+        if not subfolder and is_published(checkpoint, **hub_kwargs):
             parts = load_parts(checkpoint, **hub_kwargs)
             processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
-            return processor, RefinerHandle(os.fspath(checkpoint), "", load_kwargs)
-        return super().from_pretrained(checkpoint, *args, **kwargs), RefinerHandle.find(checkpoint, load_kwargs)
+            return processor, RefinerHandle(os.fspath(checkpoint), "", load_kwargs, is_published=True)
+        processor = super().from_pretrained(checkpoint, *args, **kwargs)
+        return processor, RefinerHandle.find(checkpoint, load_kwargs, subfolder)
 
     @classmethod
     def _load_tokenizer_from_pretrained(
@@ -234,11 +243,12 @@ class LyricsProcessor(ProcessorMixin):
                 config: Any = self.refiner.config
                 # remote code is looked up in the root folder, not in the refiner's
                 custom_object_save(self.refiner, save_directory, config=config)
-        for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
-            # a fast tokenizer saves the truncation and padding of its last call, which would stay on
-            tokenizer.backend_tokenizer.no_truncation()
-            tokenizer.backend_tokenizer.no_padding()
-        files = super().save_pretrained(save_directory)
+        with _TOKENIZING:
+            for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
+                # a fast tokenizer saves the truncation and padding of its last call, which would stay on
+                tokenizer.backend_tokenizer.no_truncation()
+                tokenizer.backend_tokenizer.no_padding()
+            files = super().save_pretrained(save_directory)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(repo_id, **kwargs)
@@ -396,7 +406,8 @@ class LyricsProcessor(ProcessorMixin):
             `mqformer_attention_mask` and, with spatial text, `mqformer_position_ids` (N, L_m).
 
         Raises:
-            ValueError: the numbers of placeholders, pictures and objects do not match; the message names them.
+            ValueError: the numbers of placeholders, pictures and objects do not match, or the refiner is missing; the
+                message names them.
         """
         texts = None if text is None else _as_texts("text", text)
         if texts == []:
@@ -411,10 +422,10 @@ class LyricsProcessor(ProcessorMixin):
             texts, kwargs = self._with_one_bos(texts, kwargs)
         pictures = self.load_pictures(images)
         truncation = None if texts is None else self._truncation_of(kwargs)
-        if truncation is None:
-            data = super().__call__(images=pictures or None, text=texts, **kwargs)
-        else:
-            data = super().__call__(images=pictures or None, text=texts, **truncation.untruncated(kwargs))
+        options = kwargs if truncation is None else truncation.untruncated(kwargs)
+        with _TOKENIZING:
+            data = super().__call__(images=pictures or None, text=texts, **options)
+        if truncation is not None:
             expanded = [one.replace(self.image_token, self.image_token * self.num_query_tokens) for one in texts or ()]
             truncation.apply(data, expanded, self.tokenizer, (self.image_token_id, self.tokenizer.bos_token_id))
         if pictures:
@@ -431,7 +442,9 @@ class LyricsProcessor(ProcessorMixin):
         objects = self._objects_of(pictures, visual_objects)
         described = [None] * len(pictures) if objects is None else objects
         regions = {} if objects is None else pad_regions(objects, self.region_feature_size)
-        return regions | build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
+        with _TOKENIZING:
+            text = build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
+        return regions | text
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """Render conversations of unknown origin as prompts and, with `tokenize=True`, prepare them for the model.
@@ -492,7 +505,8 @@ class LyricsProcessor(ProcessorMixin):
         bos = self.tokenizer.bos_token
         if bos is None or not any(bos in text for text in texts):
             return texts, kwargs
-        adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+        with _TOKENIZING:
+            adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
         texts = [bos + text if adds_bos and bos not in text else text for text in texts]
         if "text_kwargs" in kwargs:
             return texts, kwargs | {"text_kwargs": {**kwargs["text_kwargs"], "add_special_tokens": False}}
@@ -511,7 +525,9 @@ class LyricsProcessor(ProcessorMixin):
         if len(given) != len(pictures):
             raise ValueError(f"Got visual_objects for {len(given)} pictures, but {len(pictures)} pictures.")
         missing = [index for index, objects in enumerate(given) if objects is None]
-        if missing and not self.has_refiner and self.store is None:
+        # a processor that was saved with a refiner lost it, which is an error when it is asked for its objects
+        has_none = self.refiner_fingerprint is None or self._refiner.skipped
+        if missing and has_none and not self.has_refiner and self.store is None:
             if len(missing) < len(pictures):
                 raise ValueError(f"Pictures {missing} have no visual_objects, and this processor has no refiner.")
             return None
