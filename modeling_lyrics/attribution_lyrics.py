@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def attribute_answer(
     """Run a model over its own answer and record where it attends.
 
     Args:
-        model: `LyricsForConditionalGeneration`. It runs with eager attention here, and gets its implementation back.
+        model: `LyricsForConditionalGeneration`. A copy that shares its weights runs, with eager attention.
         inputs: mapping of one conversation's tensors, as `generate` received them from the processor.
         generated: int64 tensor of shape (1, L) or (L,), the output of `generate`: the prompt and the answer.
 
@@ -71,16 +71,15 @@ def attribute_answer(
         raise ValueError(f"An answer is explained by regions of its images, but there are no {', '.join(missing)}.")
     queries: Any = model.config.mqformer_config
     image_inputs = {name: inputs[name] for name in (*_ENCODED, *_text_inputs(inputs))}
-    with _eager(model.model.mqformer, model.model.language_model):
-        image = model.get_image_features(**image_inputs, output_grounding_attentions=True, return_dict=True)
-        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, length), value=1)
-        output = model(
-            input_ids=sequence,
-            attention_mask=mask,
-            mm_encoder_outputs={"image": image},
-            output_attentions=True,
-            return_dict=True,
-        )
+    twin = _eager_twin(model)
+    image = twin.get_image_features(**image_inputs, output_grounding_attentions=True, return_dict=True)
+    output = twin(
+        input_ids=sequence,
+        attention_mask=torch.nn.functional.pad(inputs["attention_mask"], (0, length), value=1),
+        mm_encoder_outputs={"image": image},
+        output_attentions=True,
+        return_dict=True,
+    )
     regions = inputs["region_features"]
     query_weights = regions.new_zeros(len(regions), queries.num_grounding_queries, regions.shape[1]).float()
     queried = image.mqformer_output
@@ -119,17 +118,17 @@ def _text_inputs(inputs: Mapping[str, Any]) -> list[str]:
     return [name for name in inputs if name.startswith("mqformer_")]
 
 
-@contextmanager
-def _eager(*modules: Any) -> Generator[None]:
-    """Use eager attention, which returns its weights, within a `with` block."""
-    before = [module.config._attn_implementation for module in modules]
-    for module in modules:
-        module.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        for module, implementation in zip(modules, before, strict=True):
-            module.set_attn_implementation(implementation)
+def _eager_twin(model: LyricsForConditionalGeneration) -> LyricsForConditionalGeneration:
+    """Return a copy that shares all weights, and whose eager attention returns its own weights.
+
+    The model itself stays as it is, since another thread may be generating with it.
+    """
+    shared = [*model.parameters(), *model.buffers()]
+    shared += [module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")]  # they hold weights, too
+    twin = copy.deepcopy(model, {id(one): one for one in shared})
+    for part in (twin.model.mqformer, twin.model.language_model):
+        part.set_attn_implementation("eager")
+    return twin
 
 
 __all__ = ["LyricsAttribution", "attribute_answer"]

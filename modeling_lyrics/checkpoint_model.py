@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .checkpoint_files import check_file, check_index, check_names
+
+# Transformers changes torch's functions while it loads a model: a second thread would get weights without values.
+_LOADING = threading.RLock()
 
 
 class NativeCheckpointModel(PreTrainedModel):
@@ -41,7 +45,7 @@ class NativeCheckpointModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Load a model from a folder or from the Hub, as in Transformers.
+        """Load a model from a folder or from the Hub, as in Transformers; threads load one after the other.
 
         Raises:
             ValueError: a file is damaged, could run code, lies outside the checkpoint, or does not fit the
@@ -52,7 +56,8 @@ class NativeCheckpointModel(PreTrainedModel):
         if place is not None and os.path.isdir(place):
             check_index(os.path.join(place, kwargs.get("subfolder") or ""), kwargs.get("variant"))
         try:
-            return super().from_pretrained(place, *args, **kwargs)
+            with _LOADING:
+                return super().from_pretrained(place, *args, **kwargs)
         except ValueError as error:
             if place is None or os.fspath(place) in str(error):
                 raise

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from .refiner_prompts import TagPrompt, build_prompts
+from .refiner_prompts import TOKENIZING, TagPrompt, build_prompts
 
 
 @dataclass
@@ -109,7 +109,9 @@ def _run_detector(
 ) -> list[Detections]:
     """Run the detector on images of one size with one prompt each."""
     captions = [prompt.caption for prompt in prompts]
-    text = tokenizer(captions, padding=True, split_special_tokens=True, return_tensors="pt").to(pixel_values.device)
+    with TOKENIZING:
+        text = tokenizer(captions, padding=True, split_special_tokens=True, return_tensors="pt")
+    text = text.to(pixel_values.device)
     output = detector(pixel_values=pixel_values.to(detector.dtype), **text, return_dict=True)
     references = output.intermediate_reference_points[:, -1]
     features = torch.cat([output.last_hidden_state, references], dim=-1).float()

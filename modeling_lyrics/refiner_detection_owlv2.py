@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .refiner_detection import Detections
+from .refiner_prompts import TOKENIZING
 
 _PHRASE = "a photo of a {}"  # the phrase of its training
 
@@ -68,7 +69,8 @@ def detect_each(
 def _tokenize(tags: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> list[list[int]]:
     """Return the token ids of one phrase per tag."""
     phrases = [_PHRASE.format(tag.lower()) for tag in tags]
-    tokens = tokenizer(phrases, split_special_tokens=True)["input_ids"]
+    with TOKENIZING:
+        tokens = tokenizer(phrases, split_special_tokens=True)["input_ids"]
     for tag, ids in zip(tags, tokens, strict=True):
         if len(ids) > longest:
             raise ValueError(f"The tag {tag[:80]!r} takes {len(ids)} tokens; the detector takes {longest}.")

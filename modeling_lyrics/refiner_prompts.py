@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
+
+# A fast tokenizer keeps the padding of a call, so that the calls of two threads would mix them up.
+TOKENIZING = threading.RLock()
 
 # The detector reads "." and "?" as the end of a phrase; half of a character is no text.
 _PHRASE_ENDS = re.compile(r"[.?\s\ud800-\udfff]+")
@@ -65,7 +69,8 @@ def _caption(group: Sequence[tuple[str, int]], separator: str) -> str:
 
 def _num_tokens(group: Sequence[tuple[str, int]], tokenizer: PreTrainedTokenizerBase, separator: str) -> int:
     """Return the number of tokens of a group's caption."""
-    return len(tokenizer(_caption(group, separator), split_special_tokens=True)["input_ids"])
+    with TOKENIZING:
+        return len(tokenizer(_caption(group, separator), split_special_tokens=True)["input_ids"])
 
 
 def _build_prompt(group: Sequence[tuple[str, int]], tokenizer: PreTrainedTokenizerBase, separator: str) -> TagPrompt:
@@ -76,7 +81,8 @@ def _build_prompt(group: Sequence[tuple[str, int]], tokenizer: PreTrainedTokeniz
     for text, position in group:
         tag_of_character[start : start + len(text)] = [position] * len(text)
         start += len(text) + len(separator)
-    encoded = tokenizer(caption, split_special_tokens=True, return_offsets_mapping=True)
+    with TOKENIZING:
+        encoded = tokenizer(caption, split_special_tokens=True, return_offsets_mapping=True)
     return TagPrompt(
         caption,
         tuple(tag_of_character[begin] if end > begin else -1 for begin, end in encoded["offset_mapping"]),

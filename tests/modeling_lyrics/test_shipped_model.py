@@ -14,6 +14,9 @@ from transformers import AutoModelForMultimodalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
+from lyrics.modeling_lyrics import attribute_answer
+
+from ..threads import run_at_once
 
 GREEDY = {"max_new_tokens": 12, "do_sample": False}
 
@@ -206,3 +209,32 @@ def test_prediction_gathers_logits_alone(shipped, question, tmp_path):
     arguments = TrainingArguments(str(tmp_path), per_device_eval_batch_size=2, report_to=[], use_cpu=True)
     predicted = Trainer(shipped, arguments).predict(Questions(question)).predictions
     assert predicted.shape == (2, question["input_ids"].shape[1], shipped.config.text_config.vocab_size)
+
+
+def test_threads_that_load_models_at_once(question, answered):
+    """Transformers changes torch's functions while it loads."""
+    models = run_at_once(lambda _: LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT), 6)
+    assert all(torch.equal(model.generate(**question, **GREEDY), answered) for model in models)
+
+
+def test_threads_that_explain_and_answer_at_once(shipped, question, answered):
+    """An explanation needs eager attention, which no other thread may see."""
+    expected = attribute_answer(shipped, question, answered).token_weights
+    before = [part.config._attn_implementation for part in (shipped.model.language_model, shipped.model.mqformer)]
+
+    def work(index):
+        for _ in range(4):
+            if index % 2:
+                assert torch.equal(shipped.generate(**question, **GREEDY), answered)
+            else:
+                assert torch.allclose(attribute_answer(shipped, question, answered).token_weights, expected)
+
+    run_at_once(work, 6)
+    after = [part.config._attn_implementation for part in (shipped.model.language_model, shipped.model.mqformer)]
+    assert after == before != ["eager", "eager"]
+
+
+def test_the_answer_of_an_offloaded_model_is_explained(question, answered, shipped, tmp_path):
+    expected = attribute_answer(shipped, question, answered).token_weights
+    found = attribute_answer(offload("cpu", tmp_path), question, answered).token_weights
+    assert torch.allclose(found, expected)

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsProcessor
 from lyrics.modeling_lyrics import LyricsVisualRefiner, provenance_lyrics
 
+from ..threads import run_at_once
+
 PROMPT = "<image> What is this?"
 
 
@@ -139,3 +141,29 @@ def test_a_pickle_keeps_the_dtype_that_was_set(scene):
     again = pickle.loads(pickle.dumps(processor))
     assert again.refiner.dtype == torch.bfloat16
     assert again.refine(scene) == processor.refine(scene)
+
+
+# ---------------------------------------------------------------------------------------------------- threads
+
+
+def test_threads_share_one_refiner(scene, seen):
+    processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+    found = run_at_once(lambda _: (processor.refiner, processor.refine(scene)[0]), 6)
+    assert all(refiner is processor.refiner and objects == seen for refiner, objects in found)
+    several = run_at_once(lambda _: LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).refine(scene)[0], 4)
+    assert all(objects == seen for objects in several)
+
+
+def test_threads_with_different_truncation(shipped, scene, seen):
+    """A fast tokenizer keeps the truncation of its last call."""
+    text = "<image>" + " word" * 200
+    limits = [None, 60, 100, 140, None, 80]
+
+    def lengths(index):
+        options = {} if limits[index] is None else {"truncation": True, "max_length": limits[index]}
+        return {
+            len(shipped(images=scene, text=text, visual_objects=seen, **options)["input_ids"][0]) for _ in range(30)
+        }
+
+    whole = lengths(0)
+    assert run_at_once(lengths, len(limits)) == [whole if limit is None else {limit} for limit in limits]
