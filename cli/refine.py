@@ -51,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(total=len(names), desc="Refining", disable=None if len(names) > 1 else True) as progress:
         for batch in (names[start : start + size] for start in range(0, len(names), size)):
             pictures = load_all(processor, batch)
-            wanted = None if tags is None else [tags] * len(pictures)
-            seen = processor.refine(list(pictures.values()), tags=wanted, batch_size=size, return_masks=arguments.masks)
+            seen = processor.refine(list(pictures.values()), tags=tags, batch_size=size, return_masks=arguments.masks)
             for (name, picture), objects in zip(pictures.items(), seen, strict=True):
                 files = write_files(processor, picture, objects, name, arguments.out, taken) if arguments.out else {}
                 results.append({"image": name, "tags": objects.tags, "objects": objects.summary(), **files})

@@ -36,6 +36,7 @@ from .published_checkpoint import DROPPED_BY_REFINER, find_tokenizer_folder
 from .refiner_detection import detect, make_mask_additive
 from .refiner_detection_owlv2 import detect_each
 from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
+from .refiner_prompts import tags_of_each
 from .refiner_regions import select_objects
 from .refiner_segmentation import segment
 
@@ -245,7 +246,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     def refine(
         self,
         images: Sequence[Image.Image],
-        tags: Sequence[Sequence[str]] | None = None,
+        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
         progress: bool = True,
@@ -256,7 +257,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
 
         Args:
             images: sequence of PIL pictures of any mode and size.
-            tags: list of words to look for in each picture, instead of asking the tagger.
+            tags: list of words to look for in every picture, or one list for each picture, instead of asking the tagger.
             batch_size: number of pictures at a time.
             return_masks: whether each object's mask is returned, at the picture's size.
             progress: whether a progress bar is shown when there are several batches.
@@ -265,10 +266,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             One `RefinedImage` per picture, in their order; a picture may have no objects.
 
         Raises:
-            ValueError: the numbers of pictures and of lists of tags differ.
+            ValueError: `tags` are not words, or the numbers of pictures and of lists of tags differ.
         """
-        if tags is not None and len(tags) != len(images):
-            raise ValueError(f"Got tags for {len(tags)} pictures, but {len(images)} pictures.")
+        tags = None if tags is None else tags_of_each(tags, len(images))
         pictures = [to_rgb(image) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
@@ -330,7 +330,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         segmenter_pixel_values: torch.Tensor | None = None,
         segmenter_sizes: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
-        tags: Sequence[Sequence[str]] | None = None,
+        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
         return_masks: bool = False,
         **kwargs: Any,
     ) -> LyricsRefinerOutput:
@@ -344,7 +344,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             segmenter_sizes: int64 tensor of shape (N, 2), height and width of the picture inside the segmenter's view.
             image_sizes: int64 tensor of shape (N, 2), height and width of the pictures, and of the masks that are
                 returned.
-            tags: list of words to look for in each image, instead of asking the tagger.
+            tags: list of words to look for in every image, or one list for each image, instead of asking the tagger.
             return_masks: whether masks are returned, at the image's size.
             kwargs: ignored.
 
@@ -364,8 +364,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         if tags is None:
             tag_logits, tag_mask, tag_ids = self._tag(tagger_pixel_values)
             tags = [[config.tagger_config.id2label[tag] for tag in row] for row in tag_ids]
-        if len(tags) != len(pixel_values):
-            raise ValueError(f"Got tags for {len(tags)} images, but {len(pixel_values)} images.")
+        else:
+            tags = tags_of_each(tags, len(pixel_values))
         if config.detector_is_owl:
             detections = detect_each(self.detector, self.tokenizer, pixel_values, tags, image_sizes)
         else:

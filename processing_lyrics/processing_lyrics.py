@@ -30,7 +30,7 @@ from .chat_templates import (
 from .drawing import draw_attention, draw_objects
 from .image_loading import PictureLike, flatten_pictures, load_picture
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
-from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
+from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions, tags_of_each
 from .processor_checks import (
     HUB_KWARGS,
     PUBLISHED_FOLDER,
@@ -317,7 +317,7 @@ class LyricsProcessor(ProcessorMixin):
     def refine(
         self,
         images: PictureLike | Sequence[PictureLike],
-        tags: Sequence[Sequence[str]] | None = None,
+        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
         progress: bool = True,
@@ -326,15 +326,19 @@ class LyricsProcessor(ProcessorMixin):
 
         Args:
             images: picture or sequence of pictures.
-            tags: list of words to look for in each picture, instead of asking the tagger.
+            tags: list of words to look for in every picture, or one list for each picture, instead of asking the tagger.
             batch_size: number of pictures at a time.
             return_masks: whether each object's mask is returned, at the picture's size.
             progress: whether a progress bar is shown when there are several batches.
 
         Returns:
             One `VisualObjects` per picture, in their order.
+
+        Raises:
+            ValueError: a picture cannot be read, or `tags` are not words for these pictures.
         """
         pictures = self.load_pictures(images)
+        wanted = None if tags is None else tags_of_each(tags, len(pictures))
         found: dict[int, Any] = {}
         if self.store is not None and tags is None and not return_masks:
             found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
@@ -347,7 +351,6 @@ class LyricsProcessor(ProcessorMixin):
         if missing and found and not self.has_refiner:
             raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
         if missing:
-            wanted = None if tags is None else [tags[index] for index in missing]
             refined = self.refiner.refine(
                 [pictures[index] for index in missing],
                 tags=wanted,

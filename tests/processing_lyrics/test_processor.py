@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
+from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
@@ -294,6 +295,38 @@ def test_tags_of_ones_own(processor, picture):
     seen = processor.refine(picture, tags=[["zebra"]])[0]
     assert set(seen.labels) == {"zebra"}
     assert seen.tags == ["zebra"]
+
+
+def test_one_list_of_tags_is_for_every_picture(picture):
+    """On the shipped model, as words and not as letters; the store is not asked."""
+    shipped = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+    words = ["red star", "ball"]
+    for pictures in ([SCENE_PICTURE], [SCENE_PICTURE, picture]):  # as many words as pictures, and fewer
+        alike = shipped.refine(pictures, tags=words)
+        assert [one.tags for one in alike] == [words] * len(pictures)
+        assert alike == shipped.refine(pictures, tags=[words] * len(pictures))
+        assert alike == [
+            VisualObjects(**vars(one)) for one in shipped.refiner.refine(shipped.load_pictures(pictures), words)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ("ball", "tags must be a list of words, or one list for each picture, got 'ball'"),
+        ([], "tags for 0 pictures, but 2"),
+        ([["ball"]], "tags for 1 pictures, but 2"),
+        ([["ball"]] * 3, "tags for 3 pictures, but 2"),
+        (["ball", ["cup"]], "all words or all lists of words, got 'ball'"),
+        ([["ball", 3], []], "tags must be strings, got 3, a int"),
+        ([3, None], "all words or all lists of words, got 3"),
+        ({"ball"}, "tags must be a list of words"),
+    ],
+)
+def test_tags_that_are_no_words_are_refused(processor, picture, tags, message):
+    for refine in (processor.refine, processor.refiner.refine):
+        with pytest.raises(ValueError, match=message):
+            refine([picture, picture.copy()], tags=tags)
 
 
 def test_attached_refiner_must_fit(bare, published_refiner, refiner):
