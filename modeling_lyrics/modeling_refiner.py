@@ -139,11 +139,11 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             # the detector supports eager attention only; its text encoder and backbone keep the requested one
             config.detector_config._attn_implementation = {"": "eager"}
         self.tagger = None if config.tagger_config is None else RamForImageTagging(config.tagger_config)
-        self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config)
+        self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config, trust_remote_code=False)
         self.segmenter = None
         if config.segmenter_config is not None:
             _check_supported("segmenter", config.segmenter_config, SUPPORTED_SEGMENTERS)
-            self.segmenter = AutoModelForMaskGeneration.from_config(config.segmenter_config)
+            self.segmenter = AutoModelForMaskGeneration.from_config(config.segmenter_config, trust_remote_code=False)
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.post_init()
         self._prepare()
@@ -219,7 +219,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 tagger.threshold = read_tag_thresholds(tag_thresholds, tagger.num_labels)
         tokenizer = None
         if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
-            trusted = {"trust_remote_code": kwargs.get("trust_remote_code")}
+            trusted = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # `None` would ask on standard input
             tokenizer = _load_tokenizer(pretrained_model_name_or_path, hub_kwargs, trusted)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -257,7 +257,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
 
         Args:
             images: sequence of PIL pictures of any mode and size.
-            tags: list of words to look for in every picture, or one list for each picture, instead of asking the tagger.
+            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
             batch_size: number of pictures at a time.
             return_masks: whether each object's mask is returned, at the picture's size.
             progress: whether a progress bar is shown when there are several batches.

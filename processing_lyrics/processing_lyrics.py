@@ -152,14 +152,17 @@ class LyricsProcessor(ProcessorMixin):
             refiner: `False` for a processor without refiner, or a refiner to use instead of the saved one.
             refiner_kwargs: mapping of arguments for the refiner's `from_pretrained`: `dtype`, `device_map`,
                 `tag_thresholds`, ...
-            kwargs: Transformers' arguments (`revision`, `token`, `cache_dir`, ...).
+            kwargs: Transformers' arguments (`revision`, `token`, `cache_dir`, ...). `trust_remote_code=True` also holds
+                for both tokenizers and the refiner; without it, no code of a checkpoint runs, and nobody is asked.
 
         Raises:
             ValueError: a file is damaged or a setting is wrong; the message names it.
             OSError: a file is missing.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
-        load_kwargs = hub_kwargs | dict(refiner_kwargs or {})
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # `None` would ask on standard input
+        trusted = {"trust_remote_code": kwargs["trust_remote_code"]}
+        load_kwargs = hub_kwargs | trusted | dict(refiner_kwargs or {})
         try:
             processor, handle = cls._load(pretrained_model_name_or_path, load_kwargs, hub_kwargs, *args, **kwargs)
         except Exception as error:
@@ -187,7 +190,7 @@ class LyricsProcessor(ProcessorMixin):
     ) -> tuple[LyricsProcessor, RefinerHandle]:
         """Load a processor of either layout, and return it with a handle on its refiner."""
         if is_published(checkpoint, **hub_kwargs):
-            parts = load_parts(checkpoint, **hub_kwargs)
+            parts = load_parts(checkpoint, kwargs["trust_remote_code"], **hub_kwargs)
             processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
             return processor, RefinerHandle(os.fspath(checkpoint), "", load_kwargs)
         return super().from_pretrained(checkpoint, *args, **kwargs), RefinerHandle.find(checkpoint, load_kwargs)
@@ -326,7 +329,7 @@ class LyricsProcessor(ProcessorMixin):
 
         Args:
             images: picture or sequence of pictures.
-            tags: list of words to look for in every picture, or one list for each picture, instead of asking the tagger.
+            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
             batch_size: number of pictures at a time.
             return_masks: whether each object's mask is returned, at the picture's size.
             progress: whether a progress bar is shown when there are several batches.
