@@ -13,15 +13,17 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers.image_transforms import to_pil_image
 
-PictureLike = Any  # a PIL picture, a path, a URL, a file's bytes, an array (H, W[, C]) or (C, H, W), or such a tensor
+# a PIL picture, a path, a URL, a file's bytes, or an array or tensor, (H, W[, C]) or (C, H, W), of floats in [0, 1],
+# integers of 8, 12 or 16 bits, or bool
+PictureLike = Any
 
 WHITE = (255, 255, 255, 255)
 ORIENTATION = 0x0112  # EXIF tag
 MAX_DOWNLOAD = 256 * 2**20  # bytes
 TIMEOUT = 30.0  # seconds until the server must answer
 RUN_BY_OTHERS = ("EPS", "WMF")  # programs rather than pixels: Pillow starts Ghostscript, or asks Windows
+ROUNDING = 1e-3  # by which a float may lie outside [0, 1]
 SHORTEST_FILE = 24  # bytes of a picture in any format; a shorter name is hardly base64
 
 
@@ -58,9 +60,11 @@ def _shorten(name: str) -> str:
 
 
 def flatten_pictures(images: Any) -> list[PictureLike]:
-    """Return one picture, a list of pictures, or a list of lists (one per text) as a flat list, in order."""
+    """Return one picture, a list of pictures, a list of lists (one per text), or a 4-D array as a flat list."""
     if images is None:
         return []
+    if getattr(images, "ndim", 0) > 3:  # a batch in one array or tensor
+        return [picture for element in images for picture in flatten_pictures(element)]
     if isinstance(images, Sequence) and not isinstance(images, str | bytes):
         return [picture for element in images for picture in flatten_pictures(element)]
     return [images]
@@ -71,11 +75,7 @@ def _open(source: PictureLike) -> Image.Image:
     if isinstance(source, Image.Image):
         return source
     if not isinstance(source, str | bytes | os.PathLike):
-        values = np.asarray(source)
-        try:
-            return to_pil_image(values[..., None] if values.ndim == 2 else values)
-        except (ValueError, TypeError, KeyError) as error:
-            raise PictureError(f"is no array of pixels, of shape {values.shape} and {values.dtype}: {error}") from error
+        return _from_array(source)
     file: Any = BytesIO(source) if isinstance(source, bytes) else source
     if isinstance(source, str):
         if source.startswith(("http://", "https://")):
@@ -96,6 +96,36 @@ def _open(source: PictureLike) -> Image.Image:
     if image.format in RUN_BY_OTHERS:
         raise PictureError(f"is in format {image.format}, which another program would have to draw.")
     return image
+
+
+def _from_array(source: Any) -> Image.Image:
+    """Convert an array or tensor to a gray picture, RGB or RGBA; a leading axis of 1 or 3 values holds the channels.
+
+    The type of the values decides their range, not their content: [0, 1] for floats, 0 and 1 for bool, and 8, 12 or 16
+    bits, whichever holds the largest, for integers.
+    """
+    try:
+        if hasattr(source, "detach"):  # a tensor; NumPy has no bfloat16 or float8
+            source = source.detach().cpu()
+            source = source.float() if source.is_floating_point() else source
+        values = np.asarray(source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PictureError(f"is no array of pixels: {error}") from error
+    if values.ndim == 3 and (values.shape[0] in (1, 3) or (values.shape[0] == 4 and values.shape[2] not in (1, 3, 4))):
+        values = values.transpose(1, 2, 0)
+    kind = f"of shape {values.shape} and {values.dtype}"
+    if values.dtype.kind not in "buif" or values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise PictureError(f"is no array of pixels: it is {kind}, and should be (H, W), (H, W, C) or (C, H, W).")
+    if values.size == 0:
+        raise PictureError(f"is empty: its array is {kind}.")
+    values = values[..., 0] if values.shape[2:] == (1,) else values
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" and not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also refuses NaN
+        raise PictureError(f"has float values from {low:g} to {high:g}: floats must be in [0, 1], bytes are uint8.")
+    if values.dtype.kind != "f" and (low < 0 or high > 65535):
+        raise PictureError(f"has {values.dtype} values from {low} to {high}: integers must be in 0..255 or 0..65535.")
+    top = 1.0 if values.dtype.kind in "bf" else _top(high)
+    return Image.fromarray(_to_bytes(np.ascontiguousarray(values), top))
 
 
 def _from_base64(text: str) -> BytesIO:
@@ -161,7 +191,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale gray values of 16 or 32 bits, or floats, from the range that they take to 0..255."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = next((limit for limit in (1.0, 255.0, 65535.0) if values.max() <= limit), values.max())
-    if image.mode != "F":
-        top = max(top, 255.0 if image.mode == "I" else 65535.0)
-    return Image.fromarray((values / top * 255.0).clip(0, 255).round().astype(np.uint8))
+    largest = values.max()
+    return Image.fromarray(_to_bytes(values, 1.0 if image.mode == "F" and largest <= 1 else _top(largest)))
+
+
+def _top(largest: float) -> float:
+    """Return the largest value of the smallest usual range, of 8, 12 or 16 bits, that holds `largest`."""
+    return next((limit for limit in (255.0, 4095.0, 65535.0) if largest <= limit), largest)
+
+
+def _to_bytes(values: np.ndarray, top: float) -> np.ndarray:
+    """Scale values from 0..top to bytes."""
+    if values.dtype == np.uint8:
+        return values
+    return (values.astype(np.float64) / top * 255.0).clip(0, 255).round().astype(np.uint8)

@@ -88,12 +88,68 @@ def test_first_frame_of_an_animation(tmp_path):
         np.full((8, 6), 200, np.uint8),
         torch.full((3, 8, 6), 200, dtype=torch.uint8),
         np.full((8, 6, 3), 200 / 255, np.float32),
+        np.full((8, 6, 1), 200, np.int64),
+        np.full((8, 6, 4), [200, 200, 200, 255], np.uint8),
+        np.full((8, 6), 200 * 257, np.uint16),
+        np.full((3, 8, 6), 200 * 257, np.uint16),
+        torch.full((1, 8, 6), 200 / 255, dtype=torch.float64),
+        torch.full((3, 8, 6), 200 / 255, requires_grad=True),
+        torch.full((3, 8, 6), 200 / 255, dtype=torch.bfloat16),
     ],
 )
 def test_arrays_and_tensors(source):
     picture = load_picture(source, LIMIT)
     assert picture.size == (6, 8)
     assert picture.getpixel((0, 0)) == (200, 200, 200)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float16, np.float32, np.float64, torch.bool, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 3), (3, 8, 6)])
+def test_the_type_of_values_decides_their_range(dtype, shape):
+    """0 and 1 are black and white in bool and floats, whatever else the array holds."""
+    for value in (0, 1):
+        values = (
+            torch.full(shape, value, dtype=dtype) if isinstance(dtype, torch.dtype) else np.full(shape, value, dtype)
+        )
+        assert load_picture(values, LIMIT).getpixel((0, 0)) == (255 * value,) * 3
+    mask = np.indices(shape[:2]).sum(axis=0) % 2 == 0
+    assert np.array_equal(np.asarray(load_picture(mask, LIMIT))[..., 0], mask * 255)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_deep_gray_values_are_scaled_by_what_they_hold(bits, tmp_path):
+    """As an array and as a picture of mode I;16, also from a file."""
+    values = np.linspace(0, 2**bits - 1, 48).reshape(8, 6).astype(np.uint16)
+    expected = (values / (2**bits - 1) * 255).round().astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    for source in (values, torch.from_numpy(values), Image.fromarray(values), tmp_path / "deep.png"):
+        assert np.array_equal(np.asarray(load_picture(source, LIMIT))[..., 0], expected)
+
+
+def test_a_fourth_channel_is_transparency():
+    """An RGBA array lies on white, as an RGBA picture does."""
+    picture = Image.new("RGBA", (6, 8), (200, 0, 0, 128))
+    expected = load_picture(picture, LIMIT).getpixel((0, 0))
+    values = np.asarray(picture)
+    for source in (values, values.transpose(2, 0, 1), torch.from_numpy(values / 255)):
+        assert load_picture(source, LIMIT).getpixel((0, 0)) == expected != (200, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((8, 6, 3), 200.0), "has float values from 200 to 200: floats must be in"),
+        (np.linspace(-1, 1, 48).reshape(8, 6), "has float values from -1 to 1"),
+        (torch.full((3, 8, 6), 1.5), "has float values from 1.5 to 1.5"),
+        (np.full((8, 6), np.nan), "has float values from nan to nan"),
+        (np.full((8, 6), -3), "has int64 values from -3 to -3: integers must be in"),
+        (np.full((8, 6), 70_000), "has int64 values from 70000 to 70000"),
+        (np.zeros((0, 6, 3)), r"is empty: its array is of shape \(0, 6, 3\)"),
+    ],
+)
+def test_values_outside_their_range_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        load_picture(values, LIMIT)
 
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path):
@@ -233,3 +289,10 @@ def test_pictures_from_the_web(server, monkeypatch):
 )
 def test_flat_order(images, count):
     assert flatten_pictures(images) == list("abc")[:count]
+
+
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_an_array_of_four_dimensions_is_a_list_of_pictures(make):
+    assert [one.shape for one in flatten_pictures(make((2, 8, 6, 3)))] == [(8, 6, 3)] * 2
+    assert len(flatten_pictures([make((2, 8, 6, 3)), make((8, 6))])) == 3
+    assert flatten_pictures(make((0, 8, 6, 3))) == []
