@@ -33,7 +33,7 @@ from .configuration_ram import read_tag_thresholds
 from .modeling_ram import RamForImageTagging
 from .provenance_lyrics import fingerprint, relevant_settings
 from .published_checkpoint import DROPPED_BY_REFINER, find_tokenizer_folder
-from .refiner_detection import detect, make_mask_additive
+from .refiner_detection import detect, make_mask_additive, warn_of_lost_numbers
 from .refiner_detection_owlv2 import detect_each
 from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
 from .refiner_prompts import tags_of_each
@@ -407,6 +407,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             missing = "has no tagger" if self.tagger is None else "got no tagger_pixel_values"
             raise ValueError(f"This refiner {missing}: give `tags`, the words to look for in each image.")
         logits = self.tagger(pixel_values.to(self.tagger.dtype), return_dict=True).logits
+        warn_of_lost_numbers("tagger", logits, self.tagger.dtype)
         fired = self.tagger.fired(logits)
         return logits, fired, [row.nonzero().flatten().tolist() for row in fired]
 
