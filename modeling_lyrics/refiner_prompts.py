@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -28,7 +29,7 @@ class TagPrompt:
     tag_of_token: tuple[int, ...]
 
 
-def tags_of_each(tags: Sequence[str] | Sequence[Sequence[str]], count: int) -> list[list[str]]:
+def tags_of_each(tags: Any, count: int) -> list[list[str]]:
     """Return the words to look for in each of `count` pictures; one flat list is used for every picture.
 
     Raises:

@@ -43,7 +43,7 @@ def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> N
         )
 
 
-def tags_of_each(tags: Sequence[str] | Sequence[Sequence[str]], count: int) -> list[list[str]]:
+def tags_of_each(tags: Any, count: int) -> list[list[str]]:
     """Return the words to look for in each of `count` pictures; one flat list is used for every picture.
 
     Raises:

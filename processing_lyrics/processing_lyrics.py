@@ -364,9 +364,19 @@ class LyricsProcessor(ProcessorMixin):
             found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
         return [found[twins.get(index, index)] for index in range(len(pictures))]
 
-    def visualize(self, image: PictureLike, visual_objects: VisualObjects, **options: bool) -> Image.Image:
-        """Draw objects over their picture; the options `masks`, `labels` and `scores` are `True` by default."""
-        return draw_objects(load_picture(image, self.max_image_pixels), visual_objects, **options)
+    def visualize(
+        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: bool
+    ) -> Image.Image:
+        """Draw objects over their picture, or the boxes of an answer.
+
+        Args:
+            image: picture.
+            visual_objects: objects of the picture.
+            answer: answer about the picture. If it has boxes, these are drawn, above thin boxes of the objects.
+            options: `masks`, `labels` and `scores`, which are `True` by default.
+        """
+        picture = load_picture(image, self.max_image_pixels)
+        return draw_objects(picture, visual_objects, parse_spatial_text(answer).objects, **options)
 
     def visualize_attention(
         self, image: PictureLike, visual_objects: VisualObjects, weights: Sequence[float]

@@ -19,7 +19,7 @@ from transformers import AutoImageProcessor, AutoProcessor
 from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
-from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects, drawing
 from lyrics.processing_lyrics.spatial_text import as_text
 
 SPATIAL = {"mqformer_input_ids", "mqformer_attention_mask", "mqformer_position_ids"}
@@ -464,6 +464,24 @@ def test_visualize(processor, size):
     assert drawn.getpixel((drawn.width // 2, drawn.height // 2)) != (128, 128, 128)
     outlined = processor.visualize(picture, objects, masks=False, labels=False, scores=False)
     assert outlined.getpixel((0, 0)) != (128, 128, 128)
+    assert processor.visualize(picture, objects, "no box").tobytes() == drawn.tobytes()
     empty = processor.visualize(picture, VisualObjects())
     assert set(empty.get_flattened_data()) == {(128, 128, 128)}
     assert picture.getpixel((0, 0)) == (128, 128, 128), "the caller's picture is left alone"
+
+
+def test_the_boxes_of_an_answer_are_drawn_first(processor):
+    """In color, and differently from what the refiner saw, which remains in gray; the first box lies on top."""
+    picture = Image.new("RGB", (400, 400), (128, 128, 128))
+    seen = VisualObjects(
+        ["a", "b"], [[0.05, 0.05, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]], [0.9, 0.8], masks=np.ones((2, 4, 4))
+    )
+    alone = processor.visualize(picture, seen, "the cup: [0.500, 0.500, 0.900, 0.900]", labels=False)
+    colors = {color for _, color in alone.getcolors()}
+    assert colors == {(128, 128, 128), drawing.SEEN, (0, 0, 0), drawing.PALETTE[0]}
+    assert alone.getpixel((200, 280)) == drawing.PALETTE[0], "the answer's box lies above the object's"
+    assert alone.getpixel((20, 40)) == drawing.SEEN
+    two = processor.visualize(picture, seen, "cup: [0.5, 0.5, 0.9, 0.9] or [0.5, 0.5, 0.9, 0.9]", labels=False)
+    assert two.getpixel((200, 280)) == drawing.PALETTE[0]
+    assert two.tobytes() == alone.tobytes()
+    assert processor.visualize(picture, seen, "the cup: [0.500, 0.500, 0.900, 0.900]").tobytes() != alone.tobytes()
