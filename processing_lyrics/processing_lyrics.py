@@ -112,6 +112,10 @@ class LyricsProcessor(ProcessorMixin):
         for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive number, got {value!r}.")
+        given_std = getattr(image_processor, "image_std", None)
+        std = np.atleast_1d(np.asarray(1.0 if given_std is None else given_std, np.float64))
+        if not (std > 0).all() or not np.isfinite(std).all():  # also refuses NaN
+            raise ValueError(f"image_std of the image processor must be positive, got {std.tolist()}.")
         given_token: Any = image_token
         if not isinstance(given_token, str) or not given_token.strip():
             raise ValueError(f"image_token must be text, got {image_token!r}.")

@@ -80,6 +80,14 @@ def test_wrong_settings_are_named(damaged, values, message):
         LyricsProcessor.from_pretrained(damaged)
 
 
+@pytest.mark.parametrize("std", [0, [0.2, 0.2, 0.0], [0.2, -1, 0.2], float("nan")])
+def test_pixels_are_divided_by_something(damaged, std):
+    settings = json.loads((damaged / "processor_config.json").read_text())["image_processor"]
+    edit(damaged / "processor_config.json", image_processor=settings | {"image_std": std})
+    with pytest.raises(ValueError, match=r"damaged.*image_std of the image processor must be positive, got"):
+        LyricsProcessor.from_pretrained(damaged)
+
+
 @pytest.mark.parametrize(
     "template",
     [
