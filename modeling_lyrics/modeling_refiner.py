@@ -266,8 +266,11 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             One `RefinedImage` per picture, in their order; a picture may have no objects.
 
         Raises:
-            ValueError: `tags` are not words, or the numbers of pictures and of lists of tags differ.
+            ValueError: `tags` are not words, the numbers of pictures and of lists of tags differ, or `batch_size` is
+                below 1.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         tags = None if tags is None else tags_of_each(tags, len(images))
         pictures = [to_rgb(image) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}

@@ -285,7 +285,7 @@ def test_keys_of_transformers_are_known(saved, tmp_path, caplog):
 @pytest.mark.parametrize("part", ["", "refiner"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_that_are_no_numbers_are_named(part, dtype, tmp_path):
-    """Of the shipped model; one value is enough, and infinity is one that a mask may hold."""
+    """Of the shipped model; one value is enough."""
     folder = tmp_path / "nan"
     shutil.copytree(MICRO_CHECKPOINT, folder)
     path = folder / part / "model.safetensors"

@@ -485,3 +485,26 @@ def test_the_boxes_of_an_answer_are_drawn_first(processor):
     assert two.getpixel((200, 280)) == drawing.PALETTE[0]
     assert two.tobytes() == alone.tobytes()
     assert processor.visualize(picture, seen, "the cup: [0.500, 0.500, 0.900, 0.900]").tobytes() != alone.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5,), "text must be a string or a list of strings, got int"),
+        (([5, "a"],), "text must be a string or a list of strings, got int, str"),
+        ((None,), "text must be a string or a list of strings, got NoneType"),
+        (("a", 5), r"image_sizes must be a list of \(height, width\), got 5"),
+        (("a", [(1, 2, 3)]), r"image_sizes must be a list of \(height, width\), got \[\(1, 2, 3\)\]"),
+        (("a", [5]), r"image_sizes must be a list of \(height, width\), got \[5\]"),
+    ],
+)
+def test_what_is_no_answer_is_named(processor, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        processor.post_process_grounding(*arguments)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_has_a_picture(processor, picture, size):
+    for refine in (processor.refine, processor.refiner.refine):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {size}"):
+            refine([picture], batch_size=size)

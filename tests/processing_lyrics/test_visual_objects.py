@@ -122,6 +122,11 @@ def test_errors_of_rounding_are_no_errors():
     assert np.array_equal(VisualObjects(["a"], boxes, [1.0005]).boxes, boxes.astype(np.float32))
 
 
+def test_a_dictionary_is_needed():
+    with pytest.raises(ValueError, match="from_dict takes a dictionary, got int"):
+        VisualObjects.from_dict(5)
+
+
 ARRAYS = {"boxes": np.zeros((1, 4), np.float32), "scores": np.zeros(1, np.float32)}
 HEADER = {"format": "lyrics-visual-objects"}
 
