@@ -169,8 +169,9 @@ def neutralize_messages(messages: Sequence[Any], control_tokens: Iterable[str]) 
         ValueError: the conversation is empty or malformed; the message names the message's index.
     """
     tokens = tuple(control_tokens)
-    if not isinstance(messages, Sequence):
-        raise ValueError(f"A conversation must be a list of messages, got {_kind(messages)}.")
+    given: Any = messages
+    if not isinstance(given, Sequence):
+        raise ValueError(f"A conversation must be a list of messages, got {_kind(given)}.")
     if not messages:
         raise ValueError("The conversation is empty.")
     cleaned = []

@@ -101,8 +101,9 @@ class VisualObjects:
         Raises:
             ValueError: a value has the wrong type, shape or number.
         """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"VisualObjects: from_dict takes a dictionary, got {type(values).__name__}.")
+        given: Any = values
+        if not isinstance(given, Mapping):
+            raise ValueError(f"VisualObjects: from_dict takes a dictionary, got {type(given).__name__}.")
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         objects = cls(**known)
         if objects.region_features.size == 0 and "region_feature_size" in values:
