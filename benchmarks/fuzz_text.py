@@ -67,6 +67,12 @@ def box(draw: random.Random) -> list[float]:
     return [draw.choice((draw.random(), 0.0, 1.0, -0.0, 1.0004, -3.0, 1e30)) for _ in range(4)]
 
 
+def sound_box(draw: random.Random) -> list[float]:
+    """One that visual objects accept, often without area."""
+    (x1, x2), (y1, y2) = (sorted(draw.choice((draw.random(), 0.0, 1.0, -0.0, 1.0004)) for _ in range(2)) for _ in "xy")
+    return [x1, y1, x2, y2]
+
+
 # ---------------------------------------------------------------------------------------------------- functions of text
 
 
@@ -163,7 +169,7 @@ def objects(draw: random.Random) -> Any:
     count = draw.randrange(4)
     values: dict[str, Any] = {
         "labels": [text(draw, 6) for _ in range(count)],
-        "boxes": [box(draw) for _ in range(count)],
+        "boxes": [sound_box(draw) for _ in range(count)],
         "scores": [draw.random() for _ in range(count)],
         "region_features": np.zeros((count, 36), np.float32),
     }
@@ -248,7 +254,7 @@ def check_labels(draw: random.Random, processor: LyricsProcessor) -> None:
     assert not set(tokens.input_ids) & (set(processor.mqformer_tokenizer.all_special_ids) - {100})  # [UNK] is text
     for prompt in build_prompts(labels, processor.refiner.tokenizer, ", ", 256):
         assert len(prompt.tag_of_token) <= 256
-    found = VisualObjects(labels=labels, boxes=boxes, scores=[0.5] * len(labels))
+    found = VisualObjects(labels=labels, boxes=[sound_box(draw) for _ in labels], scores=[0.5] * len(labels))
     assert VisualObjects.from_dict(found.to_dict()) == found
     if draw.random() < 0.2:
         processor.visualize(Image.new("RGB", (64, 64)), found)

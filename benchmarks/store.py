@@ -57,7 +57,8 @@ def synthetic_rows(count: int, objects: int, row_format: RowFormat) -> Iterator[
     noise = np.random.default_rng(0)
     seen = []
     for _ in range(100):
-        boxes, scores = noise.random((objects, 4), np.float32), noise.random(objects, np.float32)
+        boxes = np.sort(noise.random((objects, 2, 2), np.float32), axis=1).reshape(objects, 4)
+        scores = noise.random(objects, np.float32)
         features = noise.standard_normal((objects, row_format.region_feature_size), np.float32)
         labels = [LABELS[number] for number in noise.integers(0, len(LABELS), objects)]
         seen.append(prepare_objects(VisualObjects(labels, boxes, scores, features, tags=labels[:8]), row_format))

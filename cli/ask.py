@@ -13,8 +13,10 @@ from .common import (
     choose_device,
     describe_objects,
     load_processor,
+    on_one_line,
     positive_int,
     printable,
+    require_picture_file,
 )
 
 if TYPE_CHECKING:
@@ -36,34 +38,47 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("image", metavar="IMAGE", help="path or URL of an image")
     parser.add_argument("question", metavar="QUESTION", help="the question, in quotation marks")
     parser.add_argument("--objects", metavar="FILE", type=Path, help="objects that `lyrics refine --out` wrote")
-    parser.add_argument("--save", metavar="OVERLAY.png", type=Path, help="write the image with the objects' boxes")
+    parser.add_argument(
+        "--save",
+        metavar="OVERLAY.png",
+        type=Path,
+        help="write the image with the boxes of the answer and of the objects",
+    )
     parser.add_argument(
         "--why", metavar="WHY.png", type=Path, help="write the image with the objects that the answer attended to"
     )
     parser.add_argument(
         "--max-new-tokens", metavar="N", type=positive_int, default=256, help="longest answer (default: 256)"
     )
-    add_model_arguments(parser, micro=True)
+    add_model_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer, and print what was seen."""
+    if not arguments.question.strip():
+        raise ValueError("the question is empty.")
+    for option, path in (("--save", arguments.save), ("--why", arguments.why)):
+        require_picture_file(option, path, [arguments.image])
+    if arguments.save is not None and arguments.save == arguments.why:
+        raise ValueError(f"--save and --why are the same file, {arguments.save}.")
     import torch
 
     from lyrics import LyricsForConditionalGeneration, VisualObjects, attribute_answer, describe_provenance
 
+    given = VisualObjects.load(arguments.objects) if arguments.objects else None
     processor = load_processor(arguments)
     image = processor.load_pictures(arguments.image)[0]
-    objects = VisualObjects.load(arguments.objects) if arguments.objects else processor.refine(image)[0]
+    objects = processor.refine(image)[0] if given is None else given  # objects may be none at all
     model: Any = LyricsForConditionalGeneration.from_pretrained(arguments.model, dtype=arguments.dtype or "auto")
     model.to(choose_device(arguments.device))
     inputs = prepare_question(processor, image, arguments.question, objects).to(model.device)
     with torch.inference_mode():
         generated = model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, do_sample=False)
     answer = processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    answer_boxes = describe_boxes(processor, answer)
     if arguments.save:
-        processor.visualize(image, objects).save(arguments.save)
+        processor.visualize(image, objects, answer).save(arguments.save)
     why = None
     if arguments.why:
         why = attribute_answer(model, inputs, generated)
@@ -73,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             "image": arguments.image,
             "question": arguments.question,
             "answer": answer,
-            "answer_boxes": describe_boxes(processor, answer),
+            "answer_boxes": answer_boxes,
             **describe_provenance(model, processor, objects),
             "overlay": str(arguments.save) if arguments.save else None,
             "why": None if why is None else describe_why(why, objects, str(arguments.why)),
@@ -83,9 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"Answer: {printable(answer)}")
     print(describe_objects(objects))
     if arguments.save:
-        print(f"Image with the objects' boxes: {arguments.save}")
+        of_answer = "the answer's boxes, and thin ones of the objects" if answer_boxes else "the objects' boxes"
+        print(on_one_line(f"Image with {of_answer}: {arguments.save}"))
     if arguments.why:
-        print(f"Image with the objects that the answer attended to: {arguments.why}")
+        print(on_one_line(f"Image with the objects that the answer attended to: {arguments.why}"))
     return 0
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +18,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-NO_MODEL = (
-    "no model: give --model DIR or --model HUB_ID. `lyrics init --size micro --out DIR` writes a tiny random one to "
-    "try everything with."
-)
 MICRO_MODEL = (
     "No --model is given: the micro model is used, which ships with the package and knows nothing but scenes of "
     "colored shapes."
@@ -57,6 +56,11 @@ def printable(text: str) -> str:
     )
 
 
+def on_one_line(text: str) -> str:
+    """Return a name or a path for a terminal, with line breaks as escapes too."""
+    return printable(text).replace("\n", "\\n")
+
+
 def add_command(commands: Any, name: str, help_text: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Add the parser of a command, with examples below its options."""
     return commands.add_parser(
@@ -68,16 +72,14 @@ def add_command(commands: Any, name: str, help_text: str, description: str, exam
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, micro: bool = False) -> None:
-    """Add `--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`.
-
-    Args:
-        parser: parser that receives them.
-        micro: whether the model that ships with the package is used when none is given.
-    """
-    default = " (default: the micro model, which ships with the package and knows scenes of shapes)" if micro else ""
-    parser.add_argument("--model", metavar="DIR|ID", help=f"a checkpoint's directory or Hub id{default}")
-    parser.set_defaults(micro=micro)
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`."""
+    parser.add_argument(
+        "--model",
+        metavar="DIR|ID",
+        help="a checkpoint's directory or Hub id (default: the micro model, which ships with the package and knows "
+        "scenes of shapes)",
+    )
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: as they were saved)")
     parser.add_argument(
@@ -105,6 +107,35 @@ def require_new_folder(out: Path) -> None:
         raise ValueError(f"--out {out} exists and is not an empty directory.")
 
 
+def require_picture_file(option: str, path: Path | None, images: Sequence[str]) -> None:
+    """Check that a picture can be written to a path, before any work is done for it.
+
+    Args:
+        option: name of the option that names the path.
+        path: path, or `None` where nothing is written.
+        images: paths and URLs of the command's images, which are not overwritten.
+
+    Raises:
+        ValueError: the folder is missing, the ending is that of no picture format, or the path is taken.
+    """
+    from PIL import Image
+
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "is a folder" if path.is_dir() else f"cannot be written: there is no folder {path.parent}"
+        raise ValueError(f"{option} {path} {reason}.")
+    image_format = Image.registered_extensions().get(path.suffix.lower())
+    try:
+        Image.new("RGB", (8, 8)).save(BytesIO(), image_format or "")
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(f"{option} {path}: no picture can be written as {path.suffix!r}; use .png or .jpg.") from error
+    if any(os.path.exists(image) and path.exists() and path.samefile(image) for image in images):
+        raise ValueError(f"{option} {path} is the image itself, which is not overwritten.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{option} {path} must not be written by this user.")
+
+
 def choose_device(name: str | None) -> torch.device:
     """Return the device asked for, or CUDA where there is one.
 
@@ -117,7 +148,7 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # the meta device computes, but holds no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot run on device {name!r}: {reason}") from error
@@ -127,15 +158,14 @@ def choose_device(name: str | None) -> torch.device:
 def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
     """Load the processor of `--model`, with its refiner on the chosen device.
 
-    Without `--model`, `arguments.model` becomes the micro model where the command allows it.
+    Without `--model`, `arguments.model` becomes the micro model.
     """
     import torch
 
     import lyrics
 
+    device = choose_device(arguments.device)
     if arguments.model is None:
-        if not arguments.micro:
-            raise ValueError(NO_MODEL)
         print(MICRO_MODEL, file=sys.stderr)
         arguments.model = str(lyrics.MICRO_CHECKPOINT)
     if not Path(arguments.model).is_dir() and not _HUB_ID.fullmatch(arguments.model):
@@ -144,7 +174,7 @@ def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
     if arguments.tag_thresholds is not None:
         refiner_kwargs["tag_thresholds"] = arguments.tag_thresholds
     processor = lyrics.LyricsProcessor.from_pretrained(arguments.model, refiner_kwargs=refiner_kwargs)
-    processor.to(choose_device(arguments.device), arguments.dtype and getattr(torch, arguments.dtype))
+    processor.to(device, arguments.dtype and getattr(torch, arguments.dtype))
     if arguments.store is not None:
         processor.store = lyrics.RefinementStore.open(arguments.store)
     return processor

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from . import ask, compose, convert, dpo, init, merge, pretrain, refine, refine_dataset, sft, store
+from .common import printable
 from .quiet import quiet_libraries
 
 DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, and answers in text and boxes."
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     parsed, more = parser.parse_known_args(arguments)
     if more and not getattr(parsed, "takes_more", False):
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
+        parser.error(printable(f"unrecognized arguments: {' '.join(more)}"))
     parsed.more = more
     quiet_libraries()
     try:
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not _is_users_mistake(error):
             raise
-        print(f"lyrics {parsed.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        message = " ".join(describe_mistake(error).split())
+        print(printable(f"lyrics {parsed.command}: error: {message}"), file=sys.stderr)
         return 2
 
 
@@ -59,6 +61,15 @@ def _is_users_mistake(error: Exception) -> bool:
     from huggingface_hub.errors import StrictDataclassError
 
     return isinstance(error, ValueError | OSError | ImportError | FloatingPointError | StrictDataclassError)
+
+
+def describe_mistake(error: Exception) -> str:
+    """Return the message of an error; for a missing library, how to install it."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        from lyrics.utils.optional_imports import describe_missing
+
+        return describe_missing(error.name) or str(error)
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,15 @@ def find_recipe(name: str, stage: str) -> Path:
     """Return the file of a recipe, given its path or its name.
 
     Raises:
-        ValueError: when there is none; the message lists the names of those that ship.
+        ValueError: when there is none, or when the file is not YAML; the message lists the names of those that ship.
     """
+    import yaml
+
     for path in (Path(name), recipe_folder() / stage / f"{name}.yaml"):
         if path.is_file():
+            try:
+                yaml.safe_load(path.read_bytes())
+            except yaml.YAMLError as error:
+                raise ValueError(f"{path} is not YAML: {error}") from error
             return path
     raise ValueError(f"There is no file and no recipe {name!r}; the recipes are {', '.join(list_recipes(stage))}.")

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import add_command, add_model_arguments, describe_objects, load_processor, positive_int, printable
+from .common import (
+    add_command,
+    add_model_arguments,
+    describe_objects,
+    load_processor,
+    on_one_line,
+    positive_int,
+    printable,
+)
 
 if TYPE_CHECKING:
     from lyrics import LyricsProcessor, VisualObjects
@@ -33,7 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--tags", metavar="WORDS", help="look for these words, separated by commas, instead of tagging")
     parser.add_argument("--batch-size", metavar="N", type=positive_int, default=8, help="images at a time (default: 8)")
     parser.add_argument("--masks", action="store_true", help="find the objects' masks as well")
-    add_model_arguments(parser, micro=True)
+    add_model_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -41,8 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Refine every image; those that cannot be read are named, and do not stop the others."""
     from tqdm import tqdm
 
+    tags = None if arguments.tags is None else [word.strip() for word in arguments.tags.split(",") if word.strip()]
+    if tags == []:
+        raise ValueError(f"--tags {arguments.tags!r} names no word to look for.")
+    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file, and not a folder.")
     processor = load_processor(arguments)
-    tags = [word.strip() for word in arguments.tags.split(",") if word.strip()] if arguments.tags else None
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
     size, names, done = arguments.batch_size, arguments.images, 0
@@ -51,9 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(total=len(names), desc="Refining", disable=None if len(names) > 1 else True) as progress:
         for batch in (names[start : start + size] for start in range(0, len(names), size)):
             pictures = load_all(processor, batch)
-            wanted = None if tags is None else [tags] * len(pictures)
-            seen = processor.refine(list(pictures.values()), tags=wanted, batch_size=size, return_masks=arguments.masks)
-            for (name, picture), objects in zip(pictures.items(), seen, strict=True):
+            seen = processor.refine(
+                [picture for _, picture in pictures], tags=tags, batch_size=size, return_masks=arguments.masks
+            )
+            for (name, picture), objects in zip(pictures, seen, strict=True):
                 files = write_files(processor, picture, objects, name, arguments.out, taken) if arguments.out else {}
                 results.append({"image": name, "tags": objects.tags, "objects": objects.summary(), **files})
                 if not arguments.json:
@@ -65,23 +78,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if done == len(names) else 2
 
 
-def load_all(processor: LyricsProcessor, names: list[str]) -> dict[str, Any]:
-    """Return the images that can be read, by name; report the others."""
+def load_all(processor: LyricsProcessor, names: list[str]) -> list[tuple[str, Any]]:
+    """Return names and images that can be read; report the others."""
     from tqdm import tqdm
 
-    pictures = {}
+    pictures = []
     for name in names:
         try:
-            pictures[name] = processor.load_pictures(name)[0]
+            pictures.append((name, processor.load_pictures(name)[0]))
         except ValueError as error:
-            tqdm.write(f"lyrics refine: error: {error}", file=sys.stderr)
+            tqdm.write(on_one_line(f"lyrics refine: error: {error}"), file=sys.stderr)
     return pictures
 
 
 def describe_picture(name: str, objects: VisualObjects, files: dict[str, str]) -> str:
     """Return what was found in an image as lines of text."""
     tags = printable(", ".join(objects.tags)) or "none"
-    return "\n".join([name, f"Tags: {tags}", describe_objects(objects), *(f"Wrote {file}" for file in files.values())])
+    wrote = [on_one_line(f"Wrote {file}") for file in files.values()]
+    return "\n".join([on_one_line(name), f"Tags: {tags}", describe_objects(objects), *wrote])
 
 
 def write_files(

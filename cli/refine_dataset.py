@@ -11,12 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import add_command, add_model_arguments, load_processor, positive_int, share
+from .common import add_command, add_model_arguments, load_processor, on_one_line, positive_int, share
 
 if TYPE_CHECKING:
     from lyrics.refinement import Estimate
 
 EXAMPLES = """examples:
+  lyrics refine-dataset photos --out seen          # with the micro model, which ships with the package
   lyrics refine-dataset photos --out seen --model DIR
   lyrics refine-dataset captions.jsonl --image-column file --out seen --model DIR --dry-run
   lyrics refine-dataset 'shards/{00000..01242}.tar' --out seen --model DIR --dtype bfloat16 --engine ray
@@ -84,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Refine, or say what it would take."""
     from lyrics.refinement import estimate, open_source, refine_dataset
 
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file, and not the folder of a store.")
     if arguments.model is not None and os.path.isdir(arguments.model):
         arguments.model = os.path.abspath(arguments.model)  # workers may be in another folder
     processor = load_processor(arguments)
@@ -123,7 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"store": str(store.path), "pictures": len(store), "failures": failures}))
     else:
-        print(f"{store.path}: {len(store):,} pictures, {store.bytes / max(1, len(store)):,.0f} bytes each")
+        size = store.bytes / max(1, len(store))
+        print(on_one_line(f"{store.path}: {len(store):,} pictures, {size:,.0f} bytes each"))
         if failures:
             print(f"not refined: {failures:,}, see {store.path / 'failures.jsonl'}; --retry-failures tries them again")
     return 0

@@ -33,12 +33,12 @@ def compose(
     Raises:
         ValueError: if the refiner does not fit the first stage.
     """
-    text: Any = AutoModelForCausalLM.from_pretrained(language_model, dtype=dtype)
+    text: Any = AutoModelForCausalLM.from_pretrained(language_model, dtype=dtype, trust_remote_code=False)
     first = LyricsForPreTraining.from_pretrained(stage1, dtype=text.dtype)
     old = LyricsProcessor.from_pretrained(stage1)
     processor = LyricsProcessor(
         old.image_processor,
-        AutoTokenizer.from_pretrained(language_model),
+        AutoTokenizer.from_pretrained(language_model, trust_remote_code=False),
         old.mqformer_tokenizer,
         num_query_tokens=first.config.mqformer_config.num_queries,
         mqformer_text=old.mqformer_text,

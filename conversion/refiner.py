@@ -60,7 +60,7 @@ def load_original_refiner(
     tagger: Any = read_tagger(
         ram, tag_list, chinese_tag_list=chinese_tag_list, tag_thresholds=tag_thresholds, image_size=ram_image_size
     )
-    bert_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    bert_tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     detector: Any = (
         load_grounding_dino_package(grounding_dino, bert_tokenizer)
         if "grounding_dino" in packages

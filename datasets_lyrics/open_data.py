@@ -178,6 +178,8 @@ def open_drawn(word: str) -> ShapeRows:
     kind, *numbers = word.split(":")
     if not all(number.isdecimal() for number in numbers) or len(numbers) > 2:
         raise ValueError(f"{word!r} is not {kind}:COUNT or {kind}:COUNT:SEED.")
+    if not int(numbers[0]):
+        raise ValueError(f"{word!r} has no rows: COUNT must be at least 1.")
     return DRAWN[kind](*map(int, numbers))
 
 

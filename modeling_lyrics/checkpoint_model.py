@@ -6,6 +6,7 @@ import os
 import threading
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .checkpoint_files import check_file, check_index, check_names
@@ -88,7 +89,7 @@ class NativeCheckpointModel(PreTrainedModel):
 
     @staticmethod
     def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
-        """Refuse weights of other shapes before memory is allocated for them."""
+        """Refuse weights of other shapes before memory is allocated for them, and weights that are NaN."""
         place = load_config.pretrained_model_name_or_path
         if loading_info.conversion_errors:
             name, error = next(iter(loading_info.conversion_errors.items()))
@@ -98,7 +99,24 @@ class NativeCheckpointModel(PreTrainedModel):
             names = [f"{name} is {tuple(stored)} and not {tuple(wanted)}" for name, stored, wanted in listed[:5]]
             more = f", and {len(listed) - 5} more" if len(listed) > 5 else ""
             raise ValueError(f"{place} does not fit its configuration: {', '.join(names)}{more}.")
-        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+        loading_info = PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+        if (name := _find_nan(model)) is not None:
+            raise ValueError(f"{place}: {name} has values that are not numbers (NaN).")
+        return loading_info
+
+
+def _find_nan(model: torch.nn.Module) -> str | None:
+    """Return the name of the first weight with NaN among those in memory, or `None`.
+
+    Quantized weights are skipped, and so are those of several processes, of which only one may hold the values.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return None
+    for name, weight in model.named_parameters():
+        plain = type(weight.data) is torch.Tensor and weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        if plain and not weight.is_meta and weight.sum(dtype=torch.float32).isnan() and weight.isnan().any():
+            return name
+    return None
 
 
 def _set_dtype(config: PreTrainedConfig, dtype: Any) -> None:

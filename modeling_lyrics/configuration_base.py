@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -104,6 +105,33 @@ class CheckedConfig(PreTrainedConfig):
         except Exception as error:
             where = f"{place}: " if place else ""
             raise ValueError(f"{where}wrong {cls.__name__}: {_describe(error)}") from error
+
+
+# What a number of a configuration may be: a description, and a test that NaN fails.
+POSITIVE = ("positive", lambda value: value > 0)
+NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
+SHARE = ("in [0, 1]", lambda value: 0 <= value <= 1)
+RATE = ("in [0, 1), as a rate of dropout or smoothing is", lambda value: 0 <= value < 1)
+FINITE = ("finite", math.isfinite)
+
+
+def check_numbers(config: Any, allowed: tuple[str, Callable[[Any], bool]], *names: str) -> None:
+    """Check numbers of a configuration, or lists of numbers; names that it lacks, and `None`, are skipped.
+
+    Args:
+        config: configuration.
+        allowed: description and test of what is allowed, such as `POSITIVE`.
+        names: names of the settings.
+
+    Raises:
+        ValueError: a number is not allowed; the message names the class, the setting and its value.
+    """
+    expected, test = allowed
+    for name in names:
+        value = getattr(config, name, None)
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, int | float) and not test(one) for one in values):
+            raise ValueError(f"{type(config).__name__}: {name} must be {expected}, got {value!r}.")
 
 
 def name_missing_keys(translate: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

@@ -16,7 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging
 
-from .configuration_base import CheckedConfig
+from .configuration_base import FINITE, NOT_NEGATIVE, POSITIVE, SHARE, CheckedConfig, check_numbers
 from .configuration_mqformer import LyricsMQFormerConfig
 from .configuration_ram import PerChannel, RamConfig, read_tag_thresholds
 from .published_config import is_published_config, translate_model_config, translate_refiner_config
@@ -85,16 +85,11 @@ class LyricsRefinerConfig(CheckedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Check counts, sizes, and whether the detector has the features (called by `@strict`)."""
-        for name in (
-            "max_regions",
-            "max_prompt_tokens",
-            "detector_shortest_edge",
-            "detector_longest_edge",
-            "boxes_per_batch",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"LyricsRefinerConfig: {name} must be positive, got {getattr(self, name)}.")
+        """Check counts, sizes, thresholds, and whether the detector has the features (called by `@strict`)."""
+        counts = ("max_regions", "max_prompt_tokens", "detector_shortest_edge", "detector_longest_edge")
+        check_numbers(self, POSITIVE, *counts, "boxes_per_batch", "image_std", "detector_std")
+        check_numbers(self, FINITE, "image_mean", "image_std", "detector_mean", "detector_std")
+        check_numbers(self, SHARE, "box_threshold", "text_threshold", "iou_threshold")
         if self.region_feature_type == "detection" and self.detector_is_owl:
             raise ValueError(
                 'LyricsRefinerConfig: region_feature_type "detection" is made of the queries of Grounding DINO, and '
@@ -226,7 +221,10 @@ class LyricsConfig(CheckedConfig):
             self.image_token_id = self.text_config.vocab_size
 
     def validate_architecture(self) -> None:
-        """Check that the placeholder is a token id (called by `@strict`)."""
+        """Check that the placeholder is a token id, and that the parts have layers (called by `@strict`)."""
+        for part in (self.vision_config, self.text_config):
+            check_numbers(part, POSITIVE, "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+        check_numbers(self, NOT_NEGATIVE, "initializer_range")
         if not isinstance(self.image_token_id, int) or self.image_token_id < 0:
             raise ValueError(f"LyricsConfig: image_token_id must be a token id, got {self.image_token_id!r}.")
 

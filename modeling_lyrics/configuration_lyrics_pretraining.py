@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_base import CheckedConfig
+from .configuration_base import FINITE, POSITIVE, RATE, CheckedConfig, check_numbers
 from .configuration_lyrics import LyricsConfig
 from .configuration_mqformer import LyricsMQFormerConfig
 from .published_config import is_published_config, translate_pretraining_config
@@ -64,7 +64,11 @@ class LyricsPreTrainingConfig(CheckedConfig):
         return {name: weight for name, weight in weights.items() if weight}
 
     def validate_architecture(self) -> None:
-        """Check the loss weights (called by `@strict`)."""
+        """Check the loss weights and other numbers (called by `@strict`)."""
+        check_numbers(self, POSITIVE, "temperature", "projection_size")
+        check_numbers(self, RATE, "label_smoothing")
+        check_numbers(self, FINITE, *(f"{name}_weight" for name in OBJECTIVES))
+        check_numbers(self.vision_config, POSITIVE, "num_hidden_layers", "hidden_size", "num_attention_heads")
         weights = {f"{name}_weight": getattr(self, f"{name}_weight") for name in OBJECTIVES}
         if min(weights.values()) < 0 or not any(weights.values()):
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_base import CheckedConfig
+from .configuration_base import NOT_NEGATIVE, POSITIVE, RATE, CheckedConfig, check_numbers
 
 
 @strict
@@ -76,7 +76,12 @@ class LyricsMQFormerConfig(CheckedConfig):
         return self.num_visual_queries + self.num_grounding_queries
 
     def validate_architecture(self) -> None:
-        """Check the width of the heads and the numbers of queries (called by `@strict`)."""
+        """Check sizes, rates, the width of the heads and the numbers of queries (called by `@strict`)."""
+        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+        inputs = ("max_position_embeddings", "encoder_hidden_size", "region_hidden_size", "cross_attention_frequency")
+        check_numbers(self, POSITIVE, *sizes, *inputs, "layer_norm_eps")
+        check_numbers(self, RATE, "hidden_dropout_prob", "attention_probs_dropout_prob")
+        check_numbers(self, NOT_NEGATIVE, "initializer_range")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"LyricsMQFormerConfig: hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "

@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_base import CheckedConfig
+from .configuration_base import FINITE, POSITIVE, RATE, SHARE, CheckedConfig, check_numbers
 
 PerChannel = list[float | int] | tuple[float | int, ...] | float | int  # three numbers, or one for all
 
@@ -94,7 +94,15 @@ class RamConfig(CheckedConfig):
     image_std: PerChannel = (0.229, 0.224, 0.225)
 
     def validate_architecture(self) -> None:
-        """Check the head's width, and that there is one threshold and one translation per tag (called by `@strict`)."""
+        """Check numbers, the head's width, and that there is one threshold and one translation per tag.
+
+        `@strict` calls it.
+        """
+        sizes = ("tag_embedding_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        check_numbers(self, POSITIVE, *sizes, "layer_norm_eps", "image_std")
+        check_numbers(self, FINITE, "image_mean", "image_std")
+        check_numbers(self, SHARE, "threshold")
+        check_numbers(self, RATE, "hidden_dropout_prob", "attention_probs_dropout_prob")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"RamConfig: hidden_size ({self.hidden_size}) is not a multiple of num_attention_heads "

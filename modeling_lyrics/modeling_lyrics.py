@@ -191,7 +191,7 @@ class LyricsModel(LyricsPreTrainedModel):
         self.vision_model = build_vision_model(config.vision_config)
         self.mqformer = LyricsMQFormerModel._from_config(config.mqformer_config)
         self.language_projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = AutoModel.from_config(config.text_config, trust_remote_code=False)
         self.post_init()
 
     def train(self, mode: bool = True) -> LyricsModel:
@@ -587,7 +587,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
         text: Any = language_model
         if isinstance(language_model, str | Path):
-            text = AutoModelForCausalLM.from_pretrained(language_model)
+            text = AutoModelForCausalLM.from_pretrained(language_model, trust_remote_code=False)
         queries_config = queries.config if isinstance(queries, PreTrainedModel) else queries
         config_kwargs.setdefault("tie_word_embeddings", bool(getattr(text.config, "tie_word_embeddings", False)))
         config = LyricsConfig(

@@ -81,7 +81,9 @@ class RamModel(RamPreTrainedModel):
 
     def __init__(self, config: RamConfig) -> None:
         super().__init__(config)
-        self.vision_model = AutoModel.from_config(config.vision_config, add_pooling_layer=False)
+        self.vision_model = AutoModel.from_config(
+            config.vision_config, trust_remote_code=False, add_pooling_layer=False
+        )
         self.image_projection = nn.Linear(config.vision_config.hidden_size, config.tag_embedding_size)
         self.post_init()
 

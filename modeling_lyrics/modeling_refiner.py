@@ -33,9 +33,10 @@ from .configuration_ram import read_tag_thresholds
 from .modeling_ram import RamForImageTagging
 from .provenance_lyrics import fingerprint, has_new_settings, relevant_settings
 from .published_checkpoint import DROPPED_BY_REFINER, find_tokenizer_folder
-from .refiner_detection import detect, make_mask_additive
+from .refiner_detection import detect, make_mask_additive, warn_of_lost_numbers
 from .refiner_detection_owlv2 import detect_each
 from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
+from .refiner_prompts import tags_of_each
 from .refiner_regions import select_objects
 from .refiner_segmentation import segment
 
@@ -138,11 +139,11 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             # the detector supports eager attention only; its text encoder and backbone keep the requested one
             config.detector_config._attn_implementation = {"": "eager"}
         self.tagger = None if config.tagger_config is None else RamForImageTagging(config.tagger_config)
-        self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config)
+        self.detector = AutoModelForZeroShotObjectDetection.from_config(config.detector_config, trust_remote_code=False)
         self.segmenter = None
         if config.segmenter_config is not None:
             _check_supported("segmenter", config.segmenter_config, SUPPORTED_SEGMENTERS)
-            self.segmenter = AutoModelForMaskGeneration.from_config(config.segmenter_config)
+            self.segmenter = AutoModelForMaskGeneration.from_config(config.segmenter_config, trust_remote_code=False)
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.post_init()
         self._prepare()
@@ -222,7 +223,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 tagger.threshold = read_tag_thresholds(tag_thresholds, tagger.num_labels)
         tokenizer = None
         if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
-            trusted = {"trust_remote_code": kwargs.get("trust_remote_code")}
+            trusted = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # `None` would ask on standard input
             tokenizer = _load_tokenizer(pretrained_model_name_or_path, hub_kwargs, trusted)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -283,7 +284,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     def refine(
         self,
         images: Sequence[Image.Image],
-        tags: Sequence[Sequence[str]] | None = None,
+        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
         progress: bool = True,
@@ -294,7 +295,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
 
         Args:
             images: sequence of PIL pictures of any mode and size.
-            tags: list of words to look for in each picture, instead of asking the tagger.
+            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
             batch_size: number of pictures at a time.
             return_masks: whether each object's mask is returned, at the picture's size.
             progress: whether a progress bar is shown when there are several batches.
@@ -303,10 +304,12 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             One `RefinedImage` per picture, in their order; a picture may have no objects.
 
         Raises:
-            ValueError: the numbers of pictures and of lists of tags differ.
+            ValueError: `tags` are not words, the numbers of pictures and of lists of tags differ, or `batch_size` is
+                below 1.
         """
-        if tags is not None and len(tags) != len(images):
-            raise ValueError(f"Got tags for {len(tags)} pictures, but {len(images)} pictures.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        tags = None if tags is None else tags_of_each(tags, len(images))
         pictures = [to_rgb(image) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
@@ -368,7 +371,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         segmenter_pixel_values: torch.Tensor | None = None,
         segmenter_sizes: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
-        tags: Sequence[Sequence[str]] | None = None,
+        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
         return_masks: bool = False,
         **kwargs: Any,
     ) -> LyricsRefinerOutput:
@@ -382,7 +385,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             segmenter_sizes: int64 tensor of shape (N, 2), height and width of the picture inside the segmenter's view.
             image_sizes: int64 tensor of shape (N, 2), height and width of the pictures, and of the masks that are
                 returned.
-            tags: list of words to look for in each image, instead of asking the tagger.
+            tags: list of words to look for in every image, or one list for each image, instead of asking the tagger.
             return_masks: whether masks are returned, at the image's size.
             kwargs: ignored.
 
@@ -402,8 +405,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         if tags is None:
             tag_logits, tag_mask, tag_ids = self._tag(tagger_pixel_values)
             tags = [[config.tagger_config.id2label[tag] for tag in row] for row in tag_ids]
-        if len(tags) != len(pixel_values):
-            raise ValueError(f"Got tags for {len(tags)} images, but {len(pixel_values)} images.")
+        else:
+            tags = tags_of_each(tags, len(pixel_values))
         if config.detector_is_owl:
             detections = detect_each(self.detector, self.tokenizer, pixel_values, tags, image_sizes)
         else:
@@ -445,6 +448,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             missing = "has no tagger" if self.tagger is None else "got no tagger_pixel_values"
             raise ValueError(f"This refiner {missing}: give `tags`, the words to look for in each image.")
         logits = self.tagger(pixel_values.to(self.tagger.dtype), return_dict=True).logits
+        warn_of_lost_numbers("tagger", logits, self.tagger.dtype)
         fired = self.tagger.fired(logits)
         return logits, fired, [row.nonzero().flatten().tolist() for row in fired]
 

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .refiner_prompts import TOKENIZING, TagPrompt, build_prompts
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -45,6 +48,22 @@ class Detections:
         if len(self.features) <= count:
             return self.features
         return self.features[self.scores.argsort(descending=True, stable=True)[:count]]
+
+
+def warn_of_lost_numbers(part: str, values: torch.Tensor, dtype: torch.dtype) -> None:
+    """Warn of values that are not finite, which count as 0 from here on: without them, objects go missing.
+
+    Args:
+        part: part of the refiner that computed them.
+        values: float tensor of any shape.
+        dtype: data type of the part's weights.
+    """
+    if lost := int((~values.isfinite()).sum()):
+        logger.warning(
+            f"The refiner's {part} computed {lost:,} of {values.numel():,} numbers that are not finite, in {dtype}: "
+            "these count as 0, so that objects are lost or worse. Use the refiner in float32 "
+            "(`refiner_kwargs={'dtype': 'float32'}` of the processor), or check its weights."
+        )
 
 
 def score_tags(logits: torch.Tensor, tag_of_token: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,6 +134,9 @@ def _run_detector(
     output = detector(pixel_values=pixel_values.to(detector.dtype), **text, return_dict=True)
     references = output.intermediate_reference_points[:, -1]
     features = torch.cat([output.last_hidden_state, references], dim=-1).float()
+    masks = [torch.tensor(prompt.tag_of_token, device=output.logits.device) >= 0 for prompt in prompts]
+    computed = [output.logits[index, :, : len(mask)][:, mask].flatten() for index, mask in enumerate(masks)]
+    warn_of_lost_numbers("detector", torch.cat([*computed, output.pred_boxes.flatten()]), detector.dtype)
     detections = []
     for index, prompt in enumerate(prompts):
         scores, labels = score_tags(output.logits[index], prompt.tag_of_token)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .refiner_detection import Detections
+from .refiner_detection import Detections, warn_of_lost_numbers
 from .refiner_prompts import TOKENIZING
 
 _PHRASE = "a photo of a {}"  # the phrase of its training
@@ -55,6 +55,8 @@ def detect_each(
         pixel_values=pixel_values[asked].to(detector.dtype),
     )
     for row, index in enumerate(asked):
+        computed = output.logits[row, :, : len(rows[row])], output.pred_boxes[row]
+        warn_of_lost_numbers("detector", torch.cat([one.flatten() for one in computed]), detector.dtype)
         probabilities = output.logits[row, :, : len(rows[row])].float().sigmoid().nan_to_num(0.0)
         scores, labels = probabilities.max(dim=1)
         boxes = output.pred_boxes[row].float()

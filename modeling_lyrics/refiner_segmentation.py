@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .refiner_detection import warn_of_lost_numbers
 from .refiner_regions import pool_masks
 
 
@@ -124,7 +125,9 @@ def _predict_masks(segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, i
         multimask_output=False,
         return_dict=True,
     )
-    return output.pred_masks[0, :, 0].float()
+    logits = output.pred_masks[0, :, 0].float()
+    warn_of_lost_numbers("segmenter", logits, segmenter.dtype)
+    return logits
 
 
 def _resize_masks(logits: torch.Tensor, side: int, inner: Sequence[int], size: Sequence[int]) -> torch.Tensor:

@@ -22,7 +22,7 @@ def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
         from transformers import InstructBlipVisionModel
 
         return InstructBlipVisionModel._from_config(config)  # pyright: ignore[reportPrivateUsage]
-    return AutoModel.from_config(config)
+    return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def run_vision_model(
@@ -70,7 +70,9 @@ def prepare_parts(
     Raises:
         ValueError: the MQ-Former attends to features of another width.
     """
-    vision: Any = AutoModel.from_pretrained(vision_model) if isinstance(vision_model, str | Path) else vision_model
+    vision: Any = vision_model
+    if isinstance(vision_model, str | Path):
+        vision = AutoModel.from_pretrained(vision_model, trust_remote_code=False)
     vision = getattr(vision, "vision_model", vision)
     layer = config_kwargs.get("vision_feature_layer", -2 if vision.config.model_type == "clip_vision_model" else -1)
     if mqformer is None:

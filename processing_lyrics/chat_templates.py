@@ -169,6 +169,9 @@ def neutralize_messages(messages: Sequence[Any], control_tokens: Iterable[str]) 
         ValueError: the conversation is empty or malformed; the message names the message's index.
     """
     tokens = tuple(control_tokens)
+    given: Any = messages
+    if not isinstance(given, Sequence):
+        raise ValueError(f"A conversation must be a list of messages, got {_kind(given)}.")
     if not messages:
         raise ValueError("The conversation is empty.")
     cleaned = []
@@ -187,6 +190,12 @@ def _clean_content(number: int, content: Any, tokens: tuple[str, ...]) -> Any:
         return []
     if not isinstance(content, Sequence) or not all(isinstance(block, Mapping) for block in content):
         raise ValueError(f"Message {number}: content must be text or a list of blocks, got {_kind(content)}.")
+    for block in content:
+        if not isinstance(block.get("type"), str):
+            raise ValueError(
+                f"Message {number}: a block needs a type, such as 'image' or 'text', got one with the keys "
+                f"{', '.join(map(repr, block)) or 'none'}."
+            )
     texts = [block.get("text") for block in content if block.get("type") == "text"]
     for text in texts:
         if not isinstance(text, str):

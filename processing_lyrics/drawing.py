@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .spatial_text import GroundedObject
 from .visual_objects import VisualObjects
 
 # Okabe and Ito's colors, which the color-blind can tell apart; one per label, in order of appearance.
@@ -19,6 +20,7 @@ PALETTE = (
     (213, 94, 0),
     (204, 121, 167),
 )
+SEEN = (170, 170, 170)  # color of the objects beside the boxes of an answer
 MASK_OPACITY = 0.4
 SHADE_OPACITY = 0.65  # of the shade over regions without attention
 MIN_SHARE = 0.1  # share of the largest weight below which an object gets no frame
@@ -26,16 +28,26 @@ MIN_SIDE = 320  # smaller pictures are enlarged, so that labels can be read
 
 
 def draw_objects(
-    picture: Image.Image, objects: VisualObjects, *, masks: bool = True, labels: bool = True, scores: bool = True
+    picture: Image.Image,
+    objects: VisualObjects,
+    answer: Sequence[GroundedObject] = (),
+    *,
+    masks: bool = True,
+    labels: bool = True,
+    scores: bool = True,
 ) -> Image.Image:
     """Return a copy of the picture with boxes, masks, labels and scores.
 
     Args:
         picture: RGB picture; below 320 pixels on its long side it is enlarged.
         objects: visual objects with boxes in [0, 1]; masks of any size are scaled to the picture.
+        answer: sequence of the boxes of an answer. They are drawn instead of the objects, of which thin gray boxes
+            remain.
         masks, labels, scores: whether these are drawn beside the boxes.
     """
     canvas = _enlarge(picture)
+    if answer:
+        return _draw_answer(canvas, objects, answer, labels)
     size = canvas.size
     colors = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(objects.labels))}
     if masks and objects.masks is not None:
@@ -55,11 +67,31 @@ def draw_objects(
     return canvas
 
 
+def _draw_answer(
+    canvas: Image.Image, objects: VisualObjects, answer: Sequence[GroundedObject], labels: bool
+) -> Image.Image:
+    """Draw the boxes of an answer in color, above thin gray boxes of the objects; the first box lies on top."""
+    draw, size = ImageDraw.Draw(canvas), canvas.size
+    line = max(2, round(min(size) / 150))
+    font = ImageFont.load_default(size=max(12, round(min(size) / 35)))
+    for box in objects.boxes[::-1]:
+        draw.rectangle(_to_pixels(box, size, line), outline=SEEN, width=1)
+    found = [
+        (_to_pixels(one.box, size, line), one.label, PALETTE[index % len(PALETTE)]) for index, one in enumerate(answer)
+    ]
+    for box, _, color in reversed(found):
+        draw.rectangle(box, outline=(0, 0, 0), width=line + 2)
+        draw.rectangle(box, outline=color, width=line)
+    for box, label, color in reversed(found) if labels else ():
+        _write(draw, box, label or "answer", color, font, size)
+    return canvas
+
+
 def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequence[float]) -> Image.Image:
     """Return a copy of the picture in which objects stand out by their weight.
 
-    The picture is darkened outside of objects with a high weight. An object's label shows its weight relative to the
-    largest.
+    The picture is darkened outside of objects with a high weight, relative to the largest. An object's label shows the
+    weight itself.
 
     Args:
         picture: RGB picture; below 320 pixels on its long side it is enlarged.
@@ -89,7 +121,9 @@ def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequen
         draw.rectangle(boxes[index], outline=(0, 0, 0), width=line + 2)
         draw.rectangle(boxes[index], outline=PALETTE[0], width=max(1, round(line * shares[index])))
     for index in shown:
-        _write(draw, boxes[index], f"{objects.labels[index]} {shares[index]:.0%}", PALETTE[0], font, canvas.size)
+        _write(
+            draw, boxes[index], f"{objects.labels[index]} {float(weights[index]):.2f}", PALETTE[0], font, canvas.size
+        )
     return canvas
 
 
@@ -100,7 +134,7 @@ def _enlarge(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS) if factor > 1 else picture.copy()
 
 
-def _to_pixels(box: np.ndarray, size: tuple[int, int], line: int) -> tuple[int, int, int, int]:
+def _to_pixels(box: Sequence[float] | np.ndarray, size: tuple[int, int], line: int) -> tuple[int, int, int, int]:
     """Return the corners of a box in pixels, inside the picture and far enough apart to be drawn."""
     x1, y1, x2, y2 = (round(float(value) * side) for value, side in zip(box, size * 2, strict=True))
     x1, y1 = max(0, min(x1, size[0] - 1 - line)), max(0, min(y1, size[1] - 1 - line))

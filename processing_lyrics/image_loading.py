@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+import stat
+import time
 import warnings
-from collections.abc import Sequence
-from http.client import HTTPException
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from threading import Thread
 from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers.image_transforms import to_pil_image
 
-PictureLike = Any  # a PIL picture, a path, a URL, a file's bytes, an array (H, W[, C]) or (C, H, W), or such a tensor
+# a PIL picture, a path, a URL, a file's bytes, a file that is open for reading bytes, a mapping with `bytes` or `path`,
+# or an array or tensor, (H, W[, C]) or (C, H, W), of floats in [0, 1], integers of 8, 12 or 16 bits, or bool
+PictureLike = Any
 
 WHITE = (255, 255, 255, 255)
 ORIENTATION = 0x0112  # EXIF tag
 MAX_DOWNLOAD = 256 * 2**20  # bytes
-TIMEOUT = 30.0  # seconds until the server must answer
+TIMEOUT = 30.0  # seconds until the server must send something
+DOWNLOAD_TIME = 120.0  # seconds until everything must have been sent
 RUN_BY_OTHERS = ("EPS", "WMF")  # programs rather than pixels: Pillow starts Ghostscript, or asks Windows
+ROUNDING = 1e-3  # by which a float may lie outside [0, 1]
 SHORTEST_FILE = 24  # bytes of a picture in any format; a shorter name is hardly base64
+
+
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=://)")
+_LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
+_SAFE_IN_URL = "/?%:@!$&'()*+,;=~[]"  # also `%`, since a URL may be quoted already
 
 
 class PictureError(ValueError):
@@ -36,14 +48,15 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
     animation is taken.
 
     Args:
-        source: PIL picture, path, URL, base64 text with or without `data:` before it, content of a file, array or
-            tensor.
+        source: PIL picture, path, URL (http or https), base64 text with or without `data:` before it, content of a
+            file, file that is open for reading bytes, mapping with `bytes` or `path`, array or tensor.
         max_pixels: largest number of pixels; larger pictures are refused before they are decoded.
 
     Raises:
         ValueError: the picture is too large, empty, corrupt or of an unknown kind; the message names it.
     """
-    name = f"picture {_shorten(os.fspath(source))!r}" if isinstance(source, str | os.PathLike) else "picture"
+    name = _name_of(source)
+    name = "picture" if name is None else f"picture {_shorten(name)!r}"
     try:
         image = _open(source)
         _check_size(image.size, max_pixels)
@@ -52,16 +65,27 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
         raise ValueError(f"The {name} {error}") from error.__cause__
 
 
+def _name_of(source: PictureLike) -> str | None:
+    """Return the path, URL or text that a message calls a picture by, or `None`."""
+    if isinstance(source, Mapping):
+        source = source.get("path")
+    elif hasattr(source, "read"):
+        source = getattr(source, "name", None)  # a number for some files
+    return str(os.fspath(source)) if isinstance(source, str | os.PathLike) else None
+
+
 def _shorten(name: str) -> str:
     """Return the beginning and the end of a long name."""
     return name if len(name) <= 200 else f"{name[:100]}...{name[-20:]}"
 
 
 def flatten_pictures(images: Any) -> list[PictureLike]:
-    """Return one picture, a list of pictures, or a list of lists (one per text) as a flat list, in order."""
+    """Return one picture, a list of pictures, a list of lists (one per text), or a 4-D array as a flat list."""
     if images is None:
         return []
-    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+    if getattr(images, "ndim", 0) > 3:  # a batch in one array or tensor
+        return [picture for element in images for picture in flatten_pictures(element)]
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview):
         return [picture for element in images for picture in flatten_pictures(element)]
     return [images]
 
@@ -70,18 +94,16 @@ def _open(source: PictureLike) -> Image.Image:
     """Return a picture whose size is known and whose pixels are not read yet."""
     if isinstance(source, Image.Image):
         return source
-    if not isinstance(source, str | bytes | os.PathLike):
-        values = np.asarray(source)
-        try:
-            return to_pil_image(values[..., None] if values.ndim == 2 else values)
-        except (ValueError, TypeError, KeyError) as error:
-            raise PictureError(f"is no array of pixels, of shape {values.shape} and {values.dtype}: {error}") from error
-    file: Any = BytesIO(source) if isinstance(source, bytes) else source
-    if isinstance(source, str):
-        if source.startswith(("http://", "https://")):
-            file = BytesIO(_download(source))
-        elif source.startswith("data:") or not os.path.lexists(source):
-            file = _from_base64(source)
+    if isinstance(source, Mapping):
+        source = _from_mapping(source)
+    if isinstance(source, str | os.PathLike):
+        file: Any = _from_text(source) if isinstance(source, str) else _check_file(source)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        file = BytesIO(source)
+    elif hasattr(source, "read"):
+        file = BytesIO(_read(source))
+    else:
+        return _from_array(source)
     with warnings.catch_warnings():
         # Pillow's own pixel limit gives a warning first; here `max_pixels` decides
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -98,26 +120,146 @@ def _open(source: PictureLike) -> Image.Image:
     return image
 
 
-def _from_base64(text: str) -> BytesIO:
-    """Decode a `data:` URI or bare base64 text; other text is treated as the name of a missing file."""
-    encoded = text.partition(",")[2] if text.startswith("data:") else text
+def _from_array(source: Any) -> Image.Image:
+    """Convert an array or tensor to a gray picture, RGB or RGBA; a leading axis of 1 or 3 values holds the channels.
+
+    The type of the values decides their range, not their content: [0, 1] for floats, 0 and 1 for bool, and 8, 12 or 16
+    bits, whichever holds the largest, for integers.
+    """
     try:
-        content = base64.b64decode(encoded, validate=True)
-    except ValueError:
+        if hasattr(source, "detach"):  # a tensor; NumPy has no bfloat16 or float8
+            source = source.detach().cpu()
+            source = source.float() if source.is_floating_point() else source
+        values = np.asarray(source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PictureError(f"is no array of pixels: {error}") from error
+    if values.ndim == 3 and (values.shape[0] in (1, 3) or (values.shape[0] == 4 and values.shape[2] not in (1, 3, 4))):
+        values = values.transpose(1, 2, 0)
+    kind = f"of shape {values.shape} and {values.dtype}"
+    if values.dtype.kind not in "buif" or values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise PictureError(f"is no array of pixels: it is {kind}, and should be (H, W), (H, W, C) or (C, H, W).")
+    if values.size == 0:
+        raise PictureError(f"is empty: its array is {kind}.")
+    values = values[..., 0] if values.shape[2:] == (1,) else values
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" and not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also refuses NaN
+        raise PictureError(f"has float values from {low:g} to {high:g}: floats must be in [0, 1], bytes are uint8.")
+    if values.dtype.kind != "f" and (low < 0 or high > 65535):
+        raise PictureError(f"has {values.dtype} values from {low} to {high}: integers must be in 0..255 or 0..65535.")
+    top = 1.0 if values.dtype.kind in "bf" else _top(high)
+    return Image.fromarray(_to_bytes(np.ascontiguousarray(values), top))
+
+
+def _from_mapping(source: Mapping[str, Any]) -> Any:
+    """Return the bytes, or else the path, of an image that the `datasets` library has not decoded."""
+    found = source.get("bytes") if source.get("bytes") is not None else source.get("path")
+    if not isinstance(found, str | bytes | bytearray | os.PathLike):
+        raise PictureError(
+            f"is a mapping without 'bytes' and 'path': it has {', '.join(map(repr, source)) or 'nothing'}."
+        )
+    return found
+
+
+def _read(file: Any) -> bytes:
+    """Return the content of an open file, from its beginning where it can be rewound; at most `MAX_DOWNLOAD` bytes."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        content = file.read(MAX_DOWNLOAD + 1)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise PictureError(f"is a file that cannot be read: {error}") from error
+    if not isinstance(content, bytes):
+        raise PictureError(f"is a file that gives {type(content).__name__} instead of bytes: open it with 'rb'.")
+    return _check_length(content)
+
+
+def _from_text(text: str) -> str | os.PathLike[str] | BytesIO:
+    """Return the file that a path, a URL, a `data:` URI or bare base64 text names or holds."""
+    scheme = _SCHEME.match(text)
+    if scheme is not None and scheme[0].lower() in ("http", "https"):
+        return BytesIO(_download(text))
+    if text.startswith("data:"):
+        return _from_base64(text)
+    if os.path.lexists(text):
+        return _check_file(text)
+    if scheme is not None or text.lower().startswith("file:"):
+        kind = text.partition(":")[0]
+        advice = "give its path instead" if kind.lower() == "file" else "download it first"
+        raise PictureError(f"is a URL of scheme {kind!r}, and only http and https are fetched: {advice}.")
+    return _from_base64(text)
+
+
+def _check_file(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return a path that opens without waiting: reading a pipe would hang until someone writes to it."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
         raise PictureError("does not exist.") from None
-    if not text.startswith("data:") and len(content) < SHORTEST_FILE:
+    except (OSError, ValueError) as error:
+        raise PictureError(f"cannot be read: {error}") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise PictureError(f"cannot be read: it is {kind}, and not a file.")
+    return path
+
+
+def _from_base64(text: str) -> BytesIO:
+    """Decode a `data:` URI or bare base64 text, also in lines; other text is treated as the name of a missing file."""
+    header, encoded = text.partition(",")[::2] if text.startswith("data:") else ("", text)
+    if header and not header.lower().endswith(";base64"):
+        raise PictureError("cannot be read: a `data:` URI must be base64, as in `data:image/png;base64,...`.")
+    try:
+        content = base64.b64decode(_LINE_BREAK.sub("", encoded.strip()), validate=True)
+    except ValueError as error:
+        if header:
+            raise PictureError(f"cannot be read: its base64 is damaged: {error}") from error
+        raise PictureError("does not exist.") from None
+    if not header and len(content) < SHORTEST_FILE:
         raise PictureError("does not exist.")
     return BytesIO(content)
 
 
 def _download(url: str) -> bytes:
-    """Return the content of a URL that the caller gave; at most `MAX_DOWNLOAD` bytes."""
-    request = Request(url, headers={"User-Agent": "lyrics"})  # noqa: S310  (the scheme is known to be http)
+    """Return the content of a URL that the caller gave; at most `MAX_DOWNLOAD` bytes, within `DOWNLOAD_TIME`.
+
+    A timeout of the socket counts from byte to byte. A thread of its own also ends the wait for a server that sends its
+    answer, or even its headers, one byte at a time.
+    """
+    results: list[bytes | Exception] = []
+    thread = Thread(target=_fetch, args=(url, results, time.monotonic() + DOWNLOAD_TIME), daemon=True)
+    thread.start()
+    thread.join(DOWNLOAD_TIME)
+    if not results:
+        raise PictureError(f"cannot be fetched: it takes longer than {DOWNLOAD_TIME:g} seconds.")
+    if isinstance(results[0], Exception):
+        raise PictureError(f"cannot be fetched: {results[0]}") from results[0]
+    return _check_length(results[0])
+
+
+def _fetch(url: str, results: list[bytes | Exception], end: float) -> None:
+    """Append the content of a URL, or an error, to `results`; after the time `end`, append nothing."""
+    content = bytearray()
     try:
+        request = Request(_quote(url), headers={"User-Agent": "lyrics"})  # noqa: S310  (the scheme is known to be http)
         with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-            content = response.read(MAX_DOWNLOAD + 1)
-    except (OSError, HTTPException, ValueError) as error:
-        raise PictureError(f"cannot be fetched: {error}") from error
+            while len(content) <= MAX_DOWNLOAD and (chunk := response.read1(2**16)):
+                content += chunk
+                if time.monotonic() > end:
+                    return
+        results.append(bytes(content))
+    except Exception as error:  # noqa: BLE001  (raised again by the thread that waits)
+        results.append(error)
+
+
+def _quote(url: str) -> str:
+    """Return a URL in ASCII: spaces and letters of other scripts in the path are quoted, those of the host encoded."""
+    scheme, host, path, query, _ = urlsplit(url)
+    host = host if host.isascii() else host.encode("idna").decode()
+    return urlunsplit((scheme, host, quote(path, _SAFE_IN_URL), quote(query, _SAFE_IN_URL), ""))
+
+
+def _check_length(content: bytes) -> bytes:
+    """Return content of at most `MAX_DOWNLOAD` bytes."""
     if len(content) > MAX_DOWNLOAD:
         raise PictureError(f"is larger than {MAX_DOWNLOAD:,} bytes.")
     return content
@@ -161,7 +303,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale gray values of 16 or 32 bits, or floats, from the range that they take to 0..255."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = next((limit for limit in (1.0, 255.0, 65535.0) if values.max() <= limit), values.max())
-    if image.mode != "F":
-        top = max(top, 255.0 if image.mode == "I" else 65535.0)
-    return Image.fromarray((values / top * 255.0).clip(0, 255).round().astype(np.uint8))
+    largest = values.max()
+    return Image.fromarray(_to_bytes(values, 1.0 if image.mode == "F" and largest <= 1 else _top(largest)))
+
+
+def _top(largest: float) -> float:
+    """Return the largest value of the smallest usual range, of 8, 12 or 16 bits, that holds `largest`."""
+    return next((limit for limit in (255.0, 4095.0, 65535.0) if largest <= limit), largest)
+
+
+def _to_bytes(values: np.ndarray, top: float) -> np.ndarray:
+    """Scale values from 0..top to bytes."""
+    if values.dtype == np.uint8:
+        return values
+    return (values.astype(np.float64) / top * 255.0).clip(0, 255).round().astype(np.uint8)

@@ -43,6 +43,26 @@ def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> N
         )
 
 
+def tags_of_each(tags: Any, count: int) -> list[list[str]]:
+    """Return the words to look for in each of `count` pictures; one flat list is used for every picture.
+
+    Raises:
+        ValueError: there is no word list, the numbers of lists and pictures differ, or a word is not a string.
+    """
+    if not isinstance(tags, Sequence) or isinstance(tags, str | bytes):
+        raise ValueError(f"tags must be a list of words, or one list for each picture, got {tags!r:.80}.")
+    if tags and all(isinstance(words, str) for words in tags):
+        tags = [[str(word) for word in tags]] * count
+    for words in tags:
+        if not isinstance(words, Sequence) or isinstance(words, str | bytes):
+            raise ValueError(f"tags must be all words or all lists of words, got {words!r:.80} among {tags!r:.80}.")
+        if wrong := [word for word in words if not isinstance(word, str)]:
+            raise ValueError(f"tags must be strings, got {wrong[0]!r:.80}, a {type(wrong[0]).__name__}.")
+    if len(tags) != count:
+        raise ValueError(f"Got tags for {len(tags)} pictures, but {count} pictures.")
+    return [list(words) for words in tags]
+
+
 def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> dict[str, np.ndarray]:
     """Return the padded region features of N pictures.
 

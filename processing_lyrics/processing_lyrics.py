@@ -31,7 +31,7 @@ from .chat_templates import (
 from .drawing import draw_attention, draw_objects
 from .image_loading import PictureLike, flatten_pictures, load_picture
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
-from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
+from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions, tags_of_each
 from .processor_checks import (
     HUB_KWARGS,
     PUBLISHED_FOLDER,
@@ -116,6 +116,10 @@ class LyricsProcessor(ProcessorMixin):
         for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive number, got {value!r}.")
+        given_std = getattr(image_processor, "image_std", None)
+        std = np.atleast_1d(np.asarray(1.0 if given_std is None else given_std, np.float64))
+        if not (std > 0).all() or not np.isfinite(std).all():  # also refuses NaN
+            raise ValueError(f"image_std of the image processor must be positive, got {std.tolist()}.")
         given_token: Any = image_token
         if not isinstance(given_token, str) or not given_token.strip():
             raise ValueError(f"image_token must be text, got {image_token!r}.")
@@ -156,14 +160,17 @@ class LyricsProcessor(ProcessorMixin):
             refiner: `False` for a processor without refiner, or a refiner to use instead of the saved one.
             refiner_kwargs: mapping of arguments for the refiner's `from_pretrained`: `dtype`, `device_map`,
                 `tag_thresholds`, ...
-            kwargs: Transformers' arguments (`revision`, `token`, `cache_dir`, ...).
+            kwargs: Transformers' arguments (`revision`, `token`, `cache_dir`, ...). `trust_remote_code=True` also holds
+                for both tokenizers and the refiner; without it, no code of a checkpoint runs, and nobody is asked.
 
         Raises:
             ValueError: a file is damaged or a setting is wrong; the message names it.
             OSError: a file is missing.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
-        load_kwargs = hub_kwargs | dict(refiner_kwargs or {})
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # `None` would ask on standard input
+        trusted = {"trust_remote_code": kwargs["trust_remote_code"]}
+        load_kwargs = hub_kwargs | trusted | dict(refiner_kwargs or {})
         subfolder = kwargs.get("subfolder") or ""
         try:
             processor, handle = cls._load(pretrained_model_name_or_path, load_kwargs, hub_kwargs, *args, **kwargs)
@@ -195,7 +202,7 @@ class LyricsProcessor(ProcessorMixin):
         """Load a processor of either layout, and return it with a handle on its refiner."""
         subfolder = kwargs.get("subfolder") or ""
         if not subfolder and is_published(checkpoint, **hub_kwargs):
-            parts = load_parts(checkpoint, **hub_kwargs)
+            parts = load_parts(checkpoint, kwargs["trust_remote_code"], **hub_kwargs)
             processor = cls(default_image_processor_class()(**parts.pop("image_settings")), **parts)
             return processor, RefinerHandle(os.fspath(checkpoint), "", load_kwargs, is_published=True)
         processor = super().from_pretrained(checkpoint, *args, **kwargs)
@@ -327,7 +334,7 @@ class LyricsProcessor(ProcessorMixin):
     def refine(
         self,
         images: PictureLike | Sequence[PictureLike],
-        tags: Sequence[Sequence[str]] | None = None,
+        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
         progress: bool = True,
@@ -336,15 +343,19 @@ class LyricsProcessor(ProcessorMixin):
 
         Args:
             images: picture or sequence of pictures.
-            tags: list of words to look for in each picture, instead of asking the tagger.
+            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
             batch_size: number of pictures at a time.
             return_masks: whether each object's mask is returned, at the picture's size.
             progress: whether a progress bar is shown when there are several batches.
 
         Returns:
             One `VisualObjects` per picture, in their order.
+
+        Raises:
+            ValueError: a picture cannot be read, or `tags` are not words for these pictures.
         """
         pictures = self.load_pictures(images)
+        wanted = None if tags is None else tags_of_each(tags, len(pictures))
         found: dict[int, Any] = {}
         if self.store is not None and tags is None and not return_masks:
             found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
@@ -357,7 +368,6 @@ class LyricsProcessor(ProcessorMixin):
         if missing and found and not self.has_refiner:
             raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
         if missing:
-            wanted = None if tags is None else [tags[index] for index in missing]
             refined = self.refiner.refine(
                 [pictures[index] for index in missing],
                 tags=wanted,
@@ -368,9 +378,19 @@ class LyricsProcessor(ProcessorMixin):
             found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
         return [found[twins.get(index, index)] for index in range(len(pictures))]
 
-    def visualize(self, image: PictureLike, visual_objects: VisualObjects, **options: bool) -> Image.Image:
-        """Draw objects over their picture; the options `masks`, `labels` and `scores` are `True` by default."""
-        return draw_objects(load_picture(image, self.max_image_pixels), visual_objects, **options)
+    def visualize(
+        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: bool
+    ) -> Image.Image:
+        """Draw objects over their picture, or the boxes of an answer.
+
+        Args:
+            image: picture.
+            visual_objects: objects of the picture.
+            answer: answer about the picture. If it has boxes, these are drawn, above thin boxes of the objects.
+            options: `masks`, `labels` and `scores`, which are `True` by default.
+        """
+        picture = load_picture(image, self.max_image_pixels)
+        return draw_objects(picture, visual_objects, parse_spatial_text(answer).objects, **options)
 
     def visualize_attention(
         self, image: PictureLike, visual_objects: VisualObjects, weights: Sequence[float]
@@ -552,17 +572,21 @@ class LyricsProcessor(ProcessorMixin):
         Returns:
             For each answer a dictionary of `text`, `plain_text` (without boxes), `labels` and `boxes`, a float32 array
             of shape (R, 4), xyxy.
+
+        Raises:
+            ValueError: `text` is no text, or `image_sizes` are not sizes, one for each.
         """
-        texts = [text] if isinstance(text, str) else list(text)
-        if image_sizes is not None and len(image_sizes) != len(texts):
-            raise ValueError(f"Got {len(image_sizes)} image_sizes for {len(texts)} texts.")
+        texts = _as_texts("text", text)
+        sizes = None if image_sizes is None else _as_sizes(image_sizes)
+        if sizes is not None and len(sizes) != len(texts):
+            raise ValueError(f"Got {len(sizes)} image_sizes for {len(texts)} texts.")
         results = []
         for index, answer in enumerate(texts):
             grounded = parse_spatial_text(answer)
             corners = chain.from_iterable(found.box for found in grounded.objects)
             boxes = np.fromiter(corners, np.float32, 4 * len(grounded.objects)).reshape(-1, 4)
-            if image_sizes is not None:
-                height, width = image_sizes[index]
+            if sizes is not None:
+                height, width = sizes[index]
                 boxes = boxes * np.array([width, height, width, height], np.float32)
             labels = [found.label for found in grounded.objects]
             results.append({"text": answer, "plain_text": grounded.plain_text, "labels": labels, "boxes": boxes})
@@ -591,6 +615,14 @@ def _as_texts(name: str, texts: Any) -> list[str]:
         kinds = {type(one).__name__ for one in texts} if isinstance(texts, list | tuple) else {type(texts).__name__}
         raise ValueError(f"{name} must be a string or a list of strings, got {', '.join(sorted(kinds))}.")
     return [as_text(one) for one in texts]
+
+
+def _as_sizes(image_sizes: Any) -> list[tuple[float, float]]:
+    """Return sizes as a list of (height, width)."""
+    try:
+        return [(float(height), float(width)) for height, width in image_sizes]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"image_sizes must be a list of (height, width), got {image_sizes!r:.80}.") from error
 
 
 def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:

@@ -89,7 +89,9 @@ def is_published(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> bool:
     return {"ram_config", "detection_config"} <= config.keys()
 
 
-def load_parts(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> dict[str, Any]:
+def load_parts(
+    checkpoint: str | os.PathLike[str], trust_remote_code: bool = False, **hub_kwargs: Any
+) -> dict[str, Any]:
     """Return the arguments of a `LyricsProcessor` for the published layout; image settings are a dictionary.
 
     Its tokenizers and image settings lie in `vicuna-13b_processor/`.
@@ -98,7 +100,9 @@ def load_parts(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> dict[st
         ValueError: the tokenizer has more tokens than the language model.
     """
     config, _ = PreTrainedConfig.get_config_dict(checkpoint, **hub_kwargs)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, subfolder=PUBLISHED_FOLDER, **hub_kwargs)
+    tokenizer = AutoTokenizer.from_pretrained(
+        checkpoint, subfolder=PUBLISHED_FOLDER, trust_remote_code=trust_remote_code, **hub_kwargs
+    )
     vocab_size, qformer = config["text_config"]["vocab_size"], config["qformer_config"]
     if len(tokenizer) > vocab_size:
         raise ValueError(
@@ -114,7 +118,7 @@ def load_parts(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> dict[st
         "image_settings": {name: image_settings[name] for name in _IMAGE_SETTINGS if name in image_settings},
         "tokenizer": tokenizer,
         "mqformer_tokenizer": AutoTokenizer.from_pretrained(
-            checkpoint, subfolder=PUBLISHED_MQFORMER_FOLDER, **hub_kwargs
+            checkpoint, subfolder=PUBLISHED_MQFORMER_FOLDER, trust_remote_code=trust_remote_code, **hub_kwargs
         ),
         "chat_template": PUBLISHED_TEMPLATE,
         "num_query_tokens": qformer["num_vit_query_tokens"] + qformer["num_dino_query_tokens"],

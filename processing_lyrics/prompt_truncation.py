@@ -53,10 +53,16 @@ class Truncation:
         Args:
             options: mapping of the tokenizer's options.
             tokenizer: tokenizer that has the defaults.
+
+        Raises:
+            ValueError: `max_length` is below 1.
         """
-        strategy, limit = options.get("truncation"), options.get("max_length") or tokenizer.model_max_length
+        strategy, limit = options.get("truncation"), options.get("max_length")
+        limit = tokenizer.model_max_length if limit is None else limit
         if strategy in (None, False, "do_not_truncate") or limit >= 10**9:  # Transformers' mark for no limit
             return None
+        if limit < 1:
+            raise ValueError(f"max_length must be at least 1, got {limit}.")
         padding = options.get("padding") or False
         return cls(
             limit=int(limit),

@@ -18,6 +18,7 @@ from .protocols import ObjectStore, Refiner, RefinerConfig
 
 REFINER_FOLDER = "refiner"
 REFINER_TYPE = "lyrics_refiner"
+_OF_WEIGHTS = ("dtype", "device_map", "trust_remote_code")  # arguments of `from_pretrained` that no configuration takes
 
 # One refiner is loaded at a time in a process: threads that share a processor get the same one.
 _LOADING = threading.RLock()
@@ -177,7 +178,7 @@ class RefinerHandle:
 
     def _load_config(self, source: str) -> Any:
         """Read the configuration of the refiner at the source."""
-        config_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in ("dtype", "device_map")}
+        config_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in _OF_WEIGHTS}
         return CONFIG_MAPPING[REFINER_TYPE].from_pretrained(source, subfolder=self.subfolder, **config_kwargs)
 
     def _load(self, source: str) -> Refiner:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from .spatial_text import as_text
 
 FORMAT = "lyrics-visual-objects"
+_TOLERANCE = 1e-3  # of rounding; half precision near 1 has steps of 5e-4
 
 
 @dataclass(eq=False)
@@ -39,7 +40,7 @@ class VisualObjects:
     tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Convert lists and tensors to arrays, and check that they describe the same objects."""
+        """Convert lists and tensors to arrays, and check their units, and that they describe the same objects."""
         self.labels = _words("labels", self.labels)
         self.tags = _words("tags", self.tags)
         self.boxes = _array("boxes", self.boxes, np.float32)
@@ -51,6 +52,7 @@ class VisualObjects:
         if self.boxes.size % 4:
             raise ValueError(f"VisualObjects: boxes must be (R, 4), got shape {self.boxes.shape}.")
         self.boxes = self.boxes.reshape(-1, 4)
+        _check_units(self.boxes, self.scores)
         counts = {"labels": len(self.labels), "boxes": len(self.boxes), "scores": len(self.scores)}
         if self.masks is not None:
             self.masks = _array("masks", self.masks, np.bool_)
@@ -99,6 +101,9 @@ class VisualObjects:
         Raises:
             ValueError: a value has the wrong type, shape or number.
         """
+        given: Any = values
+        if not isinstance(given, Mapping):
+            raise ValueError(f"VisualObjects: from_dict takes a dictionary, got {type(given).__name__}.")
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         objects = cls(**known)
         if objects.region_features.size == 0 and "region_feature_size" in values:
@@ -143,6 +148,28 @@ def _words(name: str, values: Any) -> list[str]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"VisualObjects: {name} must be a list of names, got {type(values).__name__}.")
     return [as_text(str(value)) for value in values]
+
+
+def _check_units(boxes: np.ndarray, scores: np.ndarray) -> None:
+    """Raise a `ValueError` that names the first box or score in another unit than expected."""
+    outside = (boxes < -_TOLERANCE) | (boxes > 1 + _TOLERANCE)
+    if outside.any():
+        index = int(outside.any(axis=1).argmax())
+        raise ValueError(
+            f"VisualObjects: boxes must be xyxy in [0, 1] of the upright picture, got {boxes[index].tolist()} (object "
+            f"{index}): divide pixels by the picture's width and height."
+        )
+    inverted = (boxes[:, :2] > boxes[:, 2:] + _TOLERANCE).any(axis=1)
+    if inverted.any():
+        index = int(inverted.argmax())
+        raise ValueError(
+            f"VisualObjects: boxes must be xyxy, the left top corner before the right bottom one, got "
+            f"{boxes[index].tolist()} (object {index}): it is inverted, or holds a center and a size."
+        )
+    outside = (scores < -_TOLERANCE) | (scores > 1 + _TOLERANCE)
+    if outside.any():
+        index = int(outside.argmax())
+        raise ValueError(f"VisualObjects: scores must be in [0, 1], got {scores[index]:g} (object {index}).")
 
 
 def _array(name: str, values: Any, dtype: Any) -> np.ndarray:

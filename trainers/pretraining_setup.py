@@ -97,7 +97,9 @@ def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPr
 
 def _build_vision_model(arguments: PretrainingModelArguments) -> PreTrainedModel:
     if arguments.vision_model is not None:
-        vision = AutoModel.from_pretrained(arguments.vision_model, attn_implementation=arguments.attn_implementation)
+        vision = AutoModel.from_pretrained(
+            arguments.vision_model, attn_implementation=arguments.attn_implementation, trust_remote_code=False
+        )
         return getattr(vision, "vision_model", vision)
     if not arguments.vision_config:
         raise ValueError("Give vision_model, a pretrained vision encoder, or vision_config, that of a new one.")
@@ -124,7 +126,7 @@ def _build_processor(arguments: PretrainingModelArguments, vision_config: PreTra
 
         tokenizer: Any = build_bert_tokenizer()
     else:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     # The first stage has no language model. A copy of its tokenizer takes that place until the second stage.
     return LyricsProcessor(_build_image_processor(arguments, vision_config), copy.deepcopy(tokenizer), tokenizer)
 
@@ -135,7 +137,7 @@ def _build_image_processor(arguments: PretrainingModelArguments, vision_config: 
     settings: dict[str, Any] = {"size": {"height": side, "width": side}}
     if arguments.vision_model is not None:
         try:
-            own: Any = AutoImageProcessor.from_pretrained(arguments.vision_model)
+            own: Any = AutoImageProcessor.from_pretrained(arguments.vision_model, trust_remote_code=False)
         except OSError:
             logger.warning("%s has no image processor: CLIP's normalization is used.", arguments.vision_model)
         else:

@@ -5,7 +5,22 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_EXTRAS = {"pyarrow": "refinement", "datasets": "refinement", "ray": "scale"}
+_EXTRAS = {
+    "pyarrow": "refinement",
+    "datasets": "refinement",
+    "ray": "scale",
+    **dict.fromkeys(("accelerate", "peft", "scipy", "tensorboard", "trl", "yaml"), "train"),
+    **dict.fromkeys(("bitsandbytes", "torchao"), "quantization"),
+    **dict.fromkeys(("groundingdino", "segment_anything"), "original"),
+    "torchvision": "vision",
+}
+
+
+def describe_missing(name: str) -> str | None:
+    """Return a message that names the extra which installs a module, or `None` for modules of other origin."""
+    library = name.split(".")[0]
+    extra = _EXTRAS.get(library)
+    return None if extra is None else f"This needs {library}: pip install 'ziya-lyrics[{extra}]'."
 
 
 def import_optional(name: str) -> Any:
@@ -20,5 +35,4 @@ def import_optional(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        library = name.split(".")[0]
-        raise ImportError(f"This needs {library}: pip install 'ziya-lyrics[{_EXTRAS[library]}]'.") from error
+        raise ImportError(describe_missing(name)) from error

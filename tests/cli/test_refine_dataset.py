@@ -117,7 +117,6 @@ def test_a_store_is_used(store, checkpoint, photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["refine-dataset", "PHOTOS", "--out", "OUT"], "no model: give --model"),
         (["refine-dataset", "/no/such/folder", "--out", "OUT", "--model", "MODEL"], "There is no /no/such/folder"),
         (["refine-dataset", "PHOTOS", "--out", "OUT", "--model", "MODEL"], "1 of 4 pictures failed"),
         (["refine-dataset", "PHOTOS", "--out", "STORE", "--model", "MODEL"], "was begun with something else"),

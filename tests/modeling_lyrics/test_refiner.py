@@ -10,6 +10,7 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map,
 )
 
+from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsProcessor
 from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
 
@@ -180,6 +181,23 @@ def test_nothing_to_see_is_a_normal_result(changed, monkeypatch, pictures, kind,
         queries = 0 if kind == "mask" else refiner.config.detector_config.num_queries
         assert refined.region_features.shape == (queries, 36)
         assert (refined.tags == []) is (fault == "no tag")
+
+
+@pytest.mark.parametrize(("part", "name"), [("tagger", "logits"), ("detector", "logits"), ("segmenter", "pred_masks")])
+def test_a_part_that_overflows_is_named(part, name, caplog):
+    """On the shipped model, in which no number is lost."""
+    processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+    expected = processor.refine(SCENE_PICTURE)[0]
+    assert not caplog.text
+
+    def overflow(module, args, output):
+        output[name] = output[name] * torch.nan
+        return output
+
+    getattr(processor.refiner, part).register_forward_hook(overflow)
+    assert processor.refine(SCENE_PICTURE)[0] != expected
+    assert f"The refiner's {part} computed" in caplog.text
+    assert "not finite, in torch.float32" in caplog.text
 
 
 def test_one_picture_without_objects_in_a_batch(refiner, pictures):

@@ -153,6 +153,26 @@ def test_objects_are_complete(refiner, pictures):
         assert seen.masks.shape == (len(seen.labels), picture.height, picture.width)
 
 
+@pytest.mark.parametrize("lost", ["logits", "pred_boxes"])
+def test_a_detector_that_overflows_is_named(refiner, pictures, caplog, lost):
+    """As in half precision: nothing is found, which is not a picture without objects."""
+
+    def overflow(module, args, output):
+        output[lost] = output[lost] * torch.nan
+        return output
+
+    hook = refiner.detector.register_forward_hook(overflow)
+    try:
+        assert refiner.refine(pictures[:1], [TAGS])[0].labels == []
+    finally:
+        hook.remove()
+    assert "The refiner's detector computed" in caplog.text
+    assert "not finite, in torch.float32" in caplog.text
+    caplog.clear()
+    assert refiner.refine(pictures[:1], [TAGS])[0].labels
+    assert not caplog.text
+
+
 def test_batched_is_one_by_one(refiner, pictures):
     tags = [TAGS, TAGS[:1], []]
     together = refiner.refine(pictures, tags, batch_size=3)

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from lyrics import MICRO_CHECKPOINT
 from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,
@@ -182,6 +184,26 @@ def test_what_is_no_json_object_is_named(damaged, part, name, content):
             "nope",
             "cannot be loaded as LyricsForConditionalGeneration: KeyError: 'nope'",
         ),
+        (
+            "",
+            ["mqformer_config", "num_hidden_layers"],
+            0,
+            "mqformer_config: .*num_hidden_layers must be positive, got 0",
+        ),
+        ("", ["mqformer_config", "num_attention_heads"], 0, "num_attention_heads must be positive, got 0"),
+        ("", ["mqformer_config", "hidden_dropout_prob"], 1.5, r"hidden_dropout_prob must be in \[0, 1\), .* got 1.5"),
+        ("", ["mqformer_config", "layer_norm_eps"], float("nan"), "layer_norm_eps must be positive, got nan"),
+        ("", ["vision_config", "num_hidden_layers"], 0, "num_hidden_layers must be positive, got 0"),
+        ("", ["text_config", "num_hidden_layers"], 0, "num_hidden_layers must be positive, got 0"),
+        ("refiner", ["box_threshold"], 1.5, r"box_threshold must be in \[0, 1\], got 1.5"),
+        ("refiner", ["text_threshold"], -0.1, r"text_threshold must be in \[0, 1\], got -0.1"),
+        ("refiner", ["iou_threshold"], float("nan"), r"iou_threshold must be in \[0, 1\], got nan"),
+        ("refiner", ["image_std"], [0.2, 0, 0.2], "image_std must be positive, got"),
+        ("refiner", ["detector_std"], 0, "detector_std must be positive, got 0"),
+        ("refiner", ["image_mean"], float("inf"), "image_mean must be finite, got inf"),
+        ("refiner", ["tagger_config", "threshold"], 2, r"tagger_config: .*threshold must be in \[0, 1\], got 2"),
+        ("refiner", ["tagger_config", "image_std"], [0, 0, 0], "tagger_config: .*image_std must be positive"),
+        ("refiner", ["tagger_config", "num_hidden_layers"], 0, "num_hidden_layers must be positive, got 0"),
         ("", ["image_token_id"], -1, "LyricsConfig: .*image_token_id must be a token id, got -1"),
         ("", ["vision_feature_layer"], "last", "LyricsConfig: .*'vision_feature_layer'"),
         ("", ["dtype"], "float17", "LyricsConfig: .*float17"),
@@ -258,3 +280,32 @@ def test_keys_of_transformers_are_known(saved, tmp_path, caplog):
     AutoConfig.from_pretrained(saved, subfolder="refiner")
     LyricsConfig.from_pretrained(tmp_path, output_attentions=True)
     assert "does not know" not in caplog.text
+
+
+@pytest.mark.parametrize("part", ["", "refiner"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_no_numbers_are_named(part, dtype, tmp_path):
+    """Of the shipped model; one value is enough."""
+    folder = tmp_path / "nan"
+    shutil.copytree(MICRO_CHECKPOINT, folder)
+    path = folder / part / "model.safetensors"
+    weights = {name: weight.to(dtype) for name, weight in load_file(path).items()}
+    name = max(weights, key=lambda one: weights[one].numel())
+    weights[name].view(-1)[7] = torch.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"nan.*{name.split('.')[-2]}\.\w+ has values that are not numbers"):
+        LOADERS[part](folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0}, "temperature must be positive, got 0"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), .* got 1.0"),
+        ({"itc_weight": float("nan")}, "itc_weight must be finite, got nan"),
+        ({"vision_config": {"num_hidden_layers": 0}}, "num_hidden_layers must be positive, got 0"),
+    ],
+)
+def test_wrong_settings_of_the_first_stage_are_named(settings, message):
+    with pytest.raises(StrictDataclassClassValidationError, match=message):
+        LyricsPreTrainingConfig(**settings)

@@ -260,3 +260,18 @@ def test_rendered_and_structured_conversations_agree(processor, pictures, object
     rendered = processor(images=pictures[:2], text=processor.apply_chat_template(chat), **given_objects)
     assert rendered["input_ids"] == structured["input_ids"]
     assert rendered["mqformer_input_ids"].tolist() == structured["mqformer_input_ids"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("conversation", "message"),
+    [
+        ([{"role": "user", "content": [{"text": "a"}]}], "Message 0: a block needs a type, .* the keys 'text'"),
+        ([{"role": "user", "content": [{}]}], "Message 0: a block needs a type, .* the keys none"),
+        ([{"role": "user", "content": [{"type": None, "text": "a"}]}], "Message 0: a block needs a type"),
+        (5, "A conversation must be a list of messages, got int"),
+    ],
+)
+def test_blocks_need_a_type(processor, conversation, message):
+    for tokenize in (False, True):
+        with pytest.raises(ValueError, match=message):
+            processor.apply_chat_template(conversation, tokenize=tokenize)

@@ -1,9 +1,13 @@
 """Pictures of any kind become upright RGB, or an error that names them."""
 
 import base64
+import io
+import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -88,12 +92,68 @@ def test_first_frame_of_an_animation(tmp_path):
         np.full((8, 6), 200, np.uint8),
         torch.full((3, 8, 6), 200, dtype=torch.uint8),
         np.full((8, 6, 3), 200 / 255, np.float32),
+        np.full((8, 6, 1), 200, np.int64),
+        np.full((8, 6, 4), [200, 200, 200, 255], np.uint8),
+        np.full((8, 6), 200 * 257, np.uint16),
+        np.full((3, 8, 6), 200 * 257, np.uint16),
+        torch.full((1, 8, 6), 200 / 255, dtype=torch.float64),
+        torch.full((3, 8, 6), 200 / 255, requires_grad=True),
+        torch.full((3, 8, 6), 200 / 255, dtype=torch.bfloat16),
     ],
 )
 def test_arrays_and_tensors(source):
     picture = load_picture(source, LIMIT)
     assert picture.size == (6, 8)
     assert picture.getpixel((0, 0)) == (200, 200, 200)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float16, np.float32, np.float64, torch.bool, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 3), (3, 8, 6)])
+def test_the_type_of_values_decides_their_range(dtype, shape):
+    """0 and 1 are black and white in bool and floats, whatever else the array holds."""
+    for value in (0, 1):
+        values = (
+            torch.full(shape, value, dtype=dtype) if isinstance(dtype, torch.dtype) else np.full(shape, value, dtype)
+        )
+        assert load_picture(values, LIMIT).getpixel((0, 0)) == (255 * value,) * 3
+    mask = np.indices(shape[:2]).sum(axis=0) % 2 == 0
+    assert np.array_equal(np.asarray(load_picture(mask, LIMIT))[..., 0], mask * 255)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_deep_gray_values_are_scaled_by_what_they_hold(bits, tmp_path):
+    """As an array and as a picture of mode I;16, also from a file."""
+    values = np.linspace(0, 2**bits - 1, 48).reshape(8, 6).astype(np.uint16)
+    expected = (values / (2**bits - 1) * 255).round().astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    for source in (values, torch.from_numpy(values), Image.fromarray(values), tmp_path / "deep.png"):
+        assert np.array_equal(np.asarray(load_picture(source, LIMIT))[..., 0], expected)
+
+
+def test_a_fourth_channel_is_transparency():
+    """An RGBA array lies on white, as an RGBA picture does."""
+    picture = Image.new("RGBA", (6, 8), (200, 0, 0, 128))
+    expected = load_picture(picture, LIMIT).getpixel((0, 0))
+    values = np.asarray(picture)
+    for source in (values, values.transpose(2, 0, 1), torch.from_numpy(values / 255)):
+        assert load_picture(source, LIMIT).getpixel((0, 0)) == expected != (200, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((8, 6, 3), 200.0), "has float values from 200 to 200: floats must be in"),
+        (np.linspace(-1, 1, 48).reshape(8, 6), "has float values from -1 to 1"),
+        (torch.full((3, 8, 6), 1.5), "has float values from 1.5 to 1.5"),
+        (np.full((8, 6), np.nan), "has float values from nan to nan"),
+        (np.full((8, 6), -3), "has int64 values from -3 to -3: integers must be in"),
+        (np.full((8, 6), 70_000), "has int64 values from 70000 to 70000"),
+        (np.zeros((0, 6, 3)), r"is empty: its array is of shape \(0, 6, 3\)"),
+    ],
+)
+def test_values_outside_their_range_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        load_picture(values, LIMIT)
 
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path):
@@ -201,9 +261,17 @@ def server(tmp_path):
     """A local one, which knows a picture, something large, and nothing else."""
     Image.new("RGB", (5, 4), RED).save(tmp_path / "red.png")
     content = {"/red.png": (tmp_path / "red.png").read_bytes(), "/large.png": bytes(10_000)}
+    content["/a%20b/%E6%97%A5.png?q=%20%C3%A4"] = content["/red.png"]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            if self.path.startswith("/slow"):
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"\r\n" * (self.path == "/slow_body"))
+                with suppress(OSError):
+                    for _ in range(100):
+                        self.wfile.write(b"x")
+                        time.sleep(0.1)
+                return
             self.send_response(200 if self.path in content else 404)
             self.end_headers()
             self.wfile.write(content.get(self.path, b"nothing"))
@@ -217,6 +285,73 @@ def server(tmp_path):
         server.shutdown()
 
 
+@pytest.mark.parametrize("width", [20, 76])
+def test_base64_in_lines(tmp_path, width):
+    """As `base64` and MIME write it; a file that lacks some letters is named as damaged, not as missing."""
+    Image.new("RGB", (50, 40), RED).save(tmp_path / "red.png")
+    text = base64.b64encode((tmp_path / "red.png").read_bytes()).decode()
+    lines = "\r\n ".join(text[start : start + width] for start in range(0, len(text), width)) + "\n"
+    for source in (lines, f"data:image/png;base64,{lines}"):
+        assert load_picture(source, LIMIT).getpixel((0, 0)) == RED
+    with pytest.raises(ValueError, match="cannot be read: its base64 is damaged"):
+        load_picture(f"data:image/png;base64,{lines[:30]}", LIMIT)
+    with pytest.raises(ValueError, match="a `data:` URI must be base64"):
+        load_picture("data:image/svg+xml,<svg/>", LIMIT)
+
+
+def test_open_files_and_undecoded_images(tmp_path):
+    """Each is read from its beginning, as often as it is given."""
+    path = tmp_path / "red.png"
+    Image.new("RGB", (5, 4), RED).save(path)
+    content = path.read_bytes()
+    with path.open("rb") as file:
+        sources = [file, io.BytesIO(content), bytearray(content), memoryview(content)]
+        sources += [
+            {"bytes": content, "path": None},
+            {"bytes": None, "path": str(path)},
+            {"bytes": content, "path": "x"},
+        ]
+        assert len(flatten_pictures(sources)) == len(sources)
+        for source in [*sources, *sources]:
+            assert load_picture(source, LIMIT).getpixel((0, 0)) == RED
+    with pytest.raises(ValueError, match=r"'.*red.png' is a file that cannot be read: .*closed"):
+        load_picture(file, LIMIT)
+    with path.open(encoding="latin-1") as text, pytest.raises(ValueError, match=r"red.png' .* open it with 'rb'"):
+        load_picture(text, LIMIT)
+    for source, message in (
+        ({"bytes": None, "path": None}, "is a mapping without 'bytes' and 'path': it has 'bytes', 'path'"),
+        ({"url": "x"}, "is a mapping without 'bytes' and 'path': it has 'url'"),
+        ({"bytes": b"", "path": "gone.png"}, r"'gone.png' is not in a format that can be read, or it is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_picture(source, LIMIT)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_does_not_hang(tmp_path, link):
+    path = tmp_path / "pipe.png"
+    os.mkfifo(path)
+    if link:
+        path = tmp_path / "link.png"
+        path.symlink_to(tmp_path / "pipe.png")
+    for source in (path, str(path), {"bytes": None, "path": str(path)}):
+        with pytest.raises(ValueError, match=r"(pipe|link)\.png' cannot be read: it is a pipe, and not a file"):
+            load_picture(source, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:///tmp/red.png", "is a URL of scheme 'file', .*: give its path instead"),
+        ("file:/tmp/red.png", "is a URL of scheme 'file', .*: give its path instead"),
+        ("s3://bucket/red.png", "is a URL of scheme 's3', and only http and https are fetched: download it first"),
+    ],
+)
+def test_other_urls_are_named_as_such(url, message):
+    with pytest.raises(ValueError, match=message):
+        load_picture(url, LIMIT)
+
+
 def test_pictures_from_the_web(server, monkeypatch):
     monkeypatch.setattr(images, "MAX_DOWNLOAD", 5_000)
     assert load_picture(f"{server}/red.png", LIMIT).getpixel((0, 0)) == RED
@@ -228,8 +363,32 @@ def test_pictures_from_the_web(server, monkeypatch):
         load_picture("http://127.0.0.1:1/red.png", LIMIT)
 
 
+def test_urls_may_have_spaces_and_other_scripts(server):
+    for path in ("a b/日.png?q= ä", "a%20b/%E6%97%A5.png?q=%20%C3%A4", "a b/日.png?q= ä#part"):
+        assert load_picture(f"{server}/{path}".replace("http", "HTTP", 1), LIMIT).getpixel((0, 0)) == RED
+    with pytest.raises(ValueError, match="cannot be fetched"):
+        load_picture("http://bücher.invalid/日.png", LIMIT)
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_server_that_drips_is_given_up(server, part, monkeypatch):
+    """It sends something all the time, so that no timeout of the socket ends it."""
+    monkeypatch.setattr(images, "DOWNLOAD_TIME", 0.5)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"cannot be fetched: it takes longer than 0\.5 seconds"):
+        load_picture(f"{server}/slow_{part}", LIMIT)
+    assert time.monotonic() - start < 5
+
+
 @pytest.mark.parametrize(
     ("images", "count"), [(None, 0), ([], 0), ("a", 1), (["a", "b"], 2), ([["a", "b"], [], ["c"]], 3), (("a",), 1)]
 )
 def test_flat_order(images, count):
     assert flatten_pictures(images) == list("abc")[:count]
+
+
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_an_array_of_four_dimensions_is_a_list_of_pictures(make):
+    assert [one.shape for one in flatten_pictures(make((2, 8, 6, 3)))] == [(8, 6, 3)] * 2
+    assert len(flatten_pictures([make((2, 8, 6, 3)), make((8, 6))])) == 3
+    assert flatten_pictures(make((0, 8, 6, 3))) == []

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
+from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE
 from lyrics.modeling_lyrics import LyricsConfig, LyricsForConditionalGeneration
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
-from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects, drawing
 from lyrics.processing_lyrics.spatial_text import as_text
 
 SPATIAL = {"mqformer_input_ids", "mqformer_attention_mask", "mqformer_position_ids"}
@@ -296,6 +297,38 @@ def test_tags_of_ones_own(processor, picture):
     assert seen.tags == ["zebra"]
 
 
+def test_one_list_of_tags_is_for_every_picture(picture):
+    """On the shipped model, as words and not as letters; the store is not asked."""
+    shipped = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+    words = ["red star", "ball"]
+    for pictures in ([SCENE_PICTURE], [SCENE_PICTURE, picture]):  # as many words as pictures, and fewer
+        alike = shipped.refine(pictures, tags=words)
+        assert [one.tags for one in alike] == [words] * len(pictures)
+        assert alike == shipped.refine(pictures, tags=[words] * len(pictures))
+        assert alike == [
+            VisualObjects(**vars(one)) for one in shipped.refiner.refine(shipped.load_pictures(pictures), words)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ("ball", "tags must be a list of words, or one list for each picture, got 'ball'"),
+        ([], "tags for 0 pictures, but 2"),
+        ([["ball"]], "tags for 1 pictures, but 2"),
+        ([["ball"]] * 3, "tags for 3 pictures, but 2"),
+        (["ball", ["cup"]], "all words or all lists of words, got 'ball'"),
+        ([["ball", 3], []], "tags must be strings, got 3, a int"),
+        ([3, None], "all words or all lists of words, got 3"),
+        ({"ball"}, "tags must be a list of words"),
+    ],
+)
+def test_tags_that_are_no_words_are_refused(processor, picture, tags, message):
+    for refine in (processor.refine, processor.refiner.refine):
+        with pytest.raises(ValueError, match=message):
+            refine([picture, picture.copy()], tags=tags)
+
+
 def test_attached_refiner_must_fit(bare, published_refiner, refiner):
     published = copy.deepcopy(published_refiner)
     published.config.detector_config.d_model = 256
@@ -431,6 +464,47 @@ def test_visualize(processor, size):
     assert drawn.getpixel((drawn.width // 2, drawn.height // 2)) != (128, 128, 128)
     outlined = processor.visualize(picture, objects, masks=False, labels=False, scores=False)
     assert outlined.getpixel((0, 0)) != (128, 128, 128)
+    assert processor.visualize(picture, objects, "no box").tobytes() == drawn.tobytes()
     empty = processor.visualize(picture, VisualObjects())
     assert set(empty.get_flattened_data()) == {(128, 128, 128)}
     assert picture.getpixel((0, 0)) == (128, 128, 128), "the caller's picture is left alone"
+
+
+def test_the_boxes_of_an_answer_are_drawn_first(processor):
+    """In color, and differently from what the refiner saw, which remains in gray; the first box lies on top."""
+    picture = Image.new("RGB", (400, 400), (128, 128, 128))
+    seen = VisualObjects(
+        ["a", "b"], [[0.05, 0.05, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]], [0.9, 0.8], masks=np.ones((2, 4, 4))
+    )
+    alone = processor.visualize(picture, seen, "the cup: [0.500, 0.500, 0.900, 0.900]", labels=False)
+    colors = {color for _, color in alone.getcolors()}
+    assert colors == {(128, 128, 128), drawing.SEEN, (0, 0, 0), drawing.PALETTE[0]}
+    assert alone.getpixel((200, 280)) == drawing.PALETTE[0], "the answer's box lies above the object's"
+    assert alone.getpixel((20, 40)) == drawing.SEEN
+    two = processor.visualize(picture, seen, "cup: [0.5, 0.5, 0.9, 0.9] or [0.5, 0.5, 0.9, 0.9]", labels=False)
+    assert two.getpixel((200, 280)) == drawing.PALETTE[0]
+    assert two.tobytes() == alone.tobytes()
+    assert processor.visualize(picture, seen, "the cup: [0.500, 0.500, 0.900, 0.900]").tobytes() != alone.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5,), "text must be a string or a list of strings, got int"),
+        (([5, "a"],), "text must be a string or a list of strings, got int, str"),
+        ((None,), "text must be a string or a list of strings, got NoneType"),
+        (("a", 5), r"image_sizes must be a list of \(height, width\), got 5"),
+        (("a", [(1, 2, 3)]), r"image_sizes must be a list of \(height, width\), got \[\(1, 2, 3\)\]"),
+        (("a", [5]), r"image_sizes must be a list of \(height, width\), got \[5\]"),
+    ],
+)
+def test_what_is_no_answer_is_named(processor, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        processor.post_process_grounding(*arguments)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_has_a_picture(processor, picture, size):
+    for refine in (processor.refine, processor.refiner.refine):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {size}"):
+            refine([picture], batch_size=size)

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 from jinja2.exceptions import SecurityError
+from transformers import dynamic_module_utils
 
 from lyrics.assets import draw_table
 from lyrics.processing_lyrics import LyricsProcessor
@@ -78,6 +80,14 @@ def test_wrong_settings_are_named(damaged, values, message):
         LyricsProcessor.from_pretrained(damaged)
 
 
+@pytest.mark.parametrize("std", [0, [0.2, 0.2, 0.0], [0.2, -1, 0.2], float("nan")])
+def test_pixels_are_divided_by_something(damaged, std):
+    settings = json.loads((damaged / "processor_config.json").read_text())["image_processor"]
+    edit(damaged / "processor_config.json", image_processor=settings | {"image_std": std})
+    with pytest.raises(ValueError, match=r"damaged.*image_std of the image processor must be positive, got"):
+        LyricsProcessor.from_pretrained(damaged)
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -104,3 +114,19 @@ def test_remote_code_is_not_run(damaged):
     edit(damaged / "refiner" / "config.json", auto_map={"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"})
     assert LyricsProcessor.from_pretrained(damaged).refiner
     assert not list(damaged.parent.rglob("sprung"))
+
+
+@pytest.mark.parametrize("folder", ["", "mqformer_tokenizer", "refiner"])
+@pytest.mark.parametrize("trusted", [False, True])
+def test_remote_code_runs_only_where_the_caller_says_so(damaged, folder, trusted, monkeypatch, tmp_path):
+    """A tokenizer of an unknown class: Transformers asks on standard input unless it is told, and "y" is there."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
+    for place in (damaged, damaged / folder):
+        (place / "evil.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nclass Evil:\n    pass\n")
+    auto_map = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    edit(damaged / folder / "tokenizer_config.json", auto_map=auto_map, tokenizer_class="Evil")
+    with pytest.raises(ValueError, match="no attribute" if trusted else "trust_remote_code=True"):
+        assert LyricsProcessor.from_pretrained(damaged, trust_remote_code=trusted or None).refiner
+    assert (tmp_path / "sprung").exists() is trusted

@@ -79,3 +79,10 @@ def test_answers_are_marked_in_what_is_left(processor):
     assert cut["input_ids"][0] == whole["input_ids"][0][:limit]
     assert cut["assistant_masks"][0] == whole["assistant_masks"][0][:limit]
     assert sum(cut["assistant_masks"][0]) > 0
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_a_length_below_one_is_refused(processor, length):
+    """0 meant the tokenizer's own limit."""
+    with pytest.raises(ValueError, match=f"max_length must be at least 1, got {length}"):
+        processor(text="abcdef", truncation=True, max_length=length)

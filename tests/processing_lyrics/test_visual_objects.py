@@ -16,7 +16,7 @@ def build(count=3, width=5, dtype=np.float32, masks=False):
     random = np.random.default_rng(0)
     return VisualObjects(
         labels=[f"thing {index}" for index in range(count)],
-        boxes=random.random((count, 4), np.float32),
+        boxes=np.sort(random.random((count, 2, 2), np.float32), axis=1).reshape(count, 4),
         scores=random.random(count, np.float32),
         region_features=random.random((count, width), np.float32).astype(dtype),
         masks=random.random((count, 6, 7)) > 0.5 if masks else None,
@@ -67,7 +67,11 @@ def test_safetensors_of_its_arrays(tmp_path):
 
 
 def test_tensors_are_taken():
-    tensors = {"boxes": torch.rand(2, 4), "scores": torch.rand(2), "region_features": torch.rand(2, 3).bfloat16()}
+    tensors = {
+        "boxes": torch.rand(2, 2, 2).sort(dim=1).values.flatten(1),
+        "scores": torch.rand(2),
+        "region_features": torch.rand(2, 3).bfloat16(),
+    }
     objects = VisualObjects(labels=["a", "b"], **tensors)
     assert objects.region_features.dtype == np.float32
     np.testing.assert_array_equal(objects.boxes, tensors["boxes"].numpy())
@@ -92,6 +96,12 @@ def test_counts_must_agree(values):
         ({"boxes": "x"}, "boxes is no array of numbers"),
         ({"boxes": [[0, 0, 1]]}, r"boxes must be \(R, 4\), got shape \(1, 3\)"),
         ({"boxes": [[0, 0, 1, np.nan]]}, "boxes has values that are not finite"),
+        ({"boxes": [[0, 0, 1, 1], [10, 20, 300, 400]]}, r"in \[0, 1\] .* got \[10.0, .*\(object 1\): divide pixels by"),
+        ({"boxes": [[-0.5, 0, 1, 1]]}, r"boxes must be xyxy in \[0, 1\] of the upright picture, got \[-0.5, "),
+        ({"boxes": [[0.9, 0.1, 0.2, 0.3]]}, r"boxes must be xyxy, .*\(object 0\): it is inverted, or holds a center"),
+        ({"boxes": [[0.1, 0.9, 0.2, 0.3]]}, r"boxes must be xyxy, .*\(object 0\): it is inverted, or holds a center"),
+        ({"scores": [0.5, 50]}, r"scores must be in \[0, 1\], got 50 \(object 1\)"),
+        ({"scores": [-1]}, r"scores must be in \[0, 1\], got -1 \(object 0\)"),
         ({"scores": [10**400]}, "scores is no array of numbers"),
         ({"region_features": [[np.inf]]}, "region_features has values that are not finite"),
         ({"region_features": np.zeros((1, 2, 3))}, "must have two dimensions"),
@@ -104,6 +114,17 @@ def test_counts_must_agree(values):
 def test_what_does_not_describe_objects_is_named(values, message):
     with pytest.raises(ValueError, match=message):
         VisualObjects.from_dict(values)
+
+
+def test_errors_of_rounding_are_no_errors():
+    """What half precision and a box without area look like; the values stay."""
+    boxes = np.array([[-0.0005, 0.3, 1.0005, 0.3]], np.float16)
+    assert np.array_equal(VisualObjects(["a"], boxes, [1.0005]).boxes, boxes.astype(np.float32))
+
+
+def test_a_dictionary_is_needed():
+    with pytest.raises(ValueError, match="from_dict takes a dictionary, got int"):
+        VisualObjects.from_dict(5)
 
 
 ARRAYS = {"boxes": np.zeros((1, 4), np.float32), "scores": np.zeros(1, np.float32)}

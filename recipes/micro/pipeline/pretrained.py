@@ -40,7 +40,9 @@ def write_pretrained(folders: RunFolders) -> None:
     model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT, dtype=torch.float32)
     model.model.vision_model.save_pretrained(folders.model("vision"))
     build_image_processor().save_pretrained(folders.model("vision"))
-    language_model = AutoModelForCausalLM.from_pretrained(MICRO_LANGUAGE_MODEL, dtype=torch.float32)
+    language_model = AutoModelForCausalLM.from_pretrained(
+        MICRO_LANGUAGE_MODEL, dtype=torch.float32, trust_remote_code=False
+    )
     language_model.save_pretrained(folders.model("language"))
     build_micro_text_tokenizer().save_pretrained(folders.model("language"))
     for step in _REPLACED:

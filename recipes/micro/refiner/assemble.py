@@ -36,7 +36,7 @@ def assemble_refiner(folders: RunFolders) -> None:
         RamForImageTagging.from_pretrained(folders.model("tagger")),
         MMGroundingDinoForObjectDetection.from_pretrained(folders.model("detector")),
         SamModel.from_pretrained(folders.model("segmenter")),
-        AutoTokenizer.from_pretrained(folders.model("detector")),
+        AutoTokenizer.from_pretrained(folders.model("detector"), trust_remote_code=False),
         tag_separator=TAG_SEPARATOR,
         detector_shortest_edge=REFINER_IMAGE_SIZE,
         detector_longest_edge=2 * REFINER_IMAGE_SIZE,

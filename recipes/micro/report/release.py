@@ -63,7 +63,7 @@ def write_compact_language_model(checkpoint: Path, out: Path) -> None:
     Raises:
         ValueError: a weight is too large for float16. Nothing is written.
     """
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=False)
     _round_to_float16(model)
     model.save_pretrained(out)
     _store_as_float16(out / "model.safetensors")

@@ -17,6 +17,10 @@ FORMAT = RowFormat("0" * 64, "mask", 6, masks=True, rows_per_batch=2)
 WORDS = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=4)
 
 
+def random_boxes(random, count):
+    return np.sort(random.random((count, 2, 2), np.float32), axis=1).reshape(count, 4)
+
+
 @st.composite
 def visual_objects(draw, features=None):
     """Objects with any labels, any number of region features, with or without masks."""
@@ -26,7 +30,7 @@ def visual_objects(draw, features=None):
     masks = random.random((count, *draw(st.tuples(st.integers(0, 5), st.integers(0, 5))))) > 0.5
     return VisualObjects(
         labels,
-        random.standard_normal((count, 4), np.float32),
+        random_boxes(random, count),
         random.random(count, np.float32),
         random.standard_normal((draw(st.sampled_from([count, 0, 3])), FORMAT.region_feature_size), np.float32),
         masks if draw(st.booleans()) else None,
@@ -83,7 +87,7 @@ def three_rows():
             prepare_objects(
                 VisualObjects(
                     ["ä", "b c"][:count],
-                    random.random((count, 4)),
+                    random_boxes(random, count),
                     random.random(count),
                     random.random((count, 6)),
                     random.random((count, 3, 4)) > 0.5,
@@ -149,7 +153,7 @@ def test_the_size_of_an_image_is_bounded(tmp_path):
     row_format = RowFormat("0" * 64, "mask", 260)
     random = np.random.default_rng(0)
     labels = [f"a long label {index}" for index in range(16)]
-    objects = VisualObjects(labels, random.random((16, 4)), random.random(16), random.random((16, 260)), tags=labels)
+    objects = VisualObjects(labels, random_boxes(random, 16), random.random(16), random.random((16, 260)), tags=labels)
     row = Row(
         "a/key/of/thirty/letters/000000.jpg", bytes(32), bytes(32), 640, 480, prepare_objects(objects, row_format)
     )
