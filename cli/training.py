@@ -75,8 +75,27 @@ class Run:
         output_dir = Path(trainer.args.output_dir)
         goes_on = self.arguments.resume and any(output_dir.glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=goes_on or None)
+        if trainer.num_trained_steps == 0 and _holds_weights(output_dir):
+            if trainer.is_world_process_zero():
+                step = trainer.state.global_step
+                print(f"The run in {output_dir} is finished ({step} steps). Nothing was trained, and nothing written.")
+            return 0
         trainer.save_model()
         trainer.save_state()
         if trainer.is_world_process_zero():
             print(f"Wrote model and processor to {output_dir}")
         return 0
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Return whether a folder holds weights, none of them cut off."""
+    from safetensors import SafetensorError, safe_open
+
+    files = list(folder.glob("*.safetensors"))
+    try:
+        for file in files:
+            with safe_open(file, framework="pt"):
+                pass
+    except SafetensorError:
+        return False
+    return bool(files)

@@ -88,6 +88,11 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     ) -> None:
         if processing_class is None:
             raise ValueError("LyricsSFTTrainer needs a processing_class (a LyricsProcessor).")
+        if kwargs.pop("formatting_func", None) is not None:
+            raise ValueError(
+                "formatting_func has no effect here: rows are conversations, which the processor's chat template "
+                "formats. Leave it out, and convert the rows."
+            )
         self.collator = data_collator or LyricsSFTCollator(
             processing_class,
             max_length=args.max_length,

@@ -78,6 +78,19 @@ def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
     assert "exists and is not an empty directory" in capsys.readouterr().err
 
 
+def test_a_finished_run_is_left_alone(chats, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert sft(chats, run, "--save_steps", "1") == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert sft(chats, run, "--save_steps", "1", "--resume") == 0
+    assert f"The run in {run} is finished (1 steps). Nothing was trained" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert sft(chats, run, "--save_steps", "1", "--resume", "--lora_r", "4", "--seed", "3") == 2
+    assert "belongs to a run with other settings: seed is 42 there and 3 here, lora_r is 8 there and 4 here" in (
+        capsys.readouterr().err
+    )
+
+
 def test_dry_run(chats, tmp_path, capsys):
     """The plan, and the first batch as text with what is learned between marks; nothing is trained."""
     assert sft(chats, tmp_path / "run", "--dry-run", "--freeze", "mqformer") == 0

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from ...datasets_lyrics.open_data import open_rows
 from ...processing_lyrics import LyricsProcessor
 from ...refinement import RefinementStore
+from .run_settings import require_steps
 
 
 @dataclass
@@ -38,6 +39,7 @@ class RowArguments(TrainingArguments if TYPE_CHECKING else object):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_steps(self)
         require_one_of("on_bad_row", self.on_bad_row, ("raise", "replace"))
         accelerator_config: Any = self.accelerator_config
         accelerator_config.dispatch_batches = False  # it would slice tensors whose first dimension is images, not rows

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from .adapter_training import PARTS, load_adapted_model
 from .data_arguments import require_one_of
+from .run_settings import require_steps
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -44,6 +45,7 @@ class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_steps(self)
         for name in (*self.freeze, *self.train):
             require_one_of("a part to freeze or to train", name, tuple(PARTS))
         if both := set(self.freeze) & set(self.train):
