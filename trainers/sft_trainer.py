@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers.utils import logging
@@ -40,7 +41,7 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     Args:
         model: model to be tuned, or its directory or Hub id. If it has an adapter, as a `PeftModel` or by
             `from_pretrained` of an adapter's directory, that adapter is trained further.
-        args: training arguments.
+        args: training arguments; by default `LyricsSFTConfig("MODEL-SFT")` with the name of the model.
         train_dataset: map-style dataset, `datasets.IterableDataset` or `ShardSource` of rows, in TRL's forms or LLaVA's
             (see `read_conversation`). Streams need `max_steps`.
         eval_dataset: map-style dataset of such rows, or a dictionary of several.
@@ -78,7 +79,7 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     def __init__(
         self,
         model: LyricsForConditionalGeneration | PeftModel | str | os.PathLike[str],
-        args: LyricsSFTConfig,
+        args: LyricsSFTConfig | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: LyricsProcessor | None = None,
@@ -88,6 +89,14 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     ) -> None:
         if processing_class is None:
             raise ValueError("LyricsSFTTrainer needs a processing_class (a LyricsProcessor).")
+        if args is None:
+            name = os.fspath(model) if isinstance(model, str | os.PathLike) else str(model.name_or_path)
+            has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()  # TRL's default fails elsewhere
+            args = LyricsSFTConfig(f"{os.path.basename(os.path.normpath(name)) or 'lyrics'}-SFT", bf16=has_bf16)
+        if not isinstance(args, LyricsSFTConfig):
+            raise TypeError(
+                f"args is a {type(args).__name__}, and LyricsSFTTrainer needs a LyricsSFTConfig of the same fields."
+            )
         if kwargs.pop("formatting_func", None) is not None:
             raise ValueError(
                 "formatting_func has no effect here: rows are conversations, which the processor's chat template "

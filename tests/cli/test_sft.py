@@ -67,6 +67,7 @@ def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"Wrote model and processor to {run}" in printed
     assert "language_projection" in printed
+    assert f"Next: lyrics ask --model {run} IMAGE QUESTION, or lyrics merge {run}" in printed
     assert sft(chats, run, "--save_steps", "1", "--resume", steps=2) == 0
     state = json.loads((run / "checkpoint-2" / "trainer_state.json").read_text())
     assert [line["step"] for line in state["log_history"] if "loss" in line] == [1, 2]
@@ -101,6 +102,23 @@ def test_dry_run(chats, tmp_path, capsys):
     mqformer = next(line for line in plan.splitlines() if line.split()[:1] == ["mqformer"])
     assert mqformer.split()[1] == "0"
     assert not (tmp_path / "run" / "checkpoint-1").exists()
+
+
+def test_refining_on_the_way_draws_no_bars(chats, tmp_path, capfd):
+    """A batch of more pictures than are refined at once; a store is named once."""
+    rows = (chats / "chats.jsonl").read_text().splitlines() * 5
+    (chats / "many.jsonl").write_text("\n".join(rows))
+    batch = ["--per_device_train_batch_size", "10", "--train_data", str(chats / "many.jsonl"), "--save_strategy", "no"]
+    assert sft(chats, tmp_path / "run", *batch, steps=2) == 0
+    error = capfd.readouterr().err
+    assert "Refining" not in error
+    assert error.count("lyrics refine-dataset DATA --out STORE") <= 1
+
+
+def test_no_preferences(tmp_path, capsys):
+    words = ["--config", "smoke", "--output_dir", str(tmp_path), "--train_data", "pairs:0", "--use_cpu", "true"]
+    assert main(["dpo", *words]) == 2
+    assert "There is no row: the data are empty" in capsys.readouterr().err
 
 
 def test_preferences(tmp_path, capsys):

@@ -313,6 +313,18 @@ def test_options_of_trl_without_effect_are_errors(tmp_path):
         LyricsSFTTrainer(build_model(), args, **parts, formatting_func=str)
 
 
+def test_arguments_have_defaults_and_a_kind(tmp_path, monkeypatch):
+    """As in TRL, the name of the run is that of the model; a plain configuration of TRL is an error."""
+    from trl import SFTConfig
+
+    monkeypatch.chdir(tmp_path)
+    build_model().save_pretrained("base")
+    parts = {"train_dataset": build_chats(1), "processing_class": build_processor()}
+    assert LyricsSFTTrainer("base", **parts).args.output_dir == "base-SFT"
+    with pytest.raises(TypeError, match="args is a SFTConfig, and LyricsSFTTrainer needs a LyricsSFTConfig"):
+        LyricsSFTTrainer("base", SFTConfig("run", bf16=False), **parts)
+
+
 def test_fewer_rows_than_a_batch_are_trained(tmp_path):
     """Also the last, smaller batch of an epoch; without it, or without rows, there is an error."""
     trainer = build_trainer(tmp_path, rows=build_chats(3), max_steps=1, save_strategy="no")

@@ -64,6 +64,11 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(args, TuningArguments):
+            raise TypeError(
+                f"args is a {type(args).__name__}, and {type(self).__name__} needs the Lyrics class of the same fields "
+                "(LyricsSFTConfig or LyricsDPOConfig)."
+            )
         if isinstance(model, str | os.PathLike):
             model = load_model(os.fspath(model), args, kwargs.pop("quantization_config", None))
         base: Any = model if isinstance(model, LyricsForConditionalGeneration) else model.get_base_model()

@@ -44,7 +44,12 @@ class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
     train: list[str] = field(default_factory=list, metadata={"help": "Parts to train in full, of the same names."})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if "bf16" not in str(error):
+                raise
+            raise ValueError(f"{error} bf16 is on by default: set bf16=False (--bf16 no).") from error
         require_steps(self)
         for name in (*self.freeze, *self.train):
             require_one_of("a part to freeze or to train", name, tuple(PARTS))
