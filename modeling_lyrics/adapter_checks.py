@@ -11,16 +11,14 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
 from transformers.utils.hub import cached_file
-
-if TYPE_CHECKING:
-    from peft import PeftConfig, PeftModel
 
 ADAPTER_FILE = "lyrics_adapter.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -117,14 +115,11 @@ def check_adapter_keys(
     raise ValueError(f"The adapter {place} does not fit its configuration: {'; '.join(details)}. Copy it again.")
 
 
-def find_base_model(
-    adapter: str | os.PathLike[str], required: bool = True, **hub_kwargs: Any
-) -> tuple[str, str] | None:
+def find_base_model(adapter: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:
     """Return the place and the revision of an adapter's base model, or `None` if there is no adapter.
 
     Args:
         adapter: folder or Hub id.
-        required: whether a base model that existed in memory only is an error; else the result is `None`.
         hub_kwargs: arguments of `from_pretrained` that say where files come from (`revision`, `token`, ...).
 
     Raises:
@@ -137,8 +132,6 @@ def find_base_model(
     place = settings.get("base_model_name_or_path")
     if (details := cached_file(adapter, ADAPTER_FILE, **_OPTIONAL, **hub_kwargs)) is not None:
         place = json.loads(Path(details).read_text())["base_model"]
-    if not place and not required:
-        return None
     if not place:
         raise ValueError(
             f"{os.fspath(adapter)} was trained on a model in memory: say where that model was saved, as the base model."
@@ -149,10 +142,10 @@ def find_base_model(
 def load_peft_model(
     model: nn.Module,
     adapter: str | os.PathLike[str],
-    config: PeftConfig | None = None,
+    config: Any = None,
     is_trainable: bool = False,
     **hub_kwargs: Any,
-) -> PeftModel:
+) -> Any:
     """Load an adapter with PEFT, and check that it is complete and was trained on this model.
 
     Args:
@@ -165,12 +158,10 @@ def load_peft_model(
     Raises:
         ValueError: a weight of the adapter is missing or unexpected, or the adapter has another base model.
     """
-    from peft import PeftModel
-
     check_adapter(model, adapter, **hub_kwargs)
     place, options = os.fspath(adapter), {"is_trainable": is_trainable, **hub_kwargs}
     try:
-        tuned: Any = PeftModel.from_pretrained(model, place, config=config, **options)  # pyright: ignore[reportArgumentType]
+        tuned: Any = import_module("peft").PeftModel.from_pretrained(model, place, config=config, **options)
         result = tuned.load_adapter(place, "default", **options)  # again, since only this method says what was missing
     except KeyError as error:  # a weight of a part that is trained in full
         check_adapter_keys(adapter, [str(error.args[0])], [])
@@ -192,11 +183,10 @@ def reload_with_peft(model: nn.Module, adapter: str | os.PathLike[str], name: st
     Raises:
         ValueError: a weight of the adapter is missing or unexpected.
     """
-    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-
+    peft: Any = import_module("peft")
     device = str(next(model.parameters()).device)
-    weights = load_peft_weights(os.fspath(adapter), device=device)
+    weights = peft.load_peft_weights(os.fspath(adapter), device=device)
     weights = {key.removeprefix("base_model.model."): tensor for key, tensor in weights.items()}
-    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
+    expected = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
     check_adapter_keys(adapter, expected - weights.keys(), weights.keys() - expected)
-    set_peft_model_state_dict(model, weights, name)
+    peft.set_peft_model_state_dict(model, weights, name)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
     from ...modeling_lyrics import LyricsForConditionalGeneration
-    from .trainable_parts import TuningArguments
 
 logger = logging.get_logger(__name__)
 
@@ -39,7 +38,7 @@ def has_adapter(model: torch.nn.Module) -> bool:
     return isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules())
 
 
-def complete_peft_config(config: PeftConfig, args: TuningArguments) -> PeftConfig:
+def complete_peft_config(config: PeftConfig, args: Any) -> PeftConfig:
     """Return a copy of a PEFT configuration that also trains the parts that the arguments train in full.
 
     Raises:
@@ -58,7 +57,7 @@ def complete_peft_config(config: PeftConfig, args: TuningArguments) -> PeftConfi
     return _with_trained_parts(config, args)
 
 
-def load_adapted_model(name: str, args: TuningArguments, **settings: Any) -> PeftModel | None:
+def load_adapted_model(name: str, args: Any, **settings: Any) -> PeftModel | None:
     """Load an adapter and its base model for further training, or return `None` if there is no adapter.
 
     Args:
@@ -83,7 +82,7 @@ def load_adapted_model(name: str, args: TuningArguments, **settings: Any) -> Pef
     return load_peft_model(model, name, config, is_trainable=True, **hub_kwargs)
 
 
-def continue_adapter(model: LyricsForConditionalGeneration | PeftModel, args: TuningArguments) -> PeftModel:
+def continue_adapter(model: LyricsForConditionalGeneration | PeftModel, args: Any) -> PeftModel:
     """Bring a model with an adapter into the form that is trained: a `PeftModel` whose adapter is named "default".
 
     The adapter keeps its weights. Parts that the arguments train in full and that it lacks are added to it; parts that
@@ -131,7 +130,7 @@ def continue_adapter(model: LyricsForConditionalGeneration | PeftModel, args: Tu
     return tuned
 
 
-def freeze_untrained_parts(model: PeftModel, args: TuningArguments) -> None:
+def freeze_untrained_parts(model: PeftModel, args: Any) -> None:
     """Freeze the parts of an adapter that the arguments do not train, also after a change of the active adapter.
 
     TRL activates another adapter for each prediction of the reference, and PEFT then enables all gradients of the
@@ -195,7 +194,7 @@ def _plain_initialization(config: Any) -> Iterator[None]:
         config.init_lora_weights = way
 
 
-def _adopt_config(config: Any, args: TuningArguments, place: str) -> Any:
+def _adopt_config(config: Any, args: Any, place: str) -> Any:
     """Return a copy of an adapter's configuration for training, with the dropout of this run.
 
     Raises:
@@ -216,7 +215,7 @@ def _adopt_config(config: Any, args: TuningArguments, place: str) -> Any:
     return config
 
 
-def _with_trained_parts(config: Any, args: TuningArguments) -> Any:
+def _with_trained_parts(config: Any, args: Any) -> Any:
     """Return a copy of a configuration whose `modules_to_save` has all parts that the arguments train in full."""
     config = copy.deepcopy(config)
     missing = [part for part in PARTS if args.trains(part) and not _saves(config, part)]
