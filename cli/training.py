@@ -75,8 +75,43 @@ class Run:
         output_dir = Path(trainer.args.output_dir)
         goes_on = self.arguments.resume and any(output_dir.glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=goes_on or None)
+        if trainer.num_trained_steps == 0 and _holds_weights(output_dir):
+            if trainer.is_world_process_zero():
+                step = trainer.state.global_step
+                print(f"The run in {output_dir} is finished ({step} steps). Nothing was trained, and nothing written.")
+            return 0
         trainer.save_model()
         trainer.save_state()
         if trainer.is_world_process_zero():
-            print(f"Wrote model and processor to {output_dir}")
+            print("\n".join(_describe_result(trainer, output_dir)))
         return 0
+
+
+def _describe_result(trainer: Any, folder: Path) -> list[str]:
+    """Return where the result is, the best evaluation, and the next command, as lines."""
+    lines = [f"Wrote model and processor to {folder}"]
+    evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    if evaluations:
+        best = min(evaluations, key=lambda entry: entry["eval_loss"])
+        lines.append(f"Best evaluation: loss {best['eval_loss']:.4g} at step {best['step']}")
+    if (folder / "adapter_config.json").is_file():
+        lines.append(f"Next: lyrics ask --model {folder} IMAGE QUESTION, or lyrics merge {folder} --out MERGED")
+    elif hasattr(trainer.model, "generate"):
+        lines.append(f"Next: lyrics ask --model {folder} IMAGE QUESTION")
+    else:
+        lines.append(f"Next: lyrics compose {folder} --language-model LLM --out {folder}-composed")
+    return lines
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Return whether a folder holds weights, none of them cut off."""
+    from safetensors import SafetensorError, safe_open
+
+    files = list(folder.glob("*.safetensors"))
+    try:
+        for file in files:
+            with safe_open(file, framework="pt"):
+                pass
+    except SafetensorError:
+        return False
+    return bool(files)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..modeling_lyrics import LyricsForConditionalGeneration
-from ..modeling_lyrics.adapter_checks import ADAPTER_FILE, check_adapter
+from ..modeling_lyrics.adapter_checks import find_base_model, load_peft_model
 from ..processing_lyrics import LyricsProcessor
 
 
@@ -30,22 +30,15 @@ def merge_adapter(
     Raises:
         ValueError: if the directory has no adapter, the adapter is incomplete, or it belongs to another base model.
     """
-    from peft import PeftModel
-
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder} is no adapter: it has no adapter_config.json.")
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    place, revision = base_model or settings["base_model_name_or_path"], settings.get("revision")
-    if (folder / ADAPTER_FILE).is_file():
-        place = base_model or json.loads((folder / ADAPTER_FILE).read_text())["base_model"]
-    if not place:
-        raise ValueError(
-            f"{folder} was trained on a model in memory: say where that model was saved, as the base model."
-        )
+    if base_model is None:
+        place, revision = find_base_model(folder) or ("", "main")
+    else:
+        place, revision = base_model, json.loads((folder / "adapter_config.json").read_text()).get("revision")
     model = LyricsForConditionalGeneration.from_pretrained(place, revision=revision or "main", dtype=dtype)
-    check_adapter(model, folder)
-    tuned: Any = PeftModel.from_pretrained(model, str(folder))
+    tuned: Any = load_peft_model(model, folder)
     merged = tuned.merge_and_unload().eval()
     base_processor = LyricsProcessor.from_pretrained(place)
     refiner = base_processor.refiner if base_processor.has_refiner else False

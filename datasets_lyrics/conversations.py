@@ -98,6 +98,9 @@ def _read_messages(row: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int
         prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         completion = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         return [*prompt, *completion], len(prompt)
+    for name in ("messages", "conversations"):
+        if row.get(name) is not None:
+            raise ValueError(f"The row has no conversation: {name!r} is empty.")
     raise ValueError(
         "The row has no conversation: it needs 'messages', 'prompt' and 'completion', or 'conversations', and has "
         f"{', '.join(map(repr, row))}."
@@ -173,10 +176,13 @@ def _as_list(value: Any) -> list[Any]:
 def _fill_boxes(messages: list[Message], boxes: Iterator[Any]) -> None:
     """Give the boxes of the row to the blocks that have none, in order."""
     for block in box_blocks(messages):
-        if "box" not in block:
+        if block.get("box") is None:
             given = next(boxes, None)
             if given is None:
                 raise ValueError(f"The row has more {BOX} than boxes.")
-            block |= dict(given) if isinstance(given, Mapping) else {"box": list(given)}
+            block |= dict(given) if isinstance(given, Mapping) else {"box": given}
+        box = block.get("box")
+        if isinstance(box, str | Mapping) or not hasattr(box, "__len__"):
+            raise ValueError(f"A box must be [x1, y1, x2, y2], alone or as `box` of a mapping, got {box!r:.100}.")
     if left := len(list(boxes)):
         raise ValueError(f"The row has {left} boxes more than {BOX}.")

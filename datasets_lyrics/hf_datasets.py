@@ -63,8 +63,9 @@ class DatasetPlace:
             return datasets.load_dataset(
                 self.place, self.name, split=self.split, revision=self.revision, streaming=self.streaming, **options
             )
-        except datasets.exceptions.DatasetsError as error:
-            raise ValueError(f"{self.place} cannot be read: {error}; {error.__cause__}") from error
+        except (datasets.exceptions.DatasetsError, UnicodeDecodeError) as error:
+            cause = f"; {error.__cause__}" if error.__cause__ else ""
+            raise ValueError(f"{self.place} cannot be read: {error}{cause}") from error
         except StopIteration:  # of a file that is empty
             raise ValueError(f"There is no row in {self.place}.") from None
 

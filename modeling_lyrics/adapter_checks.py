@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ ADAPTER_FILE = "lyrics_adapter.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TUNED = (".lora_", ".modules_to_save.")  # marks of weights that an adapter added
 _SAMPLE_SIZE = 64  # values of each weight
+_SHOWN_KEYS = 5  # of those that are missing or unexpected
+_OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
 
 def mark_base(model: nn.Module) -> str:
@@ -32,7 +36,10 @@ def mark_base(model: nn.Module) -> str:
     size.
     """
     digest = hashlib.sha256()
-    for name, weight in sorted((_plain_name(name), weight) for name, weight in model.named_parameters()):
+    weights = dict(model.named_parameters())
+    tuned = tuple(f"{name.split('.base_layer.')[0]}." for name in weights if ".base_layer." in name)
+    base = [name for name in weights if not name.startswith(tuned) or ".base_layer." in name]
+    for name, weight in sorted((_plain_name(name), weights[name]) for name in base):
         is_language = ".language_model." in f".{name}" or name.startswith("lm_head")
         may_be_quantized = is_language and weight.dim() > 1 and "embed" not in name
         if may_be_quantized or any(mark in f".{name}" for mark in _TUNED):
@@ -72,12 +79,11 @@ def check_adapter(model: nn.Module, adapter: str | os.PathLike[str], **hub_kwarg
     Raises:
         ValueError: the adapter lacks a trained part, or has another base model.
     """
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    file = cached_file(adapter, ADAPTER_FILE, **quiet, **hub_kwargs)
+    file = cached_file(adapter, ADAPTER_FILE, **_OPTIONAL, **hub_kwargs)
     if file is None:
         return
     details = json.loads(Path(file).read_text())
-    weights = cached_file(adapter, ADAPTER_WEIGHTS, **quiet, **hub_kwargs)
+    weights = cached_file(adapter, ADAPTER_WEIGHTS, **_OPTIONAL, **hub_kwargs)
     names: list[str] = []
     if weights is not None:
         with safe_open(weights, framework="pt") as opened:
@@ -93,3 +99,94 @@ def check_adapter(model: nn.Module, adapter: str | os.PathLike[str], **hub_kwarg
             f"The adapter {os.fspath(adapter)} was trained on {details['base_model']!r}, and this model has other "
             "weights: load the adapter's own base model."
         )
+
+
+def check_adapter_keys(
+    adapter: str | os.PathLike[str] | None, missing: Collection[str], unexpected: Collection[str]
+) -> None:
+    """Raise a `ValueError` that names the first keys, if an adapter lacks weights or holds weights without a place."""
+    if not missing and not unexpected:
+        return
+    details = []
+    for kind, keys in (("is missing", sorted(missing)), ("has no place in the model", sorted(unexpected))):
+        if keys:
+            details.append(f"{', '.join(keys[:_SHOWN_KEYS])}{', ...' * (len(keys) > _SHOWN_KEYS)} {kind}")
+    place = "in memory" if adapter is None else os.fspath(adapter)
+    raise ValueError(f"The adapter {place} does not fit its configuration: {'; '.join(details)}. Copy it again.")
+
+
+def find_base_model(adapter: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:
+    """Return the place and the revision of an adapter's base model, or `None` if there is no adapter.
+
+    Args:
+        adapter: folder or Hub id.
+        hub_kwargs: arguments of `from_pretrained` that say where files come from (`revision`, `token`, ...).
+
+    Raises:
+        ValueError: the base model existed in memory only.
+    """
+    file = cached_file(adapter, "adapter_config.json", **_OPTIONAL, **hub_kwargs)
+    if file is None:
+        return None
+    settings = json.loads(Path(file).read_text())
+    place = settings.get("base_model_name_or_path")
+    if (details := cached_file(adapter, ADAPTER_FILE, **_OPTIONAL, **hub_kwargs)) is not None:
+        place = json.loads(Path(details).read_text())["base_model"]
+    if not place:
+        raise ValueError(
+            f"{os.fspath(adapter)} was trained on a model in memory: say where that model was saved, as the base model."
+        )
+    return place, settings.get("revision") or "main"
+
+
+def load_peft_model(
+    model: nn.Module,
+    adapter: str | os.PathLike[str],
+    config: Any = None,
+    is_trainable: bool = False,
+    **hub_kwargs: Any,
+) -> Any:
+    """Load an adapter with PEFT, and check that it is complete and was trained on this model.
+
+    Args:
+        model: base model, changed in place.
+        adapter: folder or Hub id of the adapter.
+        config: PEFT configuration; by default the saved one.
+        is_trainable: whether the adapter will be trained further.
+        hub_kwargs: arguments of `from_pretrained` that say where files come from (`revision`, `token`, ...).
+
+    Raises:
+        ValueError: a weight of the adapter is missing or unexpected, or the adapter has another base model.
+    """
+    check_adapter(model, adapter, **hub_kwargs)
+    place, options = os.fspath(adapter), {"is_trainable": is_trainable, **hub_kwargs}
+    try:
+        tuned: Any = import_module("peft").PeftModel.from_pretrained(model, place, config=config, **options)
+        result = tuned.load_adapter(place, "default", **options)  # again, since only this method says what was missing
+    except KeyError as error:  # a weight of a part that is trained in full
+        check_adapter_keys(adapter, [str(error.args[0])], [])
+        raise
+    check_adapter_keys(adapter, result.missing_keys, result.unexpected_keys)
+    return tuned
+
+
+def reload_with_peft(model: nn.Module, adapter: str | os.PathLike[str], name: str) -> None:
+    """Load the weights of an adapter that was injected into a model a second time, with PEFT's own names.
+
+    Transformers' loading does not find the magnitudes of DoRA.
+
+    Args:
+        model: model with the adapter, but without `PeftModel`.
+        adapter: folder or Hub id of the adapter.
+        name: name of the adapter in the model.
+
+    Raises:
+        ValueError: a weight of the adapter is missing or unexpected.
+    """
+    peft: Any = import_module("peft")
+    device = str(next(model.parameters()).device)
+    weights = peft.load_peft_weights(os.fspath(adapter), device=device)
+    weights = {key.removeprefix("base_model.model."): tensor for key, tensor in weights.items()}
+    expected = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
+    check_adapter_keys(adapter, expected - weights.keys(), weights.keys() - expected)
+    peft.set_peft_model_state_dict(model, weights, name)

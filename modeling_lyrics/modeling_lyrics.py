@@ -30,7 +30,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
-from .adapter_checks import check_adapter
+from .adapter_checks import check_adapter, check_adapter_keys, reload_with_peft
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsConfig
 from .distributed import num_ranks
@@ -168,11 +168,18 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         """Load a PEFT adapter into the model.
 
         Raises:
-            ValueError: the adapter lacks a part that was trained with it, or was trained on another model.
+            ValueError: a weight of the adapter is missing or unexpected, or it was trained on another model.
         """
         if peft_model_id is not None:
             check_adapter(self, peft_model_id)
-        return super().load_adapter(peft_model_id, *args, **kwargs)
+        info = super().load_adapter(peft_model_id, *args, **kwargs)
+        name = (args[0] if args else None) or kwargs.get("adapter_name") or "default"
+        if peft_model_id is not None and getattr(self.peft_config[name], "use_dora", False):
+            reload_with_peft(self, peft_model_id, name)
+            return info
+        missing = [key for key in info.missing_keys if name in key.split(".")]
+        check_adapter_keys(peft_model_id, missing, info.unexpected_keys)
+        return info
 
 
 class LyricsModel(LyricsPreTrainedModel):

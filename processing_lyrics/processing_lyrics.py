@@ -552,7 +552,7 @@ class LyricsProcessor(ProcessorMixin):
                 raise ValueError(f"Pictures {missing} have no visual_objects, and this processor has no refiner.")
             return None
         if missing:
-            refined = self.refine([pictures[index] for index in missing])
+            refined = self.refine([pictures[index] for index in missing], progress=False)
             for index, objects in zip(missing, refined, strict=True):
                 given[index] = objects
         return given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -46,6 +47,23 @@ def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = Fa
         _raise_exceptions_for_connection_errors=required,
         **hub_kwargs,
     )
+
+
+def find_base_model(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:
+    """Return the place and the revision of an adapter's base model, or `None` where there is none.
+
+    Args:
+        checkpoint: folder or Hub id.
+        hub_kwargs: arguments of `HUB_KWARGS`.
+    """
+    file = find_file(checkpoint, "adapter_config.json", **hub_kwargs)
+    if file is None:
+        return None
+    settings, details = json.loads(Path(file).read_text()), find_file(checkpoint, "lyrics_adapter.json", **hub_kwargs)
+    place = settings.get("base_model_name_or_path")
+    if details is not None:
+        place = json.loads(Path(details).read_text())["base_model"]
+    return (place, settings.get("revision") or "main") if place else None
 
 
 def find_damage(checkpoint: str | os.PathLike[str], folders: Iterable[str], **hub_kwargs: Any) -> str | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModel
 
-from .processor_checks import HUB_KWARGS, find_file
+from .processor_checks import HUB_KWARGS, find_base_model, find_file, is_published
 from .protocols import ObjectStore, Refiner, RefinerConfig
 
 REFINER_FOLDER = "refiner"
@@ -75,6 +76,8 @@ class RefinerHandle:
     ) -> RefinerHandle:
         """Return a handle on the refiner of a checkpoint; an empty one where the checkpoint has none.
 
+        An adapter is saved without a refiner and has that of its base model.
+
         Args:
             checkpoint: folder or Hub id.
             load_kwargs: dictionary of arguments of `from_pretrained`.
@@ -85,7 +88,19 @@ class RefinerHandle:
         handle = cls(os.fspath(checkpoint), folder, load_kwargs)
         if find_file(checkpoint, "config.json", subfolder=folder, **hub_kwargs) is None:
             handle.source = None
+            base = find_base_model(checkpoint, subfolder=subfolder, **hub_kwargs)
+            if base is not None:
+                with suppress(OSError):  # the base model may have moved; whoever needs objects is told
+                    return cls._find_in_base(*base, load_kwargs)
         return handle
+
+    @classmethod
+    def _find_in_base(cls, base: str, revision: str, load_kwargs: dict[str, Any]) -> RefinerHandle:
+        """Return a handle on the refiner of an adapter's base model, which may be in the published layout."""
+        load_kwargs = load_kwargs | {"revision": revision}
+        if is_published(base, **{name: load_kwargs[name] for name in HUB_KWARGS if name in load_kwargs}):
+            return cls(base, "", load_kwargs, is_published=True)
+        return cls.find(base, load_kwargs)
 
     @property
     def exists(self) -> bool:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
 from .common.adapter_saving import TunedAdapterMixin
 from .common.checkpointing import AtomicCheckpointMixin
+from .common.data_arguments import hint_at_store
 from .common.trainable_parts import TuningArguments
 
 
@@ -35,9 +37,17 @@ class LyricsDPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, DPOTrainer):  #
 
     args: LyricsDPOConfig
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Return TRL's loader, and hint at a store where images will be refined."""
+        processor: Any = self.processing_class
+        hint_at_store(processor)
+        return super().get_train_dataloader()
+
 
 def to_dataset(rows: Dataset | Sequence[Mapping[str, Any]]) -> Dataset:
-    """Convert rows to a dataset of the `datasets` library, which TRL's trainer requires."""
+    """Convert rows to a dataset of the `datasets` library, which TRL's trainer requires; no rows are a `ValueError`."""
+    if not len(rows):
+        raise ValueError("There is no row: the data are empty.")
     if isinstance(rows, Dataset):
         return rows
     return Dataset.from_list([dict(rows[index]) for index in range(len(rows))])

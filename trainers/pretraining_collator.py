@@ -17,7 +17,7 @@ from ..modeling_lyrics.mqformer_attention_masks import Segment
 from ..processing_lyrics import LyricsProcessor, VisualObjects
 from ..processing_lyrics.model_inputs import BOS, pad_regions, pad_rows
 from ..processing_lyrics.spatial_text import SpatialTokens, tokenize_objects
-from .common.data_arguments import require_one_of
+from .common.data_arguments import hint_at_store, require_one_of
 from .data.datasets import FromDataSet, describe_rows
 from .data.seeding import generator, stable_hash
 
@@ -186,6 +186,8 @@ class LyricsPretrainingCollator:
                 f"Row {missing[0].sample} has no {self.objects_column!r}, and the processor has neither refiner "
                 "nor store. Attach one, or train a model without grounding queries (`use_objects=False`)."
             )
+        if missing:
+            hint_at_store(self.processor)
         refined = iter(self.processor.refine([row.image for row in missing], progress=False) if missing else [])
         return [next(refined) if row.objects is None else row.objects for row in rows]
 

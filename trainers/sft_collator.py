@@ -9,14 +9,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from transformers.utils import logging
 
 from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, outline, read_conversation
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
-from .common.data_arguments import require_one_of
+from .common.data_arguments import hint_at_store, require_one_of
 from .data.augmentation import Augmentation, Move
 from .data.conversation_truncation import truncate_conversation
 from .data.datasets import FromDataSet, describe_rows
 from .data.seeding import generator
+
+logger = logging.get_logger(__name__)
 
 BoxUnits = Literal["relative", "pixel"]
 IGNORE_INDEX = -100
@@ -90,6 +93,7 @@ class LyricsSFTCollator:
         """
         sample = "row" if sample is None else sample
         conversation = read_conversation(row)
+        _warn_of_empty_answers(conversation, sample)
         images = self.processor.load_pictures(conversation.pictures)
         objects = self._read_objects(row, len(images))
         boxes = self._read_boxes(conversation, images)
@@ -182,6 +186,13 @@ class LyricsSFTCollator:
         prepared = [row if isinstance(row, PreparedConversation) else self.prepare(row) for row in rows]
         objects = [one for row in prepared for one in row.objects]
         options: dict[str, Any] = {"padding": True, "padding_side": "right"}
+        missing = [place for place, one in enumerate(objects) if one is None]
+        if missing and (self.processor.has_refiner or self.processor.store is not None):
+            hint_at_store(self.processor)
+            images = [image for row in prepared for image in row.images]
+            refined = self.processor.refine([images[place] for place in missing], progress=False)
+            for place, found in zip(missing, refined, strict=True):
+                objects[place] = found
         if any(one is not None for one in objects):
             options["visual_objects"] = objects
         batch = self.processor.apply_chat_template(
@@ -213,6 +224,17 @@ class LyricsSFTCollator:
                 elif number in row.shortened:
                     labels[index, end - 1] = IGNORE_INDEX
         return labels
+
+
+def _warn_of_empty_answers(conversation: Conversation, sample: str) -> None:
+    """Log, once for a row, that an empty answer teaches the model to end its answers at once."""
+    for number, message in enumerate(conversation.messages[conversation.learned_from :], conversation.learned_from):
+        if message["role"] != "assistant":
+            continue
+        if not any(block["type"] == "box" or block["text"].strip() for block in message["content"]):
+            logger.warning_once(
+                f"Row {sample}: message {number} is an empty answer: it teaches the model to end at once."
+            )
 
 
 def _with_images(row: PreparedConversation) -> list[Message]:

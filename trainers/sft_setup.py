@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from transformers.utils import logging
 
@@ -13,6 +13,9 @@ from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.model_inputs import MQFormerText
 from .common.data_arguments import require_one_of
 from .common.trainable_parts import TuningArguments, load_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 logger = logging.get_logger(__name__)
 
@@ -32,7 +35,7 @@ class SFTModelArguments:
 
 def build_sft(
     arguments: SFTModelArguments, training: TuningArguments, with_objects: bool = True, keep: bool = True
-) -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
+) -> tuple[LyricsForConditionalGeneration | PeftModel, LyricsProcessor]:
     """Build the model and the processor of a recipe.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers.utils import logging
@@ -13,7 +14,7 @@ from trl import SFTTrainer
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..processing_lyrics import LyricsProcessor
 from .common.adapter_saving import TunedAdapterMixin
-from .common.trainable_parts import describe_trained, load_model
+from .common.trainable_parts import describe_trained
 from .common.trainer_mixin import PreparedRowsMixin
 from .data.augmentation import Augmentation
 from .data.datasets import MapRows
@@ -22,7 +23,7 @@ from .sft_collator import LyricsSFTCollator
 from .sft_config import LyricsSFTConfig
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
 
 logger = logging.get_logger(__name__)
 
@@ -38,18 +39,21 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     loss that is not finite stops the run before the optimizer uses it.
 
     Args:
-        model: model to be tuned, or its directory or Hub id.
-        args: training arguments.
+        model: model to be tuned, or its directory or Hub id. If it has an adapter, as a `PeftModel` or by
+            `from_pretrained` of an adapter's directory, that adapter is trained further.
+        args: training arguments; by default `LyricsSFTConfig("MODEL-SFT")` with the name of the model.
         train_dataset: map-style dataset, `datasets.IterableDataset` or `ShardSource` of rows, in TRL's forms or LLaVA's
             (see `read_conversation`). Streams need `max_steps`.
         eval_dataset: map-style dataset of such rows, or a dictionary of several.
         processing_class: processor; saved with the model, without its refiner.
         data_collator: collator; by default a `LyricsSFTCollator` with the settings of `args`.
-        peft_config: PEFT configuration; by default `lora_config(args)`.
+        peft_config: PEFT configuration of a new adapter; by default `lora_config(args)`. It also trains the parts that
+            `args` train in full.
         kwargs: further arguments of TRL's trainer (`callbacks`, `optimizers`, ...).
 
     Raises:
-        ValueError: if there is no `processing_class`, or `eval_dataset` is a stream.
+        ValueError: if there is no `processing_class`, `eval_dataset` is a stream, or the model's adapter,
+            `peft_config` and `args` contradict each other.
 
     Examples:
         Train the micro model of the package for two steps on conversations about drawn shapes. The processor's refiner
@@ -74,8 +78,8 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
 
     def __init__(
         self,
-        model: LyricsForConditionalGeneration | str | os.PathLike[str],
-        args: LyricsSFTConfig,
+        model: LyricsForConditionalGeneration | PeftModel | str | os.PathLike[str],
+        args: LyricsSFTConfig | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: LyricsProcessor | None = None,
@@ -85,8 +89,19 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     ) -> None:
         if processing_class is None:
             raise ValueError("LyricsSFTTrainer needs a processing_class (a LyricsProcessor).")
-        if isinstance(model, str | os.PathLike):
-            model = load_model(os.fspath(model), args)
+        if args is None:
+            name = os.fspath(model) if isinstance(model, str | os.PathLike) else str(model.name_or_path)
+            has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()  # TRL's default fails elsewhere
+            args = LyricsSFTConfig(f"{os.path.basename(os.path.normpath(name)) or 'lyrics'}-SFT", bf16=has_bf16)
+        if not isinstance(args, LyricsSFTConfig):
+            raise TypeError(
+                f"args is a {type(args).__name__}, and LyricsSFTTrainer needs a LyricsSFTConfig of the same fields."
+            )
+        if kwargs.pop("formatting_func", None) is not None:
+            raise ValueError(
+                "formatting_func has no effect here: rows are conversations, which the processor's chat template "
+                "formats. Leave it out, and convert the rows."
+            )
         self.collator = data_collator or LyricsSFTCollator(
             processing_class,
             max_length=args.max_length,

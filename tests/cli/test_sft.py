@@ -67,6 +67,7 @@ def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"Wrote model and processor to {run}" in printed
     assert "language_projection" in printed
+    assert f"Next: lyrics ask --model {run} IMAGE QUESTION, or lyrics merge {run}" in printed
     assert sft(chats, run, "--save_steps", "1", "--resume", steps=2) == 0
     state = json.loads((run / "checkpoint-2" / "trainer_state.json").read_text())
     assert [line["step"] for line in state["log_history"] if "loss" in line] == [1, 2]
@@ -76,6 +77,19 @@ def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
     assert not any("lora" in name for name, _ in AutoModelForImageTextToText.from_pretrained(out).named_parameters())
     assert main(["merge", str(run), "--out", str(out)]) == 2
     assert "exists and is not an empty directory" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_left_alone(chats, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert sft(chats, run, "--save_steps", "1") == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert sft(chats, run, "--save_steps", "1", "--resume") == 0
+    assert f"The run in {run} is finished (1 steps). Nothing was trained" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert sft(chats, run, "--save_steps", "1", "--resume", "--lora_r", "4", "--seed", "3") == 2
+    assert "belongs to a run with other settings: seed is 42 there and 3 here, lora_r is 8 there and 4 here" in (
+        capsys.readouterr().err
+    )
 
 
 def test_dry_run(chats, tmp_path, capsys):
@@ -88,6 +102,23 @@ def test_dry_run(chats, tmp_path, capsys):
     mqformer = next(line for line in plan.splitlines() if line.split()[:1] == ["mqformer"])
     assert mqformer.split()[1] == "0"
     assert not (tmp_path / "run" / "checkpoint-1").exists()
+
+
+def test_refining_on_the_way_draws_no_bars(chats, tmp_path, capfd):
+    """A batch of more pictures than are refined at once; a store is named once."""
+    rows = (chats / "chats.jsonl").read_text().splitlines() * 5
+    (chats / "many.jsonl").write_text("\n".join(rows))
+    batch = ["--per_device_train_batch_size", "10", "--train_data", str(chats / "many.jsonl"), "--save_strategy", "no"]
+    assert sft(chats, tmp_path / "run", *batch, steps=2) == 0
+    error = capfd.readouterr().err
+    assert "Refining" not in error
+    assert error.count("lyrics refine-dataset DATA --out STORE") <= 1
+
+
+def test_no_preferences(tmp_path, capsys):
+    words = ["--config", "smoke", "--output_dir", str(tmp_path), "--train_data", "pairs:0", "--use_cpu", "true"]
+    assert main(["dpo", *words]) == 2
+    assert "There is no row: the data are empty" in capsys.readouterr().err
 
 
 def test_preferences(tmp_path, capsys):

@@ -105,6 +105,11 @@ def test_pictures_keep_their_places():
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}, ANSWERED]}, "no text, picture or"),
         ({"messages": MARKED, "boxes": [BOX, BOX]}, "1 boxes more than <box>"),
         ({"conversations": LLAVA, "image": "a"}, "more <box> than boxes"),
+        ({"messages": MARKED, "boxes": BOX}, r"A box must be \[x1, y1, x2, y2\], .* got 0\.1"),
+        ({"messages": MARKED, "boxes": [{"x": 1}]}, r"A box must be \[x1, y1, x2, y2\], .* got None"),
+        ({"messages": MARKED, "boxes": [{"box": {"x": 1}}]}, r"A box must be .* got \{'x': 1\}"),
+        ({"conversations": []}, "no conversation: 'conversations' is empty"),
+        ({"messages": []}, "no conversation: 'messages' is empty"),
         ({"conversations": [{"from": "bing", "value": "x"}]}, "from 'bing'; known are human, gpt"),
     ],
 )

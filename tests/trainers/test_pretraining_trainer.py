@@ -231,3 +231,11 @@ def test_a_processor_is_needed(tmp_path):
     with pytest.raises(ValueError, match="needs a processing_class"):
         LyricsPretrainingTrainer(build_model(), LyricsPretrainingArguments(output_dir=str(tmp_path)), build_rows(2))
     assert build_processor().has_refiner is False
+
+
+def test_fewer_rows_than_a_batch_are_an_error(tmp_path):
+    """The contrastive losses need batches of equal size."""
+    with pytest.raises(ValueError, match=r"There are 7 rows to train on, fewer than the 8 of a batch"):
+        build_trainer(tmp_path, 1, build_rows(7)).train()
+    with pytest.raises(ValueError, match="max_steps must be at least 1"):
+        build_trainer(tmp_path, 1, max_steps=-5)

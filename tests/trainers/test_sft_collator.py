@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers.utils import logging
 
 from lyrics.processing_lyrics import VisualObjects, format_box, format_object
 from lyrics.trainers import Augmentation, LyricsSFTCollator
@@ -184,10 +185,12 @@ def test_a_book_is_shortened_and_its_image_is_not(collator):
     assert learned(collator, batch, 0)[-1].endswith("</s>")
 
 
-def test_empty_questions_and_answers(collator):
-    """An empty answer teaches the model to stop at once."""
+def test_empty_questions_and_answers(collator, caplog):
+    """An empty answer teaches the model to stop at once, and a warning says so."""
+    logging.enable_propagation()
     row = {"messages": [say("user", ""), say("assistant", ""), say("user"), say("assistant", "Yes.")]}
     assert [run.strip() for run in learned(collator, collator([row]), 0)] == ["</s>", "Yes.</s>"]
+    assert "Row row: message 1 is an empty answer" in caplog.text
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -285,6 +285,16 @@ def test_evaluation_and_bf16(tmp_path):
     [
         ({"packing": True}, "Images cannot be packed"),
         ({"box_units": "pt"}, "box_units must be one of"),
+        ({"max_steps": 0}, "max_steps must be at least 1, or -1 for all epochs, got 0"),
+        ({"max_steps": -5}, "max_steps must be at least 1"),
+        ({"num_train_epochs": 0}, "num_train_epochs must be a positive number, got 0"),
+        ({"completion_only_loss": False}, "completion_only_loss=False has no effect here"),
+        ({"pad_token": "<pad>"}, "pad_token='<pad>' has no effect here"),
+        ({"dataset_text_field": "words"}, "dataset_text_field='words' has no effect here"),
+        ({"dataset_kwargs": {"add_special_tokens": False}}, "dataset_kwargs=.* has no effect here"),
+        ({"dataset_num_proc": 2}, "dataset_num_proc=2 has no effect here"),
+        ({"shuffle_dataset": True}, "shuffle_dataset=True has no effect here"),
+        ({"pad_to_multiple_of": 8}, "pad_to_multiple_of=8 has no effect here"),
         ({"freeze": ["mq_former"]}, "a part to freeze or to train must be one of .*'mqformer'"),
         ({"freeze": ["mqformer"], "train": ["mqformer"]}, "mqformer: a part cannot be both in `freeze` and in `train`"),
     ],
@@ -294,6 +304,39 @@ def test_invalid_arguments_are_errors(tmp_path, options, message):
         LyricsSFTConfig(output_dir=str(tmp_path), bf16=False, **options)
     with pytest.raises(ValueError, match="needs a processing_class"):
         LyricsSFTTrainer(build_model(), LyricsSFTConfig(output_dir=str(tmp_path), bf16=False), build_chats(1))
+
+
+def test_options_of_trl_without_effect_are_errors(tmp_path):
+    args = LyricsSFTConfig(output_dir=str(tmp_path), bf16=False, dataset_kwargs={"skip_prepare_dataset": True})
+    parts = {"train_dataset": build_chats(1), "processing_class": build_processor()}
+    with pytest.raises(ValueError, match="formatting_func has no effect here"):
+        LyricsSFTTrainer(build_model(), args, **parts, formatting_func=str)
+
+
+def test_arguments_have_defaults_and_a_kind(tmp_path, monkeypatch):
+    """As in TRL, the name of the run is that of the model; a plain configuration of TRL is an error."""
+    from trl import SFTConfig
+
+    monkeypatch.chdir(tmp_path)
+    build_model().save_pretrained("base")
+    parts = {"train_dataset": build_chats(1), "processing_class": build_processor()}
+    assert LyricsSFTTrainer("base", **parts).args.output_dir == "base-SFT"
+    with pytest.raises(TypeError, match="args is a SFTConfig, and LyricsSFTTrainer needs a LyricsSFTConfig"):
+        LyricsSFTTrainer("base", SFTConfig("run", bf16=False), **parts)
+
+
+def test_fewer_rows_than_a_batch_are_trained(tmp_path):
+    """Also the last, smaller batch of an epoch; without it, or without rows, there is an error."""
+    trainer = build_trainer(tmp_path, rows=build_chats(3), max_steps=1, save_strategy="no")
+    trainer.train()
+    assert trainer.state.global_step == 1
+    trainer = build_trainer(tmp_path, rows=build_chats(6), max_steps=-1, num_train_epochs=1, save_strategy="no")
+    trainer.train()
+    assert trainer.state.global_step == 2
+    with pytest.raises(ValueError, match=r"There are 3 rows to train on, fewer than the 4 of a batch \(4 x 1"):
+        build_trainer(tmp_path, rows=build_chats(3), dataloader_drop_last=True).train()
+    with pytest.raises(ValueError, match="There is no row to train on"):
+        build_trainer(tmp_path, rows=[]).train()
 
 
 @pytest.fixture(scope="module")

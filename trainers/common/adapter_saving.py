@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,17 @@ from transformers.utils import logging
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...modeling_lyrics.adapter_checks import mark_base, write_adapter_file
 from ...processing_lyrics import LyricsProcessor
-from .trainable_parts import TuningArguments, lora_config, set_trained_parts
+from .adapter_training import (
+    ADAPTER,
+    complete_peft_config,
+    continue_adapter,
+    freeze_untrained_parts,
+    has_adapter,
+)
+from .trainable_parts import TuningArguments, load_model, lora_config, set_trained_parts
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
 
 logger = logging.get_logger(__name__)
 
@@ -28,13 +37,18 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
     base model, the parts that were trained in full, and the training arguments.
 
     Args:
-        model: Lyrics model to be tuned, without an adapter.
+        model: Lyrics model to be tuned, or its directory or Hub id. If it has an adapter, as a `PeftModel` or by
+            `from_pretrained` of an adapter's directory, that adapter is trained further.
         args: arguments with the fields of `TuningArguments`.
         train_dataset: dataset, as the trainer takes it.
         eval_dataset: dataset or dictionary of datasets, as the trainer takes them.
         processing_class: `LyricsProcessor`; saved with the model, without its refiner.
-        peft_config: PEFT configuration; by default `lora_config(args)`.
+        peft_config: PEFT configuration of a new adapter; by default `lora_config(args)`. It also trains the parts that
+            `args` train in full.
         kwargs: further arguments of the trainer (`callbacks`, `optimizers`, ...).
+
+    Raises:
+        ValueError: if the model's adapter, `peft_config` and `args` contradict each other.
     """
 
     base_model_name: str | None
@@ -42,7 +56,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
 
     def __init__(
         self,
-        model: LyricsForConditionalGeneration,
+        model: LyricsForConditionalGeneration | PeftModel | str | os.PathLike[str],
         args: TuningArguments,
         train_dataset: Any = None,
         eval_dataset: Any = None,
@@ -50,18 +64,43 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(args, TuningArguments):
+            raise TypeError(
+                f"args is a {type(args).__name__}, and {type(self).__name__} needs the Lyrics class of the same fields "
+                "(LyricsSFTConfig or LyricsDPOConfig)."
+            )
+        if isinstance(model, str | os.PathLike):
+            model = load_model(os.fspath(model), args, kwargs.pop("quantization_config", None))
+        base: Any = model if isinstance(model, LyricsForConditionalGeneration) else model.get_base_model()
         # Before PEFT changes the model and training changes its weights.
-        self.base_model_name, self.base_mark = model.name_or_path, mark_base(model)
+        self.base_model_name, self.base_mark = base.name_or_path, mark_base(model)
         if not self.base_model_name:
             logger.warning(
                 "This model exists only in memory: it was not loaded from a directory. Save it with `save_pretrained` "
                 "to keep it. Its adapter fits no other model, and cannot say where to find it."
             )
-        set_trained_parts(model, args)
-        tuned: dict[str, Any] = {"processing_class": processing_class, "peft_config": peft_config or lora_config(args)}
+        continues = has_adapter(model)
+        if continues and peft_config is not None:
+            raise ValueError(
+                "The model has an adapter, and peft_config describes another one: leave peft_config out to train the "
+                "adapter further, or merge it into the model first."
+            )
+        if continues:
+            model = continue_adapter(model, args)
+        else:
+            set_trained_parts(base, args)
+            peft_config = lora_config(args) if peft_config is None else complete_peft_config(peft_config, args)
+        tuned: dict[str, Any] = {"processing_class": processing_class, "peft_config": peft_config}
         super().__init__(
-            model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **tuned, **kwargs
+            model=model,  # pyright: ignore[reportArgumentType]
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **tuned,
+            **kwargs,
         )
+        if continues:
+            freeze_untrained_parts(self.model, args)  # pyright: ignore[reportArgumentType]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as in Transformers, and write `lyrics_adapter.json` beside an adapter."""
@@ -69,7 +108,10 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         peft_configs: Any = getattr(self.model, "peft_config", None)
         if not self.args.should_save or peft_configs is None:
             return
-        peft_config = peft_configs["default"]
+        folder = Path(output_dir or str(self.args.output_dir))
+        for name in set(peft_configs) - {ADAPTER}:  # the reference that TRL's DPO copies from the adapter
+            shutil.rmtree(folder / name, ignore_errors=True)
+        peft_config = peft_configs[ADAPTER]
         details = {
             "base_model": self.base_model_name,
             "base_revision": peft_config.revision,
@@ -77,4 +119,4 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
             "trained_parts": peft_config.modules_to_save or [],
             "arguments": json.loads(self.args.to_json_string()),
         }
-        write_adapter_file(Path(output_dir or str(self.args.output_dir)), details)
+        write_adapter_file(folder, details)

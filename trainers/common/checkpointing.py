@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, sort_checkpoints
 from transformers.utils import logging
 
 from ...utils.atomic_files import remove_folder, remove_leftovers, sha256_of, sync_folder, sync_tree
+from ...utils.folder_lock import FolderLock, FolderLockedError
+from .run_settings import compare_settings, describe_settings, require_a_batch
 
 logger = logging.get_logger(__name__)
 
@@ -32,13 +36,14 @@ class CheckpointError(ValueError):
     """Error for a checkpoint that a run cannot resume from."""
 
 
-def write_manifest(folder: Path, step: int, num_ranks: int) -> None:
+def write_manifest(folder: Path, step: int, num_ranks: int, settings: dict[str, Any] | None = None) -> None:
     """Write `manifest.json` with the size and checksum of every file in the folder.
 
     Args:
         folder: folder of a checkpoint, with all its other files.
         step: number of optimizer steps that were taken.
         num_ranks: number of processes that wrote the checkpoint.
+        settings: settings of the run (`describe_settings`).
     """
     files = {
         str(file.relative_to(folder)): {"size": file.stat().st_size, "sha256": sha256_of(file)}
@@ -46,7 +51,7 @@ def write_manifest(folder: Path, step: int, num_ranks: int) -> None:
         if file.is_file() and file.name != MANIFEST
     }
     versions = {name: version(name) for name in PACKAGES}
-    manifest = {"step": step, "num_ranks": num_ranks, "versions": versions, "files": files}
+    manifest = {"step": step, "num_ranks": num_ranks, "versions": versions, "settings": settings or {}, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
@@ -75,17 +80,43 @@ def check_checkpoint(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def find_checkpoint(run_folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, or `None`; log a warning for each newer one that is skipped."""
+def check_settings(folder: Path, manifest: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise a `CheckpointError` that names every setting in which a checkpoint's run differs from this one."""
+    if differences := compare_settings(manifest.get("settings") or {}, settings):
+        raise CheckpointError(
+            f"{folder} belongs to a run with other settings: {differences}. Resume with the same settings, or start "
+            "the new run in another output_dir."
+        )
+
+
+def find_checkpoint(run_folder: Path, settings: dict[str, Any] | None = None) -> Path | None:
+    """Return the newest complete checkpoint of a run, or `None`; log a warning for each newer one that is skipped.
+
+    Args:
+        run_folder: folder of the checkpoints.
+        settings: settings of the run; checkpoints of other runs are skipped.
+
+    Raises:
+        CheckpointError: if all complete checkpoints belong to other runs.
+    """
     if not run_folder.is_dir():
         return None
+    other = None
     for folder in reversed(sort_checkpoints(str(run_folder))):
         try:
-            check_checkpoint(Path(folder))
+            manifest = check_checkpoint(Path(folder))
         except CheckpointError as error:
             logger.warning("Skipped a checkpoint. %s", error)
+            continue
+        try:
+            check_settings(Path(folder), manifest, settings or {})
+        except CheckpointError as error:
+            logger.warning("Skipped a checkpoint. %s", error)
+            other = other or error
         else:
             return Path(folder)
+    if other is not None:
+        raise other
     return None
 
 
@@ -94,8 +125,12 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
 
     It stands before a trainer of Transformers or TRL. Processors are saved without their refiner, which is frozen and
     as large as a model.
+
+    Attributes:
+        num_trained_steps: optimizer steps of the last call of `train`, those of an earlier run not included.
     """
 
+    num_trained_steps: int = 0
     _staging: Path | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -106,27 +141,59 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
             args, kwargs: further arguments of `Trainer.train`.
 
         Raises:
-            CheckpointError: if there is no complete checkpoint, if the given one is incomplete, or if another number of
-                processes saved it.
+            CheckpointError: if there is no complete checkpoint, if the given one is incomplete, or if a run with
+                another number of processes or other settings saved it.
+            FolderLockedError: if another run writes to `args.output_dir`.
         """
         folder = self._find_resumable(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(folder, *args, **kwargs)
+        run_folder = Path(str(self.args.output_dir))
+        run_folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(run_folder, "training")
+        self._on_main_process(lock.acquire)
+        try:
+            output = super().train(folder, *args, **kwargs)
+        finally:
+            lock.release()
+        self.num_trained_steps = self.state.global_step - self._initial_global_step
+        return output
 
-    def _find_resumable(self, resume: str | bool) -> str:
-        """Check the checkpoint on the main process, and return it or raise its error on all processes."""
+    def _on_main_process(self, action: Callable[[], Any]) -> Any:
+        """Run an action on the main process; all processes return its result or raise its error."""
         answer: list[Any] = [None]
         if self.is_world_process_zero():
             try:
-                answer = [self._check_resumable(resume)]
-            except CheckpointError as error:
+                answer = [action()]
+            except (CheckpointError, FolderLockedError) as error:
                 answer = [error]
         broadcast_object_list(answer)
-        if isinstance(answer[0], CheckpointError):
+        if isinstance(answer[0], Exception):
             raise answer[0]
         return answer[0]
 
+    def _find_resumable(self, resume: str | bool) -> str:
+        """Return the folder to resume from, checked on the main process."""
+        return self._on_main_process(lambda: self._check_resumable(resume))
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Run an epoch as in Transformers, but no step of a finished run, where Transformers takes one more."""
+        if self.state.global_step >= self.state.max_steps:
+            logger.warning("The run is finished: %s of %s steps.", self.state.global_step, self.state.max_steps)
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the loader of Transformers.
+
+        Raises:
+            ValueError: if the rows fill no batch.
+        """
+        require_a_batch(self)
+        return super().get_train_dataloader()
+
     def _check_resumable(self, resume: str | bool) -> str:
-        folder = find_checkpoint(Path(str(self.args.output_dir))) if resume is True else Path(str(resume))
+        settings = describe_settings(self)
+        folder = find_checkpoint(Path(str(self.args.output_dir)), settings) if resume is True else Path(str(resume))
         if folder is None:
             raise CheckpointError(f"{self.args.output_dir} has no complete checkpoint to resume from.")
         manifest = check_checkpoint(folder)
@@ -135,6 +202,7 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
                 f"{folder} was saved by {manifest['num_ranks']} processes and this run has {self.args.world_size}: the "
                 "resumed run would differ. Use as many processes, or start a new run from the weights alone."
             )
+        check_settings(folder, manifest, settings)
         logger.info("Resuming from %s", folder)
         return str(folder)
 
@@ -172,7 +240,7 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
             exists = best_folder == folder or best_folder.is_dir()
             self.state.best_model_checkpoint = str(best_folder) if exists else None
             self.state.save_to_json(str(written / "trainer_state.json"))
-        write_manifest(written, self.state.global_step, self.args.world_size)
+        write_manifest(written, self.state.global_step, self.args.world_size, describe_settings(self))
         sync_tree(written)
         if folder.exists():  # from an earlier run in the same folder
             remove_folder(folder)

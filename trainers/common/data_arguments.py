@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from ...datasets_lyrics.open_data import open_rows
 from ...processing_lyrics import LyricsProcessor
 from ...refinement import RefinementStore
+from .run_settings import require_steps
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -38,9 +42,19 @@ class RowArguments(TrainingArguments if TYPE_CHECKING else object):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_steps(self)
         require_one_of("on_bad_row", self.on_bad_row, ("raise", "replace"))
         accelerator_config: Any = self.accelerator_config
         accelerator_config.dispatch_batches = False  # it would slice tensors whose first dimension is images, not rows
+
+
+def hint_at_store(processor: LyricsProcessor) -> None:
+    """Log once in a process that images are refined while the model trains, and what would save the time."""
+    if processor.has_refiner and processor.store is None:
+        logger.warning_once(
+            "Images without stored objects are refined while the model trains, in every epoch again. To save the time, "
+            "refine them once (`lyrics refine-dataset DATA --out STORE`), and train with `--store STORE`."
+        )
 
 
 def require_one_of(name: str, value: str, values: tuple[str, ...]) -> None:

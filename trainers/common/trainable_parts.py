@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,12 @@ import torch
 from transformers import TrainingArguments
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
+from .adapter_training import PARTS, load_adapted_model
 from .data_arguments import require_one_of
+from .run_settings import require_steps
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
-
-PARTS = {  # name in the arguments -> modules
-    "vision_model": ("model.vision_model",),
-    "mqformer": ("model.mqformer",),
-    "projection": ("model.language_projection",),
-    "language_model": ("model.language_model", "lm_head"),
-}
+    from peft import LoraConfig, PeftModel
 
 
 @dataclass
@@ -48,7 +44,13 @@ class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
     train: list[str] = field(default_factory=list, metadata={"help": "Parts to train in full, of the same names."})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if "bf16" not in str(error):
+                raise
+            raise ValueError(f"{error} bf16 is on by default: set bf16=False (--bf16 no).") from error
+        require_steps(self)
         for name in (*self.freeze, *self.train):
             require_one_of("a part to freeze or to train", name, tuple(PARTS))
         if both := set(self.freeze) & set(self.train):
@@ -79,18 +81,30 @@ def lora_config(args: TuningArguments) -> LoraConfig | None:
     )
 
 
-def load_model(name: str, args: TuningArguments) -> LyricsForConditionalGeneration:
-    """Load the model to be tuned from a directory or the Hub, with its language model in 4 bits if `args` say so."""
+def load_model(
+    name: str, args: TuningArguments, quantization_config: Any = None
+) -> LyricsForConditionalGeneration | PeftModel:
+    """Load the model to be tuned, or an adapter to be tuned further with its base model.
+
+    Args:
+        name: folder or Hub id.
+        args: training arguments; `load_in_4bit` loads the language model in 4 bits.
+        quantization_config: quantization of the language model instead.
+    """
     settings: dict[str, Any] = dict(getattr(args, "model_init_kwargs", None) or {})
     if args.bf16:
         settings.setdefault("dtype", torch.bfloat16)
-    if args.load_in_4bit:
+    if args.load_in_4bit and quantization_config is None:
         from transformers import BitsAndBytesConfig
 
-        settings["quantization_config"] = BitsAndBytesConfig(
+        quantization_config = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=settings.get("dtype", torch.float32)
         )
-    return LyricsForConditionalGeneration.from_pretrained(name, **settings)
+    if quantization_config is not None:
+        settings["quantization_config"] = quantization_config
+    is_model = os.path.isfile(os.path.join(name, "config.json"))  # Transformers loads an adapter beside it as well
+    adapted = None if is_model else load_adapted_model(name, args, **settings)
+    return LyricsForConditionalGeneration.from_pretrained(name, **settings) if adapted is None else adapted
 
 
 def set_trained_parts(model: LyricsForConditionalGeneration, args: TuningArguments) -> None:

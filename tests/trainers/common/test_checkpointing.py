@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from transformers.utils import logging
 
 from lyrics.trainers.common.checkpointing import CheckpointError, check_checkpoint, find_checkpoint, write_manifest
+from lyrics.utils.folder_lock import FolderLock, FolderLockedError
 
 from ...failpoints import Failpoints, full_disk
 from ...pretraining_parts import build_rows
@@ -168,3 +170,59 @@ def test_the_oldest_are_removed_and_the_best_stays(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-4", "checkpoint-1"}
     saved = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())
     assert saved["best_model_checkpoint"] == best
+
+
+@pytest.mark.parametrize("rows", [16, 20], ids=["at the end of an epoch", "within an epoch"])
+def test_a_finished_run_takes_no_further_step(tmp_path, rows):
+    """Its weights, its log of losses and its number of steps stay; with more steps it goes on."""
+    settings = {"rows": build_rows(rows), "max_steps": 2, "save_steps": 1}
+    whole = build_trainer(tmp_path, 1, **settings)
+    whole.train()
+    again = build_trainer(tmp_path, 1, **settings)
+    again.train(resume_from_checkpoint=True)
+    assert again.num_trained_steps == 0
+    assert again.state.global_step == 2
+    assert history(again) == history(whole)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    longer = build_trainer(tmp_path, 1, **settings | {"max_steps": 3})
+    longer.train(resume_from_checkpoint=True)
+    assert (longer.num_trained_steps, longer.state.global_step) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 6}, "seed is 5 there and 6 here"),
+        ({"learning_rate": 0.5, "weight_decay": 0.3}, r"learning_rate is .* there and 0\.5 here, weight_decay is"),
+        ({"mask_probability": 0.5}, r"mask_probability is .* there and 0\.5 here"),
+        ({"rows": build_rows(17)}, "training rows is 16 there and 17 here"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, changes, message):
+    """By folder, and as the newest checkpoint of a folder."""
+    settings = {"rows": build_rows(16), "max_steps": 1, "save_steps": 1, "seed": 5}
+    build_trainer(tmp_path, 1, **settings).train()
+    for resume in (True, str(tmp_path / "checkpoint-1")):
+        with pytest.raises(CheckpointError, match=message):
+            build_trainer(tmp_path, 1, **settings | changes).train(resume_from_checkpoint=resume)
+    build_trainer(tmp_path, 1, **settings | {"logging_steps": 7, "max_steps": 2}).train(resume_from_checkpoint=True)
+
+
+def test_a_run_resumes_from_its_own_checkpoint(tmp_path, caplog):
+    """A newer checkpoint of an older run is skipped, and named."""
+    logging.enable_propagation()
+    settings = {"rows": build_rows(16), "save_steps": 1}
+    build_trainer(tmp_path, 1, **settings, seed=1, max_steps=3).train()
+    build_trainer(tmp_path, 1, **settings, seed=2, max_steps=1).train()
+    trainer = build_trainer(tmp_path, 1, **settings, seed=2, max_steps=2)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.num_trained_steps == 1
+    assert "checkpoint-3 belongs to a run with other settings: seed is 1 there and 2 here" in caplog.text
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    with FolderLock(tmp_path, "training"), pytest.raises(FolderLockedError, match=r"is locked by process .*\(training"):
+        build_trainer(tmp_path, 1, max_steps=1).train()
+    build_trainer(tmp_path, 1, max_steps=1, save_strategy="no").train()
+    assert not list(tmp_path.iterdir())
