@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -119,7 +120,7 @@ class VisualObjects:
         values = self.to_dict()
         arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
         words = json.dumps({"labels": self.labels, "tags": self.tags}, ensure_ascii=True)
-        save_file(arrays, path, metadata={"format": FORMAT, "words": words})
+        save_file(arrays, path, metadata={"format": FORMAT, "words": words, "checksum": _checksum(words, arrays)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> VisualObjects:
@@ -135,12 +136,24 @@ class VisualObjects:
                 if metadata.get("format") != FORMAT:
                     raise ValueError(f"{path} is a safetensors file, but not one of visual objects.")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+                if unknown := metadata.keys() - {"format", "words", "checksum"}:
+                    raise ValueError(f"{path} is damaged: its header has an unknown entry {sorted(unknown)[0]!r}.")
         except (SafetensorError, TypeError) as error:  # TypeError for types that NumPy lacks
             raise ValueError(f"{path} is not a file of visual objects, or it is damaged: {error}") from error
         try:
+            if metadata.get("checksum") not in (None, _checksum(metadata["words"], arrays)):
+                raise ValueError("its checksum is wrong")
             return cls.from_dict(json.loads(metadata["words"]) | arrays)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path} is a damaged file of visual objects: {error}") from error
+
+
+def _checksum(words: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of everything that a file holds; files of versions before 0.2 have none."""
+    digest = hashlib.sha256(words.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\0{name} {array.dtype} {array.shape}\0".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def _words(name: str, values: Any) -> list[str]:

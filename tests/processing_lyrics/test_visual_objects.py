@@ -1,6 +1,7 @@
 """VisualObjects survive every form in which they are kept."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +57,18 @@ def test_file(objects, tmp_path):
     back = VisualObjects.load(path)
     assert back == objects
     assert back.region_features.dtype == objects.region_features.dtype
+
+
+def test_a_flipped_bit_of_a_file_never_gives_other_objects(objects, tmp_path):
+    path = tmp_path / "one.objects.safetensors"
+    objects[0].save(path)
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 400)):
+        flipped = bytearray(content)
+        flipped[place] ^= 2
+        path.write_bytes(flipped)
+        with suppress(ValueError):
+            assert VisualObjects.load(path) == objects[0]
 
 
 def test_safetensors_of_its_arrays(tmp_path):

@@ -6,6 +6,7 @@ its manifest.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from .run_settings import compare_settings, describe_settings, require_a_batch
 logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
+_ENTRIES = {"step", "num_ranks", "versions", "settings", "files", "checksum"}
 STAGING = ".saving"  # subfolder of the run's folder; holds a checkpoint until it is complete
 PACKAGES = ("ziya-lyrics", "torch", "transformers", "accelerate")
 
@@ -52,7 +54,7 @@ def write_manifest(folder: Path, step: int, num_ranks: int, settings: dict[str, 
     }
     versions = {name: version(name) for name in PACKAGES}
     manifest = {"step": step, "num_ranks": num_ranks, "versions": versions, "settings": settings or {}, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"checksum": _checksum(manifest)}, indent=1))
 
 
 def check_checkpoint(folder: Path) -> dict[str, Any]:
@@ -61,15 +63,8 @@ def check_checkpoint(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if a file is missing, has another size or was changed; the message names the file.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        files, _ = manifest["files"].items(), (manifest["step"], manifest["num_ranks"])
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is incomplete: it has no {MANIFEST}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    for name, expected in files:
+    manifest = _read_manifest(folder)
+    for name, expected in manifest["files"].items():
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{folder} is incomplete: {name} is missing.")
@@ -78,6 +73,31 @@ def check_checkpoint(folder: Path) -> dict[str, Any]:
         if sha256_of(file) != expected["sha256"]:
             raise CheckpointError(f"{file} was changed: its SHA-256 differs from the one in {MANIFEST}.")
     return manifest
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a checkpoint, and compare it with its own checksum; versions before 0.2 wrote none."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if unknown := manifest.keys() - _ENTRIES:
+            raise ValueError(f"it has an unknown entry {sorted(unknown)[0]!r}")
+        if manifest.pop("checksum", None) not in (None, _checksum(manifest)):
+            raise ValueError("its checksum is wrong")
+        _ = manifest["step"] + manifest["num_ranks"]
+        for name, expected in manifest["files"].items():
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"it names a file outside the checkpoint: {name!r}")
+            _ = expected["size"] + len(expected["sha256"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is incomplete: it has no {MANIFEST}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return manifest
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def check_settings(folder: Path, manifest: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -90,6 +90,32 @@ def test_an_incomplete_checkpoint_is_skipped_and_named(checkpoint, caplog, fault
     assert str(checkpoint) in caplog.text
 
 
+def test_every_flipped_letter_of_a_manifest_is_found(checkpoint):
+    path = checkpoint / "manifest.json"
+    content, manifest = path.read_bytes(), check_checkpoint(checkpoint)
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 2
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=r"manifest\.json is damaged"):
+            assert check_checkpoint(checkpoint) != manifest
+    path.write_bytes(content)
+    assert check_checkpoint(checkpoint) == manifest
+
+
+def test_a_manifest_names_no_file_outside_its_checkpoint(checkpoint):
+    """One of an earlier version, which has no checksum of its own."""
+    path = checkpoint / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["checksum"]
+    path.write_text(json.dumps(manifest))
+    check_checkpoint(checkpoint)
+    manifest["files"]["../secret"] = {"size": 1, "sha256": "0" * 64}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"names a file outside the checkpoint: '\.\./secret'"):
+        check_checkpoint(checkpoint)
+
+
 def test_nothing_to_resume_from(tmp_path):
     with pytest.raises(CheckpointError, match="has no complete checkpoint to resume from"):
         build_trainer(tmp_path, 1).train(resume_from_checkpoint=True)
