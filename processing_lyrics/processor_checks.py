@@ -49,7 +49,7 @@ def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = Fa
     )
 
 
-def find_base_model(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:
+def find_adapter_base(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:
     """Return the place and the revision of an adapter's base model, or `None` where there is none.
 
     Args:

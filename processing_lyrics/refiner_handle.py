@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModel
 
-from .processor_checks import HUB_KWARGS, find_base_model, find_file, is_published
+from .processor_checks import HUB_KWARGS, find_adapter_base, find_file, is_published
 from .protocols import ObjectStore, Refiner, RefinerConfig
 
 REFINER_FOLDER = "refiner"
@@ -88,7 +88,7 @@ class RefinerHandle:
         handle = cls(os.fspath(checkpoint), folder, load_kwargs)
         if find_file(checkpoint, "config.json", subfolder=folder, **hub_kwargs) is None:
             handle.source = None
-            base = find_base_model(checkpoint, subfolder=subfolder, **hub_kwargs)
+            base = find_adapter_base(checkpoint, subfolder=subfolder, **hub_kwargs)
             if base is not None:
                 with suppress(OSError):  # the base model may have moved; whoever needs objects is told
                     return cls._find_in_base(*base, load_kwargs)

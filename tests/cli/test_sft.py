@@ -118,7 +118,7 @@ def test_refining_on_the_way_draws_no_bars(chats, tmp_path, capfd):
 def test_no_preferences(tmp_path, capsys):
     words = ["--config", "smoke", "--output_dir", str(tmp_path), "--train_data", "pairs:0", "--use_cpu", "true"]
     assert main(["dpo", *words]) == 2
-    assert "There is no row: the data are empty" in capsys.readouterr().err
+    assert "'pairs:0' has no rows: COUNT must be at least 1" in capsys.readouterr().err
 
 
 def test_preferences(tmp_path, capsys):
