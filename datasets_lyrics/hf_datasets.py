@@ -107,7 +107,7 @@ def without_decoding(dataset: Any) -> Any:
     """Return a data set whose images come as bytes or paths, also in nested features, so that a bad one can be named.
 
     Args:
-        dataset: of the `datasets` library; any other is returned as it is.
+        dataset: data set of the `datasets` library; any other object is returned as it is.
     """
     features = copy.deepcopy(getattr(dataset, "features", None) or {})
     images = [leaf for leaf in _leaves(features) if _is_image(leaf) and leaf.decode]

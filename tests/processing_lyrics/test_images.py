@@ -342,8 +342,8 @@ def test_a_pipe_does_not_hang(tmp_path, link):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("file:///tmp/red.png", "is a URL of scheme 'file', .*: give its path instead"),
-        ("file:/tmp/red.png", "is a URL of scheme 'file', .*: give its path instead"),
+        ("file:///red.png", "is a URL of scheme 'file', .*: give its path instead"),
+        ("file:/red.png", "is a URL of scheme 'file', .*: give its path instead"),
         ("s3://bucket/red.png", "is a URL of scheme 's3', and only http and https are fetched: download it first"),
     ],
 )
