@@ -29,9 +29,15 @@ class LyricsProcessorTest(ProcessorTesterMixin, unittest.TestCase):
         return random_parts()[1]
 
     def prepare_processor_dict(self):
-        """The settings that differ from the defaults in the processor under test."""
+        """Return the settings that differ from the defaults in the processor under test.
+
+        The suite builds processors of them without a refiner. One that records a refiner may not do without it, so that
+        the fingerprint is left to the test that compares all settings.
+        """
         processor = self.get_processor()
-        names = ("num_query_tokens", "region_feature_size", "refiner_fingerprint")
+        names = ["num_query_tokens", "region_feature_size"]
+        if self._testMethodName == "test_processor_from_pretrained_vs_from_components":
+            names.append("refiner_fingerprint")
         return {name: getattr(processor, name) for name in names}
 
 
