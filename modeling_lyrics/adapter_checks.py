@@ -152,7 +152,7 @@ def load_peft_model(
         model: base model, changed in place.
         adapter: folder or Hub id of the adapter.
         config: PEFT configuration; by default the saved one.
-        is_trainable: whether the adapter will be trained further.
+        is_trainable: bool, whether the adapter will be trained further.
         hub_kwargs: arguments of `from_pretrained` that say where files come from (`revision`, `token`, ...).
 
     Raises:

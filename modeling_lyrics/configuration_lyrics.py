@@ -169,8 +169,8 @@ class LyricsConfig(CheckedConfig):
         vision_feature_layer: index of the vision encoder's hidden state that is used; -1 is its `last_hidden_state`.
         image_token_id: token id of the placeholder. It may lie outside the embedding table, as the default
             (`text_config.vocab_size`) does, since its row is never looked up.
-        require_objects: whether an image without region features is an error instead of a warning.
-        tie_word_embeddings: whether the language modeling head shares the word embeddings.
+        require_objects: bool, whether an image without region features is an error instead of a warning.
+        tie_word_embeddings: bool, whether the language modeling head shares the word embeddings.
         initializer_range: standard deviation of new weights.
 
     Examples:

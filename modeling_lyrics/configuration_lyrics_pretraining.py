@@ -30,7 +30,7 @@ class LyricsPreTrainingConfig(CheckedConfig):
         projection_size: width of the contrastive features.
         temperature: initial temperature of the contrastive loss, which is learned.
         label_smoothing: label smoothing of the contrastive and of both language modeling losses.
-        tie_word_embeddings: whether the language modeling head shares the word embeddings of the MQ-Former.
+        tie_word_embeddings: bool, whether the language modeling head shares the word embeddings of the MQ-Former.
         initializer_range: standard deviation of new weights.
     """
 

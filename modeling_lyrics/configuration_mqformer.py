@@ -27,7 +27,7 @@ class LyricsMQFormerConfig(CheckedConfig):
         num_visual_queries, num_grounding_queries: V and G; the visual queries come first.
         encoder_hidden_size: width of the vision features that the visual queries attend to.
         region_hidden_size: width of the region features that the grounding queries attend to.
-        normalize_vision_features: whether a learned LayerNorm is applied to the vision features, as in BLIP-2 for CLIP.
+        normalize_vision_features: bool, whether a learned LayerNorm follows the vision features, as in BLIP-2 for CLIP.
         region_attention_gain: initialization gain of the query and key projections of grounding attention. For inputs
             of unit variance, its square is the standard deviation of the logits. `None` uses `initializer_range`:
             attention is then nearly uniform at first, which small models hardly change.
@@ -35,8 +35,8 @@ class LyricsMQFormerConfig(CheckedConfig):
             that a query can attend to the n-th region. With 0, regions are a set without order.
         region_box_octaves: number of frequencies of a sinusoidal encoding of each region's box, beside its features;
             each frequency is twice the one before. 0 for none.
-        region_nothing: whether a learned key with a zero value is prepended to the regions, so that a grounding query
-            can attend to nothing.
+        region_nothing: bool, whether a learned key with a zero value is prepended to the regions, so that a grounding
+            query can attend to nothing.
     """
 
     model_type = "lyrics_mqformer"

@@ -107,7 +107,7 @@ class RowExchange:
         """Plan an exchange.
 
         Args:
-            wanted: for each rank, the indices of the rows that it wants, counted over the joined batch.
+            wanted: list of row indices for each rank, counted over the joined batch.
             batch_size: number of rows of each rank.
             device: device of the index tensors.
         """

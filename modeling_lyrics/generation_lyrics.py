@@ -209,7 +209,7 @@ class LyricsGenerationMixin(GenerationMixin):
             attention_mask: tensor of shape (B, L), 1 for a token and 0 for padding.
             inputs_embeds: float tensor of shape (B, L, text width), the prompt. With images, `input_ids` of the same
                 length say where their placeholders are.
-            is_first_iteration: whether this is the first step of a prompt.
+            is_first_iteration: bool, whether this is the first step of a prompt.
             kwargs: inputs of `forward`.
 
         Raises:

@@ -155,7 +155,7 @@ def test_objects_are_complete(refiner, pictures):
 
 @pytest.mark.parametrize("lost", ["logits", "pred_boxes"])
 def test_a_detector_that_overflows_is_named(refiner, pictures, caplog, lost):
-    """As in half precision: nothing is found, which is not a picture without objects."""
+    """Half precision may overflow. Nothing is found then, although the picture may hold objects."""
 
     def overflow(module, args, output):
         output[lost] = output[lost] * torch.nan

@@ -223,7 +223,7 @@ def test_a_store_is_checked_without_loading_weights(store, checkpoint):
 
 
 def test_a_processor_that_was_saved_without_its_refiner(store, loaded, tmp_path):
-    """As in a trainer's checkpoints: it has the fingerprint alone."""
+    """Checkpoints of a trainer hold no refiner, only its fingerprint."""
     loaded.save_pretrained(tmp_path / "saved", save_refiner=False)
     saved = LyricsProcessor.from_pretrained(tmp_path / "saved")
     saved.store = store

@@ -314,7 +314,7 @@ def test_options_of_trl_without_effect_are_errors(tmp_path):
 
 
 def test_arguments_have_defaults_and_a_kind(tmp_path, monkeypatch):
-    """As in TRL, the name of the run is that of the model; a plain configuration of TRL is an error."""
+    """The run is named after the model, as TRL does; a plain configuration of TRL is an error."""
     from trl import SFTConfig
 
     monkeypatch.chdir(tmp_path)
