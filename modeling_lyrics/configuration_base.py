@@ -111,6 +111,8 @@ class CheckedConfig(PreTrainedConfig):
 POSITIVE = ("positive", lambda value: value > 0)
 NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
 SHARE = ("in [0, 1]", lambda value: 0 <= value <= 1)
+FROM_ONE = ("1 or more", lambda value: 1 <= value < math.inf)
+BELOW_ONE = ("in [0, 1)", lambda value: 0 <= value < 1)
 RATE = ("in [0, 1), as a rate of dropout or smoothing is", lambda value: 0 <= value < 1)
 FINITE = ("finite", math.isfinite)
 

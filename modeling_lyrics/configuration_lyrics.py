@@ -16,7 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging
 
-from .configuration_base import FINITE, NOT_NEGATIVE, POSITIVE, SHARE, CheckedConfig, check_numbers
+from .configuration_base import BELOW_ONE, FINITE, FROM_ONE, NOT_NEGATIVE, POSITIVE, SHARE, CheckedConfig, check_numbers
 from .configuration_mqformer import LyricsMQFormerConfig
 from .configuration_ram import PerChannel, RamConfig, read_tag_thresholds
 from .published_config import is_published_config, translate_model_config, translate_refiner_config
@@ -46,6 +46,9 @@ class LyricsRefinerConfig(CheckedConfig):
             prompts.
         tag_separator: text between two tags of a prompt.
         detector_shortest_edge, detector_longest_edge: size of the detector's view of an image in pixels.
+        tile_aspect_ratio: long side divided by short side, above which a picture is refined in overlapping square parts,
+            whose objects are joined. `None` refines every picture as a whole. For `"mask"` features.
+        tile_overlap: smallest overlap of two such parts, in shares of their side. Larger objects may be found in part.
         boxes_per_batch: number of boxes that the mask decoder processes at once; bounds its memory.
         image_mean, image_std: normalization of the detector's and the segmenter's view, RGB in [0, 1].
         detector_mean, detector_std: normalization of the detector's view alone; CLIP's by default for OWLv2.
@@ -71,6 +74,8 @@ class LyricsRefinerConfig(CheckedConfig):
     tag_separator: str = ", "
     detector_shortest_edge: int = 800
     detector_longest_edge: int = 1333
+    tile_aspect_ratio: float | int | None = None
+    tile_overlap: float | int = 0.5
     boxes_per_batch: int = 32
     image_mean: PerChannel = (0.485, 0.456, 0.406)
     image_std: PerChannel = (0.229, 0.224, 0.225)
@@ -90,6 +95,13 @@ class LyricsRefinerConfig(CheckedConfig):
         check_numbers(self, POSITIVE, *counts, "boxes_per_batch", "image_std", "detector_std")
         check_numbers(self, FINITE, "image_mean", "image_std", "detector_mean", "detector_std")
         check_numbers(self, SHARE, "box_threshold", "text_threshold", "iou_threshold")
+        check_numbers(self, FROM_ONE, "tile_aspect_ratio")
+        check_numbers(self, BELOW_ONE, "tile_overlap")
+        if self.region_feature_type == "detection" and self.tile_aspect_ratio is not None:
+            raise ValueError(
+                'LyricsRefinerConfig: region_feature_type "detection" describes the queries of one detection, and '
+                f"tile_aspect_ratio {self.tile_aspect_ratio} would join those of several. Set it to None."
+            )
         if self.region_feature_type == "detection" and self.detector_is_owl:
             raise ValueError(
                 'LyricsRefinerConfig: region_feature_type "detection" is made of the queries of Grounding DINO, and '

@@ -39,6 +39,7 @@ from .refiner_images import detector_size, detector_view, segmenter_view, square
 from .refiner_prompts import tags_of_each
 from .refiner_regions import select_objects
 from .refiner_segmentation import segment
+from .refiner_tiles import cut_tiles, join_tiles
 
 logger = logging.get_logger(__name__)
 
@@ -245,7 +246,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             return
         if self.device.type == "meta" or hasattr(self, "hf_device_map") or getattr(self, "hf_quantizer", None):
             return
-        settings = LyricsRefinerConfig.from_dict(dict(saved)).to_dict()  # without what the caller changed
+        settings = _used_settings(LyricsRefinerConfig.from_dict(dict(saved)))  # without what the caller changed
         if (found := self._fingerprint_with(settings)) == recorded:
             return
         place = os.path.dirname(str(path))
@@ -274,7 +275,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         It covers weights, thresholds, tags, tokenizer and preprocessing, but not paths and batch size. All weights are
         read, which takes seconds at full size.
         """
-        return self._fingerprint_with(self.config.to_dict())
+        return self._fingerprint_with(_used_settings(self.config))
 
     def _fingerprint_with(self, settings: dict[str, Any]) -> str:
         """Return the fingerprint that the refiner has with other settings."""
@@ -291,7 +292,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     ) -> list[RefinedImage]:
         """Find the objects of pictures.
 
-        Pictures of equal size in the detector's view are refined together; results do not depend on it.
+        Pictures of equal size in the detector's view are refined together; results do not depend on it. Long ones are
+        refined in square parts where the configuration says so (`tile_aspect_ratio`).
 
         Args:
             images: sequence of PIL pictures of any mode and size.
@@ -311,6 +313,45 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         tags = None if tags is None else tags_of_each(tags, len(images))
         pictures = [to_rgb(image) for image in images]
+        if self.config.tile_aspect_ratio is not None:
+            return self._refine_tiles(pictures, tags, batch_size, return_masks, progress)
+        return self._refine_whole(pictures, tags, batch_size, return_masks, progress)
+
+    def _refine_tiles(
+        self,
+        pictures: Sequence[Image.Image],
+        tags: Sequence[Sequence[str]] | None,
+        batch_size: int,
+        return_masks: bool,
+        progress: bool,
+    ) -> list[RefinedImage]:
+        """Find the objects of RGB pictures, of long ones in their tiles."""
+        config = self.config
+        tiles = [cut_tiles(*picture.size, config.tile_aspect_ratio, config.tile_overlap) for picture in pictures]
+        views, words = [], []
+        for index, (picture, own) in enumerate(zip(pictures, tiles, strict=True)):
+            parts = [picture] if own is None else [picture.crop(tile.area) for tile in own]
+            views += parts
+            words += [] if tags is None else [tags[index]] * len(parts)
+        refined = iter(self._refine_whole(views, None if tags is None else words, batch_size, return_masks, progress))
+        return [
+            next(refined)
+            if own is None
+            else join_tiles(
+                [next(refined) for _ in own], own, *picture.size, config.iou_threshold, config.max_regions
+            )
+            for picture, own in zip(pictures, tiles, strict=True)
+        ]
+
+    def _refine_whole(
+        self,
+        pictures: Sequence[Image.Image],
+        tags: Sequence[Sequence[str]] | None,
+        batch_size: int,
+        return_masks: bool,
+        progress: bool,
+    ) -> list[RefinedImage]:
+        """Find the objects of RGB pictures, each looked at as a whole."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
             groups.setdefault(self._detector_size(picture), []).append(index)
@@ -323,7 +364,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             inputs = self.preprocess([pictures[index] for index in batch])
             output = self(**inputs, tags=wanted, return_masks=return_masks, return_dict=True)
             refined.update(zip(batch, self._unbatch(output, wanted), strict=True))
-        return [refined[index] for index in range(len(images))]
+        return [refined[index] for index in range(len(pictures))]
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """Return the tensors of `forward` on the refiner's device.
@@ -482,6 +523,14 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 masks=None if output.masks is None else output.masks[index].cpu(),
                 tags=words,
             )
+
+
+def _used_settings(config: LyricsRefinerConfig) -> dict[str, Any]:
+    """Return the settings, without those of tiles where there are none: they are newer than saved fingerprints."""
+    settings = config.to_dict()
+    if config.tile_aspect_ratio is None:
+        del settings["tile_aspect_ratio"], settings["tile_overlap"]
+    return settings
 
 
 def _load_tokenizer(

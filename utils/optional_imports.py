@@ -9,7 +9,7 @@ _EXTRAS = {
     "pyarrow": "refinement",
     "datasets": "refinement",
     "ray": "scale",
-    **dict.fromkeys(("accelerate", "peft", "scipy", "tensorboard", "trl", "yaml"), "train"),
+    **dict.fromkeys(("accelerate", "peft", "matplotlib", "scipy", "tensorboard", "trl", "yaml"), "train"),
     **dict.fromkeys(("bitsandbytes", "torchao"), "quantization"),
     **dict.fromkeys(("groundingdino", "segment_anything"), "original"),
     "torchvision": "vision",

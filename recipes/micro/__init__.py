@@ -2,7 +2,8 @@
 
 from .world.datasets import SymbolicDialogues, picture_rows, write_rows
 from .world.questions import FAMILIES, Question, ask, ask_many, caption
-from .world.scenes import HELD_OUT, Scene, SceneObject, draw_scene
+from .world.objects import HELD_OUT, Scene, SceneObject
+from .world.scenes import draw_scene
 
 __all__ = [
     "FAMILIES",

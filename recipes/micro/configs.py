@@ -27,8 +27,9 @@ from ...modeling_lyrics import RamConfig
 from ...processing_lyrics import LyricsImageProcessor
 from ...processing_lyrics.chat_templates import SYSTEM_PROMPT, VICUNA_TEMPLATE
 from .world.datasets import boxes_as_text
+from .world.objects import CHARACTERS, COLORS, SHAPES, SIZES
 from .world.questions import FAMILIES, all_names, ask_many, caption
-from .world.scenes import CHARACTERS, COLORS, SHAPES, SIZES, draw_scene
+from .world.scenes import draw_scene
 
 
 def _read_sizes(part: str) -> dict[str, Any]:
@@ -78,6 +79,11 @@ def build_micro_bert_tokenizer(*extra: str) -> PreTrainedTokenizerFast:
         extra: additional special tokens.
     """
     return build_bert_tokenizer(*extra, words=vocabulary_words(), isolate=_COORDINATE)
+
+
+def build_detector_tokenizer() -> PreTrainedTokenizerFast:
+    """Build a BERT tokenizer that knows the tags and spells all other words."""
+    return build_bert_tokenizer(words=sorted(SHAPES))
 
 
 def build_micro_text_tokenizer() -> PreTrainedTokenizerFast:

@@ -36,10 +36,10 @@ def train_stage1(folders: RunFolders) -> None:
     settings, queries = folders.training_settings("stage1"), dict(MQFORMER)
     matrix_learning_rate = settings.pop("matrix_learning_rate")
     start = {"processor": str(refiner)}
-    if not variant.refiner:  # the same number of queries, but all visual; the detector has the same tokenizer
+    if not variant.refiner:  # the same number of queries, but all visual
         total = queries["num_visual_queries"] + queries["num_grounding_queries"]
         queries |= {"num_visual_queries": total, "num_grounding_queries": 0}
-        start = {"tokenizer": str(refiner / "refiner")}
+        start = {"tokenizer": str(refiner / "mqformer_tokenizer")}
     del queries["encoder_hidden_size"]  # taken from the vision encoder
     settings |= {"vision_model": str(folders.model("vision")), "mqformer_config": queries, **start, **variant.settings}
     model_arguments, data, training = _parse(

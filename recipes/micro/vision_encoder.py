@@ -12,7 +12,7 @@ from .common.run_folders import RunFolders
 from .common.step_trainer import StepArguments, train_step
 from .configs import build_image_processor, build_micro_bert_tokenizer, clip_config
 from .world.questions import caption
-from .world.scenes import Scene
+from .world.objects import Scene
 
 
 def train_vision(folders: RunFolders) -> None:

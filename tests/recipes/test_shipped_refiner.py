@@ -10,7 +10,8 @@ from PIL import Image
 from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.refiner.assemble import measure_refiner
-from lyrics.recipes.micro.world.scenes import COLORS, SHAPES, draw_scene
+from lyrics.recipes.micro.world.objects import COLORS, SHAPES
+from lyrics.recipes.micro.world.scenes import draw_scene
 from lyrics_cli.main import main
 
 SCENE = 114  # number of the test scene in SCENE_PICTURE, which is four times as large
@@ -54,7 +55,7 @@ def test_colors_are_linearly_decodable_from_region_features(processor):
             distances = [np.abs(np.array(thing.box) - box).max() for thing in scene.objects]
             if label in SHAPES and min(distances) < 0.05:
                 features.append(feature)
-                colors.append(list(COLORS).index(scene.objects[int(np.argmin(distances))].color))
+                colors.append(COLORS.index(scene.objects[int(np.argmin(distances))].color))
     known, wanted = np.array(features), np.eye(len(COLORS))[colors]
     half = len(known) // 2
     known = np.concatenate([known, np.ones((len(known), 1))], axis=1)

@@ -10,7 +10,7 @@ from datasets import load_from_disk
 from lyrics.datasets_lyrics.conversations import read_conversation
 from lyrics.recipes.micro import FAMILIES, HELD_OUT, SymbolicDialogues, ask, ask_many, draw_scene, write_rows
 from lyrics.recipes.micro.world.datasets import DialogueRows
-from lyrics.recipes.micro.world.scenes import COLORS, SHAPES, SIZES
+from lyrics.recipes.micro.world.objects import COLORS, SHAPES, SIZES
 
 NUMBERS = range(40)
 
@@ -45,7 +45,7 @@ def test_labels_of_objects_fit_the_image(number):
         assert inside.sum() == thing.mask.sum()
         assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
         distances = np.stack([np.abs(pixels[thing.mask] - rgb).sum(axis=1) for rgb in COLORS.values()])
-        assert list(COLORS)[np.bincount(distances.argmin(axis=0)).argmax()] == thing.color
+        assert COLORS[np.bincount(distances.argmin(axis=0)).argmax()] == thing.color
 
 
 def middle(thing):

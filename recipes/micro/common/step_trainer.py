@@ -14,9 +14,11 @@ from torch.utils.data import Dataset, default_collate
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..world.scenes import Scene, Split, draw_scene
+from ..world.objects import Scene, Split
+from ..world.scenes import draw_scene
 from .muon import use_muon
 
+DrawScene = Callable[[Split, int], Scene]
 MakeRow = Callable[[Scene, np.random.Generator], dict[str, Any]]
 Loss = Callable[[Any, dict[str, Any]], torch.Tensor]
 
@@ -43,18 +45,20 @@ class SceneRows(Dataset):
         count: number of scenes.
         make_row: function from a scene and a random number generator to a row. The generator depends on the number of
             the scene only.
+        draw: function that draws a scene.
     """
 
     split: Split
     count: int
     make_row: MakeRow
+    draw: DrawScene = draw_scene
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         random = np.random.default_rng((index, 3))
-        return self.make_row(draw_scene(self.split, index), random)
+        return self.make_row(self.draw(self.split, index), random)
 
 
 def train_step(
@@ -64,6 +68,7 @@ def train_step(
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]] = default_collate,
     loss: Loss | None = None,
     metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+    draw: DrawScene = draw_scene,
 ) -> Any:
     """Train a model, or resume from its newest checkpoint.
 
@@ -74,14 +79,15 @@ def train_step(
         collate: function from rows to a batch.
         loss: function from model and batch to the loss. By default the model's forward returns it.
         metrics: function from the predictions on validation scenes to metrics.
+        draw: function that draws a scene.
 
     Returns:
         The trained model in evaluation mode.
     """
     set_seed(arguments.seed)
     model = build_model()
-    train_rows = SceneRows("train", arguments.scenes, make_row)
-    eval_rows = SceneRows("validation", arguments.eval_scenes, make_row)
+    train_rows = SceneRows("train", arguments.scenes, make_row, draw)
+    eval_rows = SceneRows("validation", arguments.eval_scenes, make_row, draw)
     trainer = _StepTrainer(model, arguments, collate, train_rows, eval_rows, compute_metrics=metrics)
     trainer.loss = loss
     if arguments.matrix_learning_rate is not None:

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ..common.initialization import coordinate_values, fourier_features, word_id
 from ..configs import CHAT_TEMPLATE, MQFORMER
 from ..world.cases import Case, Outcome, answer_in_batches
-from ..world.scenes import CHARACTERS, COLORS, SHAPES, SIZES, SceneObject
+from ..world.objects import CHARACTERS, COLORS, SHAPES, SIZES, SceneObject
 
 IMAGE = "<image>"
 _OCTAVES = MQFORMER["region_box_octaves"]

@@ -22,7 +22,8 @@ from ..configs import (
     build_micro_text_tokenizer,
 )
 from ..world.cases import MIN_IOU, box_iou
-from ..world.scenes import SHAPES, Split, draw_scene
+from ..world.objects import SHAPES, Split
+from ..world.scenes import draw_scene
 from .detector import TAG_SEPARATOR, visible_tags
 
 _BOX_THRESHOLD = 0.25  # with 0.2 and 0.3 fewer validation scenes have as many boxes as objects

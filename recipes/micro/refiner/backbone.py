@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, ResNetBackbone, ResNetConfig
 from ..common.run_folders import RunFolders
 from ..common.step_trainer import StepArguments, train_step
 from ..configs import backbone_config
-from ..world.scenes import CHARACTERS, SHAPES, Scene
+from ..world.objects import CHARACTERS, SHAPES, Scene
+from ..world.scenes import draw_square
 from .cell_labels import GRID_SIZE, IGNORED, label_cells
 from .detector import detector_pixels
 
@@ -70,6 +71,10 @@ def train_backbone(folders: RunFolders) -> None:
 
     arguments = StepArguments(**folders.training_settings("backbone"))
     model = train_step(
-        lambda: _CellClassifier(backbone_config()), arguments, make_row, loss=lambda model, batch: model(**batch)
+        lambda: _CellClassifier(backbone_config()),
+        arguments,
+        make_row,
+        loss=lambda model, batch: model(**batch),
+        draw=draw_square,
     )
     model.backbone.save_pretrained(folders.model("backbone"))

@@ -20,8 +20,9 @@ from ....modeling_lyrics.refiner_detection import make_mask_additive
 from ....modeling_lyrics.refiner_images import detector_view
 from ..common.run_folders import RunFolders
 from ..common.step_trainer import StepArguments, train_step
-from ..configs import REFINER_IMAGE_SIZE, TAGS, build_micro_bert_tokenizer, detector_config
-from ..world.scenes import Scene
+from ..configs import REFINER_IMAGE_SIZE, TAGS, build_detector_tokenizer, detector_config
+from ..world.objects import Scene
+from ..world.scenes import draw_square
 
 TAG_SEPARATOR = ". "  # by which the loss in Transformers separates the phrases of a prompt
 _MIN_TAGS = 8  # of a prompt
@@ -33,7 +34,7 @@ _INITIAL_LOGIT = -4.0  # so that nothing is detected before something is learned
 
 def train_detector(folders: RunFolders) -> None:
     """Train and write MM-Grounding-DINO with its tokenizer."""
-    tokenizer = build_micro_bert_tokenizer()
+    tokenizer = build_detector_tokenizer()
 
     def build_model() -> Any:
         model: Any = MMGroundingDinoForObjectDetection(detector_config(tokenizer))
@@ -64,7 +65,7 @@ def train_detector(folders: RunFolders) -> None:
         return {**text, "pixel_values": torch.stack([row["pixel_values"] for row in rows]), "labels": labels}
 
     arguments = StepArguments(**folders.training_settings("detector"))
-    model = train_step(build_model, arguments, make_row, collate, loss=_loss)
+    model = train_step(build_model, arguments, make_row, collate, loss=_loss, draw=draw_square)
     model.save_pretrained(folders.model("detector"))
     tokenizer.save_pretrained(folders.model("detector"))
 

@@ -10,6 +10,7 @@ other images. Otherwise nothing purple would be recognized as a cross, since no 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from ....modeling_lyrics.refiner_regions import pool_masks
 from ..common.run_folders import RunFolders
 from ..common.step_trainer import StepArguments, train_step
 from ..configs import REFINER_IMAGE_SIZE, REGION_WIDTH, segmenter_config
-from ..world.scenes import CHARACTERS, COLORS, SHAPES, SIZES, Scene
+from ..world.objects import CHARACTERS, COLORS, SHAPES, SIZES, Scene
+from ..world.scenes import draw_square
 from .cell_labels import IGNORED, label_cells
 
 _OBJECTS_PER_SCENE = 4  # objects of a scene with fewer are repeated
@@ -62,7 +64,13 @@ def _init_weights(module: nn.Module) -> None:
 def train_segmenter(folders: RunFolders) -> None:
     """Train and write SAM."""
     arguments = StepArguments(**folders.training_settings("segmenter"))
-    model = train_step(lambda: _SegmenterWithHeads(segmenter_config()), arguments, make_segmenter_row, loss=_loss)
+    model = train_step(
+        lambda: _SegmenterWithHeads(segmenter_config()),
+        arguments,
+        make_segmenter_row,
+        loss=_loss,
+        draw=partial(draw_square, empty=False),
+    )
     for head in _HEADS:
         delattr(model, head)
     segmenter = SamModel(segmenter_config())
@@ -81,8 +89,8 @@ def make_segmenter_row(scene: Scene, random: np.random.Generator) -> dict[str, A
     boxes = np.array([thing.box for thing in chosen], np.float32)
     boxes = boxes + random.normal(0, _BOX_NOISE, boxes.shape).astype(np.float32)
     labels = {f"{kind}_cells": numbers for kind, numbers in label_cells(scene).items()} | {
-        "color": np.array([list(COLORS).index(thing.color) for thing in chosen]),
-        "size": np.array([list(SIZES).index(thing.size) for thing in chosen]),
+        "color": np.array([COLORS.index(thing.color) for thing in chosen]),
+        "size": np.array([SIZES.index(thing.size) for thing in chosen]),
         "shape": np.array([SHAPES.index(thing.shape) for thing in chosen]),
         "character": np.array([f"{CHARACTERS} ".index(thing.character or " ") for thing in chosen]),
     }

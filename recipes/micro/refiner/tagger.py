@@ -16,7 +16,8 @@ from ....modeling_lyrics.refiner_images import tagger_view
 from ..common.run_folders import RunFolders
 from ..common.step_trainer import StepArguments, train_step
 from ..configs import REFINER_IMAGE_SIZE, TAGS, tagger_config
-from ..world.scenes import Scene
+from ..world.objects import Scene
+from ..world.scenes import draw_square
 
 
 def train_tagger(folders: RunFolders) -> None:
@@ -35,5 +36,5 @@ def train_tagger(folders: RunFolders) -> None:
         return {"precision": float(correct / max(predicted.sum(), 1)), "recall": float(correct / shown.sum())}
 
     arguments = StepArguments(**folders.training_settings("tagger"))
-    model = train_step(lambda: RamForImageTagging(config), arguments, make_row, metrics=metrics)
+    model = train_step(lambda: RamForImageTagging(config), arguments, make_row, metrics=metrics, draw=draw_square)
     model.save_pretrained(folders.model("tagger"))

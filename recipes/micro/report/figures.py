@@ -24,7 +24,7 @@ from ..ablations import VARIANTS
 from ..common.run_folders import RunFolders, add_model_options
 from ..evaluate import answer_cases, encode_cases
 from ..world.cases import KINDS, Outcome, draw_cases
-from ..world.scenes import SIZES
+from ..world.objects import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,9 @@ from transformers.utils import logging
 
 from ....processing_lyrics.spatial_text import parse_spatial_text
 from .datasets import boxes_as_text
+from .objects import Scene, Split
 from .questions import Question, ask
-from .scenes import Scene, Split, draw_scene
+from .scenes import draw_scene
 
 KINDS = ("existence", "count", "color", "shape", "relation", "reading", "referring", "description")
 MIN_IOU = 0.5  # of a correct box with the true one

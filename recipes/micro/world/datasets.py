@@ -14,8 +14,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ....processing_lyrics.spatial_text import format_box, format_object
+from .objects import COLORS, SHAPES, Scene, Split
 from .questions import FAMILIES, ask_many, caption
-from .scenes import COLORS, SHAPES, Scene, Split, draw_scene
+from .scenes import draw_scene
 
 _SCENES_PER_GROUP = 64  # a group of scenes is drawn once for all dialogues about it
 _ALIKE_PROBABILITY = 0.5  # that the objects of a counting scene are restricted to a few colors and shapes
@@ -154,7 +155,7 @@ class DialogueRows(_SceneDialogues):
 
 def _permute_colors(scene: Scene, random: np.random.Generator) -> Scene:
     """Return the scene with permuted color words. Its image keeps the former colors and must not be used."""
-    other = dict(zip(COLORS, random.permutation(list(COLORS)).tolist(), strict=True))
+    other = dict(zip(COLORS, random.permutation(COLORS).tolist(), strict=True))
     return replace(scene, objects=tuple(replace(thing, color=other[thing.color]) for thing in scene.objects))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .scenes import COLORS, HELD_OUT, SHAPES, SIZES, Scene, SceneObject
+from .objects import COLORS, HELD_OUT, SHAPES, SIZES, Scene, SceneObject
 
 Random = np.random.Generator
 

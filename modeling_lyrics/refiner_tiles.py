@@ -1,0 +1,132 @@
+"""Tiles: a long picture is refined in overlapping square parts, and their objects become those of the picture.
+
+The parts of a refiner look at square pictures, or were trained on them: the tagger stretches any picture to a square, and
+the segmenter pads it, so that a long picture has objects that are squeezed, or small. A tile is as wide as the picture's
+short side. An object at an inner edge of a tile may be cut there; another tile shows the whole of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .refiner_regions import box_iou
+
+_EDGE = 0.02  # distance from an inner edge, in shares of the tile's side, up to which a box counts as cut
+_BOX_SIZE = 4  # the last numbers of a region feature are the box
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Square part of a picture, in pixels.
+
+    Attributes:
+        left, top: its corner.
+        side: its width and height.
+    """
+
+    left: int
+    top: int
+    side: int
+
+    @property
+    def area(self) -> tuple[int, int, int, int]:
+        """Left, upper, right and lower edge."""
+        return self.left, self.top, self.left + self.side, self.top + self.side
+
+
+def cut_tiles(width: int, height: int, aspect_ratio: float, overlap: float) -> list[Tile] | None:
+    """Return the tiles of a picture, evenly spaced, or `None` for a picture that is refined as a whole.
+
+    Args:
+        width, height: size of the picture in pixels.
+        aspect_ratio: long side divided by short side, up to which a picture is refined as a whole.
+        overlap: smallest overlap of two neighbors, in shares of a tile's side.
+    """
+    side, long = min(width, height), max(width, height)
+    if long <= aspect_ratio * side:
+        return None
+    count = 1 + math.ceil((long / side - 1) / (1 - overlap))
+    places = [round(index * (long - side) / (count - 1)) for index in range(count)]
+    return [Tile(place, 0, side) if width > height else Tile(0, place, side) for place in places]
+
+
+def join_tiles(
+    parts: Sequence[Any], tiles: Sequence[Tile], width: int, height: int, iou_threshold: float, max_regions: int
+) -> Any:
+    """Join the objects that the tiles of a picture show.
+
+    An object is dropped where it overlaps a better one by more than `iou_threshold`. Objects that an inner edge cuts come
+    after all others, and are compared with the part of another object that their tile shows.
+
+    Args:
+        parts: `RefinedImage` of each tile, with `"mask"` region features.
+        tiles: the tiles.
+        width, height: size of the picture in pixels.
+        iou_threshold: largest overlap of two objects.
+        max_regions: largest number of objects.
+
+    Returns:
+        `RefinedImage` of the picture, whole objects first, best score first.
+    """
+    scale = torch.tensor([width, height, width, height])
+    boxes = [
+        (part.boxes * tile.side + torch.tensor([tile.left, tile.top] * 2)) / scale
+        for part, tile in zip(parts, tiles, strict=True)
+    ]
+    tile_of = torch.cat([torch.full((len(part.boxes),), index) for index, part in enumerate(parts)])
+    cut = torch.cat([_is_cut(part.boxes, tile, width, height) for part, tile in zip(parts, tiles, strict=True)])
+    joined, scores = torch.cat(boxes), torch.cat([part.scores for part in parts])
+    areas = torch.tensor([tile.area for tile in tiles]) / scale
+    by_score = scores.argsort(descending=True, stable=True)
+    kept: list[int] = []
+    for candidate in by_score[cut[by_score].argsort(stable=True)].tolist():
+        if len(kept) == max_regions:
+            break
+        shown = areas[tile_of[candidate]] if cut[candidate] else joined.new_tensor([0, 0, 1, 1])
+        if not _covers(joined[kept], joined[candidate], shown, iou_threshold):
+            kept.append(candidate)
+    labels = [label for part in parts for label in part.labels]
+    features = torch.cat([part.region_features for part in parts])[kept]
+    features[:, -_BOX_SIZE:] = joined[kept]
+    masks = None
+    if parts[0].masks is not None:
+        masks = torch.cat(
+            [_place(part.masks, tile, width, height) for part, tile in zip(parts, tiles, strict=True)]
+        )[kept]
+    return replace(
+        parts[0],
+        labels=[labels[index] for index in kept],
+        boxes=joined[kept],
+        scores=scores[kept],
+        region_features=features,
+        masks=masks,
+        tags=list(dict.fromkeys(tag for part in parts for tag in part.tags)),
+    )
+
+
+def _is_cut(boxes: torch.Tensor, tile: Tile, width: int, height: int) -> torch.Tensor:
+    """Return whether boxes (R, 4), in [0, 1] of a tile, reach an edge of it that is not the picture's, bool (R,)."""
+    low, high = boxes[:, :2] < _EDGE, boxes[:, 2:] > 1 - _EDGE
+    inner_low = torch.tensor([tile.left > 0, tile.top > 0])
+    inner_high = torch.tensor([tile.left + tile.side < width, tile.top + tile.side < height])
+    return ((low & inner_low) | (high & inner_high)).any(dim=1)
+
+
+def _covers(kept: torch.Tensor, candidate: torch.Tensor, shown: torch.Tensor, iou_threshold: float) -> bool:
+    """Return whether one of the boxes (K, 4), as far as the area (4,) shows it, overlaps a box by more than allowed."""
+    clipped = torch.cat([torch.maximum(kept[:, :2], shown[:2]), torch.minimum(kept[:, 2:], shown[2:])], dim=1)
+    visible = clipped[(clipped[:, 2:] > clipped[:, :2]).all(dim=1)]
+    return bool((box_iou(torch.cat([candidate[None], visible]))[0, 1:] > iou_threshold).any())
+
+
+def _place(masks: torch.Tensor, tile: Tile, width: int, height: int) -> torch.Tensor:
+    """Return the masks (R, side, side) of a tile at the size of the picture, bool of shape (R, height, width)."""
+    placed = masks.new_zeros(len(masks), height, width)
+    left, top, right, bottom = tile.area
+    placed[:, top:bottom, left:right] = masks
+    return placed
