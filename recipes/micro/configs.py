@@ -27,8 +27,9 @@ from ...modeling_lyrics import RamConfig
 from ...processing_lyrics import LyricsImageProcessor
 from ...processing_lyrics.chat_templates import SYSTEM_PROMPT, VICUNA_TEMPLATE
 from .world.datasets import boxes_as_text
+from .world.names import ANY, all_names
 from .world.objects import CHARACTERS, COLORS, SHAPES, SIZES
-from .world.questions import FAMILIES, all_names, ask_many, caption
+from .world.questions import ask_many, caption
 from .world.scenes import draw_scene
 
 
@@ -48,8 +49,9 @@ CHAT_TEMPLATE = VICUNA_TEMPLATE.replace(SYSTEM_PROMPT.replace("'", "\\'"), "")
 
 _COORDINATE = r"[01]\.\d\d"  # one token; the third decimal of a coordinate is another token
 _COORDINATES = tuple(f"{value / 100:.2f}" for value in range(101))
-_SAMPLE_SCENES = 200  # scenes whose texts the vocabularies are learned from
-_TEXT_VOCAB_SIZE = 640
+_SAMPLE_SCENES = 400  # scenes whose texts the vocabularies are learned from
+_TEXT_VOCAB_SIZE = 1400
+_MIN_COUNT = 6  # of a word in these texts that is one token
 
 
 @cache
@@ -68,8 +70,8 @@ def _sample_texts() -> tuple[str, ...]:
 def vocabulary_words() -> list[str]:
     """Return all lower-case words of the world, and all coordinates with two decimals."""
     words = Counter(word.lower() for text in _sample_texts() for word in re.findall(r"[A-Za-z]+", text))
-    known = {word.lower() for word in (*SHAPES, *COLORS, *SIZES, *FAMILIES)}
-    return [*sorted({word for word in words if len(word) > 1} | known), *_COORDINATES]
+    known = {word.lower() for word in (*SHAPES, *COLORS, *SIZES, ANY)}
+    return [*sorted({word for word in words if len(word) > 1 and words[word] >= _MIN_COUNT} | known), *_COORDINATES]
 
 
 def build_micro_bert_tokenizer(*extra: str) -> PreTrainedTokenizerFast:

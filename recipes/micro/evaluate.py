@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,15 @@ def evaluate_model(folders: RunFolders) -> None:
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     with (out / "answers.jsonl").open("w") as file:
         for outcome in outcomes:
-            question = {"scene": outcome.case.number, **asdict(outcome.case.question)}
+            question = {"scene": outcome.case.number, **_write_down(outcome.case.question)}
             file.write(json.dumps(question | {"answered": outcome.answer, "right": outcome.correct}) + "\n")
+
+
+def _write_down(question: Question) -> dict[str, Any]:
+    """Return a question, without its object, as a dictionary that can be written as JSON."""
+    names = ("kind", "text", "answer", "box", "variant")
+    before = [_write_down(one) for one in question.before]
+    return {name: getattr(question, name) for name in names} | ({"before": before} if before else {})
 
 
 def _size_of(outcome: Outcome) -> str | None:
@@ -126,7 +133,7 @@ def guessing_accuracies(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
     for number in range(_BASELINE_SCENES):
         scene, random = draw_scene("train", number), np.random.default_rng((number, 4))
         for kind in KINDS:
-            if (question := ask(scene, kind, random)) is not None:
+            if (question := ask(scene, kind, random, "plain")) is not None:
                 known[kind].append(question)
     random = np.random.default_rng(0)
     correct: dict[str, dict[str, list[bool]]] = {"majority": defaultdict(list), "random": defaultdict(list)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging
@@ -22,19 +23,21 @@ from ..common.step_trainer import run_trainer
 from ..configs import build_micro_text_tokenizer, language_model_config
 from ..world.cases import accuracies, draw_cases
 from ..world.datasets import SymbolicDialogues
-from ..world.questions import all_names
+from ..world.names import all_names
+from ..world.scenes import draw_scene
+from ..world.wordings import Wording
 from .symbolic_inputs import SymbolicCollator, SymbolicLanguageModel, answer_symbolic_cases
 
 logger = logging.get_logger(__name__)
 
 
 def train_language_model(folders: RunFolders) -> None:
-    """Train and write a causal language model with its tokenizer, and its accuracy as `results.json`.
+    """Train and write a causal language model with its tokenizer, and its accuracy by wording as `results.json`.
 
     The recipe has the training arguments that all phases share, with Muon's `matrix_learning_rate`, and
 
     - `phases`: phases of the training, each with its `name`, `box_scale` and `hints` of `SymbolicLanguageModel`,
-      `groups`, `recolored` and `alike` of `SymbolicDialogues`, `attention_logit_scale` (factor of the attention logits
+      `groups`, `recolored`, `alike` and `wording` of `SymbolicDialogues`, `attention_logit_scale` (factor of the attention logits
       at the start of the phase), and training arguments that replace those of the recipe;
     - `dialogues`: number of dialogues about each scene. No scene occurs in two phases;
     - `eval_scenes`: number of validation scenes, with one dialogue each;
@@ -61,10 +64,13 @@ def train_language_model(folders: RunFolders) -> None:
     language_model.load_state_dict({name: weights[name] for name in language_model.state_dict()})
     language_model.save_pretrained(folders.model("language"))
     tokenizer.save_pretrained(folders.model("language"))
-    cases = draw_cases(questions, "validation")  # not test scenes, since the recipe was chosen by the results
     language_model.to(model.device)  # pyright: ignore[reportArgumentType]
-    outcomes = answer_symbolic_cases(language_model.eval(), model.eval(), collator, cases)
-    results = {"accuracy": accuracies(outcomes)}
+    results = {}
+    for wording in get_args(Wording):
+        # not test scenes, since the recipe was chosen by the results
+        cases = draw_cases(questions, partial(draw_scene, "validation"), wording=wording)
+        outcomes = answer_symbolic_cases(language_model.eval(), model.eval(), collator, cases)
+        results[wording] = accuracies(outcomes)
     (folders.folder("language") / "results.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
@@ -84,7 +90,7 @@ def _train_phase(model: SymbolicLanguageModel, collator: SymbolicCollator, setti
     logger.info("%s: starts", folder)
     model.box_scale, model.hints = settings.pop("box_scale"), settings.pop("hints", False)
     scale_attention_logits(model.model, settings.pop("attention_logit_scale", 1.0))
-    rows: Any = {key: settings.pop(key) for key in ("groups", "recolored", "alike") if key in settings}
+    rows: Any = {key: settings.pop(key) for key in ("groups", "recolored", "alike", "wording") if key in settings}
     dialogues, eval_scenes = settings.pop("dialogues"), settings.pop("eval_scenes")
     matrix_learning_rate: float = settings.pop("matrix_learning_rate")
     settings |= {"output_dir": str(folder), "remove_unused_columns": False}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,15 @@ from transformers.utils import logging
 
 from ....processing_lyrics.spatial_text import parse_spatial_text
 from .datasets import boxes_as_text
-from .objects import Scene, Split
+from .objects import Scene
 from .questions import Question, ask
 from .scenes import draw_scene
+from .wordings import Wording
 
-KINDS = ("existence", "count", "color", "shape", "relation", "reading", "referring", "description")
+KINDS = (
+    *("existence", "count", "color", "shape", "size", "relation", "reading", "referring", "description"),
+    *("premise", "outside", "follow_up"),
+)
 MIN_IOU = 0.5  # of a correct box with the true one
 
 
@@ -29,9 +34,10 @@ class Case:
     question: Question
 
     def conversation(self) -> list[dict[str, Any]]:
-        """Return one user message with the image and the question."""
-        asked = boxes_as_text(self.question.messages()[:1])[0]
-        return [{"role": "user", "content": [{"type": "image", "image": self.scene.image}, *asked["content"]]}]
+        """Return the messages up to the question, the image in the first."""
+        first, *others = boxes_as_text(self.question.messages()[:-1])
+        image = {"type": "image", "image": self.scene.image}
+        return [{"role": "user", "content": [image, *first["content"]]}, *others]
 
 
 @dataclass(frozen=True)
@@ -47,21 +53,29 @@ class Outcome:
         return is_correct(self.case.question, self.answer)
 
 
-def draw_cases(per_kind: int, split: Split = "test", kinds: Sequence[str] = KINDS) -> list[Case]:
-    """Draw questions about the first scenes of a split.
+def draw_cases(
+    per_kind: int,
+    draw: Callable[[int], Scene] = partial(draw_scene, "test"),
+    kinds: Sequence[str] = KINDS,
+    wording: Wording = "plain",
+    first: int = 0,
+) -> list[Case]:
+    """Draw questions about scenes.
 
     Args:
         per_kind: number of questions of each kind. A scene gets at most one of a kind.
-        split: split of the scenes.
+        draw: function that draws the scene of a number.
         kinds: kinds of questions, keys of `FAMILIES`.
+        wording: how questions are worded.
+        first: number of the first scene.
     """
     missing = dict.fromkeys(kinds, per_kind)
     cases: list[Case] = []
-    number = 0
+    number = first
     while any(missing.values()):
-        scene, random = draw_scene(split, number), np.random.default_rng((number, 4))
+        scene, random = draw(number), np.random.default_rng((number, 4))
         for kind in kinds:
-            question = ask(scene, kind, random)
+            question = ask(scene, kind, random, wording)
             if missing[kind] and question is not None:
                 cases.append(Case(number, scene, question))
                 missing[kind] -= 1
@@ -87,8 +101,8 @@ def answer_in_batches(
 
 
 def is_correct(question: Question, answer: str) -> bool:
-    """Return whether an answer is correct: equal text, or for `"referring"` a box with an IoU of at least 0.5."""
-    if question.kind != "referring":
+    """Return whether an answer is correct: equal text, or where a box is wanted one with an IoU of at least 0.5."""
+    if not question.wants_box:
         return answer.strip().rstrip(".").lower() == question.answer.lower()
     found = parse_spatial_text(answer).objects
     return len(found) > 0 and box_iou(found[0].box, question.box or ()) >= MIN_IOU

@@ -17,8 +17,10 @@ from ....processing_lyrics.spatial_text import format_box, format_object
 from .objects import COLORS, SHAPES, Scene, Split
 from .questions import FAMILIES, ask_many, caption
 from .scenes import draw_scene
+from .wordings import Wording
 
 _SCENES_PER_GROUP = 64  # a group of scenes is drawn once for all dialogues about it
+_EMPTY_PROBABILITY = 0.02  # of a scene without objects, given as symbols
 _ALIKE_PROBABILITY = 0.5  # that the objects of a counting scene are restricted to a few colors and shapes
 
 # Numbers of turns of a dialogue, drawn with equal probability. Earlier turns distract a model that does not yet
@@ -28,21 +30,25 @@ _TURNS_ABOUT_PLACES = (1, 2)
 _TURNS_ABOUT_IMAGES = (5,)
 
 # Relative frequencies of the families of questions, 1 without an entry.
-_WEIGHTS = {"caption": 0.5}  # captions have many tokens, which would outweigh answers of one word
+_WEIGHTS = {"caption": 0.5, "outside": 0.4, "premise": 1.5}  # captions have many tokens, which would outweigh answers of one word
 _WEIGHTS_ABOUT_IMAGES = {
     "caption": 0.1,
     "existence": 2.0,  # comparing and counting take longer to learn than looking up an attribute
     "count": 6.0,
     "referring": 1.5,
     "description": 0.5,
+    "size": 0.5,
+    "premise": 2.0,
+    "outside": 0.4,
 }
 _NO_FAMILY = dict.fromkeys(FAMILIES, 0.0)
-_LOOKUP_WEIGHTS = _NO_FAMILY | {"color": 1.0, "shape": 1.0, "reading": 1.0}
+_LOOKUP_WEIGHTS = _NO_FAMILY | {"color": 1.0, "shape": 1.0, "size": 0.5, "reading": 1.0}
 _GROUP_WEIGHTS: dict[str, Mapping[str, float]] = {
     "everything": _WEIGHTS,
     "lookups": _LOOKUP_WEIGHTS,
     "counts": _NO_FAMILY | {"count": 2.0, "existence": 1.0},
     "places": _NO_FAMILY | {"referring": 2.0, "color": 0.3},
+    "premises": _NO_FAMILY | {"premise": 2.0, "existence": 1.0, "follow_up": 1.0, "outside": 0.5, "reading": 0.5},
 }
 
 _draw_cached_scene = lru_cache(maxsize=_SCENES_PER_GROUP)(draw_scene)
@@ -95,10 +101,11 @@ class SymbolicDialogues(_SceneDialogues):
         first: number of the first scene.
         dialogues: number of dialogues about each scene.
         groups: groups of questions, which alternate: `"everything"`, `"lookups"` (color, shape and character of an
-            object), `"counts"` (count and existence) or `"places"` (boxes).
+            object), `"counts"` (count and existence), `"places"` (boxes) or `"premises"` (what is there, and what not).
         recolored: whether the colors of a scene are permuted, so that all combinations of color and shape occur.
         alike: whether half of the `"counts"` scenes are restricted to one to three colors and shapes. Otherwise few
             correct counts exceed two.
+        wording: how questions are worded.
 
     Raises:
         ValueError: `groups` is empty or names an unknown group.
@@ -107,6 +114,7 @@ class SymbolicDialogues(_SceneDialogues):
     groups: Sequence[str] = ("everything",)
     recolored: bool = False
     alike: bool = False
+    wording: Wording = "varied"
 
     def __post_init__(self) -> None:
         if not self.groups or not set(self.groups) <= set(_GROUP_WEIGHTS):
@@ -118,10 +126,12 @@ class SymbolicDialogues(_SceneDialogues):
         if self.recolored:
             scene = _permute_colors(scene, random)
         group = self.groups[index // _SCENES_PER_GROUP % len(self.groups)]
-        if self.alike and group == "counts" and random.random() < _ALIKE_PROBABILITY:
+        if random.random() < _EMPTY_PROBABILITY:
+            scene = replace(scene, objects=())
+        if self.alike and group in ("counts", "premises") and random.random() < _ALIKE_PROBABILITY:
             scene = _restrict_words(scene, random)
         turns = _TURNS_ABOUT_PLACES if group == "places" else _TURNS
-        messages = boxes_as_text(_dialogue(scene, random, _GROUP_WEIGHTS[group], turns))
+        messages = boxes_as_text(_dialogue(scene, random, _GROUP_WEIGHTS[group], turns, wording=self.wording))
         messages[0]["content"].insert(0, {"type": "image"})
         objects = [scene.objects[index] for index in random.permutation(len(scene.objects))]
         return {"messages": messages, "objects": objects}
@@ -175,9 +185,10 @@ def _dialogue(
     turns: Sequence[int] = _TURNS,
     *,
     held_out: bool = True,
+    wording: Wording = "varied",
 ) -> list[dict[str, Any]]:
     """Return the messages of a dialogue without the image."""
-    questions = ask_many(scene, int(random.choice(turns)), random, weights, held_out=held_out)
+    questions = ask_many(scene, int(random.choice(turns)), random, weights, held_out=held_out, wording=wording)
     if not questions:  # a scene may allow no question of these families, but it always allows a caption
         questions = ask_many(scene, 1, random, _NO_FAMILY | {"caption": 1.0})
     return [message for question in questions for message in question.messages()]
