@@ -18,7 +18,6 @@ ANY = "object"  # the word for an object of any shape
 # Other words for a word. A name has one of these at most.
 _SYNONYMS: dict[str, Words] = {
     "circle": ("disc", "dot"),
-    "square": ("box",),
     "cross": ("plus",),
     "ring": ("donut", "hoop"),
     ANY: ("thing", "shape", "one"),
@@ -45,7 +44,7 @@ def with_article(words: str) -> str:
 
 def plural(words: str) -> str:
     """Return the plural of words that end with a word for a shape."""
-    return f"{words}es" if words.endswith(("s", "x")) else f"{words}s"
+    return f"{words}es" if words.endswith("s") else f"{words}s"
 
 
 def describe(thing: SceneObject) -> str:
@@ -79,6 +78,14 @@ def all_names() -> Mapping[str, Words]:
             if size is None or color is None:
                 names[plural(" ".join(varied))] = means
     return {words: means for words, means in names.items() if " " in words or words not in SHAPES}
+
+
+@cache
+def meanings() -> Mapping[str, str]:
+    """Return every word of names, in singular and plural, mapped to the word that it means, such as `hoops` to ring."""
+    words = {word: word for words in _PARTS.values() for word in words}
+    words |= {other: word for word, others in _SYNONYMS.items() for other in others}
+    return words | {plural(one): word for one, word in words.items()}
 
 
 def _variants(means: Words) -> Iterable[Words]:

@@ -46,7 +46,7 @@ _OTHERS = (
     "Tell me a (joke|story|secret)",
     "What is the weather (like|today)?",
     "What is the capital of (France|Spain|China|Italy)?",
-    "What is (1|2|3|4|5|6|7|8|9) (plus|times|minus) (1|2|3|4|5|6|7|8|9)?",
+    "What is (1|2|3|4|5|6|7|8|9) (times|minus|and) (1|2|3|4|5|6|7|8|9)?",
     "Who (painted|made|took|drew) (this|this picture|the photo)?",
     "(Write|Sing|Compose) a (poem|song|letter)",
     "Where was this (photo|picture) taken?",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .names import ANY, describe, name, paraphrase, plural, with_article
+from .names import ANY, describe, meanings, name, paraphrase, plural, with_article
 from .objects import COLORS, HELD_OUT, SHAPES, SIZES, Box, Scene, SceneObject
 from .outside import ask_outside
 from .wordings import Wording, word
@@ -112,7 +112,8 @@ def novelty(question: Question) -> str | None:
     Returns:
         `"held out"` or `"shown"`, or `None` if they do not name exactly one color and one shape.
     """
-    words = set(re.findall(r"[a-z]+", f"{question.text} {question.answer}"))
+    known = meanings()
+    words = {known.get(one) for one in re.findall(r"[a-z]+", f"{question.text} {question.answer}".lower())}
     colors, shapes = words.intersection(COLORS), words.intersection(SHAPES)
     if len(colors) != 1 or len(shapes) != 1:
         return None
