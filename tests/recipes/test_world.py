@@ -193,7 +193,7 @@ def true_answers(scene, question):
             ]
         case "premise":
             kind = "reading" if question.variant == "blank" else "referring"
-            named = re.sub(r".*?(?:is no|on the|are \d+) (.*)\.", r"\1", question.answer)
+            named = re.sub(r".*(?:is no|on the|are \d+) (.*)\.", r"\1", question.answer)
             assert meant(named) == names
             return [true_answer(scene, kind, fitting, named)]
         case "outside":
@@ -327,13 +327,16 @@ def test_each_group_asks_its_own_kinds_of_questions():
         assert any(map(kind, everything))
 
 
+CAPTIONS = ("Describe the picture.", "What does the picture show?", "What do you see?")  # where nothing else fits
+
+
 def test_a_dialogue_can_be_worded_plainly():
     asked = [
         message["content"][-1]["text"]
         for index in range(40)
         for message in SymbolicDialogues("train", 40, groups=["lookups"], wording="plain")[index]["messages"][::2]
     ]
-    assert all(text.startswith(("What color is", "What shape is", "How big is", "Which character is")) for text in asked)
+    assert all(text.startswith(("What color is", "What shape is", "How big is", "Which character is", *CAPTIONS)) for text in asked)
 
 
 @pytest.mark.parametrize("kind", ["existence", "count", "color", "shape", "size", "reading", "referring", "description"])
@@ -392,7 +395,8 @@ def test_symbols_are_the_objects_of_the_scene():
 def test_recolored_scenes_have_held_out_combinations():
     """Boxes and the number of colors stay the same."""
     plain, recolored = (SymbolicDialogues("train", 40, recolored=other) for other in (False, True))
-    pairs = [(plain[index], recolored[index]) for index in range(40) if plain[index]["objects"]]
+    pairs = [(plain[index], recolored[index]) for index in range(40)]
+    pairs = [pair for pair in pairs if all(row["objects"] for row in pair)]  # without those that are emptied
     assert {(thing.color, thing.shape) for _, row in pairs for thing in row["objects"]} & HELD_OUT
     for one, other in pairs:
         assert sorted(thing.box for thing in one["objects"]) == sorted(thing.box for thing in other["objects"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from ..configs import (
     build_micro_text_tokenizer,
 )
 from ..world.cases import MIN_IOU, box_iou
-from ..world.objects import SHAPES, Split
+from ..world.objects import SHAPES, Scene
 from ..world.scenes import draw_scene
 from .detector import TAG_SEPARATOR, visible_tags
 
 _BOX_THRESHOLD = 0.25  # with 0.2 and 0.3 fewer validation scenes have as many boxes as objects
 _IOU_THRESHOLD = 0.5  # with 0.6 too many boxes remain; with 0.4 characters are dropped, inside the box of their object
+_TILE_ASPECT_RATIO = 1.2  # the parts were trained on square scenes
 _MAX_REGIONS = 24  # nine objects, at most as many characters, and some false detections
 
 
@@ -44,6 +46,7 @@ def assemble_refiner(folders: RunFolders) -> None:
         box_threshold=_BOX_THRESHOLD,
         text_threshold=_BOX_THRESHOLD,
         iou_threshold=_IOU_THRESHOLD,
+        tile_aspect_ratio=_TILE_ASPECT_RATIO,
         max_regions=_MAX_REGIONS,
     )
     processor = LyricsProcessor(
@@ -62,7 +65,10 @@ def assemble_refiner(folders: RunFolders) -> None:
 
 
 def measure_refiner(
-    processor: LyricsProcessor, split: Split = "test", count: int = 500, first: int = 1000
+    processor: LyricsProcessor,
+    draw: Callable[[int], Scene] = partial(draw_scene, "test"),
+    count: int = 500,
+    first: int = 20_000,
 ) -> dict[str, float]:
     """Measure how well a refiner detects the objects of scenes, in percent.
 
@@ -71,15 +77,15 @@ def measure_refiner(
 
     Args:
         processor: processor with its refiner.
-        split: split of the scenes.
+        draw: function that draws the scene of a number.
         count: number of scenes.
-        first: number of the first scene. By default scenes that were not used while the parts were developed.
+        first: number of the first scene. By default one that no earlier recipe has seen.
 
     Returns:
         `shapes_found` and `characters_found`: recall. `objects_right`: precision. `scenes_counted`: share of scenes
         with the right number of shapes. `box_overlap` and `mask_overlap`: mean IoU of found shapes.
     """
-    scenes = [draw_scene(split, number) for number in range(first, first + count)]
+    scenes = [draw(number) for number in range(first, first + count)]
     refined = processor.refine([scene.image for scene in scenes], batch_size=16, return_masks=True)
     names = ("shapes_found", "characters_found", "objects_right", "scenes_counted", "box_overlap", "mask_overlap")
     values: dict[str, list[float]] = {name: [] for name in names}

@@ -190,7 +190,7 @@ def _dialogue(
     """Return the messages of a dialogue without the image."""
     questions = ask_many(scene, int(random.choice(turns)), random, weights, held_out=held_out, wording=wording)
     if not questions:  # a scene may allow no question of these families, but it always allows a caption
-        questions = ask_many(scene, 1, random, _NO_FAMILY | {"caption": 1.0})
+        questions = ask_many(scene, 1, random, _NO_FAMILY | {"caption": 1.0}, wording=wording)
     return [message for question in questions for message in question.messages()]
 
 
