@@ -18,7 +18,7 @@ from lyrics.recipes.micro.configs import (
     build_micro_text_tokenizer,
     language_model_config,
 )
-from lyrics.recipes.micro.world.questions import all_names
+from lyrics.recipes.micro.world.names import all_names
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from lyrics.recipes.micro.language_model.symbolic_inputs import (
     answer_symbolic_cases,
 )
 from lyrics.recipes.micro.world.cases import KINDS, draw_cases
-from lyrics.recipes.micro.world.questions import all_names
+from lyrics.recipes.micro.world.names import all_names
 
 
 @pytest.fixture
