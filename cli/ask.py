@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from lyrics import LyricsForConditionalGeneration, VisualObjects, attribute_answer, describe_provenance
+    from lyrics.utils.atomic_files import naming_disk_errors
 
     given = VisualObjects.load(arguments.objects) if arguments.objects else None
     processor = load_processor(arguments)
@@ -78,11 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     answer = processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     answer_boxes = describe_boxes(processor, answer)
     if arguments.save:
-        processor.visualize(image, objects, answer).save(arguments.save)
+        with naming_disk_errors(arguments.save):
+            processor.visualize(image, objects, answer).save(arguments.save)
     why = None
     if arguments.why:
         why = attribute_answer(model, inputs, generated)
-        processor.visualize_attention(image, objects, why.region_weights()[0].tolist()).save(arguments.why)
+        with naming_disk_errors(arguments.why):
+            processor.visualize_attention(image, objects, why.region_weights()[0].tolist()).save(arguments.why)
     if arguments.json:
         result = {
             "image": arguments.image,

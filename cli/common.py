@@ -102,9 +102,20 @@ def add_output_arguments(parser: argparse.ArgumentParser, dtype_default: str) ->
 
 
 def require_new_folder(out: Path) -> None:
-    """Raise a `ValueError` when `--out` holds anything."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    """Raise a `ValueError` when `--out` holds anything but what a killed writer of a model left there."""
+    from lyrics.utils.model_folder import is_unfinished
+
+    if out.exists() and not (out.is_dir() and is_unfinished(out)):
         raise ValueError(f"--out {out} exists and is not an empty directory.")
+
+
+def write_output(arguments: argparse.Namespace, model: Any, processor: Any) -> None:
+    """Write a model and its processor to `--out`: the whole, or nothing that is taken for a model."""
+    from lyrics.utils.model_folder import write_model
+
+    with write_model(arguments.out) as folder:
+        model.save_pretrained(folder, max_shard_size=arguments.max_shard_size)
+        processor.save_pretrained(folder)
 
 
 def require_picture_file(option: str, path: Path | None, images: Sequence[str]) -> None:

@@ -102,6 +102,8 @@ def write_files(
     processor: LyricsProcessor, picture: Any, objects: VisualObjects, image: str, out: Path, taken: set[str]
 ) -> dict[str, str]:
     """Write overlay and objects; images of one name in different folders do not overwrite each other."""
+    from lyrics.utils.atomic_files import naming_disk_errors
+
     stem = name = Path(image.split("?")[0]).stem or "picture"
     number = 1
     while name in taken:
@@ -109,6 +111,7 @@ def write_files(
         name = f"{stem}-{number}"
     taken.add(name)
     overlay, data = out / f"{name}.objects.png", out / f"{name}.objects.safetensors"
-    processor.visualize(picture, objects).save(overlay)
+    with naming_disk_errors(overlay):
+        processor.visualize(picture, objects).save(overlay)
     objects.save(data)
     return {"overlay": str(overlay), "data": str(data)}

@@ -63,6 +63,8 @@ class Run:
 
     def start(self, describe: Callable[[Any], str]) -> int:
         """Train to the end and save the model, or describe what would be done."""
+        from lyrics.utils.model_folder import holds_model
+
         trainer = self.trainer
         if self.arguments.dry_run:
             if trainer.is_world_process_zero():
@@ -75,7 +77,7 @@ class Run:
         output_dir = Path(trainer.args.output_dir)
         goes_on = self.arguments.resume and any(output_dir.glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=goes_on or None)
-        if trainer.num_trained_steps == 0 and _holds_weights(output_dir):
+        if trainer.num_trained_steps == 0 and holds_model(output_dir):
             if trainer.is_world_process_zero():
                 step = trainer.state.global_step
                 print(f"The run in {output_dir} is finished ({step} steps). Nothing was trained, and nothing written.")
@@ -101,17 +103,3 @@ def _describe_result(trainer: Any, folder: Path) -> list[str]:
     else:
         lines.append(f"Next: lyrics compose {folder} --language-model LLM --out {folder}-composed")
     return lines
-
-
-def _holds_weights(folder: Path) -> bool:
-    """Return whether a folder holds weights, none of them cut off."""
-    from safetensors import SafetensorError, safe_open
-
-    files = list(folder.glob("*.safetensors"))
-    try:
-        for file in files:
-            with safe_open(file, framework="pt"):
-                pass
-    except SafetensorError:
-        return False
-    return bool(files)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .checkpoint_files import check_file, check_index, check_names
+from .checkpoint_files import check_file, check_index, check_names, naming_disk_errors
 
 # Transformers changes torch's functions while it loads a model: a second thread would get weights without values.
 _LOADING = threading.RLock()
@@ -39,8 +39,12 @@ class NativeCheckpointModel(PreTrainedModel):
             save_original_format: write the layout that the model was loaded from; `False` by default, unlike in
                 Transformers.
             kwargs: Transformers' further arguments.
+
+        Raises:
+            OSError: naming the folder, if the disk is full or fails.
         """
-        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        with naming_disk_errors(save_directory):
+            super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     @classmethod
     def from_pretrained(

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .checkpoint_files import HUB_KWARGS, find_file, read_object
+from .checkpoint_files import HUB_KWARGS, find_file, naming_disk_errors, read_object
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsRefinerConfig
 from .configuration_ram import read_tag_thresholds
@@ -264,9 +264,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, tokenizer, and the configuration with the fingerprint."""
         self.config.fingerprint = self.fingerprint()
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
-        super().save_pretrained(save_directory, *args, **kwargs)
+        with naming_disk_errors(save_directory):
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(save_directory)
+            super().save_pretrained(save_directory, *args, **kwargs)
 
     def fingerprint(self) -> str:
         """Return a hash that is equal for refiners with equal results, and differs after any change.

@@ -41,6 +41,7 @@ from .processor_checks import (
     find_file,
     is_published,
     load_parts,
+    naming_disk_errors,
 )
 from .prompt_truncation import Truncation
 from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
@@ -240,22 +241,25 @@ class LyricsProcessor(ProcessorMixin):
             push_to_hub: whether everything is uploaded after it was saved.
             save_refiner: `False` leaves the refiner out, as in a trainer's checkpoints.
             kwargs: arguments of `push_to_hub`.
+
+        Raises:
+            OSError: naming the folder, if the disk is full or fails.
         """
         save_directory = os.fspath(save_directory)
-        if save_refiner and self._refiner.exists:
-            folder = os.path.join(save_directory, REFINER_FOLDER)
-            self.refiner.save_pretrained(folder)
-            self.refiner_fingerprint = self.refiner.config.fingerprint
-            if getattr(self.refiner, "_auto_class", None) is not None:
-                config: Any = self.refiner.config
-                # remote code is looked up in the root folder, not in the refiner's
-                custom_object_save(self.refiner, save_directory, config=config)
-        with _TOKENIZING:
-            for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
-                # a fast tokenizer saves the truncation and padding of its last call, which would stay on
-                tokenizer.backend_tokenizer.no_truncation()
-                tokenizer.backend_tokenizer.no_padding()
-            files = super().save_pretrained(save_directory)
+        refiner: Any = self.refiner if save_refiner and self._refiner.exists else None
+        with naming_disk_errors(save_directory):
+            if refiner is not None:
+                refiner.save_pretrained(os.path.join(save_directory, REFINER_FOLDER))
+                self.refiner_fingerprint = refiner.config.fingerprint
+                if getattr(refiner, "_auto_class", None) is not None:
+                    # remote code is looked up in the root folder, not in the refiner's
+                    custom_object_save(refiner, save_directory, config=refiner.config)
+            with _TOKENIZING:
+                for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
+                    # a fast tokenizer saves the truncation and padding of its last call, which would stay on
+                    tokenizer.backend_tokenizer.no_truncation()
+                    tokenizer.backend_tokenizer.no_padding()
+                files = super().save_pretrained(save_directory)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(repo_id, **kwargs)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,34 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "chat_te
 PUBLISHED_FOLDER = "vicuna-13b_processor"
 PUBLISHED_MQFORMER_FOLDER = f"{PUBLISHED_FOLDER}/qformer_tokenizer"
 _IMAGE_SETTINGS = ("size", "image_mean", "image_std", "resample", "rescale_factor")
+
+
+@contextmanager
+def naming_disk_errors(path: str | os.PathLike[str]) -> Generator[None]:
+    """Turn errors of a full or failing disk into an `OSError` that names what is written, within a `with` block.
+
+    Errors of safetensors, tokenizers and torch are of other classes and name no file.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = disk_error_code(error)
+        if code is None:
+            raise
+        advice = "free some space or choose another place, and repeat"
+        raise OSError(code, f"{os.strerror(code)} ({advice})", os.fspath(path)) from error
+
+
+def disk_error_code(error: Exception) -> int | None:
+    """Return the number of the system's error if the disk is full or fails, and `None` for any other error."""
+    if isinstance(error, OSError):
+        code = error.errno
+    elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of libraries in Rust
+        code = int(found[1])
+    else:  # torch keeps no number
+        found = re.search("StreamWriter|unexpected pos|iostream error", str(error))
+        code = errno.EIO if found and isinstance(error, RuntimeError) else None
+    return code if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else None
 
 
 def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
