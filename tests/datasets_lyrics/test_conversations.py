@@ -1,6 +1,7 @@
 """Rows in TRL's forms and LLaVA's: all become the same conversation, or say what is wrong."""
 
 import pytest
+from transformers.utils import logging
 
 from lyrics.datasets_lyrics.conversations import outline, read_conversation
 
@@ -88,6 +89,48 @@ def test_pictures_keep_their_places():
     assert first == say("user", None, None, "First, then ", None, " here")
     assert third == say("user", "And ", None, "?")
     assert conversation.pictures == list("abcd")
+
+
+ANSWER = {"role": "assistant", "content": "<image>? Yes."}
+
+
+@pytest.mark.parametrize("kind", ["text", "block"])
+@pytest.mark.parametrize("form", ["messages", "prompt and completion"])
+def test_marks_are_places_in_rows_of_other_trainers(kind, form):
+    """LLaVA, ms-swift and LLaMA-Factory write `<image>` in the text, once for each of `images`. Answers stay text."""
+    texts = ["<image>\n<image>\nWhich is red?", "And <image>?"]
+    asked = [
+        {"role": "user", "content": text if kind == "text" else [{"type": "text", "text": text}]} for text in texts
+    ]
+    messages = [asked[0], ANSWER, asked[1], ANSWER]
+    row = {"messages": messages} if form == "messages" else {"prompt": messages[:3], "completion": messages[3:]}
+    conversation = read_conversation(row | {"images": list("abc")})
+    assert conversation.messages[0] == say("user", None, None, "Which is red?")
+    assert conversation.messages[2] == say("user", "And ", None, "?")
+    assert conversation.messages[1] == say("assistant", "<image>? Yes.")
+    assert conversation.pictures == list("abc")
+    assert outline(row | {"images": list("abc")})[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "images"),
+    [
+        ("What does the tag <image> mean?", []),
+        ([{"type": "image"}, {"type": "text", "text": "What does the tag <image> mean?"}], ["a"]),
+        ("<image> and <image>", ["a"]),
+    ],
+    ids=["no images", "images have blocks", "other numbers"],
+)
+def test_other_marks_stay_text(content, images, caplog):
+    """Where the numbers differ, a warning says so once."""
+    logging.enable_propagation()
+    row = {"messages": [{"role": "user", "content": content}, ANSWER], "images": images}
+    for _ in range(2):
+        conversation = read_conversation(row)
+    texts = [block["text"] for block in conversation.messages[0]["content"] if block["type"] == "text"]
+    assert "".join(texts) == (content if isinstance(content, str) else content[1]["text"])
+    assert [block["type"] for block in conversation.messages[0]["content"]].count("image") == len(images)
+    assert caplog.text.count("1 images and 2 <image> in the text") == (content == "<image> and <image>")
 
 
 @pytest.mark.parametrize(
