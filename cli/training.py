@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def add_recipe_parser(
 def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
     """Return the recipe with the options of the command line over it, one dataclass of each kind.
 
-    The seed is set here, since it also decides the initial weights of a new model; the trainer would set it later.
+    Where standard error is no terminal, training shows no bar unless `disable_tqdm` says otherwise: its log has a line
+    for each entry anyway. The seed is set here, since it also decides the initial weights of a new model; the trainer
+    would set it later.
 
     Args:
         arguments: namespace of a command that `add_recipe_parser` registered.
@@ -44,6 +47,8 @@ def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]
     from trl import TrlParser
 
     parser: Any = TrlParser(kinds, prog=f"lyrics {arguments.command}")  # pyright: ignore[reportArgumentType]
+    if not sys.stderr.isatty():
+        parser.set_defaults(disable_tqdm=True)
     if arguments.help_all:
         parser.print_help()
         raise SystemExit(0)
