@@ -248,6 +248,10 @@ class TarImages(Source):
             else:
                 yield Item(as_key(key), sample.first_of(self.extensions), f"{path}: {sample.key}")
 
+    def path_starts(self) -> Sequence[str]:
+        """Return the folder that all tar files have in common."""
+        return [self.root] if self.root.strip("/") else []
+
     def _name(self, path: str) -> str:
         return _TAR.sub("", path.removeprefix(self.root))
 

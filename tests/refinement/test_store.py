@@ -420,15 +420,9 @@ def test_other_libraries_read_it(store, made, tmp_path):
 
 
 def test_the_store_is_the_same_every_time(made, photos, loaded, tmp_path):
-    """Shards, indices and manifest have the same bytes."""
+    """Every file has the same bytes, wherever the images are."""
     again = tmp_path / "again"
     refine_dataset(
         shutil.copytree(photos, tmp_path / "photos"), again, loaded, shard_size=SHARD_SIZE, max_failure_rate=0.5
     )
-    ours, theirs = contents(again), contents(made)
-    differing = {name for name in theirs if ours[name] != theirs[name]}
-    assert differing == {"failures.jsonl", "manifest.json", "shards/00000001.json"}, "which name the other folder"
-    manifests = [json.loads(files["manifest.json"]) for files in (ours, theirs)]
-    for manifest in manifests:
-        del manifest["checksum"], manifest["files"]["failures.jsonl"]
-    assert manifests[0] == manifests[1]
+    assert contents(again) == contents(made)
