@@ -3,18 +3,21 @@
 Stores of visual objects, the manifest of a checkpoint, and single files are tested where they are made.
 """
 
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from lyrics.assets import write_random_checkpoint
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.modeling_lyrics.checkpoint_files import naming_disk_errors
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.trainers.common.checkpointing import CheckpointError, check_checkpoint
 from lyrics.utils.model_folder import STAGING, holds_model, write_model
 
-from .failpoints import Failpoints
+from .failpoints import Failpoints, full_disk
 from .pretraining_parts import build_model as build_stage_1
 from .sft_parts import build_model, build_processor, build_text_config
 from .trainers.sft_ranks import build_trainer
@@ -227,3 +230,33 @@ def test_a_flipped_bit_of_a_refiner_is_found(saved, tmp_path, name):
     for _ in flips(folder / "refiner" / name, (0.3, 0.6, 0.95)):
         with pytest.raises((ValueError, OSError)):
             _ = LyricsProcessor.from_pretrained(folder).refiner
+
+
+def test_a_flipped_bit_of_a_models_weights_is_not_noticed(saved, tmp_path):
+    """Its layout is that of Transformers, without a checksum; docs/reliability.md says so."""
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    for _ in flips(folder / "model.safetensors", (0.5, 0.9)):
+        LyricsForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("part", ["model", "processor", "refiner"])
+def test_save_pretrained_names_the_folder_of_a_full_disk(micro, tmp_path, part):
+    model, processor = micro
+    written = {"model": model, "processor": processor, "refiner": processor.refiner}[part]
+    with full_disk(3_000), pytest.raises(OSError, match=r"free some space .*: '.*/out(/refiner)?'"):
+        written.save_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_torch_names_no_number(tmp_path, size):
+    with full_disk(100), pytest.raises(OSError, match=r"free some space .*: 'there'"), naming_disk_errors("there"):
+        torch.save({"a": torch.zeros(size)}, tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("size mismatch"), OSError(errno.ENOENT, "No such file", "a"), ValueError("(os error 2)")]
+)
+def test_other_errors_stay_as_they_are(error):
+    with pytest.raises(type(error)) as caught, naming_disk_errors("there"):
+        raise error
+    assert caught.value is error

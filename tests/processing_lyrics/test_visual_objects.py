@@ -12,6 +12,8 @@ from safetensors.torch import save_file as save_tensors
 
 from lyrics.processing_lyrics import VisualObjects
 
+from ..failpoints import full_disk
+
 
 def build(count=3, width=5, dtype=np.float32, masks=False):
     random = np.random.default_rng(0)
@@ -69,6 +71,15 @@ def test_a_flipped_bit_of_a_file_never_gives_other_objects(objects, tmp_path):
         path.write_bytes(flipped)
         with suppress(ValueError):
             assert VisualObjects.load(path) == objects[0]
+
+
+def test_a_full_disk_leaves_the_old_file(objects, tmp_path):
+    path = tmp_path / "one.objects.safetensors"
+    objects[0].save(path)
+    with full_disk(100), pytest.raises(OSError, match=r"free some space .*one\.objects\.safetensors'"):
+        objects[1].save(path)
+    assert VisualObjects.load(path) == objects[0]
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_safetensors_of_its_arrays(tmp_path):
