@@ -115,7 +115,7 @@ def to_dataset(rows: Dataset | Sequence[Mapping[str, Any]]) -> Dataset:
         ValueError: there is no row, or a column is missing.
     """
     if not hasattr(rows, "__len__"):
-        raise ValueError("Preferences cannot be read as a stream (`streaming`): TRL reads them by index.")
+        raise ValueError("Preferences are read by index: they can be no stream (`streaming`), and no tar shards.")
     if not len(rows):
         raise ValueError("There is no row: the data are empty.")
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(rows[i]) for i in range(len(rows))])

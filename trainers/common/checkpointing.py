@@ -304,7 +304,9 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
         folder = Path(output_dir or str(self.args.output_dir))
         with naming_disk_errors(folder):
             if self.args.should_save:
-                stage_model(folder)
+                staging = stage_model(folder)
+                if (folder / "README.md").is_file():  # PEFT adds to the card of TRL
+                    shutil.copy(folder / "README.md", staging)
             self.accelerator.wait_for_everyone()
             super().save_model(str(folder / MODEL_STAGING), _internal_call=True)
             self.accelerator.wait_for_everyone()
