@@ -33,8 +33,7 @@ from transformers.utils import logging
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 from lyrics.assets import ShapePairs, random_parts
-from lyrics.trainers import LyricsDPOConfig, LyricsDPOTrainer
-from lyrics.trainers.dpo_trainer import to_dataset
+from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
 from lyrics.utils.model_folder import write_model
 from lyrics_cli.main import main
 from tests.failpoints import full_disk
