@@ -282,19 +282,46 @@ def test_keys_of_transformers_are_known(saved, tmp_path, caplog):
     assert "does not know" not in caplog.text
 
 
-@pytest.mark.parametrize("part", ["", "refiner"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_that_are_no_numbers_are_named(part, dtype, tmp_path):
-    """Of the shipped model; one value is enough."""
-    folder = tmp_path / "nan"
+def write_nan(folder, part="", dtype=torch.float32):
+    """Copy the shipped model with one value that is no number, and return the pattern of its error."""
     shutil.copytree(MICRO_CHECKPOINT, folder)
     path = folder / part / "model.safetensors"
     weights = {name: weight.to(dtype) for name, weight in load_file(path).items()}
     name = max(weights, key=lambda one: weights[one].numel())
     weights[name].view(-1)[7] = torch.nan
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"nan.*{name.split('.')[-2]}\.\w+ has values that are not numbers"):
-        LOADERS[part](folder)
+    return rf"nan.*{name.split('.')[-2]}\.\w+ has values that are not numbers"
+
+
+@pytest.mark.parametrize("part", ["", "refiner"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_no_numbers_are_named(part, dtype, tmp_path):
+    """Of the shipped model; one value is enough."""
+    message = write_nan(tmp_path / "nan", part, dtype)
+    with pytest.raises(ValueError, match=message):
+        LOADERS[part](tmp_path / "nan")
+
+
+@pytest.fixture
+def _distributed():
+    """A group of one process, as a launcher makes it."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_distributed")
+def test_weights_that_are_no_numbers_are_named_by_the_processes_that_hold_them(tmp_path, monkeypatch):
+    """With FSDP, only the first process of a machine reads the file."""
+    message = write_nan(tmp_path / "nan")
+    for fsdp, rank in (("false", "0"), ("false", "1"), ("true", "0")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", fsdp)
+        monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", fsdp)
+        with pytest.raises(ValueError, match=message):
+            LyricsForConditionalGeneration.from_pretrained(tmp_path / "nan")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    LyricsForConditionalGeneration.from_pretrained(tmp_path / "nan")
 
 
 @pytest.mark.parametrize(
