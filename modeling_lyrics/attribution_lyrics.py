@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
-from transformers.utils.output_capturing import maybe_install_capturing_hooks
+from transformers.utils import output_capturing
 
 from .modeling_lyrics import LyricsForConditionalGeneration
 
@@ -125,13 +124,11 @@ def _eager_twin(model: LyricsForConditionalGeneration) -> LyricsForConditionalGe
 
     The model itself stays as it is, since another thread may be generating with it.
     """
-    # Transformers adds its hooks on first use: a copy of a model that has a part of them would record outputs twice
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            maybe_install_capturing_hooks(module)
     shared = [*model.parameters(), *model.buffers()]
     shared += [module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")]  # they hold weights, too
-    twin = copy.deepcopy(model, {id(one): one for one in shared})
+    # Transformers adds its hooks on first use: a copy of a model that has a part of them would record outputs twice
+    with output_capturing._hook_installation_lock:  # pyright: ignore[reportPrivateUsage]
+        twin = copy.deepcopy(model, {id(one): one for one in shared})
     for part in (twin.model.mqformer, twin.model.language_model):
         part.set_attn_implementation("eager")
     return twin

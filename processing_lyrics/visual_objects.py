@@ -49,7 +49,7 @@ class VisualObjects:
         features = _array("region_features", self.region_features, None)
         if features.ndim != 2 and features.size:
             raise ValueError(f"VisualObjects: region_features must have two dimensions, got shape {features.shape}.")
-        self.region_features = features if features.ndim == 2 else features.reshape(0, 0)
+        self.region_features = features if features.ndim == 2 and features.shape[1] else features.reshape(0, 0)
         if self.boxes.size % 4:
             raise ValueError(f"VisualObjects: boxes must be (R, 4), got shape {self.boxes.shape}.")
         self.boxes = self.boxes.reshape(-1, 4)
