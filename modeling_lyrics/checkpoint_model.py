@@ -65,7 +65,7 @@ class NativeCheckpointModel(PreTrainedModel):
             if place is None or os.fspath(place) in str(error):
                 raise
             raise ValueError(f"{place}: {error}") from error
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
             if place is None:
                 raise
             raise ValueError(f"{place} cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}") from error

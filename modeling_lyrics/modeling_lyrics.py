@@ -168,11 +168,18 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         """Load a PEFT adapter into the model.
 
         Raises:
-            ValueError: a weight of the adapter is missing or unexpected, or it was trained on another model.
+            ValueError: a weight of the adapter is missing, unexpected or of another shape, or it was trained on another
+                model.
         """
         if peft_model_id is not None:
             check_adapter(self, peft_model_id)
-        info = super().load_adapter(peft_model_id, *args, **kwargs)
+        try:
+            info = super().load_adapter(peft_model_id, *args, **kwargs)
+        except RuntimeError as error:  # Transformers logs the shapes
+            raise ValueError(
+                f"The adapter {peft_model_id} cannot be loaded: weights have other shapes than its adapter_config.json "
+                f"says, or a file is damaged ({error}). Copy it again."
+            ) from error
         name = (args[0] if args else None) or kwargs.get("adapter_name") or "default"
         if peft_model_id is not None and getattr(self.peft_config[name], "use_dora", False):
             reload_with_peft(self, peft_model_id, name)

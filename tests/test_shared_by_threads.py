@@ -170,7 +170,7 @@ def test_an_explanation_beside_the_first_recording_of_outputs():
         else:
             assert_equal(attribute_answer(fresh, inputs, answer).token_weights, weights)
 
-    for _ in range(6):
+    for _ in range(4):
         fresh = load()[1]
         run_at_once(lambda thread, fresh=fresh: work(thread, fresh), THREADS)
 
@@ -179,10 +179,10 @@ def test_an_explanation_beside_the_first_recording_of_outputs():
 def test_a_picture_whose_file_was_not_read_yet(image_format):
     """Pillow reads the pixels of a file on first use, which two threads must not do at once."""
     file = io.BytesIO()
-    Image.open(SCENE_PICTURE).resize((1200, 1000)).save(file, image_format)
+    Image.open(SCENE_PICTURE).resize((900, 700)).save(file, image_format)
     processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT, refiner=False)
     whole = np.asarray(processor.load_pictures(Image.open(io.BytesIO(file.getvalue())))[0])
-    for _ in range(3):
+    for _ in range(2):
         picture = Image.open(io.BytesIO(file.getvalue()))
         found = run_at_once(lambda _, picture=picture: np.asarray(processor.load_pictures(picture)[0]), THREADS)
         assert all(np.array_equal(one, whole) for one in found)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
@@ -20,6 +21,8 @@ from lyrics.modeling_lyrics import (
     RamConfig,
     configuration_base,
 )
+from lyrics.modeling_lyrics.adapter_checks import find_base_model, mark_base, write_adapter_file
+from lyrics.processing_lyrics.processor_checks import find_adapter_base
 
 LOADERS = {
     "": LyricsForConditionalGeneration.from_pretrained,
@@ -336,3 +339,55 @@ def test_weights_that_are_no_numbers_are_named_by_the_processes_that_hold_them(t
 def test_wrong_settings_of_the_first_stage_are_named(settings, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         LyricsPreTrainingConfig(**settings)
+
+
+# ---------------------------------------------------------------------------------------------------- adapters
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """Folder of an adapter of the shipped model."""
+    folder = tmp_path_factory.mktemp("adapter") / "whole"
+    model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT)
+    details = {"base_model": str(MICRO_CHECKPOINT), "base_mark": mark_base(model), "trained_parts": []}
+    get_peft_model(model, LoraConfig(r=2, target_modules=r".*language_model.*\.q_proj")).save_pretrained(folder)
+    write_adapter_file(folder, details)
+    LyricsForConditionalGeneration.from_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("adapter_config.json", b"["),
+        ("adapter_config.json", b"[1]"),
+        ("adapter_config.json", b"[" * 50_000),
+        ("lyrics_adapter.json", b"\xff"),
+        ("lyrics_adapter.json", b"[1]"),
+        ("lyrics_adapter.json", b'{"base_model": 3, "base_mark": "a", "trained_parts": []}'),
+        ("lyrics_adapter.json", b'{"base_model": "a", "base_mark": "a", "trained_parts": 3}'),
+        ("lyrics_adapter.json", b"{}"),
+        ("adapter_model.safetensors", b"no weights"),
+    ],
+)
+def test_damaged_files_of_an_adapter_are_named(adapter, tmp_path, name, content):
+    folder = shutil.copytree(adapter, tmp_path / "copied")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match="copied"):
+        LyricsForConditionalGeneration.from_pretrained(folder)
+    if name.endswith(".json"):
+        with pytest.raises(ValueError, match=name):
+            find_base_model(folder)
+    if name.endswith(".json") and b'"base_model": "a"' not in content and content != b"{}":
+        with pytest.raises(ValueError, match=name):
+            find_adapter_base(folder)
+
+
+def test_an_adapter_with_weights_of_other_shapes_is_refused(adapter, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "copied")
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    name = min(weights)
+    save_file(weights | {name: torch.zeros(3, 5)}, path)
+    with pytest.raises(ValueError, match=r"copied cannot be loaded: weights have other shapes"):
+        LyricsForConditionalGeneration.from_pretrained(folder)
