@@ -1,5 +1,7 @@
 """Refine on three nodes of one machine, of which one is removed in the middle; run by `test_ray.py`.
 
+The first node holds the driver alone, as the others could not be removed otherwise before it has done all the work.
+
 The arguments are the folders of the images, the checkpoint and the store, and a folder for files of this script.
 """
 
@@ -18,10 +20,10 @@ SHARDS = 12
 
 
 class Photos(Source):
-    """The images of a folder in each of several shards; an actor outside the first node stops once, and tells where."""
+    """The images of a folder in each of several shards; with `messages`, one actor stops and tells where it is."""
 
-    def __init__(self, folder, messages, first_node=None):
-        self.photos, self.messages, self.first_node = sorted(folder.glob("a*.png")), messages, first_node
+    def __init__(self, folder, messages=None):
+        self.photos, self.messages = sorted(folder.glob("a*.png")), messages
         self.shards, self.total = SHARDS, SHARDS * len(self.photos)
 
     def describe(self):
@@ -29,20 +31,17 @@ class Photos(Source):
 
     def items(self, shard):
         for number, photo in enumerate(self.photos):
-            if number == 1:
+            if number == 1 and self.messages is not None:
                 self.stop_once()
             yield Item(f"{shard}/{photo.name}", photo, "")
 
     def stop_once(self):
-        """Wait to be killed, on the first of the nodes that may be removed."""
-        node = self.first_node and ray.get_runtime_context().get_node_id()
-        if node == self.first_node:
-            return
+        """Wait to be killed in the middle of a shard, in one actor alone."""
         try:
-            (self.messages / "chance").unlink()  # one actor succeeds
+            (self.messages / "chance").unlink()
         except FileNotFoundError:
             return
-        (self.messages / "node").write_text(node)  # a pipe, which the watcher reads
+        (self.messages / "node").write_text(ray.get_runtime_context().get_node_id())  # a pipe, with a reader
         Event().wait()
 
 
@@ -54,10 +53,9 @@ def remove_node(cluster, messages):
     (messages / "removed").touch()
 
 
-def main(photos, checkpoint, out, messages):
-    """Write the same store on one process and on the cluster."""
-    refine_dataset(Photos(photos, messages), out / "local", LyricsProcessor.from_pretrained(checkpoint))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+def refine_on_nodes(photos, checkpoint, out, messages):
+    """Write the store on three nodes, and remove one of them."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     ray.init(cluster.address, log_to_driver=False)
@@ -65,11 +63,17 @@ def main(photos, checkpoint, out, messages):
     (messages / "chance").touch()
     watcher = Thread(target=remove_node, args=(cluster, messages), daemon=True)
     watcher.start()
-    source = Photos(photos, messages, ray.get_runtime_context().get_node_id())
-    refine_dataset(source, out / "store", LyricsProcessor.from_pretrained(checkpoint), engine="ray", workers=3)
+    processor = LyricsProcessor.from_pretrained(checkpoint)
+    refine_dataset(Photos(photos, messages), out, processor, engine="ray", workers=2)
     watcher.join()
     ray.shutdown()
     cluster.shutdown()
+
+
+def main(photos, checkpoint, out, messages):
+    """Write the same store on one process and on three nodes."""
+    refine_dataset(Photos(photos), out / "local", LyricsProcessor.from_pretrained(checkpoint))
+    refine_on_nodes(photos, checkpoint, out / "store", messages)
 
 
 if __name__ == "__main__":
