@@ -158,7 +158,8 @@ def _checksum(words: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 def _words(name: str, values: Any) -> list[str]:
     """Return values as a list of strings."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    has_none = getattr(values, "ndim", 1) == 0  # an array of one number says that it is iterable
+    if isinstance(values, str) or not isinstance(values, Iterable) or has_none:
         raise ValueError(f"VisualObjects: {name} must be a list of names, got {type(values).__name__}.")
     return [as_text(str(value)) for value in values]
 
