@@ -134,8 +134,8 @@ def is_answer(kind: str, error: BaseException) -> bool:
         return True
     if not isinstance(error, ValueError | OSError | ImportError) or isinstance(error, UnicodeError):
         return False
-    if kind == "folder" and isinstance(error, OSError):
-        return bool(str(error).strip())  # the base model of an adapter, by the name that the adapter gives it
+    if kind == "folder" and isinstance(error, OSError | ImportError):
+        return bool(str(error).strip())  # what an adapter asks for: its base model, or a library
     return any(word in str(error) for word in ("checkpoint", "picture.safetensors", "chat template")) or (
         kind not in ("loader", "folder") and bool(str(error).strip())
     )

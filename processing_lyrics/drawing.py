@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ PALETTE = (
     (213, 94, 0),
     (204, 121, 167),
 )
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 SEEN = (170, 170, 170)  # color of the objects beside the boxes of an answer
 MASK_OPACITY = 0.4
 SHADE_OPACITY = 0.65  # of the shade over regions without attention
@@ -179,6 +181,7 @@ def _write(
     size: tuple[int, int],
 ) -> None:
     """Write a label on a plate of its color, above the box, or inside it where there is no room."""
+    text = _CONTROLS.sub(" ", text)  # Pillow fails on a carriage return
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = int(right - left) + 6, int(bottom - top) + 6
     x = max(0, min(box[0], size[0] - width))

@@ -106,3 +106,7 @@ def test_what_is_not_drawn_is_not_missing(installed, caplog):
     draw("a\u200d\u00a0 b\u3000c")
     draw(CAT, labels=False)
     assert not caplog.records
+
+
+def test_control_characters_are_drawn_as_spaces(installed):
+    assert draw("a\r\n\x1c b\u2028", font=DEJAVU) == draw("a  b ", font=DEJAVU)
