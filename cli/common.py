@@ -101,6 +101,24 @@ def add_output_arguments(parser: argparse.ArgumentParser, dtype_default: str) ->
     parser.add_argument("--max-shard-size", default="5GB", help="largest size of a weight file (default: 5GB)")
 
 
+def add_font_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--font` of a command that writes images with labels."""
+    parser.add_argument(
+        "--font",
+        metavar="FILE",
+        type=Path,
+        help="font for labels in written images (default: one that is installed and has their characters)",
+    )
+
+
+def require_font(path: Path | None) -> None:
+    """Raise a `ValueError` when `--font` names no font, before any work is done."""
+    from lyrics.processing_lyrics.label_fonts import open_font
+
+    if path is not None:
+        open_font(path)
+
+
 def require_new_folder(out: Path) -> None:
     """Raise a `ValueError` when `--out` holds anything but what a killed writer of a model left there."""
     from lyrics.utils.model_folder import is_unfinished

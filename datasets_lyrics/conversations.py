@@ -133,14 +133,18 @@ def _read_blocks(row: Mapping[str, Any]) -> tuple[list[Message], int]:
 
 def _read_messages(row: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int]:
     """Return the messages of a row, and the number of the first one whose answer is learned."""
+    given: Any = row
+    if not isinstance(given, Mapping):
+        raise ValueError(f"A row must be a mapping, such as a dictionary, got {given!r:.100}.")
     if row.get("messages"):
-        return list(row["messages"]), 0
+        return _check_messages("messages", row["messages"]), 0
     if row.get("conversations"):
-        return [_from_llava(message) for message in row["conversations"]], 0
+        return [_from_llava(message) for message in _check_messages("conversations", row["conversations"])], 0
     if row.get("prompt") is not None and row.get("completion") is not None:
         prompt, completion = row["prompt"], row["completion"]
-        prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         completion = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+        prompt, completion = _check_messages("prompt", prompt), _check_messages("completion", completion)
         return [*prompt, *completion], len(prompt)
     for name in ("messages", "conversations"):
         if row.get(name) is not None:
@@ -151,10 +155,17 @@ def _read_messages(row: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int
     )
 
 
+def _check_messages(name: str, messages: Any) -> list[Mapping[str, Any]]:
+    """Return the messages of a column as a list; raise a `ValueError` for anything else."""
+    if not isinstance(messages, list | tuple) or not all(isinstance(message, Mapping) for message in messages):
+        raise ValueError(f"{name!r} must be a list of messages with role and content, got {messages!r:.100}.")
+    return list(messages)
+
+
 def _from_llava(message: Mapping[str, Any]) -> Message:
     if "from" not in message:
         return dict(message)
-    if message["from"] not in ROLES:
+    if not isinstance(message["from"], str) or message["from"] not in ROLES:
         raise ValueError(f"A message is from {message['from']!r}; known are {', '.join(ROLES)}.")
     return {"role": ROLES[message["from"]], "content": message.get("value") or ""}
 
@@ -179,8 +190,11 @@ def to_blocks(message: Mapping[str, Any], marks: bool = False) -> Message:
         raise ValueError(f"A message has the role {role!r}; known are system, user and assistant.")
     content = message.get("content")
     if isinstance(content, str):
-        content = _split_at_marks(content) if marks else [{"type": "text", "text": content}] * bool(content)
-    blocks = [{name: value for name, value in block.items() if value is not None} for block in content or []]
+        content = list(_split_at_marks(content)) if marks else [{"type": "text", "text": content}] * bool(content)
+    content = content or []
+    if not isinstance(content, list | tuple) or not all(isinstance(block, Mapping) for block in content):
+        raise ValueError(f"A message of the {role} must hold text or a list of blocks, got {content!r:.100}.")
+    blocks = [{name: value for name, value in block.items() if value is not None} for block in content]
     for block in blocks:
         kind = block.get("type")
         if kind in IMAGE_BLOCKS:

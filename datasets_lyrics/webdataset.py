@@ -191,7 +191,7 @@ class TarSource:
     def _row(self, sample: TarSample) -> Mapping[str, Any] | Exception:
         try:
             row = dict(json.loads(sample.files.get("json", b"{}")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             return TarShardError(sample.shard, sample.key, f"has a damaged .json: {error}")
         try:
             if (caption := sample.first_of(CAPTION_EXTENSIONS)) is not None:

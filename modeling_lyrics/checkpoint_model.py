@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.distributed.utils import is_local_dist_rank_0
+from transformers.integrations import is_fsdp_enabled
 
 from .checkpoint_files import check_file, check_index, check_names, naming_disk_errors
 
@@ -67,7 +69,7 @@ class NativeCheckpointModel(PreTrainedModel):
             if place is None or os.fspath(place) in str(error):
                 raise
             raise ValueError(f"{place}: {error}") from error
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
             if place is None:
                 raise
             raise ValueError(f"{place} cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}") from error
@@ -112,13 +114,15 @@ class NativeCheckpointModel(PreTrainedModel):
 def _find_nan(model: torch.nn.Module) -> str | None:
     """Return the name of the first weight with NaN among those in memory, or `None`.
 
-    Quantized weights are skipped, and so are those of several processes, of which only one may hold the values.
+    Quantized weights are skipped. Of several processes, each checks what it holds.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return None
+    if is_fsdp_enabled() and not is_local_dist_rank_0():
+        return None  # with FSDP, the first process of a machine loads the values, and the others get them later
     for name, weight in model.named_parameters():
-        plain = type(weight.data) is torch.Tensor and weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        if plain and not weight.is_meta and weight.sum(dtype=torch.float32).isnan() and weight.isnan().any():
+        values: Any = weight.data
+        values = values.to_local() if hasattr(values, "to_local") else values  # this process's part of a DTensor
+        plain = type(values) is torch.Tensor and values.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        if plain and not values.is_meta and values.sum(dtype=torch.float32).isnan() and values.isnan().any():
             return name
     return None
 

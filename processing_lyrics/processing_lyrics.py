@@ -383,7 +383,7 @@ class LyricsProcessor(ProcessorMixin):
         return [found[twins.get(index, index)] for index in range(len(pictures))]
 
     def visualize(
-        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: bool
+        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: Any
     ) -> Image.Image:
         """Draw objects over their picture, or the boxes of an answer.
 
@@ -391,16 +391,28 @@ class LyricsProcessor(ProcessorMixin):
             image: picture.
             visual_objects: objects of the picture.
             answer: answer about the picture. If it has boxes, these are drawn, above thin boxes of the objects.
-            options: `masks`, `labels` and `scores`, which are `True` by default.
+            options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file for the
+                labels; by default one that has their characters is looked for.
         """
         picture = load_picture(image, self.max_image_pixels)
         return draw_objects(picture, visual_objects, parse_spatial_text(answer).objects, **options)
 
     def visualize_attention(
-        self, image: PictureLike, visual_objects: VisualObjects, weights: Sequence[float]
+        self,
+        image: PictureLike,
+        visual_objects: VisualObjects,
+        weights: Sequence[float],
+        font: str | os.PathLike[str] | None = None,
     ) -> Image.Image:
-        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`."""
-        return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights)
+        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`.
+
+        Args:
+            image: picture.
+            visual_objects: objects of the picture.
+            weights: sequence of one non-negative weight per object.
+            font: font file for the labels; by default one that has their characters is looked for.
+        """
+        return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights, font)
 
     # ---------------------------------------------------------------- prompts
 

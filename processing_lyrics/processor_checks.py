@@ -86,15 +86,25 @@ def find_adapter_base(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> 
     Args:
         checkpoint: folder or Hub id.
         hub_kwargs: arguments of `HUB_KWARGS`.
+
+    Raises:
+        ValueError: a file of the adapter is damaged; the message names it.
     """
     file = find_file(checkpoint, "adapter_config.json", **hub_kwargs)
     if file is None:
         return None
-    settings, details = json.loads(Path(file).read_text()), find_file(checkpoint, "lyrics_adapter.json", **hub_kwargs)
-    place = settings.get("base_model_name_or_path")
-    if details is not None:
-        place = json.loads(Path(details).read_text())["base_model"]
+    settings, details = _read_object(file), find_file(checkpoint, "lyrics_adapter.json", **hub_kwargs)
+    place = settings.get("base_model_name_or_path") if details is None else _read_object(details).get("base_model")
+    if not isinstance(place, str | None):
+        raise ValueError(f"{details or file!r} is damaged: the name of the base model is {place!r:.100}.")
     return (place, settings.get("revision") or "main") if place else None
+
+
+def _read_object(path: str) -> dict[str, Any]:
+    """Return the object of a JSON file; raise a `ValueError` that names the file where it is damaged."""
+    if (damage := _damage(path)) is not None:
+        raise ValueError(damage)
+    return json.loads(Path(path).read_text("utf-8"))
 
 
 def find_damage(checkpoint: str | os.PathLike[str], folders: Iterable[str], **hub_kwargs: Any) -> str | None:

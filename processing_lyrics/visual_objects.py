@@ -52,7 +52,7 @@ class VisualObjects:
         features = _array("region_features", self.region_features, None)
         if features.ndim != 2 and features.size:
             raise ValueError(f"VisualObjects: region_features must have two dimensions, got shape {features.shape}.")
-        self.region_features = features if features.ndim == 2 else features.reshape(0, 0)
+        self.region_features = features if features.ndim == 2 and features.shape[1] else features.reshape(0, 0)
         if self.boxes.size % 4:
             raise ValueError(f"VisualObjects: boxes must be (R, 4), got shape {self.boxes.shape}.")
         self.boxes = self.boxes.reshape(-1, 4)
@@ -177,7 +177,8 @@ def _checksum(words: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 def _words(name: str, values: Any) -> list[str]:
     """Return values as a list of strings."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    has_none = getattr(values, "ndim", 1) == 0  # an array of one number says that it is iterable
+    if isinstance(values, str) or not isinstance(values, Iterable) or has_none:
         raise ValueError(f"VisualObjects: {name} must be a list of names, got {type(values).__name__}.")
     return [as_text(str(value)) for value in values]
 

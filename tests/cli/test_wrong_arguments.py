@@ -31,6 +31,8 @@ WRONG = [
     ([*ASK, "--save", "SCENE"], "is the image itself, which is not overwritten"),
     ([*ASK, "--why", "FOLDER/none/a.png"], "--why"),
     ([*ASK, "--save", "FOLDER/a.png", "--why", "FOLDER/a.png"], "--save and --why are the same file"),
+    ([*ASK, "--save", "FOLDER/a.png", "--font", "FILE"], "cannot be read"),
+    ([*REFINE, "--out", "FOLDER/seen", "--font", "FOLDER/none.ttf"], "none.ttf cannot be read"),
     ([*ASK, "--device", "meta"], "cannot run on device 'meta'"),
     ([*ASK, "--device", "toaster"], "cannot run on device 'toaster'"),
     ([*ASK, "--device", "cuda:99"], "cannot run on device 'cuda:99'"),

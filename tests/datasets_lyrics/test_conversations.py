@@ -159,3 +159,23 @@ def test_other_marks_stay_text(content, images, caplog):
 def test_what_is_wrong_is_said(row, message):
     with pytest.raises(ValueError, match=message):
         read_conversation(row)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a text", "A row must be a mapping"),
+        ({"messages": 3}, "'messages' must be a list of messages with role and content, got 3"),
+        ({"messages": ["Where?", "There."]}, "'messages' must be a list of messages"),
+        ({"conversations": [None]}, "'conversations' must be a list of messages"),
+        ({"conversations": [{"from": ["human"], "value": "Where?"}]}, r"A message is from \['human'\]"),
+        ({"prompt": True, "completion": "There."}, "'prompt' must be a list of messages"),
+        ({"prompt": "Where?", "completion": 2.5}, "'completion' must be a list of messages"),
+        ({"messages": [{"role": "user", "content": 3}]}, "must hold text or a list of blocks, got 3"),
+        ({"messages": [{"role": "user", "content": ["Where?"]}]}, "must hold text or a list of blocks"),
+    ],
+)
+def test_values_of_other_types_are_named(row, message):
+    for read in (read_conversation, outline):
+        with pytest.raises(ValueError, match=message):
+            read(row)

@@ -169,6 +169,19 @@ def test_generation_from_embeddings(shipped, question, answered):
         shipped.generate(**without_ids, inputs_embeds=embeds, **GREEDY)
 
 
+def test_hidden_states_of_a_generation(shipped, question, answered):
+    """Transformers keeps from the language model what `get_image_features` takes by name."""
+    output = shipped.generate(**question, **GREEDY, return_dict_in_generate=True, output_hidden_states=True)
+    assert torch.equal(output.sequences, answered)
+    first = shipped(**question, output_hidden_states=True).hidden_states
+    assert all(torch.allclose(one, other) for one, other in zip(output.hidden_states[0], first, strict=True))
+    image = shipped.get_image_features(
+        **{name: value for name, value in question.items() if name not in ("input_ids", "attention_mask")},
+        output_hidden_states=True,
+    )
+    assert len(image.hidden_states) == shipped.config.vision_config.num_hidden_layers + 1
+
+
 @pytest.mark.parametrize("marked", [False, True])
 def test_edits_of_the_settings_of_generation_have_an_effect(shipped, tmp_path, marked):
     assert "_from_model_config" not in json.loads((MICRO_CHECKPOINT / "generation_config.json").read_text())

@@ -133,6 +133,8 @@ def test_counts_must_agree(values):
         ({"masks": [True]}, r"masks must be \(R, height, width\)"),
         ({"labels": "cup"}, "labels must be a list of names, got str"),
         ({"tags": 3}, "tags must be a list of names, got int"),
+        ({"tags": torch.tensor(3)}, "tags must be a list of names, got Tensor"),
+        ({"labels": np.array("cup")}, "labels must be a list of names, got ndarray"),
     ],
 )
 def test_what_does_not_describe_objects_is_named(values, message):
@@ -183,3 +185,10 @@ def test_other_files_are_refused(tmp_path, content):
         VisualObjects.load(path)
     with pytest.raises(OSError, match="absent"):
         VisualObjects.load(tmp_path / "absent")
+
+
+def test_features_without_width_are_none():
+    """So that they are the same after a row of a table."""
+    objects = VisualObjects(region_features=np.zeros((1, 0)))
+    assert objects.region_features.shape == (0, 0)
+    assert VisualObjects.from_dict(objects.to_dict()) == objects
