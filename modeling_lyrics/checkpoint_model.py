@@ -14,6 +14,8 @@ from .checkpoint_files import check_file, check_index, check_names
 # Transformers changes torch's functions while it loads a model: a second thread would get weights without values.
 _LOADING = threading.RLock()
 
+_CAPTURING_HOOK = "output_capturing_hook"  # its name in transformers.utils.output_capturing
+
 
 class NativeCheckpointModel(PreTrainedModel):
     """A `PreTrainedModel` that saves in this package's layout, and whose loading errors name file and weight.
@@ -27,6 +29,18 @@ class NativeCheckpointModel(PreTrainedModel):
         if config.dtype is not None:
             _set_dtype(config, config.dtype)
         super().__init__(config, *inputs, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the hooks by which Transformers records outputs: no pickle takes them.
+
+        Transformers installs them again when they are needed.
+        """
+        for module in self.modules():
+            hooks = module._forward_hooks  # pyright: ignore[reportPrivateUsage]
+            for key in [key for key, hook in hooks.items() if getattr(hook, "__name__", "") == _CAPTURING_HOOK]:
+                del hooks[key]
+            module.__dict__.pop("_output_capturing_hooks_installed", None)
+        return self.__dict__
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, save_original_format: bool = False, **kwargs: Any
