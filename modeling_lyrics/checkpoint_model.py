@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -35,12 +37,14 @@ class NativeCheckpointModel(PreTrainedModel):
 
         Transformers installs them again when they are needed.
         """
-        for module in self.modules():
-            hooks = module._forward_hooks  # pyright: ignore[reportPrivateUsage]
-            for key in [key for key, hook in hooks.items() if getattr(hook, "__name__", "") == _CAPTURING_HOOK]:
-                del hooks[key]
-            module.__dict__.pop("_output_capturing_hooks_installed", None)
-        return self.__dict__
+        return _without_capturing_hooks(self, {}).__dict__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return a copy that keeps those hooks: compiling it in one graph needs them installed."""
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, save_original_format: bool = False, **kwargs: Any
@@ -117,6 +121,25 @@ class NativeCheckpointModel(PreTrainedModel):
         if (name := _find_nan(model)) is not None:
             raise ValueError(f"{place}: {name} has values that are not numbers (NaN).")
         return loading_info
+
+
+def _without_capturing_hooks(module: torch.nn.Module, seen: dict[int, torch.nn.Module]) -> torch.nn.Module:
+    """Return a module and its children as new objects with the same weights, without hooks that record outputs.
+
+    The module itself is not changed, since another thread may be using it.
+    """
+    if id(module) not in seen:
+        seen[id(module)] = copied = module.__class__.__new__(module.__class__)
+        state = {name: value for name, value in vars(module).items() if name != "_output_capturing_hooks_installed"}
+        hooks = state["_forward_hooks"].items()
+        kept = ((key, hook) for key, hook in hooks if getattr(hook, "__name__", "") != _CAPTURING_HOOK)
+        state["_forward_hooks"] = OrderedDict(kept)
+        children = state["_modules"].items()
+        state["_modules"] = {
+            name: None if child is None else _without_capturing_hooks(child, seen) for name, child in children
+        }
+        vars(copied).update(state)
+    return seen[id(module)]
 
 
 def _find_nan(model: torch.nn.Module) -> str | None:
