@@ -117,6 +117,26 @@ def check_adapter_keys(
     raise ValueError(f"The adapter {place} does not fit its configuration: {'; '.join(details)}. Copy it again.")
 
 
+def check_no_learned_prompt(module: str) -> None:
+    """Refuse prompt tuning, prefix tuning and their kin, which PEFT builds around a model without calling it.
+
+    PEFT looks up the embedding of every token of a prompt, which the placeholder need not have, and then passes no ids
+    that would say where images belong. In generation PEFT 0.21 does not know the argument `cache` of Transformers 5.24,
+    so that tokens are wrong for any model, without a word.
+
+    Args:
+        module: name of a module that the model was asked for. PEFT asks for BERT's word embeddings first.
+
+    Raises:
+        ValueError: only PEFT's learned prompts ask for this module.
+    """
+    if module == "embeddings.word_embeddings":
+        raise ValueError(
+            "Lyrics does not support PEFT's learned prompts (prompt tuning, prefix tuning, P-tuning, CPT): they do not "
+            "work with images, nor with the cache of Transformers 5.24. Use LoRA or another adapter instead."
+        )
+
+
 def find_base_model(adapter: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:
     """Return the place and the revision of an adapter's base model, or `None` if there is no adapter.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from .checkpoint_files import check_file, check_index, check_names, naming_disk_
 
 # Transformers changes torch's functions while it loads a model: a second thread would get weights without values.
 _LOADING = threading.RLock()
+
+_CAPTURING_HOOK = "output_capturing_hook"  # its name in transformers.utils.output_capturing
 
 
 class NativeCheckpointModel(PreTrainedModel):
@@ -29,6 +33,20 @@ class NativeCheckpointModel(PreTrainedModel):
         if config.dtype is not None:
             _set_dtype(config, config.dtype)
         super().__init__(config, *inputs, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the hooks by which Transformers records outputs: no pickle takes them.
+
+        Transformers installs them again when they are needed.
+        """
+        return _without_capturing_hooks(self, {}).__dict__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return a copy that keeps those hooks: compiling it in one graph needs them installed."""
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, save_original_format: bool = False, **kwargs: Any
@@ -109,6 +127,25 @@ class NativeCheckpointModel(PreTrainedModel):
         if (name := _find_nan(model)) is not None:
             raise ValueError(f"{place}: {name} has values that are not numbers (NaN).")
         return loading_info
+
+
+def _without_capturing_hooks(module: torch.nn.Module, seen: dict[int, torch.nn.Module]) -> torch.nn.Module:
+    """Return a module and its children as new objects with the same weights, without hooks that record outputs.
+
+    The module itself is not changed, since another thread may be using it.
+    """
+    if id(module) not in seen:
+        seen[id(module)] = copied = module.__class__.__new__(module.__class__)
+        state = {name: value for name, value in vars(module).items() if name != "_output_capturing_hooks_installed"}
+        hooks = state["_forward_hooks"].items()
+        kept = ((key, hook) for key, hook in hooks if getattr(hook, "__name__", "") != _CAPTURING_HOOK)
+        state["_forward_hooks"] = OrderedDict(kept)
+        children = state["_modules"].items()
+        state["_modules"] = {
+            name: None if child is None else _without_capturing_hooks(child, seen) for name, child in children
+        }
+        vars(copied).update(state)
+    return seen[id(module)]
 
 
 def _find_nan(model: torch.nn.Module) -> str | None:

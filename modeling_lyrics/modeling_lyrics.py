@@ -30,7 +30,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
-from .adapter_checks import check_adapter, check_adapter_keys, reload_with_peft
+from .adapter_checks import check_adapter, check_adapter_keys, check_no_learned_prompt, reload_with_peft
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsConfig
 from .distributed import num_ranks
@@ -163,6 +163,11 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         if settings is not None:
             settings._from_model_config = False
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a module by its name; a `ValueError` where PEFT would build a learned prompt around the model."""
+        check_no_learned_prompt(target)
+        return super().get_submodule(target)
 
     def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Load a PEFT adapter into the model.
