@@ -31,6 +31,7 @@ from ..modeling_lyrics import (
     RamConfig,
 )
 from ..processing_lyrics import LyricsImageProcessor, LyricsProcessor
+from ..utils.model_folder import write_model
 
 IMAGE_SIZE = 64
 REGION_WIDTH = 32
@@ -271,6 +272,8 @@ def random_parts(
 def write_random_checkpoint(out: str | os.PathLike, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
     """Write a complete micro checkpoint with random weights: model, processor and refiner.
 
+    The folder holds the whole checkpoint, or is not taken for one (`write_model`).
+
     Args:
         out: folder, created if missing.
         seed: random seed of the weights. Equal seeds give equal files.
@@ -279,5 +282,6 @@ def write_random_checkpoint(out: str | os.PathLike, seed: int = 0, dtype: torch.
     model: Any
     model, processor = random_parts(seed)
     processor.to(dtype=dtype)
-    model.to(dtype).save_pretrained(out)
-    processor.save_pretrained(out)
+    with write_model(out) as folder:
+        model.to(dtype).save_pretrained(folder)
+        processor.save_pretrained(folder)

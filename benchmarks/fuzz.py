@@ -1,7 +1,8 @@
 """Random inputs, most of them hostile: every one gets a result or an error that says what is wrong.
 
-Input n of a seed is always the same: of two hundred inputs, 190 are text for the parser and its neighbours, nine go
-through the processor (prompts, chats, pictures, labels), and one is a checkpoint with damaged files. Anything but a
+Input n of a seed is always the same: of two hundred inputs, 150 are text for the parser and its neighbours, 38 are
+values (arrays as images, tags, visual objects, rows of training data), nine go through the processor (prompts, chats,
+pictures, labels), two are a store or an adapter with damaged files, and one is such a checkpoint. Anything but a
 normal result, a ValueError, an OSError, an ImportError of a library that a checkpoint asks for, or a TemplateError of
 Jinja is a finding: another exception, an invariant that does not hold, an error without a message, a process that dies
 or hangs, a program that is started, a pickle that runs, a file written elsewhere. Findings are printed with the command
@@ -33,6 +34,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+KINDS = {"text": 150, "values": 38, "processor": 9, "folder": 2, "loader": 1}  # and how often each is drawn
 CHUNK = 250  # inputs that a process is given at once
 TIME_LIMIT = 30  # seconds that an input may take
 CHUNK_LIMIT = 900  # seconds that all inputs of a chunk may take
@@ -88,18 +90,23 @@ class Worker:
         """Run one input."""
         from fuzz_files import check_loader
         from fuzz_text import check_processor, check_text
+        from fuzz_values import check_folder, check_values
 
         if kind == "text":
             check_text(draw)
         elif kind == "processor":
             check_processor(draw, self.processor)
+        elif kind == "values":
+            check_values(draw, self.processor)
+        elif kind == "folder":
+            check_folder(draw, self.bases, self.work)
         else:
             check_loader(draw, self.bases, self.work)
 
     def run(self, seed: int, number: int) -> tuple[str, str | None]:
         """What became of an input, and the finding, if it is one."""
         draw = random.Random(f"{seed}:{number}")  # noqa: S311  (repeatable, and no secret)
-        kind = draw.choices(("text", "processor", "loader"), (190, 9, 1))[0]
+        kind = draw.choices(tuple(KINDS), tuple(KINDS.values()))[0]
         os.pwrite(self.current, f"{number:20d}".encode(), 0)
         signal.alarm(TIME_LIMIT)
         self.watching = True
@@ -127,8 +134,10 @@ def is_answer(kind: str, error: BaseException) -> bool:
         return True
     if not isinstance(error, ValueError | OSError | ImportError) or isinstance(error, UnicodeError):
         return False
+    if kind == "folder" and isinstance(error, OSError | ImportError):
+        return bool(str(error).strip())  # what an adapter asks for: its base model, or a library
     return any(word in str(error) for word in ("checkpoint", "picture.safetensors", "chat template")) or (
-        kind != "loader" and bool(str(error).strip())
+        kind not in ("loader", "folder") and bool(str(error).strip())
     )
 
 

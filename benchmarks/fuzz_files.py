@@ -70,6 +70,9 @@ def write_bases(folder: Path) -> None:
     for name, size in (("whole", "1GB"), ("sharded", "1MB")):
         model.save_pretrained(folder / name, max_shard_size=size)
         processor.save_pretrained(folder / name)
+    from fuzz_values import write_value_bases  # which needs this module
+
+    write_value_bases(folder, processor)
     shutil.copy(min((folder / "sharded").glob("model-*")), folder / "outside.safetensors")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .common import (
     add_command,
+    add_font_argument,
     add_model_arguments,
     choose_device,
     describe_objects,
@@ -16,6 +17,7 @@ from .common import (
     on_one_line,
     positive_int,
     printable,
+    require_font,
     require_picture_file,
 )
 
@@ -50,6 +52,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--max-new-tokens", metavar="N", type=positive_int, default=256, help="longest answer (default: 256)"
     )
+    add_font_argument(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -62,9 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
         require_picture_file(option, path, [arguments.image])
     if arguments.save is not None and arguments.save == arguments.why:
         raise ValueError(f"--save and --why are the same file, {arguments.save}.")
+    require_font(arguments.font)
     import torch
 
     from lyrics import LyricsForConditionalGeneration, VisualObjects, attribute_answer, describe_provenance
+    from lyrics.utils.atomic_files import naming_disk_errors
 
     given = VisualObjects.load(arguments.objects) if arguments.objects else None
     processor = load_processor(arguments)
@@ -78,11 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     answer = processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     answer_boxes = describe_boxes(processor, answer)
     if arguments.save:
-        processor.visualize(image, objects, answer).save(arguments.save)
+        with naming_disk_errors(arguments.save):
+            processor.visualize(image, objects, answer, font=arguments.font).save(arguments.save)
     why = None
     if arguments.why:
         why = attribute_answer(model, inputs, generated)
-        processor.visualize_attention(image, objects, why.region_weights()[0].tolist()).save(arguments.why)
+        weights = why.region_weights()[0].tolist()
+        with naming_disk_errors(arguments.why):
+            processor.visualize_attention(image, objects, weights, arguments.font).save(arguments.why)
     if arguments.json:
         result = {
             "image": arguments.image,

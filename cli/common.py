@@ -101,10 +101,39 @@ def add_output_arguments(parser: argparse.ArgumentParser, dtype_default: str) ->
     parser.add_argument("--max-shard-size", default="5GB", help="largest size of a weight file (default: 5GB)")
 
 
+def add_font_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--font` of a command that writes images with labels."""
+    parser.add_argument(
+        "--font",
+        metavar="FILE",
+        type=Path,
+        help="font for labels in written images (default: one that is installed and has their characters)",
+    )
+
+
+def require_font(path: Path | None) -> None:
+    """Raise a `ValueError` when `--font` names no font, before any work is done."""
+    from lyrics.processing_lyrics.label_fonts import open_font
+
+    if path is not None:
+        open_font(path)
+
+
 def require_new_folder(out: Path) -> None:
-    """Raise a `ValueError` when `--out` holds anything."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    """Raise a `ValueError` when `--out` holds anything but what a killed writer of a model left there."""
+    from lyrics.utils.model_folder import is_unfinished
+
+    if out.exists() and not (out.is_dir() and is_unfinished(out)):
         raise ValueError(f"--out {out} exists and is not an empty directory.")
+
+
+def write_output(arguments: argparse.Namespace, model: Any, processor: Any) -> None:
+    """Write a model and its processor to `--out`: the whole, or nothing that is taken for a model."""
+    from lyrics.utils.model_folder import write_model
+
+    with write_model(arguments.out) as folder:
+        model.save_pretrained(folder, max_shard_size=arguments.max_shard_size)
+        processor.save_pretrained(folder)
 
 
 def require_picture_file(option: str, path: Path | None, images: Sequence[str]) -> None:

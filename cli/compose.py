@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import add_command, add_output_arguments, require_new_folder
+from .common import add_command, add_output_arguments, require_new_folder, write_output
 
 EXAMPLES = """example:
   lyrics compose runs/stage1 --language-model lmsys/vicuna-7b-v1.5 --out composed --dtype bfloat16
@@ -34,7 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     require_new_folder(arguments.out)
     dtype = arguments.dtype or "auto"
     model, processor = compose(arguments.stage1, arguments.language_model, refiner_of=arguments.refiner, dtype=dtype)
-    model.save_pretrained(arguments.out, max_shard_size=arguments.max_shard_size)
-    processor.save_pretrained(arguments.out)
+    write_output(arguments, model, processor)
     print(f"Wrote model and processor to {arguments.out}; the projection is new and must be trained")
     return 0

@@ -31,6 +31,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load and save the model first, so that its memory is free when the refiner is loaded."""
     from lyrics import LyricsForConditionalGeneration, LyricsProcessor
+    from lyrics.utils.model_folder import write_model
 
     require_new_folder(arguments.out)
     dtype = arguments.dtype or "auto"
@@ -38,9 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tag_thresholds is not None:
         refiner_kwargs["tag_thresholds"] = arguments.tag_thresholds
     processor = LyricsProcessor.from_pretrained(arguments.source, refiner_kwargs=refiner_kwargs)
-    LyricsForConditionalGeneration.from_pretrained(arguments.source, dtype=dtype).save_pretrained(
-        arguments.out, max_shard_size=arguments.max_shard_size
-    )
-    processor.save_pretrained(arguments.out)
+    model = LyricsForConditionalGeneration.from_pretrained(arguments.source, dtype=dtype)
+    with write_model(arguments.out) as folder:
+        model.save_pretrained(folder, max_shard_size=arguments.max_shard_size)
+        del model
+        processor.save_pretrained(folder)
     print(f"Wrote model, processor and refiner to {arguments.out}")
     return 0

@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     kinds = (SFTModelArguments, DataArguments, LyricsDPOConfig)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
+    train_rows, eval_rows = (None if rows is None else to_dataset(rows) for rows in data.open())
     model, processor = build_sft(model_arguments, training, with_objects=False, keep=not arguments.dry_run)
-    train_rows, eval_rows = (None if rows is None else to_dataset(rows) for rows in data.open(processor))
+    data.attach_store(processor)
     trainer = LyricsDPOTrainer(model, training, train_rows, eval_rows, processor)
     return Run(trainer, arguments).start(lambda trainer: describe_trained(trainer.model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import add_command, add_output_arguments, require_new_folder
+from .common import add_command, add_output_arguments, require_new_folder, write_output
 
 EXAMPLES = """example:
   lyrics merge runs/stage2 --out merged --dtype bfloat16
@@ -29,7 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
     require_new_folder(arguments.out)
     dtype = arguments.dtype or "auto"
     model, processor = merge_adapter(arguments.adapter, base_model=arguments.base_model, dtype=dtype)
-    model.save_pretrained(arguments.out, max_shard_size=arguments.max_shard_size)
-    processor.save_pretrained(arguments.out)
+    write_output(arguments, model, processor)
     print(f"Wrote the merged model to {arguments.out}")
     return 0

@@ -36,8 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     kinds = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
-    model, processor = build_pretraining(model_arguments)
     columns = {"image_column": training.image_column, "caption_column": training.caption_column}
-    train_rows, eval_rows = data.open(processor, **columns)
+    train_rows, eval_rows = data.open(**columns)
+    model, processor = build_pretraining(model_arguments)
+    data.attach_store(processor)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     return Run(trainer, arguments).start(describe_pretraining)

@@ -14,11 +14,13 @@ import warnings
 def quiet_libraries() -> None:
     """Hide warnings of other libraries, and progress bars where standard error is no terminal.
 
-    `PYTHONWARNINGS`, `TRANSFORMERS_VERBOSITY` and `HF_HUB_DISABLE_PROGRESS_BARS` of the environment win.
+    `PYTHONWARNINGS`, `TRANSFORMERS_VERBOSITY`, `HF_HUB_DISABLE_PROGRESS_BARS` and `HF_DATASETS_DISABLE_PROGRESS_BARS`
+    of the environment win.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        for library in ("HF_HUB", "HF_DATASETS"):
+            os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
     for name in ("torchao", "torch.utils._pytree", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)

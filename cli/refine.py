@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from .common import (
     add_command,
+    add_font_argument,
     add_model_arguments,
     describe_objects,
     load_processor,
     on_one_line,
     positive_int,
     printable,
+    require_font,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--tags", metavar="WORDS", help="look for these words, separated by commas, instead of tagging")
     parser.add_argument("--batch-size", metavar="N", type=positive_int, default=8, help="images at a time (default: 8)")
     parser.add_argument("--masks", action="store_true", help="find the objects' masks as well")
+    add_font_argument(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -54,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--tags {arguments.tags!r} names no word to look for.")
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a file, and not a folder.")
+    require_font(arguments.font)
     processor = load_processor(arguments)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
                 [picture for _, picture in pictures], tags=tags, batch_size=size, return_masks=arguments.masks
             )
             for (name, picture), objects in zip(pictures, seen, strict=True):
-                files = write_files(processor, picture, objects, name, arguments.out, taken) if arguments.out else {}
+                files = {}
+                if arguments.out:
+                    files = write_files(processor, picture, objects, name, arguments.out, taken, arguments.font)
                 results.append({"image": name, "tags": objects.tags, "objects": objects.summary(), **files})
                 if not arguments.json:
                     tqdm.write(describe_picture(name, objects, files), file=sys.stdout)
@@ -99,9 +105,17 @@ def describe_picture(name: str, objects: VisualObjects, files: dict[str, str]) -
 
 
 def write_files(
-    processor: LyricsProcessor, picture: Any, objects: VisualObjects, image: str, out: Path, taken: set[str]
+    processor: LyricsProcessor,
+    picture: Any,
+    objects: VisualObjects,
+    image: str,
+    out: Path,
+    taken: set[str],
+    font: Path | None,
 ) -> dict[str, str]:
     """Write overlay and objects; images of one name in different folders do not overwrite each other."""
+    from lyrics.utils.atomic_files import naming_disk_errors
+
     stem = name = Path(image.split("?")[0]).stem or "picture"
     number = 1
     while name in taken:
@@ -109,6 +123,7 @@ def write_files(
         name = f"{stem}-{number}"
     taken.add(name)
     overlay, data = out / f"{name}.objects.png", out / f"{name}.objects.safetensors"
-    processor.visualize(picture, objects).save(overlay)
+    with naming_disk_errors(overlay):
+        processor.visualize(picture, objects, font=font).save(overlay)
     objects.save(data)
     return {"overlay": str(overlay), "data": str(data)}

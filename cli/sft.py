@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     kinds = (SFTModelArguments, DataArguments, LyricsSFTConfig)
     model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
+    train_rows, eval_rows = data.open()
     model, processor = build_sft(model_arguments, training, keep=not arguments.dry_run)
-    train_rows, eval_rows = data.open(processor)
+    data.attach_store(processor)
     trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
     return Run(trainer, arguments).start(describe_sft)

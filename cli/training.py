@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def add_recipe_parser(
 def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
     """Return the recipe with the options of the command line over it, one dataclass of each kind.
 
-    The seed is set here, since it also decides the initial weights of a new model; the trainer would set it later.
+    Where standard error is no terminal, training shows no bar unless `disable_tqdm` says otherwise: its log has a line
+    for each entry anyway. The seed is set here, since it also decides the initial weights of a new model; the trainer
+    would set it later.
 
     Args:
         arguments: namespace of a command that `add_recipe_parser` registered.
@@ -44,6 +47,8 @@ def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]
     from trl import TrlParser
 
     parser: Any = TrlParser(kinds, prog=f"lyrics {arguments.command}")  # pyright: ignore[reportArgumentType]
+    if not sys.stderr.isatty():
+        parser.set_defaults(disable_tqdm=True)
     if arguments.help_all:
         parser.print_help()
         raise SystemExit(0)
@@ -63,6 +68,8 @@ class Run:
 
     def start(self, describe: Callable[[Any], str]) -> int:
         """Train to the end and save the model, or describe what would be done."""
+        from lyrics.utils.model_folder import holds_model
+
         trainer = self.trainer
         if self.arguments.dry_run:
             if trainer.is_world_process_zero():
@@ -75,7 +82,7 @@ class Run:
         output_dir = Path(trainer.args.output_dir)
         goes_on = self.arguments.resume and any(output_dir.glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=goes_on or None)
-        if trainer.num_trained_steps == 0 and _holds_weights(output_dir):
+        if trainer.num_trained_steps == 0 and holds_model(output_dir):
             if trainer.is_world_process_zero():
                 step = trainer.state.global_step
                 print(f"The run in {output_dir} is finished ({step} steps). Nothing was trained, and nothing written.")
@@ -101,17 +108,3 @@ def _describe_result(trainer: Any, folder: Path) -> list[str]:
     else:
         lines.append(f"Next: lyrics compose {folder} --language-model LLM --out {folder}-composed")
     return lines
-
-
-def _holds_weights(folder: Path) -> bool:
-    """Return whether a folder holds weights, none of them cut off."""
-    from safetensors import SafetensorError, safe_open
-
-    files = list(folder.glob("*.safetensors"))
-    try:
-        for file in files:
-            with safe_open(file, framework="pt"):
-                pass
-    except SafetensorError:
-        return False
-    return bool(files)

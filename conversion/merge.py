@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..modeling_lyrics.adapter_checks import find_base_model, load_peft_model
+from ..modeling_lyrics.checkpoint_files import read_object
 from ..processing_lyrics import LyricsProcessor
 
 
@@ -36,7 +36,7 @@ def merge_adapter(
     if base_model is None:
         place, revision = find_base_model(folder) or ("", "main")
     else:
-        place, revision = base_model, json.loads((folder / "adapter_config.json").read_text()).get("revision")
+        place, revision = base_model, read_object(folder / "adapter_config.json").get("revision")
     model = LyricsForConditionalGeneration.from_pretrained(place, revision=revision or "main", dtype=dtype)
     tuned: Any = load_peft_model(model, folder)
     merged = tuned.merge_and_unload().eval()

@@ -2,7 +2,8 @@
 
 A block is text, an image (`{"type": "image"}`), or a box (`{"type": "box", "box": [x1, y1, x2, y2]}`, with `label`
 and the number of its image, `image`, where it has them). In LLaVA's form, and in rows with `boxes`, the marks `<image>`
-and `<box>` in plain text stand for the next image of `images` and the next box of `boxes`.
+and `<box>` in plain text stand for the next image of `images` and the next box of `boxes`. In other rows whose images
+have no block, `<image>` in the user's text is a place if there are as many as images, as other trainers write rows.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers.utils import logging
+
 from .path_guard import AS_GIVEN, IMAGE_BLOCKS, IMAGE_KEYS
 
 IMAGE, BOX = "<image>", "<box>"
 ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
 _MARKS = re.compile(f"({IMAGE}|{BOX})")
+_IMAGE_MARKS = re.compile(f"({IMAGE})")
+
+logger = logging.get_logger(__name__)
 
 Message = dict[str, Any]
 
@@ -47,8 +53,7 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
     Raises:
         ValueError: saying what is wrong with the row, such as a URL that was not asked for.
     """
-    messages, learned_from = _read_messages(row)
-    messages = [_to_blocks(message, marks=_holds_marks(row, message)) for message in messages]
+    messages, learned_from = _read_blocks(row)
     places = [block for message in messages for block in message["content"] if block["type"] == "image"]
     in_blocks = [block.pop("image") for block in places if "image" in block]
     pictures = _images_of(row) or in_blocks
@@ -79,24 +84,67 @@ def outline(row: Mapping[str, Any]) -> tuple[list[str], int, int]:
         ValueError: when the row has no conversation.
     """
     texts, places, boxes = [], 0, 0
-    for message in _read_messages(row)[0]:
-        for block in _to_blocks(message, marks=_holds_marks(row, message))["content"]:
+    for message in _read_blocks(row)[0]:
+        for block in message["content"]:
             places += block["type"] == "image"
             boxes += block["type"] == "box"
             texts += [block["text"]] if block["type"] == "text" else []
     return texts, max(places, len(_images_of(row))), boxes
 
 
+def place_images(messages: Sequence[Message], count: int) -> list[Message]:
+    """Turn `<image>` in the user's text into image blocks, in rows whose images have no block.
+
+    Args:
+        messages: messages of blocks.
+        count: number of the row's images. With another number of marks, a warning is logged once, and all stay text.
+    """
+    texts = [block["text"] for block in _blocks_of_user(messages) if block["type"] == "text"]
+    marks = sum(text.count(IMAGE) for text in texts)
+    if not marks or not count or any(block["type"] == "image" for block in _blocks_of_user(messages)):
+        return list(messages)
+    if marks != count:
+        logger.warning_once(
+            f"A row has {count} images and {marks} {IMAGE} in the text of its messages: they are read as words, and "
+            f"images come first. Write one {IMAGE} for each image, or image blocks."
+        )
+        return list(messages)
+    return [
+        message if message["role"] != "user" else {**message, "content": list(_split_blocks(message["content"]))}
+        for message in messages
+    ]
+
+
+def _blocks_of_user(messages: Sequence[Message]) -> Iterator[Message]:
+    return (block for message in messages if message["role"] == "user" for block in message["content"])
+
+
+def _split_blocks(blocks: Sequence[Message]) -> Iterator[Message]:
+    for block in blocks:
+        yield from _split_at_marks(block["text"], _IMAGE_MARKS) if block["type"] == "text" else (block,)
+
+
+def _read_blocks(row: Mapping[str, Any]) -> tuple[list[Message], int]:
+    """Return the messages of a row as blocks, and the number of the first one whose answer is learned."""
+    messages, learned_from = _read_messages(row)
+    blocks = [to_blocks(message, marks=_holds_marks(row, message)) for message in messages]
+    return place_images(blocks, len(_images_of(row))), learned_from
+
+
 def _read_messages(row: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int]:
     """Return the messages of a row, and the number of the first one whose answer is learned."""
+    given: Any = row
+    if not isinstance(given, Mapping):
+        raise ValueError(f"A row must be a mapping, such as a dictionary, got {given!r:.100}.")
     if row.get("messages"):
-        return list(row["messages"]), 0
+        return _check_messages("messages", row["messages"]), 0
     if row.get("conversations"):
-        return [_from_llava(message) for message in row["conversations"]], 0
+        return [_from_llava(message) for message in _check_messages("conversations", row["conversations"])], 0
     if row.get("prompt") is not None and row.get("completion") is not None:
         prompt, completion = row["prompt"], row["completion"]
-        prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         completion = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+        prompt, completion = _check_messages("prompt", prompt), _check_messages("completion", completion)
         return [*prompt, *completion], len(prompt)
     for name in ("messages", "conversations"):
         if row.get(name) is not None:
@@ -107,10 +155,17 @@ def _read_messages(row: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int
     )
 
 
+def _check_messages(name: str, messages: Any) -> list[Mapping[str, Any]]:
+    """Return the messages of a column as a list; raise a `ValueError` for anything else."""
+    if not isinstance(messages, list | tuple) or not all(isinstance(message, Mapping) for message in messages):
+        raise ValueError(f"{name!r} must be a list of messages with role and content, got {messages!r:.100}.")
+    return list(messages)
+
+
 def _from_llava(message: Mapping[str, Any]) -> Message:
     if "from" not in message:
         return dict(message)
-    if message["from"] not in ROLES:
+    if not isinstance(message["from"], str) or message["from"] not in ROLES:
         raise ValueError(f"A message is from {message['from']!r}; known are {', '.join(ROLES)}.")
     return {"role": ROLES[message["from"]], "content": message.get("value") or ""}
 
@@ -120,15 +175,26 @@ def _holds_marks(row: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
     return isinstance(message.get("content"), str) and bool(row.get("conversations") or row.get("boxes"))
 
 
-def _to_blocks(message: Mapping[str, Any], marks: bool) -> Message:
-    """Return a message whose content is blocks, without the keys that Arrow has filled with `None`."""
+def to_blocks(message: Mapping[str, Any], marks: bool = False) -> Message:
+    """Return a message whose content is blocks, without the keys that Arrow has filled with `None`.
+
+    Args:
+        message: mapping with `role`, and `content` as text or blocks.
+        marks: bool, whether `<image>` and `<box>` in a text are places.
+
+    Raises:
+        ValueError: saying what is wrong with the message.
+    """
     role = message.get("role")
     if role not in ("system", "user", "assistant"):
         raise ValueError(f"A message has the role {role!r}; known are system, user and assistant.")
     content = message.get("content")
     if isinstance(content, str):
-        content = _split_at_marks(content) if marks else [{"type": "text", "text": content}] * bool(content)
-    blocks = [{name: value for name, value in block.items() if value is not None} for block in content or []]
+        content = list(_split_at_marks(content)) if marks else [{"type": "text", "text": content}] * bool(content)
+    content = content or []
+    if not isinstance(content, list | tuple) or not all(isinstance(block, Mapping) for block in content):
+        raise ValueError(f"A message of the {role} must hold text or a list of blocks, got {content!r:.100}.")
+    blocks = [{name: value for name, value in block.items() if value is not None} for block in content]
     for block in blocks:
         kind = block.get("type")
         if kind in IMAGE_BLOCKS:
@@ -150,9 +216,9 @@ def _move_image(block: Message) -> None:
         block["image"] = image["url"] if isinstance(image, Mapping) and "url" in image else image
 
 
-def _split_at_marks(text: str) -> Iterator[Message]:
+def _split_at_marks(text: str, marks: re.Pattern[str] = _MARKS) -> Iterator[Message]:
     """Yield blocks, without the line breaks around an image, which LLaVA has and the chat template writes itself."""
-    parts = _MARKS.split(text)  # marks are at odd places
+    parts = marks.split(text)  # marks are at odd places
     for place, part in enumerate(parts):
         if place % 2:
             yield {"type": part[1:-1]}

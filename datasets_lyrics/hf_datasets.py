@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import numpy as np
 
 from ..utils.optional_imports import import_optional
 from .path_guard import AS_GIVEN, PathGuard, read_image_value
-from .sources import DuplicateKeyError, Item, SlicedSource, Source, as_key, hash_names
+from .sources import DuplicateKeyError, Item, SlicedSource, Source, as_key, hash_names, starts_of
 from .webdataset import expand_shards
 
 FILE_FORMATS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -57,17 +60,24 @@ class DatasetPlace:
                 loaded = datasets.load_from_disk(self.place)
                 loaded = loaded[self.split] if isinstance(loaded, datasets.DatasetDict) else loaded
                 return loaded.to_iterable_dataset() if self.streaming else loaded
-            if (file_format := format_of_file(self.place)) is not None:
-                files = [self.place] if "://" in self.place else expand_shards(self.place)
+            if files := self.files():
+                file_format: Any = format_of_file(self.place)
                 return datasets.load_dataset(file_format, data_files=files, split="train", streaming=self.streaming)
             return datasets.load_dataset(
                 self.place, self.name, split=self.split, revision=self.revision, streaming=self.streaming, **options
             )
         except (datasets.exceptions.DatasetsError, UnicodeDecodeError) as error:
             cause = f"; {error.__cause__}" if error.__cause__ else ""
-            raise ValueError(f"{self.place} cannot be read: {error}{cause}") from error
+            found = find_broken_line(self.files())
+            raise ValueError(found or f"{self.place} cannot be read: {error}{cause}") from error
         except StopIteration:  # of a file that is empty
             raise ValueError(f"There is no row in {self.place}.") from None
+
+    def files(self) -> list[str]:
+        """Return the files of `FILE_FORMATS` that the place names, in their order; none for other data."""
+        if is_saved_dataset(self.place) or format_of_file(self.place) is None:
+            return []
+        return [self.place] if "://" in self.place else expand_shards(self.place)
 
     def guard(self, root: str | os.PathLike | None = None, fetch_urls: bool = False) -> PathGuard:
         """Return the rule for paths in the rows: relative to their file, or to `root`, which no path leaves.
@@ -101,6 +111,44 @@ def is_saved_dataset(place: str | os.PathLike) -> bool:
     """Return whether a folder was written by `save_to_disk`; `datasets` looks for the same files."""
     has = {name: (Path(place) / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json")}
     return has["dataset_dict.json"] or (has["dataset_info.json"] and has["state.json"])
+
+
+def name_of_place(place: str) -> str:
+    """Return a place as a store records it: the name of a file, pattern or folder without its folder, or a Hub id."""
+    return os.path.basename(place) if os.path.isabs(place) else place
+
+
+def find_broken_line(files: Sequence[str]) -> str | None:
+    """Return the first line of JSON files that is no JSON, as a sentence with file, line and reason, or `None`."""
+    for file in files:
+        if "://" in file or format_of_file(file) != "json":
+            continue
+        with open(file, "rb") as lines:
+            first = next(lines, b"")
+            if first.lstrip().startswith(b"["):  # one list
+                lines.seek(0)
+                texts: Iterator[bytes] = iter([lines.read()])
+            else:
+                texts = itertools.chain([first], lines)
+            for number, text in enumerate(texts, start=1):
+                try:
+                    _ = text.strip() and json.loads(text)
+                except ValueError as error:
+                    return f"{file} cannot be read: line {number} is no JSON: {error}"
+    return None
+
+
+@contextmanager
+def naming_broken_line(files: Sequence[str]) -> Iterator[None]:
+    """Turn an error of reading files, within a `with` block, into a `ValueError` that names the file and the line."""
+    errors = import_optional("datasets").exceptions.DatasetsError
+    try:
+        yield
+    except (ValueError, errors) as error:
+        if not files:
+            raise
+        place = files[0] if len(files) == 1 else f"One of {', '.join(files)}"
+        raise ValueError(find_broken_line(files) or f"{place} cannot be read: {error}") from error
 
 
 def without_decoding(dataset: Any) -> Any:
@@ -148,29 +196,39 @@ class DatasetsSource:
     Args:
         dataset: `datasets.IterableDataset`.
         guard: rule for paths in rows; `None` takes rows as they are, for data that the user has built.
+        files: paths of the files that are read, for messages.
     """
 
-    def __init__(self, dataset: Any, guard: PathGuard | None = None) -> None:
-        self.dataset, self.guard = without_decoding(dataset), guard
+    def __init__(self, dataset: Any, guard: PathGuard | None = None, files: Sequence[str] = ()) -> None:
+        self.dataset, self.guard, self.files = without_decoding(dataset), guard, files
         self.names: Sequence[str] = [f"shard {index}" for index in range(dataset.num_shards)]
 
     def read(self, shard: int, start: int) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
-        """Yield key and row, or key and error, from the `start`-th row of a shard on; see `ShardSource`."""
+        """Yield key and row, or key and error, from the `start`-th row of a shard on; see `ShardSource`.
+
+        Raises:
+            ValueError: naming the file and the line that cannot be read.
+        """
         part = self.dataset.shard(num_shards=len(self.names), index=shard).skip(start)
-        for index, row in enumerate(part, start=start):
-            try:
-                checked = self._check(row)
-            except ValueError as error:
-                checked = error
-            yield str(index), checked
+        with naming_broken_line(_files_of_shard(self.files, shard, len(self.names))):
+            for index, row in enumerate(part, start=start):
+                try:
+                    checked = self._check(row)
+                except ValueError as error:
+                    checked = error
+                yield str(index), checked
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Yield the rows of all shards in order.
 
         Raises:
-            ValueError: naming a path that may not be read.
+            ValueError: naming a path that may not be read, or the file and the line that cannot be read.
         """
-        return map(self._check, self.dataset)
+        for shard in range(len(self.names)):
+            for _, row in self.read(shard, start=0):
+                if isinstance(row, Exception):
+                    raise row
+                yield row
 
     def _check(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         return row if self.guard is None else self.guard.check_row(row)
@@ -238,6 +296,10 @@ class DatasetImages(SlicedSource):
             name = str(row) if self._named_by is None else str(values[self._named_by])
             yield from _items_of(name, values[self.image], self.guard, f"row {row}")
 
+    def path_starts(self) -> Sequence[str]:
+        """Return the folder of the paths in the rows."""
+        return starts_of(self.guard.root)
+
     def _choose_rows(self, limit: int | None) -> tuple[Any, str | None]:
         """Return the rows to refine, and the SHA-256 of their names."""
         count = len(self._dataset) if limit is None else min(limit, len(self._dataset))
@@ -285,7 +347,8 @@ class StreamImages(Source):
     ) -> None:
         self.place, self.key, self.limit, self.guard = place, key, limit, guard
         stream = place.load()
-        self.image = find_image_column(stream, image, key)
+        with naming_broken_line(place.files()):
+            self.image = find_image_column(stream, image, key)
         require_root(guard, stream, (self.image,))
         self.shards = 1 if limit is not None else stream.num_shards
         splits = stream.info.splits or {}
@@ -293,16 +356,29 @@ class StreamImages(Source):
         self.total = limit if limit is not None else known
 
     def describe(self) -> dict[str, Any]:
-        """Return the location, the number of files and the limit."""
-        return {"kind": "stream", **vars(self.place), "files": self.shards, "limit": self.limit}
+        """Return the name of the location, the number and size of its files, and the limit."""
+        size = sum(os.path.getsize(file) for file in self.place.files() if "://" not in file)
+        name = name_of_place(self.place.place)
+        described = {**vars(self.place), "place": name, "files": self.shards, "bytes": size, "limit": self.limit}
+        return {"kind": "stream", **described}
 
     def items(self, shard: int) -> Iterator[Item]:
         """Yield the images of one file's rows."""
         stream = without_decoding(self.place.load())
         part = stream.take(self.limit) if self.limit is not None else stream.shard(self.shards, shard)
-        for row, values in enumerate(part):
-            name = f"{shard:06d}-{row:09d}" if self.key is None else str(values[self.key])
-            yield from _items_of(name, values[self.image], self.guard, f"file {shard}, row {row}")
+        with naming_broken_line(_files_of_shard(self.place.files(), shard, self.shards)):
+            for row, values in enumerate(part):
+                name = f"{shard:06d}-{row:09d}" if self.key is None else str(values[self.key])
+                yield from _items_of(name, values[self.image], self.guard, f"file {shard}, row {row}")
+
+    def path_starts(self) -> Sequence[str]:
+        """Return the folder of the paths in the rows."""
+        return starts_of(self.guard.root)
+
+
+def _files_of_shard(files: Sequence[str], shard: int, shards: int) -> Sequence[str]:
+    """Return the file of a shard, or all files where they are not cut by files."""
+    return [files[shard]] if len(files) == shards else files
 
 
 def find_image_column(dataset: Any, image: str | None, key: str | None) -> str:

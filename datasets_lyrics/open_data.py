@@ -106,7 +106,7 @@ def open_rows(
     loaded = place.load(**options)
     require_root(guard, loaded, columns)
     if streaming:
-        return DatasetsSource(loaded, guard)
+        return DatasetsSource(loaded, guard, place.files())
     if not len(loaded):
         raise ValueError(f"There is no row in {word}.")
     return without_decoding(loaded).with_transform(partial(PathGuard.check_batch, guard))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class Source(ABC):
     @abstractmethod
     def items(self, shard: int) -> Iterator[Item]:
         """Yield the images of a shard, in order."""
+
+    def path_starts(self) -> Sequence[str]:
+        """Return starts of paths that a store leaves out of its list of failures, since they differ by machine."""
+        return ()
 
 
 class SlicedSource(Source):
@@ -122,6 +126,10 @@ class FolderImages(SlicedSource):
             image, error = read_image_value(path, self.guard)
             yield Item(as_key(name), image, str(path), error)
 
+    def path_starts(self) -> Sequence[str]:
+        """Return the folder and its root."""
+        return starts_of(self.folder, self.guard.root)
+
 
 class DrawnImages(SlicedSource):
     """Images that are drawn on the spot, such as `shapes:100`. Their keys are their numbers.
@@ -146,6 +154,12 @@ class DrawnImages(SlicedSource):
         for number in self.members_of(shard):
             row = self.rows[number]
             yield Item(str(number), row["image"] if "image" in row else row["images"][0], f"{self.word}, row {number}")
+
+
+def starts_of(*folders: str | os.PathLike[str] | None) -> list[str]:
+    """Return the starts of paths below folders, as they are named and as links lead to them, the longest first."""
+    names = {os.path.join(one, "") for folder in folders if folder for one in (folder, os.path.realpath(folder))}
+    return sorted((name for name in names if name.strip(os.sep)), key=len, reverse=True)
 
 
 def as_key(name: str) -> str:

@@ -191,7 +191,7 @@ class TarSource:
     def _row(self, sample: TarSample) -> Mapping[str, Any] | Exception:
         try:
             row = dict(json.loads(sample.files.get("json", b"{}")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             return TarShardError(sample.shard, sample.key, f"has a damaged .json: {error}")
         try:
             if (caption := sample.first_of(CAPTION_EXTENSIONS)) is not None:
@@ -247,6 +247,10 @@ class TarImages(Source):
                 return
             else:
                 yield Item(as_key(key), sample.first_of(self.extensions), f"{path}: {sample.key}")
+
+    def path_starts(self) -> Sequence[str]:
+        """Return the folder that all tar files have in common."""
+        return [self.root] if self.root.strip("/") else []
 
     def _name(self, path: str) -> str:
         return _TAR.sub("", path.removeprefix(self.root))

@@ -20,6 +20,8 @@ from safetensors import safe_open
 from torch import nn
 from transformers.utils.hub import cached_file
 
+from .checkpoint_files import naming, read_object
+
 ADAPTER_FILE = "lyrics_adapter.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TUNED = (".lora_", ".modules_to_save.")  # marks of weights that an adapter added
@@ -82,11 +84,11 @@ def check_adapter(model: nn.Module, adapter: str | os.PathLike[str], **hub_kwarg
     file = cached_file(adapter, ADAPTER_FILE, **_OPTIONAL, **hub_kwargs)
     if file is None:
         return
-    details = json.loads(Path(file).read_text())
+    details = _read_details(file)
     weights = cached_file(adapter, ADAPTER_WEIGHTS, **_OPTIONAL, **hub_kwargs)
     names: list[str] = []
     if weights is not None:
-        with safe_open(weights, framework="pt") as opened:
+        with naming(weights), safe_open(weights, framework="pt") as opened:
             names = list(opened.keys())
     for part in details["trained_parts"]:
         if not any(f".{part}." in name for name in names):
@@ -115,6 +117,26 @@ def check_adapter_keys(
     raise ValueError(f"The adapter {place} does not fit its configuration: {'; '.join(details)}. Copy it again.")
 
 
+def check_no_learned_prompt(module: str) -> None:
+    """Refuse prompt tuning, prefix tuning and their kin, which PEFT builds around a model without calling it.
+
+    PEFT looks up the embedding of every token of a prompt, which the placeholder need not have, and then passes no ids
+    that would say where images belong. In generation PEFT 0.21 does not know the argument `cache` of Transformers 5.24,
+    so that tokens are wrong for any model, without a word.
+
+    Args:
+        module: name of a module that the model was asked for. PEFT asks for BERT's word embeddings first.
+
+    Raises:
+        ValueError: only PEFT's learned prompts ask for this module.
+    """
+    if module == "embeddings.word_embeddings":
+        raise ValueError(
+            "Lyrics does not support PEFT's learned prompts (prompt tuning, prefix tuning, P-tuning, CPT): they do not "
+            "work with images, nor with the cache of Transformers 5.24. Use LoRA or another adapter instead."
+        )
+
+
 def find_base_model(adapter: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:
     """Return the place and the revision of an adapter's base model, or `None` if there is no adapter.
 
@@ -128,15 +150,27 @@ def find_base_model(adapter: str | os.PathLike[str], **hub_kwargs: Any) -> tuple
     file = cached_file(adapter, "adapter_config.json", **_OPTIONAL, **hub_kwargs)
     if file is None:
         return None
-    settings = json.loads(Path(file).read_text())
+    settings = read_object(file)
     place = settings.get("base_model_name_or_path")
     if (details := cached_file(adapter, ADAPTER_FILE, **_OPTIONAL, **hub_kwargs)) is not None:
-        place = json.loads(Path(details).read_text())["base_model"]
+        place = _read_details(details)["base_model"]
     if not place:
         raise ValueError(
             f"{os.fspath(adapter)} was trained on a model in memory: say where that model was saved, as the base model."
         )
+    if not isinstance(place, str):
+        raise ValueError(f"{file!r} is damaged: base_model_name_or_path must be a name, got {place!r:.100}.")
     return place, settings.get("revision") or "main"
+
+
+def _read_details(file: str) -> dict[str, Any]:
+    """Return the content of `lyrics_adapter.json`; raise a `ValueError` that names the file where it is damaged."""
+    details = read_object(file)
+    parts, base = details.get("trained_parts"), details.get("base_model", 0)
+    is_sound = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+    if not is_sound or not isinstance(details.get("base_mark"), str) or not isinstance(base, str | None):
+        raise ValueError(f"{file!r} is damaged: base_mark, base_model or trained_parts is missing or of another type.")
+    return details
 
 
 def load_peft_model(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.utils import output_capturing
 
 from .modeling_lyrics import LyricsForConditionalGeneration
 
@@ -125,7 +126,9 @@ def _eager_twin(model: LyricsForConditionalGeneration) -> LyricsForConditionalGe
     """
     shared = [*model.parameters(), *model.buffers()]
     shared += [module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")]  # they hold weights, too
-    twin = copy.deepcopy(model, {id(one): one for one in shared})
+    # Transformers adds its hooks on first use: a copy of a model that has a part of them would record outputs twice
+    with output_capturing._hook_installation_lock:  # pyright: ignore[reportPrivateUsage]
+        twin = copy.deepcopy(model, {id(one): one for one in shared})
     for part in (twin.model.mqformer, twin.model.language_model):
         part.set_attn_implementation("eager")
     return twin

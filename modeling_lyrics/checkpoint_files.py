@@ -1,9 +1,11 @@
-"""Safe reading and validation of checkpoint files; errors name the damaged file."""
+"""Safe reading and validation of checkpoint files; errors name the file that is damaged, or cannot be written."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath, PureWindowsPath
@@ -34,6 +36,34 @@ def naming(path: str | os.PathLike[str]) -> Generator[None]:
         raise
     except (SafetensorError, RuntimeError, EOFError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{os.fspath(path)!r} is damaged or incomplete: {error}") from error
+
+
+@contextmanager
+def naming_disk_errors(path: str | os.PathLike[str]) -> Generator[None]:
+    """Turn errors of a full or failing disk into an `OSError` that names what is written, within a `with` block.
+
+    Errors of safetensors, tokenizers and torch are of other classes and name no file.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = disk_error_code(error)
+        if code is None:
+            raise
+        advice = "free some space or choose another place, and repeat"
+        raise OSError(code, f"{os.strerror(code)} ({advice})", os.fspath(path)) from error
+
+
+def disk_error_code(error: Exception) -> int | None:
+    """Return the number of the system's error if the disk is full or fails, and `None` for any other error."""
+    if isinstance(error, OSError):
+        code = error.errno
+    elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of libraries in Rust
+        code = int(found[1])
+    else:  # torch keeps no number
+        found = re.search("StreamWriter|unexpected pos|iostream error", str(error))
+        code = errno.EIO if found and isinstance(error, RuntimeError) else None
+    return code if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else None
 
 
 def read_pickled(path: str | os.PathLike[str], **kwargs: Any) -> Any:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.distributed.utils import is_local_dist_rank_0
+from transformers.integrations import is_fsdp_enabled
 
-from .checkpoint_files import check_file, check_index, check_names
+from .checkpoint_files import check_file, check_index, check_names, naming_disk_errors
 
 # Transformers changes torch's functions while it loads a model: a second thread would get weights without values.
 _LOADING = threading.RLock()
+
+_CAPTURING_HOOK = "output_capturing_hook"  # its name in transformers.utils.output_capturing
 
 
 class NativeCheckpointModel(PreTrainedModel):
@@ -28,6 +34,20 @@ class NativeCheckpointModel(PreTrainedModel):
             _set_dtype(config, config.dtype)
         super().__init__(config, *inputs, **kwargs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the hooks by which Transformers records outputs: no pickle takes them.
+
+        Transformers installs them again when they are needed.
+        """
+        return _without_capturing_hooks(self, {}).__dict__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return a copy that keeps those hooks: compiling it in one graph needs them installed."""
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return copied
+
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, save_original_format: bool = False, **kwargs: Any
     ) -> None:
@@ -39,8 +59,12 @@ class NativeCheckpointModel(PreTrainedModel):
             save_original_format: write the layout that the model was loaded from; `False` by default, unlike in
                 Transformers.
             kwargs: Transformers' further arguments.
+
+        Raises:
+            OSError: naming the folder, if the disk is full or fails.
         """
-        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        with naming_disk_errors(save_directory):
+            super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -63,7 +87,7 @@ class NativeCheckpointModel(PreTrainedModel):
             if place is None or os.fspath(place) in str(error):
                 raise
             raise ValueError(f"{place}: {error}") from error
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
             if place is None:
                 raise
             raise ValueError(f"{place} cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}") from error
@@ -105,16 +129,37 @@ class NativeCheckpointModel(PreTrainedModel):
         return loading_info
 
 
+def _without_capturing_hooks(module: torch.nn.Module, seen: dict[int, torch.nn.Module]) -> torch.nn.Module:
+    """Return a module and its children as new objects with the same weights, without hooks that record outputs.
+
+    The module itself is not changed, since another thread may be using it.
+    """
+    if id(module) not in seen:
+        seen[id(module)] = copied = module.__class__.__new__(module.__class__)
+        state = {name: value for name, value in vars(module).items() if name != "_output_capturing_hooks_installed"}
+        hooks = state["_forward_hooks"].items()
+        kept = ((key, hook) for key, hook in hooks if getattr(hook, "__name__", "") != _CAPTURING_HOOK)
+        state["_forward_hooks"] = OrderedDict(kept)
+        children = state["_modules"].items()
+        state["_modules"] = {
+            name: None if child is None else _without_capturing_hooks(child, seen) for name, child in children
+        }
+        vars(copied).update(state)
+    return seen[id(module)]
+
+
 def _find_nan(model: torch.nn.Module) -> str | None:
     """Return the name of the first weight with NaN among those in memory, or `None`.
 
-    Quantized weights are skipped, and so are those of several processes, of which only one may hold the values.
+    Quantized weights are skipped. Of several processes, each checks what it holds.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return None
+    if is_fsdp_enabled() and not is_local_dist_rank_0():
+        return None  # with FSDP, the first process of a machine loads the values, and the others get them later
     for name, weight in model.named_parameters():
-        plain = type(weight.data) is torch.Tensor and weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        if plain and not weight.is_meta and weight.sum(dtype=torch.float32).isnan() and weight.isnan().any():
+        values: Any = weight.data
+        values = values.to_local() if hasattr(values, "to_local") else values  # this process's part of a DTensor
+        plain = type(values) is torch.Tensor and values.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        if plain and not values.is_meta and values.sum(dtype=torch.float32).isnan() and values.isnan().any():
             return name
     return None
 

@@ -111,24 +111,6 @@ class LyricsGenerationMixin(GenerationMixin):
                 # with this mark, Transformers would take the settings of `config.json` instead of those of the file
                 self.generation_config._from_model_config = False  # pyright: ignore[reportPrivateUsage]
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generate text, as in Transformers.
-
-        Raises:
-            ValueError: a prompt is padded on the right, or an option cannot work with placeholders.
-        """
-        # PEFT's wrapper puts its own method here; with learned prompts it looks up the embeddings of all prompt ids
-        wrapper = getattr(self.prepare_inputs_for_generation, "__self__", self)
-        peft_config = getattr(wrapper, "active_peft_config", None)
-        prompt = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs"))
-        has_image = prompt is not None and bool((prompt == self.config.image_token_id).any())
-        if getattr(peft_config, "is_prompt_learning", False) and has_image and self._has_no_embedding(self):
-            raise ValueError(
-                f"{type(peft_config).__name__} looks up the embedding of every token of the prompt, but the "
-                f"placeholder's id {self.config.image_token_id} has none in this model. Use LoRA instead."
-            )
-        return super().generate(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-
     def _has_no_embedding(self, model: Any) -> bool:
         """Return whether the placeholder's id lies outside the embedding table of a model."""
         return self.config.image_token_id >= model.get_input_embeddings().weight.shape[0]

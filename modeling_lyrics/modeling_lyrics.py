@@ -30,7 +30,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import torch_compilable_check
 
-from .adapter_checks import check_adapter, check_adapter_keys, reload_with_peft
+from .adapter_checks import check_adapter, check_adapter_keys, check_no_learned_prompt, reload_with_peft
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsConfig
 from .distributed import num_ranks
@@ -164,15 +164,27 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
             settings._from_model_config = False
         super().save_pretrained(save_directory, *args, **kwargs)
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a module by its name; a `ValueError` where PEFT would build a learned prompt around the model."""
+        check_no_learned_prompt(target)
+        return super().get_submodule(target)
+
     def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Load a PEFT adapter into the model.
 
         Raises:
-            ValueError: a weight of the adapter is missing or unexpected, or it was trained on another model.
+            ValueError: a weight of the adapter is missing, unexpected or of another shape, or it was trained on another
+                model.
         """
         if peft_model_id is not None:
             check_adapter(self, peft_model_id)
-        info = super().load_adapter(peft_model_id, *args, **kwargs)
+        try:
+            info = super().load_adapter(peft_model_id, *args, **kwargs)
+        except RuntimeError as error:  # Transformers logs the shapes
+            raise ValueError(
+                f"The adapter {peft_model_id} cannot be loaded: weights have other shapes than its adapter_config.json "
+                f"says, or a file is damaged ({error}). Copy it again."
+            ) from error
         name = (args[0] if args else None) or kwargs.get("adapter_name") or "default"
         if peft_model_id is not None and getattr(self.peft_config[name], "use_dora", False):
             reload_with_peft(self, peft_model_id, name)
@@ -223,7 +235,6 @@ class LyricsModel(LyricsPreTrainedModel):
         mqformer_input_ids: torch.Tensor | None = None,
         mqformer_attention_mask: torch.Tensor | None = None,
         mqformer_position_ids: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> LyricsImageFeatures:
         """Encode N images: vision encoder, MQ-Former, projection.
@@ -234,8 +245,8 @@ class LyricsModel(LyricsPreTrainedModel):
             region_attention_mask: tensor of shape (N, R), 1 for a region and 0 for padding.
             mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: tensors of shape (N, L), the text of the
                 MQ-Former.
-            output_hidden_states: whether all hidden states of the vision encoder are returned.
-            kwargs: further arguments of the encoders, such as `output_attentions`.
+            kwargs: further arguments of the encoders, such as `output_attentions`; with `output_hidden_states`, all
+                hidden states of the vision encoder are returned.
 
         Returns:
             `LyricsImageFeatures`; the `pooler_output` of shape (N, V + G, text width) is what the language model
@@ -248,6 +259,8 @@ class LyricsModel(LyricsPreTrainedModel):
         if pixel_values is None:
             raise ValueError("get_image_features needs pixel_values.")
         self._check_image_inputs(pixel_values, region_features, region_attention_mask, mqformer_input_ids)
+        # no argument by name: `generate` keeps what this method names from the language model
+        output_hidden_states = kwargs.pop("output_hidden_states", None)
         vision_features, vision = run_vision_model(
             self.vision_model,
             pixel_values,

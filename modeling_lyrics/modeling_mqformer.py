@@ -78,6 +78,8 @@ class LyricsMQFormerEmbeddings(nn.Module):
         if input_ids is not None:
             if position_ids is None:
                 position_ids = self._default_positions(input_ids)
+            _check_range("input_ids", input_ids, self.word_embeddings.num_embeddings)
+            _check_range("position_ids", position_ids, self.position_embeddings.num_embeddings)
             parts.append(self.word_embeddings(input_ids) + self.position_embeddings(position_ids))
         return self.dropout(self.layer_norm(torch.cat(parts, dim=1)))
 
@@ -89,6 +91,18 @@ class LyricsMQFormerEmbeddings(nn.Module):
                 f"The MQ-Former's text has {length} tokens, but it has positions for {limit} only; shorten the text."
             )
         return torch.arange(length, device=input_ids.device).unsqueeze(0)
+
+
+def _check_range(name: str, values: torch.Tensor, limit: int) -> None:
+    """Raise a `ValueError` for ids or positions outside of [0, limit), on a CPU; another device would have to wait."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or not values.numel():
+        return
+    smallest, largest = values.aminmax()
+    if smallest < 0 or largest >= limit:
+        raise ValueError(
+            f"The MQ-Former's {name} must be in [0, {limit - 1}], but range from {int(smallest)} to {int(largest)}: "
+            "take the model's own tokenizer, and shorten a text that is too long."
+        )
 
 
 class LyricsMQFormerLayer(GradientCheckpointingLayer):

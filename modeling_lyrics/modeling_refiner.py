@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForMaskGeneration,
@@ -26,14 +27,14 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .checkpoint_files import HUB_KWARGS, find_file, read_object
+from .checkpoint_files import HUB_KWARGS, find_file, naming_disk_errors, read_object
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsRefinerConfig
 from .configuration_ram import read_tag_thresholds
 from .modeling_ram import RamForImageTagging
 from .provenance_lyrics import fingerprint, has_new_settings, relevant_settings
 from .published_checkpoint import DROPPED_BY_REFINER, find_tokenizer_folder
-from .refiner_detection import detect, make_mask_additive, warn_of_lost_numbers
+from .refiner_detection import detect, keep_coordinates_in_float32, make_mask_additive, warn_of_lost_numbers
 from .refiner_detection_owlv2 import detect_each
 from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
 from .refiner_prompts import tags_of_each
@@ -150,9 +151,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Freeze the parts, and repair the mask of the detector's text encoder."""
+        """Freeze the parts, and repair the detector's text mask and, in half precision, its coordinates."""
         if not self.config.detector_is_owl:
             self.detector.model.text_backbone.register_forward_pre_hook(make_mask_additive, with_kwargs=True)
+        keep_coordinates_in_float32(self.detector)
         super().requires_grad_(False)
         super().train(False)
 
@@ -265,9 +267,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, tokenizer, and the configuration with the fingerprint."""
         self.config.fingerprint = self.fingerprint()
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
-        super().save_pretrained(save_directory, *args, **kwargs)
+        with naming_disk_errors(save_directory):
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(save_directory)
+            super().save_pretrained(save_directory, *args, **kwargs)
 
     def fingerprint(self) -> str:
         """Return a hash that is equal for refiners with equal results, and differs after any change.
@@ -306,11 +309,12 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             One `RefinedImage` per picture, in their order; a picture may have no objects.
 
         Raises:
-            ValueError: `tags` are not words, the numbers of pictures and of lists of tags differ, or `batch_size` is
-                below 1.
+            ValueError: `tags` are not words, the numbers of pictures and of lists of tags differ, `batch_size` is below
+                1, or weights of detector or segmenter are offloaded.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        self._check_not_offloaded()
         tags = None if tags is None else tags_of_each(tags, len(images))
         pictures = [to_rgb(image) for image in images]
         if self.config.tile_aspect_ratio is not None:
@@ -434,13 +438,14 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             `LyricsRefinerOutput`.
 
         Raises:
-            ValueError: a view or a part that is needed is missing.
+            ValueError: a view or a part that is needed is missing, or weights of detector or segmenter are offloaded.
         """
         super().train(False)  # a caller may have set a part to training mode
         if pixel_values is None:
             raise ValueError("The refiner needs pixel_values; `preprocess` makes them from pictures.")
         if self.tokenizer is None:
             raise ValueError("This refiner has no tokenizer: set `refiner.tokenizer` to the detector's.")
+        self._check_not_offloaded()
         config = self.config
         tag_logits = tag_mask = tag_ids = None
         if tags is None:
@@ -482,6 +487,21 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             tag_mask=None if tag_mask is None else tag_mask.long(),
             masks=tuple(masks) if return_masks else None,
         )
+
+    def _check_not_offloaded(self) -> None:
+        """Raise a `ValueError` if weights of detector or segmenter wait in memory or on the disk.
+
+        Both read weights of modules that they do not call, and offloading loads weights when a module is called.
+        """
+        for part in ("detector", "segmenter"):
+            module: nn.Module | None = getattr(self, part)
+            waiting = [] if module is None else [name for name, one in module.named_parameters() if one.is_meta]
+            if waiting:
+                raise ValueError(
+                    f"The refiner's {part} cannot be offloaded, but {len(waiting)} of its weights are ({waiting[0]} is "
+                    "the first): Transformers reads some of them without calling their modules. Put the whole refiner "
+                    "on one device: `refiner_kwargs={'device_map': {'': 'cpu'}}` of the processor."
+                )
 
     def _tag(self, pixel_values: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
         """Return the tagger's logits (N, T), which tags are reported (N, T), and their indices for each image."""

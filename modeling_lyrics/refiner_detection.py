@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .refiner_prompts import TOKENIZING, TagPrompt, build_prompts
@@ -160,3 +160,60 @@ def make_mask_additive(
         return allowed.masked_fill(~value, torch.finfo(dtype).min)
 
     return tuple(additive(value) for value in args), {name: additive(value) for name, value in kwargs.items()}
+
+
+def keep_coordinates_in_float32(detector: nn.Module) -> None:
+    """Let a Grounding DINO in half precision compute with coordinates, and sample at them, in float32.
+
+    A coordinate in bfloat16 is off by up to 1/512 of the image, and the logit of one that is rounded to 1 is infinite.
+    On a CPU, PyTorch's `grid_sample` in half precision also counts memory in 16 bits (seen with PyTorch 2.13): it reads
+    outside of feature maps of a few hundred positions, so that the detector computes NaN or crashes. Weights keep their
+    dtype, and a detector in float32 computes as before.
+
+    Args:
+        detector: Grounding DINO of Transformers; other detectors stay as they are.
+    """
+    if not isinstance(detector, GroundingDinoForObjectDetection | MMGroundingDinoForObjectDetection):
+        return
+    model: Any = detector.model
+    for module in detector.modules():
+        if hasattr(module, "sampling_offsets"):
+            module.get_submodule("attn").register_forward_pre_hook(_floats_to_float32, with_kwargs=True)
+            module.get_submodule("output_proj").register_forward_pre_hook(_input_to_own_dtype)
+    for head in (*detector.bbox_embed, *model.decoder.bbox_embed, getattr(model, "encoder_output_bbox_embed", None)):
+        if head is not None:
+            head.register_forward_hook(_output_to_float32)
+    model.decoder.reference_points_head.register_forward_pre_hook(_input_to_own_dtype)
+    for part in (model.encoder, model.decoder):
+        part.register_forward_pre_hook(_coordinates_to_float32, with_kwargs=True)
+
+
+def _to_float32(value: Any) -> Any:
+    """Return a float tensor in float32, and anything else unchanged."""
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _floats_to_float32(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Convert all float inputs (forward pre-hook)."""
+    return tuple(map(_to_float32, args)), {name: _to_float32(value) for name, value in kwargs.items()}
+
+
+def _coordinates_to_float32(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Convert the coordinates among the inputs of encoder or decoder (forward pre-hook)."""
+    given = ("valid_ratios", "reference_points")
+    return args, {name: _to_float32(value) if name in given else value for name, value in kwargs.items()}
+
+
+def _input_to_own_dtype(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Convert the input to the dtype of a module's weights; quantized weights take any (forward pre-hook)."""
+    dtype = next(module.parameters()).dtype
+    return (args[0].to(dtype) if dtype.is_floating_point else args[0],)
+
+
+def _output_to_float32(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    """Convert the output (forward hook)."""
+    return output.float()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .label_fonts import load_label_font
 from .spatial_text import GroundedObject
 from .visual_objects import VisualObjects
 
@@ -20,6 +24,7 @@ PALETTE = (
     (213, 94, 0),
     (204, 121, 167),
 )
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 SEEN = (170, 170, 170)  # color of the objects beside the boxes of an answer
 MASK_OPACITY = 0.4
 SHADE_OPACITY = 0.65  # of the shade over regions without attention
@@ -35,6 +40,7 @@ def draw_objects(
     masks: bool = True,
     labels: bool = True,
     scores: bool = True,
+    font: str | os.PathLike[str] | None = None,
 ) -> Image.Image:
     """Return a copy of the picture with boxes, masks, labels and scores.
 
@@ -44,10 +50,14 @@ def draw_objects(
         answer: sequence of the boxes of an answer. They are drawn instead of the objects, of which thin gray boxes
             remain.
         masks, labels, scores: whether these are drawn beside the boxes.
+        font: font file for the labels; by default one that has their characters.
+
+    Raises:
+        ValueError: `font` cannot be read.
     """
     canvas = _enlarge(picture)
     if answer:
-        return _draw_answer(canvas, objects, answer, labels)
+        return _draw_answer(canvas, objects, answer, labels, font)
     size = canvas.size
     colors = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(objects.labels))}
     if masks and objects.masks is not None:
@@ -55,7 +65,7 @@ def draw_objects(
             _shade(canvas, mask, colors[label])
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(size) / 200))
-    font = ImageFont.load_default(size=max(12, round(min(size) / 35)))
+    written = _load_font(canvas, objects.labels if labels else [], font)
     order = list(range(len(objects)))[::-1]  # the best object last, on top
     boxes = {index: _to_pixels(objects.boxes[index], size, line) for index in order}
     for index in order:
@@ -63,17 +73,26 @@ def draw_objects(
         draw.rectangle(boxes[index], outline=colors[objects.labels[index]], width=line)
     for index in order if labels or scores else ():
         words = [objects.labels[index]] * labels + [f"{objects.scores[index]:.2f}"] * scores
-        _write(draw, boxes[index], " ".join(words), colors[objects.labels[index]], font, size)
+        _write(draw, boxes[index], " ".join(words), colors[objects.labels[index]], written, size)
     return canvas
 
 
+def _load_font(canvas: Image.Image, labels: Sequence[str], path: str | os.PathLike[str] | None) -> Any:
+    """Return the font for labels on a picture of this size."""
+    return load_label_font(list(labels), max(12, round(min(canvas.size) / 35)), path)
+
+
 def _draw_answer(
-    canvas: Image.Image, objects: VisualObjects, answer: Sequence[GroundedObject], labels: bool
+    canvas: Image.Image,
+    objects: VisualObjects,
+    answer: Sequence[GroundedObject],
+    labels: bool,
+    font: str | os.PathLike[str] | None,
 ) -> Image.Image:
     """Draw the boxes of an answer in color, above thin gray boxes of the objects; the first box lies on top."""
     draw, size = ImageDraw.Draw(canvas), canvas.size
     line = max(2, round(min(size) / 150))
-    font = ImageFont.load_default(size=max(12, round(min(size) / 35)))
+    written = _load_font(canvas, [one.label for one in answer] if labels else [], font)
     for box in objects.boxes[::-1]:
         draw.rectangle(_to_pixels(box, size, line), outline=SEEN, width=1)
     found = [
@@ -83,11 +102,16 @@ def _draw_answer(
         draw.rectangle(box, outline=(0, 0, 0), width=line + 2)
         draw.rectangle(box, outline=color, width=line)
     for box, label, color in reversed(found) if labels else ():
-        _write(draw, box, label or "answer", color, font, size)
+        _write(draw, box, label or "answer", color, written, size)
     return canvas
 
 
-def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequence[float]) -> Image.Image:
+def draw_attention(
+    picture: Image.Image,
+    objects: VisualObjects,
+    weights: Sequence[float],
+    font: str | os.PathLike[str] | None = None,
+) -> Image.Image:
     """Return a copy of the picture in which objects stand out by their weight.
 
     The picture is darkened outside of objects with a high weight, relative to the largest. An object's label shows the
@@ -97,9 +121,10 @@ def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequen
         picture: RGB picture; below 320 pixels on its long side it is enlarged.
         objects: visual objects with boxes in [0, 1].
         weights: sequence of one non-negative weight per object.
+        font: font file for the labels; by default one that has their characters.
 
     Raises:
-        ValueError: the numbers of weights and of objects differ.
+        ValueError: the numbers of weights and of objects differ, or `font` cannot be read.
     """
     if len(weights) != len(objects):
         raise ValueError(f"Got {len(weights)} weights for {len(objects)} objects.")
@@ -107,7 +132,7 @@ def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequen
     shares = [float(weight) / largest for weight in weights]
     canvas = _enlarge(picture)
     line = max(2, round(min(canvas.size) / 150))
-    font = ImageFont.load_default(size=max(12, round(min(canvas.size) / 35)))
+    written = _load_font(canvas, objects.labels, font)
     boxes = [_to_pixels(box, canvas.size, line) for box in objects.boxes]
     light = np.zeros((canvas.height, canvas.width), np.float32)
     for (x1, y1, x2, y2), share in zip(boxes, shares, strict=True):
@@ -122,7 +147,7 @@ def draw_attention(picture: Image.Image, objects: VisualObjects, weights: Sequen
         draw.rectangle(boxes[index], outline=PALETTE[0], width=max(1, round(line * shares[index])))
     for index in shown:
         _write(
-            draw, boxes[index], f"{objects.labels[index]} {float(weights[index]):.2f}", PALETTE[0], font, canvas.size
+            draw, boxes[index], f"{objects.labels[index]} {float(weights[index]):.2f}", PALETTE[0], written, canvas.size
         )
     return canvas
 
@@ -156,6 +181,7 @@ def _write(
     size: tuple[int, int],
 ) -> None:
     """Write a label on a plate of its color, above the box, or inside it where there is no room."""
+    text = _CONTROLS.sub(" ", text)  # Pillow fails on a carriage return
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = int(right - left) + 6, int(bottom - top) + 6
     x = max(0, min(box[0], size[0] - width))

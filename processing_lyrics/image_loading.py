@@ -9,8 +9,9 @@ import stat
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from io import BytesIO
-from threading import Thread
+from threading import RLock, Thread
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
@@ -31,6 +32,8 @@ RUN_BY_OTHERS = ("EPS", "WMF")  # programs rather than pixels: Pillow starts Gho
 ROUNDING = 1e-3  # by which a float may lie outside [0, 1]
 SHORTEST_FILE = 24  # bytes of a picture in any format; a shorter name is hardly base64
 
+# Pillow reads a file on first use, and a second thread that uses the same picture meanwhile would disturb it.
+_READING = RLock()
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=://)")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
@@ -60,7 +63,7 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
     try:
         image = _open(source)
         _check_size(image.size, max_pixels)
-        return _decode(image)
+        return _decode(image, is_shared=image is source)
     except PictureError as error:
         raise ValueError(f"The {name} {error}") from error.__cause__
 
@@ -277,12 +280,15 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _decode(image: Image.Image) -> Image.Image:
-    """Read the pixels of a picture, upright and in RGB."""
+def _decode(image: Image.Image, is_shared: bool) -> Image.Image:
+    """Read the pixels of a picture, upright and in RGB; other threads may have a shared picture, too."""
     try:
-        if image.tell() != 0:
-            image.seek(0)
-        return _to_rgb(image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image))
+        with _READING if is_shared else nullcontext():
+            if image.tell() != 0:
+                image.seek(0)
+            is_upright = image.getexif().get(ORIENTATION, 1) == 1
+            image.load()
+        return _to_rgb(image if is_upright else ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's readers fail in many ways on damaged files
         raise PictureError(f"is damaged or cannot be read: {error}") from error
 
@@ -290,7 +296,6 @@ def _decode(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB."""
     if image.mode == "RGB":
-        image.load()
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _scale_to_8_bit(image).convert("RGB")

@@ -41,6 +41,7 @@ from .processor_checks import (
     find_file,
     is_published,
     load_parts,
+    naming_disk_errors,
 )
 from .prompt_truncation import Truncation
 from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
@@ -240,22 +241,25 @@ class LyricsProcessor(ProcessorMixin):
             push_to_hub: whether everything is uploaded after it was saved.
             save_refiner: `False` leaves the refiner out, as in a trainer's checkpoints.
             kwargs: arguments of `push_to_hub`.
+
+        Raises:
+            OSError: naming the folder, if the disk is full or fails.
         """
         save_directory = os.fspath(save_directory)
-        if save_refiner and self._refiner.exists:
-            folder = os.path.join(save_directory, REFINER_FOLDER)
-            self.refiner.save_pretrained(folder)
-            self.refiner_fingerprint = self.refiner.config.fingerprint
-            if getattr(self.refiner, "_auto_class", None) is not None:
-                config: Any = self.refiner.config
-                # remote code is looked up in the root folder, not in the refiner's
-                custom_object_save(self.refiner, save_directory, config=config)
-        with _TOKENIZING:
-            for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
-                # a fast tokenizer saves the truncation and padding of its last call, which would stay on
-                tokenizer.backend_tokenizer.no_truncation()
-                tokenizer.backend_tokenizer.no_padding()
-            files = super().save_pretrained(save_directory)
+        refiner: Any = self.refiner if save_refiner and self._refiner.exists else None
+        with naming_disk_errors(save_directory):
+            if refiner is not None:
+                refiner.save_pretrained(os.path.join(save_directory, REFINER_FOLDER))
+                self.refiner_fingerprint = refiner.config.fingerprint
+                if getattr(refiner, "_auto_class", None) is not None:
+                    # remote code is looked up in the root folder, not in the refiner's
+                    custom_object_save(refiner, save_directory, config=refiner.config)
+            with _TOKENIZING:
+                for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
+                    # a fast tokenizer saves the truncation and padding of its last call, which would stay on
+                    tokenizer.backend_tokenizer.no_truncation()
+                    tokenizer.backend_tokenizer.no_padding()
+                files = super().save_pretrained(save_directory)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(repo_id, **kwargs)
@@ -379,7 +383,7 @@ class LyricsProcessor(ProcessorMixin):
         return [found[twins.get(index, index)] for index in range(len(pictures))]
 
     def visualize(
-        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: bool
+        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: Any
     ) -> Image.Image:
         """Draw objects over their picture, or the boxes of an answer.
 
@@ -387,16 +391,28 @@ class LyricsProcessor(ProcessorMixin):
             image: picture.
             visual_objects: objects of the picture.
             answer: answer about the picture. If it has boxes, these are drawn, above thin boxes of the objects.
-            options: `masks`, `labels` and `scores`, which are `True` by default.
+            options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file for the
+                labels; by default one that has their characters is looked for.
         """
         picture = load_picture(image, self.max_image_pixels)
         return draw_objects(picture, visual_objects, parse_spatial_text(answer).objects, **options)
 
     def visualize_attention(
-        self, image: PictureLike, visual_objects: VisualObjects, weights: Sequence[float]
+        self,
+        image: PictureLike,
+        visual_objects: VisualObjects,
+        weights: Sequence[float],
+        font: str | os.PathLike[str] | None = None,
     ) -> Image.Image:
-        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`."""
-        return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights)
+        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`.
+
+        Args:
+            image: picture.
+            visual_objects: objects of the picture.
+            weights: sequence of one non-negative weight per object.
+            font: font file for the labels; by default one that has their characters is looked for.
+        """
+        return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights, font)
 
     # ---------------------------------------------------------------- prompts
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,34 @@ PUBLISHED_MQFORMER_FOLDER = f"{PUBLISHED_FOLDER}/qformer_tokenizer"
 _IMAGE_SETTINGS = ("size", "image_mean", "image_std", "resample", "rescale_factor")
 
 
+@contextmanager
+def naming_disk_errors(path: str | os.PathLike[str]) -> Generator[None]:
+    """Turn errors of a full or failing disk into an `OSError` that names what is written, within a `with` block.
+
+    Errors of safetensors, tokenizers and torch are of other classes and name no file.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = disk_error_code(error)
+        if code is None:
+            raise
+        advice = "free some space or choose another place, and repeat"
+        raise OSError(code, f"{os.strerror(code)} ({advice})", os.fspath(path)) from error
+
+
+def disk_error_code(error: Exception) -> int | None:
+    """Return the number of the system's error if the disk is full or fails, and `None` for any other error."""
+    if isinstance(error, OSError):
+        code = error.errno
+    elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of libraries in Rust
+        code = int(found[1])
+    else:  # torch keeps no number
+        found = re.search("StreamWriter|unexpected pos|iostream error", str(error))
+        code = errno.EIO if found and isinstance(error, RuntimeError) else None
+    return code if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else None
+
+
 def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = False, **hub_kwargs: Any) -> str | None:
     """Return the path of a checkpoint's file, or `None` where there is none.
 
@@ -55,15 +86,25 @@ def find_adapter_base(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> 
     Args:
         checkpoint: folder or Hub id.
         hub_kwargs: arguments of `HUB_KWARGS`.
+
+    Raises:
+        ValueError: a file of the adapter is damaged; the message names it.
     """
     file = find_file(checkpoint, "adapter_config.json", **hub_kwargs)
     if file is None:
         return None
-    settings, details = json.loads(Path(file).read_text()), find_file(checkpoint, "lyrics_adapter.json", **hub_kwargs)
-    place = settings.get("base_model_name_or_path")
-    if details is not None:
-        place = json.loads(Path(details).read_text())["base_model"]
+    settings, details = _read_object(file), find_file(checkpoint, "lyrics_adapter.json", **hub_kwargs)
+    place = settings.get("base_model_name_or_path") if details is None else _read_object(details).get("base_model")
+    if not isinstance(place, str | None):
+        raise ValueError(f"{details or file!r} is damaged: the name of the base model is {place!r:.100}.")
     return (place, settings.get("revision") or "main") if place else None
+
+
+def _read_object(path: str) -> dict[str, Any]:
+    """Return the object of a JSON file; raise a `ValueError` that names the file where it is damaged."""
+    if (damage := _damage(path)) is not None:
+        raise ValueError(damage)
+    return json.loads(Path(path).read_text("utf-8"))
 
 
 def find_damage(checkpoint: str | os.PathLike[str], folders: Iterable[str], **hub_kwargs: Any) -> str | None:

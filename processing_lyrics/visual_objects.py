@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from .processor_checks import naming_disk_errors
 from .spatial_text import as_text
 
 FORMAT = "lyrics-visual-objects"
@@ -49,7 +52,7 @@ class VisualObjects:
         features = _array("region_features", self.region_features, None)
         if features.ndim != 2 and features.size:
             raise ValueError(f"VisualObjects: region_features must have two dimensions, got shape {features.shape}.")
-        self.region_features = features if features.ndim == 2 else features.reshape(0, 0)
+        self.region_features = features if features.ndim == 2 and features.shape[1] else features.reshape(0, 0)
         if self.boxes.size % 4:
             raise ValueError(f"VisualObjects: boxes must be (R, 4), got shape {self.boxes.shape}.")
         self.boxes = self.boxes.reshape(-1, 4)
@@ -116,11 +119,27 @@ class VisualObjects:
         return objects
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file with the arrays as tensors, and labels and tags in its header."""
+        """Write a safetensors file with the arrays as tensors, and labels and tags in its header.
+
+        The file appears when it is complete.
+
+        Raises:
+            OSError: naming the file, if it cannot be written.
+        """
         values = self.to_dict()
         arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
         words = json.dumps({"labels": self.labels, "tags": self.tags}, ensure_ascii=True)
-        save_file(arrays, path, metadata={"format": FORMAT, "words": words, "checksum": _checksum(words, arrays)})
+        content = save(arrays, metadata={"format": FORMAT, "words": words, "checksum": _checksum(words, arrays)})
+        aside = os.path.join(os.path.dirname(path), f".objects.tmp-{uuid.uuid4().hex[:12]}")
+        with naming_disk_errors(path):
+            try:
+                with open(aside, "xb") as file:
+                    file.write(content)
+                os.replace(aside, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.remove(aside)
+                raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> VisualObjects:
@@ -158,7 +177,8 @@ def _checksum(words: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 def _words(name: str, values: Any) -> list[str]:
     """Return values as a list of strings."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    has_none = getattr(values, "ndim", 1) == 0  # an array of one number says that it is iterable
+    if isinstance(values, str) or not isinstance(values, Iterable) or has_none:
         raise ValueError(f"VisualObjects: {name} must be a list of names, got {type(values).__name__}.")
     return [as_text(str(value)) for value in values]
 

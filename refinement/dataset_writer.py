@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from transformers.utils import logging
 
+from ..datasets_lyrics.hf_datasets import name_of_place
 from ..datasets_lyrics.open_data import open_source
 from ..datasets_lyrics.sources import Source
 from ..processing_lyrics import LyricsProcessor
@@ -157,6 +158,8 @@ def _start_or_resume(folder: Path, planned: Manifest) -> Manifest:
 
 def _differences(manifest: Manifest, planned: Manifest) -> list[str]:
     then, now = ({**one.source, **one.plan, "masks": one.rows.masks} for one in (manifest, planned))
+    if then.get("kind") == "stream" and "bytes" not in then:  # of a version before 0.2, which kept the whole path
+        then |= {"place": name_of_place(str(then.get("place"))), "bytes": now.get("bytes")}
     return [
         f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
         for name in {**then, **now}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 from transformers.utils import logging
@@ -88,6 +89,7 @@ class RefinementStore:
         self.shards = manifest.shard_files(self.path)
         self._ends = list(accumulate(shard.rows for shard in manifest.shards))
         self._open: dict[int, ShardReader] = {}
+        self._lock = Lock()
         self._keys, self._images = (Index(self.path / INDEX, name) for name in (KEYS, IMAGES))
 
     @classmethod
@@ -202,9 +204,10 @@ class RefinementStore:
         number, place = locate_row(self._ends, index)
         if (shard := self._open.get(number)) is None:
             shard = self.shards[number].open()
-            while len(self._open) >= MAX_OPEN_SHARDS:
-                self._open.pop(next(iter(self._open)))
-            self._open[number] = shard
+            with self._lock:  # threads that share the store
+                while len(self._open) >= MAX_OPEN_SHARDS:
+                    self._open.pop(next(iter(self._open)))
+                self._open[number] = shard
         return shard, place
 
     # ---------------------------------------------------------------- processors and data sets

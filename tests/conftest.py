@@ -16,9 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from lyrics.assets import draw_table, random_parts
+from lyrics.assets import MICRO_CHECKPOINT, draw_table, random_parts
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsVisualRefiner
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
+
+from .optional_settings import parts_with_every_option
 
 logging.disable_progress_bar()
 settings.register_profile("lyrics", deadline=None, derandomize=True)  # the same examples every time, however slow
@@ -113,6 +115,23 @@ def saved(micro, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete checkpoint of the random micro model in our layout; not to be changed."""
     folder = tmp_path_factory.mktemp("saved")
     for part in micro:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def with_every_option() -> tuple[LyricsForConditionalGeneration, LyricsProcessor]:
+    """A small model with random weights in which every setting differs from its default, and its processor."""
+    return parts_with_every_option()
+
+
+@pytest.fixture(scope="session", params=["random", "every option", "shipped"])
+def any_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Complete checkpoints of every kind of model, one after the other; not to be changed."""
+    if request.param == "shipped":
+        return MICRO_CHECKPOINT
+    folder = tmp_path_factory.mktemp("any")
+    for part in request.getfixturevalue("micro" if request.param == "random" else "with_every_option"):
         part.save_pretrained(folder)
     return folder
 

@@ -9,14 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
+from ..datasets_lyrics.conversations import place_images, to_blocks
+from ..processing_lyrics import LyricsProcessor
 from .common.adapter_saving import TunedAdapterMixin
 from .common.checkpointing import AtomicCheckpointMixin
-from .common.data_arguments import hint_at_store
+from .common.data_arguments import hint_at_store, require_one_of
 from .common.trainable_parts import TuningArguments
+from .data.datasets import BadRowError
+
+_COLUMNS = ("prompt", "chosen", "rejected")
 
 
 @dataclass
@@ -26,6 +32,10 @@ class LyricsDPOConfig(TuningArguments, DPOConfig):
     max_length: int | None = field(default=None, metadata={"help": "No limit: TRL would cut inside an image."})
     train_mqformer: bool = field(default=False, metadata={"help": "Train the MQ-Former in full."})
     train_projection: bool = field(default=False, metadata={"help": "Train the projection in full."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("train_sampling_strategy", self.train_sampling_strategy, ("random", "sequential"))
 
 
 class LyricsDPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, DPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -37,6 +47,12 @@ class LyricsDPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, DPOTrainer):  #
 
     args: LyricsDPOConfig
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        processor: Any = self.processing_class
+        self.train_dataset = PreferenceRows.wrap(self.train_dataset, processor)
+        self.eval_dataset = PreferenceRows.wrap(self.eval_dataset, processor)
+
     def get_train_dataloader(self) -> DataLoader:
         """Return TRL's loader, and hint at a store where images will be refined."""
         processor: Any = self.processing_class
@@ -44,10 +60,68 @@ class LyricsDPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, DPOTrainer):  #
         return super().get_train_dataloader()
 
 
+class PreferenceRows(torch.utils.data.Dataset):
+    """Rows of preferences whose images are loaded when a row is read, so that a bad one is named with its row.
+
+    Args:
+        dataset: dataset with the columns of `LyricsDPOTrainer`.
+        processor: processor that loads the images.
+    """
+
+    def __init__(self, dataset: Dataset, processor: LyricsProcessor) -> None:
+        self.dataset, self.processor = dataset, processor
+
+    @classmethod
+    def wrap(cls, dataset: Any, processor: LyricsProcessor) -> Any:
+        """Wrap a dataset with images, or each of a dictionary of datasets; other data are returned as they are."""
+        if isinstance(dataset, dict):
+            return {name: cls.wrap(one, processor) for name, one in dataset.items()}
+        has_images = isinstance(dataset, Dataset) and {"image", "images"}.intersection(dataset.column_names)
+        return cls(dataset, processor) if has_images else dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the row, its images as a list of RGB images in `images`.
+
+        Raises:
+            BadRowError: naming the row, its file and the reason.
+        """
+        try:
+            row = dict(self.dataset[index])
+            given = row.pop("image", None)
+            given = row.get("images") if given is None else [given]
+            row["images"] = self.processor.load_pictures(given) if given else []
+            _place_images(row)
+        except Exception as error:
+            raise BadRowError(index, error) from error
+        return row
+
+
+def _place_images(row: dict[str, Any]) -> None:
+    """Read `<image>` in the text of a prompt's messages as the second stage does."""
+    if isinstance(row["prompt"], str) or not row["images"]:
+        return
+    messages = place_images([to_blocks(message) for message in row["prompt"]], len(row["images"]))
+    if any(block["type"] == "image" for message in messages for block in message["content"]):
+        row["prompt"] = messages
+
+
 def to_dataset(rows: Dataset | Sequence[Mapping[str, Any]]) -> Dataset:
-    """Convert rows to a dataset of the `datasets` library, which TRL's trainer requires; no rows are a `ValueError`."""
+    """Convert rows to a dataset of the `datasets` library, which TRL's trainer requires.
+
+    Raises:
+        ValueError: there is no row, or a column is missing.
+    """
+    if not hasattr(rows, "__len__"):
+        raise ValueError("Preferences are read by index: they can be no stream (`streaming`), and no tar shards.")
     if not len(rows):
         raise ValueError("There is no row: the data are empty.")
-    if isinstance(rows, Dataset):
-        return rows
-    return Dataset.from_list([dict(rows[index]) for index in range(len(rows))])
+    dataset = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(rows[i]) for i in range(len(rows))])
+    if missing := [name for name in _COLUMNS if name not in dataset.column_names]:
+        raise ValueError(
+            f"The rows have no {' and no '.join(map(repr, missing))}: preferences need images, prompt, chosen and "
+            f"rejected, and the columns are {', '.join(map(repr, dataset.column_names))}."
+        )
+    return dataset

@@ -42,3 +42,4 @@ class LyricsPretrainingArguments(RowArguments, TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("mask_unit", self.mask_unit, ("item", "object"))
+        require_one_of("train_sampling_strategy", self.train_sampling_strategy, ("random", "sequential"))

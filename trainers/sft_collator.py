@@ -130,11 +130,14 @@ class LyricsSFTCollator:
         found = []
         for block in box_blocks(conversation.messages):
             number = block.get("image", 0 if len(images) == 1 else None)
-            if number is None or not 0 <= number < len(images):
+            if not isinstance(number, int) or not 0 <= number < len(images):
                 raise ValueError(
                     f"A box has the image number {number}, and the row has {len(images)}: set its `image`."
                 )
-            box = np.asarray(block["box"], np.float64).reshape(-1)
+            try:
+                box = np.asarray(block["box"], np.float64).reshape(-1)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"The box {block['box']!r:.100} is no list of numbers: {error}") from error
             if self.box_units == "pixel":
                 box = box / np.array(images[number].size * 2) if len(box) == 4 else box
             if len(box) != 4 or not np.isfinite(box).all() or (box < -TOLERANCE).any() or (box > 1 + TOLERANCE).any():

@@ -39,6 +39,8 @@ class LyricsSFTConfig(TuningArguments, RowArguments, SFTConfig):  # pyright: ign
         self._refuse_options_without_effect()
         super().__post_init__()
         require_one_of("box_units", self.box_units, ("relative", "pixel"))
+        strategies = ("random", "sequential", "group_by_length")
+        require_one_of("train_sampling_strategy", self.train_sampling_strategy, strategies)
         if self.packing or self.padding_free:
             raise ValueError("Images cannot be packed: set packing=False and padding_free=False.")
 

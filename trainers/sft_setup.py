@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.model_inputs import MQFormerText
+from ..utils.model_folder import write_model
 from .common.data_arguments import require_one_of
 from .common.trainable_parts import TuningArguments, load_model
 
@@ -56,8 +57,9 @@ def build_sft(
         model, processor = random_parts(training.seed, REGION_WIDTH if with_objects else None)
         model.name_or_path = os.path.join(str(training.output_dir), "base")
         if keep and training.process_index == 0:
-            model.save_pretrained(model.name_or_path)
-            processor.save_pretrained(model.name_or_path)
+            with write_model(model.name_or_path) as folder:
+                model.save_pretrained(folder)
+                processor.save_pretrained(folder)
     else:
         model = load_model(arguments.model, training)
         processor = LyricsProcessor.from_pretrained(arguments.processor or arguments.model)

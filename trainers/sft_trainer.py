@@ -135,3 +135,11 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         lengths = measure_rows(rows, self.collator.measure, self.args.length_column_name)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return GroupedByLength(rows, lengths, size, self.collator.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        """Return the sampler of Transformers for rows in their order: it cannot measure rows to group them."""
+        strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "random"
+        try:
+            return super()._get_eval_sampler(eval_dataset)
+        finally:
+            self.args.train_sampling_strategy = strategy

@@ -16,9 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ..modeling_lyrics.checkpoint_files import naming_disk_errors
+
 _ASIDE = ".tmp-"  # `.NAME.tmp-0123456789ab` becomes NAME
 _LONGEST_NAME = 255  # bytes, on every usual file system
-_DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))  # folders, on some shared file systems
 
 
@@ -39,7 +40,7 @@ def write_file(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Ite
     """
     path = Path(path)
     aside = _name_aside(path)
-    with naming_file(path):
+    with naming_disk_errors(path):
         file = open(aside, mode.replace("w", "x"), **options)  # noqa: SIM115  (closed below, also after errors)
         try:
             yield file
@@ -74,7 +75,7 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} exists and is not an empty folder.")
     aside = _name_aside(path)
-    with naming_file(path):
+    with naming_disk_errors(path):
         os.mkdir(aside)
         try:
             yield aside
@@ -109,17 +110,6 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 def is_aside(name: str) -> bool:
     """Return whether a name is that of a hidden file or folder of an unfinished write."""
     return name.startswith(".") and _ASIDE in name
-
-
-@contextmanager
-def naming_file(path: Path) -> Iterator[None]:
-    """Add the file's name to errors of the block that lack one, as that of a full disk does."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sha256_of(path: str | os.PathLike) -> str:

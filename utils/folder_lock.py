@@ -15,7 +15,7 @@ from typing import Any, Self
 from filelock import lock_descriptor
 from transformers.utils import logging
 
-from .atomic_files import naming_file
+from .atomic_files import naming_disk_errors
 
 logger = logging.get_logger(__name__)
 
@@ -133,7 +133,7 @@ class FolderLock:
         record = json.dumps(owner).encode()
         aside = self.path.with_name(f"{LOCK_NAME}.tmp-{owner['id'][:12]}")
         try:
-            with naming_file(aside):
+            with naming_disk_errors(aside):
                 aside.write_bytes(record)
             self._publish(aside, record)
         except FileExistsError:  # by another machine, on a file system whose locks do not reach it

@@ -52,7 +52,8 @@ def train_stage1(folders: RunFolders) -> None:
     init_coordinate_embeddings(embeddings.weight.data, processor.mqformer_tokenizer)
     processor.mqformer_text = "spatial+instruction" if variant.refiner else "instruction"
     _set_store(processor, folders)
-    train_rows, eval_rows = data.open(processor)
+    train_rows, eval_rows = data.open()
+    data.attach_store(processor)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
     if variant.stage1:
         use_muon(trainer, matrix_learning_rate)
@@ -93,7 +94,8 @@ def train_stage2(folders: RunFolders) -> None:
     set_seed(training.seed)
     model, processor = build_sft(model_arguments, training)
     _set_store(processor, folders)
-    _, eval_rows = data.open(processor)
+    _, eval_rows = data.open()
+    data.attach_store(processor)
     trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
     use_muon(trainer, *rates)
     run_trainer(trainer, evaluate=False)

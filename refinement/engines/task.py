@@ -78,7 +78,9 @@ class RefiningTask:
                     if isinstance(row, Row):
                         shard.append(row)
                     else:
-                        failed.append({"key": item.key, "place": item.place, "reason": row})
+                        failed.append(
+                            {"key": item.key, "place": self._shorten(item.place), "reason": self._shorten(row)}
+                        )
                 failures += failed
                 progress(len(group), failed)
         receipt = shard.receipt(failures)
@@ -93,6 +95,12 @@ class RefiningTask:
                 f"{self.rows.fingerprint}: its weights or its settings are others."
             )
         self._checked = True
+
+    def _shorten(self, text: str) -> str:
+        """Return a text without the folders of the source: stores of one source are equal on all machines."""
+        for start in self.source.path_starts():
+            text = text.replace(start, "")
+        return text
 
     def refine(self, group: Sequence[Loaded]) -> list[Row | str]:
         """Return the row of each loaded image, or the reason why there is none."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from transformers.utils import logging
 
-from ...utils.atomic_files import naming_file, sha256_of, write_file
+from ...utils.atomic_files import naming_disk_errors, sha256_of, write_file
 from .errors import DuplicateKeyError, StoreError
 from .index import hash_images, hash_keys, write_index
 from .manifest import SHARDS, Manifest
@@ -92,7 +92,7 @@ def _collect_hashes(folder: Path, shards: Sequence[ShardFile]) -> Iterator[list[
     """Yield the hashes of all keys and of all images, (rows,) uint64 each, mapped from temporary files."""
     paths = [folder / f".{name}.tmp-{uuid.uuid4().hex[:12]}" for name in (KEYS, IMAGES)]
     try:
-        with naming_file(paths[0]), open(paths[0], "xb") as keys, open(paths[1], "xb") as images:
+        with naming_disk_errors(paths[0]), open(paths[0], "xb") as keys, open(paths[1], "xb") as images:
             for shard in logging.tqdm(shards, desc="Indexing", unit="shard", disable=len(shards) < 2):
                 for batch in shard.open().batches:
                     keys.write(hash_keys(batch.key(row) for row in range(len(batch))).tobytes())

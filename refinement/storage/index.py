@@ -80,13 +80,21 @@ class Index:
             _map(folder / f"{name}.{part}.npy") for part in ("hashes", "rows", "starts")
         )
         self._bits = (len(self._starts) - 1).bit_length() - 1
-        if len(self._hashes) != len(self._rows) or int(self._starts[-1]) != len(self._rows):
-            raise StoreError(f"{folder / name}.*.npy do not belong together.")
+        self._place = f"{folder / name}.*.npy"
+        is_sound = len(self._starts) == (1 << max(self._bits, 0)) + 1 and len(self._hashes) == len(self._rows)
+        if not is_sound or int(self._starts[-1]) != len(self._rows):
+            raise StoreError(f"{self._place} do not belong together.")
 
     def find(self, value: int) -> list[int]:
-        """Return the rows with these 64 bits of a hash, in ascending order."""
+        """Return the rows with these 64 bits of a hash, in ascending order.
+
+        Raises:
+            StoreError: naming the index, when it is damaged.
+        """
         prefix = value >> (64 - self._bits)
         first, last = self._starts[prefix : prefix + 2].tolist()
+        if not first <= last <= len(self._rows):
+            raise StoreError(f"{self._place} are damaged: the start of a prefix lies behind its end.")
         near = self._hashes[first:last].tolist()
         return [int(self._rows[first + place]) for place, one in enumerate(near) if one == value]
 
@@ -117,7 +125,7 @@ def _equal_groups(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
 def _map(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses the header as Python, and a damaged one raises errors of many types
         raise StoreError(f"{path}: {error}") from error
     if array.ndim != 1 or array.dtype != _U64:
         raise StoreError(f"{path} is not a file of an index.")

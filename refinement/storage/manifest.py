@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 SHARDS = "shards"
 FORMAT = "lyrics-refinement-store"
 VERSION = 1
+_TYPES = {"str": str, "int": int, "bool": bool}
 LIBRARIES = ("ziya-lyrics", "torch", "transformers", "pillow", "numpy", "pyarrow")
 
 
@@ -79,7 +80,7 @@ class Manifest:
             values = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: {folder} is not a store.") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{path} is damaged: {error}") from error
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise StoreError(f"{path} is not the manifest of a store.")
@@ -94,6 +95,8 @@ class Manifest:
                 shards=tuple(ShardFacts(**shard) for shard in values["shards"]),
                 **{name: dict(values[name]) for name in ("source", "plan", "versions", "files")},
             )
+            for part in (manifest.refiner, manifest.rows, *manifest.shards):
+                _check_types(part)
             names = [*(shard.name for shard in manifest.shards), *manifest.files]
             outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in re.split(r"[\\/]", name)]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -101,6 +104,14 @@ class Manifest:
         if outside:
             raise StoreError(f"{path} names a file outside the store: {outside[0]!r}.")
         return manifest
+
+
+def _check_types(part: Any) -> None:
+    """Raise a `TypeError` if a field of a dataclass holds another type than it says, or a negative number."""
+    for one in fields(part):
+        value, expected = getattr(part, one.name), _TYPES.get(str(one.type))
+        if expected is not None and (type(value) is not expected or (expected is int and value < 0)):
+            raise TypeError(f"{one.name} of {type(part).__name__} is {value!r:.80}, and should be of type {one.type}.")
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ class Receipt:
             failures = tuple(values.pop("failed"))
             receipt = cls(ShardFacts(**values), failures)
             return receipt if (folder / name).stat().st_size == receipt.facts.bytes else None
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (FileNotFoundError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
             return None
 
 

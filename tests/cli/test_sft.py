@@ -38,6 +38,15 @@ def test_every_recipe_is_readable(stage, name, tmp_path):
         assert training.load_in_4bit
 
 
+def test_bars_are_for_terminals(tmp_path):
+    """Standard error is none here; an option wins."""
+    for options, expected in ((), True), (("--disable_tqdm", "false"), False):
+        more = ["--output_dir", str(tmp_path), "--bf16", "no", *options]
+        arguments = Namespace(command="sft", config="smoke", help_all=False, more=more)
+        *_, training = parse_recipe(arguments, "stage2", (SFTModelArguments, DataArguments, LyricsSFTConfig))
+        assert training.disable_tqdm is expected
+
+
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory):
     """A checkpoint with a refiner, and LLaVA's JSON with pictures beside it and boxes."""
@@ -64,7 +73,8 @@ def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
     """Pictures are refined on the way; the run goes on; the adapter is merged, with the base model's refiner."""
     run, out = tmp_path / "run", tmp_path / "merged"
     assert sft(chats, run, "--save_steps", "1") == 0
-    printed = capsys.readouterr().out
+    printed, bars = capsys.readouterr()
+    assert "it/s" not in bars
     assert f"Wrote model and processor to {run}" in printed
     assert "language_projection" in printed
     assert f"Next: lyrics ask --model {run} IMAGE QUESTION, or lyrics merge {run}" in printed

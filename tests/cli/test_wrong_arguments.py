@@ -31,6 +31,8 @@ WRONG = [
     ([*ASK, "--save", "SCENE"], "is the image itself, which is not overwritten"),
     ([*ASK, "--why", "FOLDER/none/a.png"], "--why"),
     ([*ASK, "--save", "FOLDER/a.png", "--why", "FOLDER/a.png"], "--save and --why are the same file"),
+    ([*ASK, "--save", "FOLDER/a.png", "--font", "FILE"], "cannot be read"),
+    ([*REFINE, "--out", "FOLDER/seen", "--font", "FOLDER/none.ttf"], "none.ttf cannot be read"),
     ([*ASK, "--device", "meta"], "cannot run on device 'meta'"),
     ([*ASK, "--device", "toaster"], "cannot run on device 'toaster'"),
     ([*ASK, "--device", "cuda:99"], "cannot run on device 'cuda:99'"),
@@ -55,6 +57,7 @@ WRONG = [
     (["pretrain", "--config", "BROKEN", "--output_dir", "FOLDER/run"], "broken.yaml is not YAML"),
     (["sft", "--config", "LIST", *TRAIN], "must contain a YAML mapping"),
     (["sft", "--train_data", "chats:0", *TRAIN], "'chats:0' has no rows: COUNT must be at least 1"),
+    (["dpo", "--config", "smoke", "--train_data", "PAIRS", "--output_dir", "FOLDER/run"], "have no 'chosen' and no"),
     (["dpo", "--train_data", "shapes:0", *TRAIN], "'shapes:0' has no rows: COUNT must be at least 1"),
 ]
 
@@ -64,9 +67,11 @@ def names(tmp_path):
     """Folder of the test, with what the arguments name."""
     shutil.copy(SCENE_PICTURE, tmp_path / "scene.png")
     (tmp_path / "FILE").write_text("a text")
+    (tmp_path / "pairs.jsonl").write_text('{"images": ["scene.png"], "prompt": "What?"}')
     (tmp_path / "broken.yaml").write_text("a: [1, 2\nb: }")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     found = {"FOLDER": tmp_path, "SCENE": tmp_path / "scene.png", "FILE": tmp_path / "FILE", "MICRO": MICRO_CHECKPOINT}
+    found["PAIRS"] = tmp_path / "pairs.jsonl"
     return found | {"BROKEN": tmp_path / "broken.yaml", "LIST": tmp_path / "list.yaml"}
 
 

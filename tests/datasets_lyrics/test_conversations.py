@@ -1,6 +1,7 @@
 """Rows in TRL's forms and LLaVA's: all become the same conversation, or say what is wrong."""
 
 import pytest
+from transformers.utils import logging
 
 from lyrics.datasets_lyrics.conversations import outline, read_conversation
 
@@ -90,6 +91,48 @@ def test_pictures_keep_their_places():
     assert conversation.pictures == list("abcd")
 
 
+ANSWER = {"role": "assistant", "content": "<image>? Yes."}
+
+
+@pytest.mark.parametrize("kind", ["text", "block"])
+@pytest.mark.parametrize("form", ["messages", "prompt and completion"])
+def test_marks_are_places_in_rows_of_other_trainers(kind, form):
+    """LLaVA, ms-swift and LLaMA-Factory write `<image>` in the text, once for each of `images`. Answers stay text."""
+    texts = ["<image>\n<image>\nWhich is red?", "And <image>?"]
+    asked = [
+        {"role": "user", "content": text if kind == "text" else [{"type": "text", "text": text}]} for text in texts
+    ]
+    messages = [asked[0], ANSWER, asked[1], ANSWER]
+    row = {"messages": messages} if form == "messages" else {"prompt": messages[:3], "completion": messages[3:]}
+    conversation = read_conversation(row | {"images": list("abc")})
+    assert conversation.messages[0] == say("user", None, None, "Which is red?")
+    assert conversation.messages[2] == say("user", "And ", None, "?")
+    assert conversation.messages[1] == say("assistant", "<image>? Yes.")
+    assert conversation.pictures == list("abc")
+    assert outline(row | {"images": list("abc")})[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "images"),
+    [
+        ("What does the tag <image> mean?", []),
+        ([{"type": "image"}, {"type": "text", "text": "What does the tag <image> mean?"}], ["a"]),
+        ("<image> and <image>", ["a"]),
+    ],
+    ids=["no images", "images have blocks", "other numbers"],
+)
+def test_other_marks_stay_text(content, images, caplog):
+    """Where the numbers differ, a warning says so once."""
+    logging.enable_propagation()
+    row = {"messages": [{"role": "user", "content": content}, ANSWER], "images": images}
+    for _ in range(2):
+        conversation = read_conversation(row)
+    texts = [block["text"] for block in conversation.messages[0]["content"] if block["type"] == "text"]
+    assert "".join(texts) == (content if isinstance(content, str) else content[1]["text"])
+    assert [block["type"] for block in conversation.messages[0]["content"]].count("image") == len(images)
+    assert caplog.text.count("1 images and 2 <image> in the text") == (content == "<image> and <image>")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -116,3 +159,23 @@ def test_pictures_keep_their_places():
 def test_what_is_wrong_is_said(row, message):
     with pytest.raises(ValueError, match=message):
         read_conversation(row)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a text", "A row must be a mapping"),
+        ({"messages": 3}, "'messages' must be a list of messages with role and content, got 3"),
+        ({"messages": ["Where?", "There."]}, "'messages' must be a list of messages"),
+        ({"conversations": [None]}, "'conversations' must be a list of messages"),
+        ({"conversations": [{"from": ["human"], "value": "Where?"}]}, r"A message is from \['human'\]"),
+        ({"prompt": True, "completion": "There."}, "'prompt' must be a list of messages"),
+        ({"prompt": "Where?", "completion": 2.5}, "'completion' must be a list of messages"),
+        ({"messages": [{"role": "user", "content": 3}]}, "must hold text or a list of blocks, got 3"),
+        ({"messages": [{"role": "user", "content": ["Where?"]}]}, "must hold text or a list of blocks"),
+    ],
+)
+def test_values_of_other_types_are_named(row, message):
+    for read in (read_conversation, outline):
+        with pytest.raises(ValueError, match=message):
+            read(row)

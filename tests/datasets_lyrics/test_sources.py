@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
 from lyrics.assets import draw_table
 from lyrics.datasets_lyrics.hf_datasets import DatasetImages, DatasetPlace, StreamImages
+from lyrics.datasets_lyrics.open_data import open_rows
 from lyrics.refinement import DuplicateKeyError, open_source
 
 from .test_webdataset import write_tar
@@ -165,8 +166,27 @@ def test_keys_of_a_column(tmp_path):
 
 def test_json_that_is_damaged(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"image": "a"}\n{"image": \n')
-    with pytest.raises(ValueError, match=r"a\.jsonl cannot be read"):
+    with pytest.raises(ValueError, match=r"a\.jsonl cannot be read: line 2 is no JSON"):
         open_source(tmp_path / "a.jsonl")
+
+
+def test_a_broken_line_of_a_stream_is_named(tmp_path):
+    """With its file and its number, as training reads it and as refinement does."""
+    good = "".join(f'{{"image": "{number}.png"}}\n' for number in range(3))
+    (tmp_path / "a.jsonl").write_text(good)
+    (tmp_path / "b.jsonl").write_text(good + '{"image": \n')
+    message = r"b\.jsonl cannot be read: line 4 is no JSON"
+    with pytest.raises(ValueError, match=message):
+        list(open_rows(tmp_path / "*.jsonl", streaming=True))
+    source = open_source(tmp_path / "*.jsonl", streaming=True)
+    assert [item.key for item in source.items(0)] == [f"000000-{row:09}" for row in range(3)]
+    with pytest.raises(ValueError, match=message):
+        list(source.items(1))
+    with pytest.raises(ValueError, match=message):
+        open_source(tmp_path / "b.jsonl", streaming=True)
+    (tmp_path / "c.json").write_text('[{"image": "a"},\n{"image": ]')
+    with pytest.raises(ValueError, match=r"c\.json cannot be read: line 1 is no JSON: .* line 2"):
+        list(open_rows(tmp_path / "c.json", streaming=True))
 
 
 @pytest.fixture
@@ -211,6 +231,16 @@ def test_streams(table, tmp_path):
     assert listed(open_source(tmp_path / "*.parquet", streaming=True, key="name", limit=3)) == [
         ["name 0", "name 1", "name 2"]
     ]
+
+
+def test_a_stream_is_described_without_its_folder(table, tmp_path):
+    """It is the same stream elsewhere, and another one with other files."""
+    for folder in "xyz":
+        (tmp_path / folder).mkdir()
+        (table if folder != "z" else table.select([0])).to_parquet(tmp_path / folder / "a.parquet")
+    x, y, z = (open_source(tmp_path / folder / "a.parquet", streaming=True).describe() for folder in "xyz")
+    assert x == y != z
+    assert str(tmp_path) not in json.dumps(x)
 
 
 def test_a_data_set_on_the_hub_is_loaded_by_its_id(table, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from lyrics import MICRO_CHECKPOINT
@@ -13,18 +13,18 @@ from lyrics.processing_lyrics import LyricsProcessor
 LOADERS = (LyricsForConditionalGeneration.from_pretrained, merge_adapter)
 
 
-def save_adapter(folder, **options):
-    """Save an adapter of the shipped micro model whose weights are all random, and return its `PeftModel`."""
+def save_adapter(folder, checkpoint=MICRO_CHECKPOINT, kind=LoraConfig, **options):
+    """Save an adapter of a model whose weights are all random, and return its `PeftModel`."""
     torch.manual_seed(0)
-    base = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT)
+    base = LyricsForConditionalGeneration.from_pretrained(checkpoint)
     settings = {"target_modules": r".*language_model\..*\.(q_proj|v_proj)", "modules_to_save": ["language_projection"]}
-    tuned = get_peft_model(base, LoraConfig(**settings | options))
+    tuned = get_peft_model(base, kind(**settings | options))
     with torch.no_grad():
         for parameter in tuned.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.3 * torch.rand_like(parameter))
     tuned.save_pretrained(folder)
-    LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).save_pretrained(folder, save_refiner=False)
+    LyricsProcessor.from_pretrained(checkpoint).save_pretrained(folder, save_refiner=False)
     return tuned.eval()
 
 
@@ -33,17 +33,35 @@ def embed_and_predict(model):
         return model(input_ids=torch.arange(1, 9)[None]).logits
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])
-def test_a_loaded_adapter_is_the_saved_one(tmp_path, options):
+KINDS = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "rslora": {"use_rslora": True},
+    "loha": {"kind": LoHaConfig},
+    "lokr": {"kind": LoKrConfig},
+    "ia3": {"kind": IA3Config, "feedforward_modules": []},
+    "oft": {"kind": OFTConfig, "oft_block_size": 8},
+}
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_a_loaded_adapter_is_the_saved_one(any_checkpoint, tmp_path, options):
     """Every weight, the magnitudes of DoRA among them, and the predictions; loaded and merged."""
-    tuned = save_adapter(tmp_path, **options)
+    tuned = save_adapter(tmp_path, any_checkpoint, **options)
     model = LyricsForConditionalGeneration.from_pretrained(tmp_path).eval()
     loaded = {f"base_model.model.{name}": one for name, one in model.state_dict().items()}
     kinds = {name.split(".")[-3] for name, one in tuned.named_parameters() if one.requires_grad}
-    assert ("lora_magnitude_vector" in kinds) == bool(options)
+    assert ("lora_magnitude_vector" in kinds) == options.get("use_dora", False)
     assert all(torch.equal(one, loaded[name]) for name, one in tuned.state_dict().items())
     for one in (model, merge_adapter(tmp_path)[0]):
         torch.testing.assert_close(embed_and_predict(one), embed_and_predict(tuned), atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_that_peft_alone_can_load_is_named(tmp_path):
+    """Transformers puts adapters into layers, and VeRA has weights that all layers share."""
+    save_adapter(tmp_path, kind=VeraConfig, r=8)
+    with pytest.raises(ValueError, match=r"does not support PeftType\.VERA"):
+        LyricsForConditionalGeneration.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])

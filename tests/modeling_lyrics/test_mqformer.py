@@ -285,6 +285,12 @@ def test_gradient_checkpointing_changes_nothing(inputs):
         ({"query_embeds": torch.zeros(1, 5, 32)}, "query_embeds has 5 queries, the model 7"),
         ({"attention_mask": torch.ones(2, 5)}, "covers 5 text positions; input_ids has 6"),
         ({"input_ids": torch.ones(2, 600, dtype=torch.long), "attention_mask": None}, "600 tokens, .* 512 only"),
+        (
+            {"position_ids": torch.arange(507, 513)[None]},
+            r"position_ids must be in \[0, 511\], but range from 507 to 512",
+        ),
+        ({"input_ids": torch.full((2, 6), 50)}, r"input_ids must be in \[0, 49\], but range from 50 to 50"),
+        ({"input_ids": torch.full((2, 6), -1)}, "range from -1 to -1"),
         ({"input_ids": None, "text_only": True}, "text_only=True needs input_ids"),
     ],
 )

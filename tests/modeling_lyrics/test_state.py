@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
@@ -20,6 +21,8 @@ from lyrics.modeling_lyrics import (
     RamConfig,
     configuration_base,
 )
+from lyrics.modeling_lyrics.adapter_checks import find_base_model, mark_base, write_adapter_file
+from lyrics.processing_lyrics.processor_checks import find_adapter_base
 
 LOADERS = {
     "": LyricsForConditionalGeneration.from_pretrained,
@@ -282,19 +285,46 @@ def test_keys_of_transformers_are_known(saved, tmp_path, caplog):
     assert "does not know" not in caplog.text
 
 
-@pytest.mark.parametrize("part", ["", "refiner"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_that_are_no_numbers_are_named(part, dtype, tmp_path):
-    """Of the shipped model; one value is enough."""
-    folder = tmp_path / "nan"
+def write_nan(folder, part="", dtype=torch.float32):
+    """Copy the shipped model with one value that is no number, and return the pattern of its error."""
     shutil.copytree(MICRO_CHECKPOINT, folder)
     path = folder / part / "model.safetensors"
     weights = {name: weight.to(dtype) for name, weight in load_file(path).items()}
     name = max(weights, key=lambda one: weights[one].numel())
     weights[name].view(-1)[7] = torch.nan
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"nan.*{name.split('.')[-2]}\.\w+ has values that are not numbers"):
-        LOADERS[part](folder)
+    return rf"nan.*{name.split('.')[-2]}\.\w+ has values that are not numbers"
+
+
+@pytest.mark.parametrize("part", ["", "refiner"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_no_numbers_are_named(part, dtype, tmp_path):
+    """Of the shipped model; one value is enough."""
+    message = write_nan(tmp_path / "nan", part, dtype)
+    with pytest.raises(ValueError, match=message):
+        LOADERS[part](tmp_path / "nan")
+
+
+@pytest.fixture
+def _distributed():
+    """A group of one process, as a launcher makes it."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_distributed")
+def test_weights_that_are_no_numbers_are_named_by_the_processes_that_hold_them(tmp_path, monkeypatch):
+    """With FSDP, only the first process of a machine reads the file."""
+    message = write_nan(tmp_path / "nan")
+    for fsdp, rank in (("false", "0"), ("false", "1"), ("true", "0")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", fsdp)
+        monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", fsdp)
+        with pytest.raises(ValueError, match=message):
+            LyricsForConditionalGeneration.from_pretrained(tmp_path / "nan")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    LyricsForConditionalGeneration.from_pretrained(tmp_path / "nan")
 
 
 @pytest.mark.parametrize(
@@ -309,3 +339,55 @@ def test_weights_that_are_no_numbers_are_named(part, dtype, tmp_path):
 def test_wrong_settings_of_the_first_stage_are_named(settings, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         LyricsPreTrainingConfig(**settings)
+
+
+# ---------------------------------------------------------------------------------------------------- adapters
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """Folder of an adapter of the shipped model."""
+    folder = tmp_path_factory.mktemp("adapter") / "whole"
+    model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT)
+    details = {"base_model": str(MICRO_CHECKPOINT), "base_mark": mark_base(model), "trained_parts": []}
+    get_peft_model(model, LoraConfig(r=2, target_modules=r".*language_model.*\.q_proj")).save_pretrained(folder)
+    write_adapter_file(folder, details)
+    LyricsForConditionalGeneration.from_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("adapter_config.json", b"["),
+        ("adapter_config.json", b"[1]"),
+        ("adapter_config.json", b"[" * 50_000),
+        ("lyrics_adapter.json", b"\xff"),
+        ("lyrics_adapter.json", b"[1]"),
+        ("lyrics_adapter.json", b'{"base_model": 3, "base_mark": "a", "trained_parts": []}'),
+        ("lyrics_adapter.json", b'{"base_model": "a", "base_mark": "a", "trained_parts": 3}'),
+        ("lyrics_adapter.json", b"{}"),
+        ("adapter_model.safetensors", b"no weights"),
+    ],
+)
+def test_damaged_files_of_an_adapter_are_named(adapter, tmp_path, name, content):
+    folder = shutil.copytree(adapter, tmp_path / "copied")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match="copied"):
+        LyricsForConditionalGeneration.from_pretrained(folder)
+    if name.endswith(".json"):
+        with pytest.raises(ValueError, match=name):
+            find_base_model(folder)
+    if name.endswith(".json") and b'"base_model": "a"' not in content and content != b"{}":
+        with pytest.raises(ValueError, match=name):
+            find_adapter_base(folder)
+
+
+def test_an_adapter_with_weights_of_other_shapes_is_refused(adapter, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "copied")
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    name = min(weights)
+    save_file(weights | {name: torch.zeros(3, 5)}, path)
+    with pytest.raises(ValueError, match=r"copied cannot be loaded: weights have other shapes"):
+        LyricsForConditionalGeneration.from_pretrained(folder)

@@ -12,6 +12,8 @@ from safetensors.torch import save_file as save_tensors
 
 from lyrics.processing_lyrics import VisualObjects
 
+from ..failpoints import full_disk
+
 
 def build(count=3, width=5, dtype=np.float32, masks=False):
     random = np.random.default_rng(0)
@@ -71,6 +73,15 @@ def test_a_flipped_bit_of_a_file_never_gives_other_objects(objects, tmp_path):
             assert VisualObjects.load(path) == objects[0]
 
 
+def test_a_full_disk_leaves_the_old_file(objects, tmp_path):
+    path = tmp_path / "one.objects.safetensors"
+    objects[0].save(path)
+    with full_disk(100), pytest.raises(OSError, match=r"free some space .*one\.objects\.safetensors'"):
+        objects[1].save(path)
+    assert VisualObjects.load(path) == objects[0]
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
 def test_safetensors_of_its_arrays(tmp_path):
     objects = build()
     values = objects.to_dict()
@@ -122,6 +133,8 @@ def test_counts_must_agree(values):
         ({"masks": [True]}, r"masks must be \(R, height, width\)"),
         ({"labels": "cup"}, "labels must be a list of names, got str"),
         ({"tags": 3}, "tags must be a list of names, got int"),
+        ({"tags": torch.tensor(3)}, "tags must be a list of names, got Tensor"),
+        ({"labels": np.array("cup")}, "labels must be a list of names, got ndarray"),
     ],
 )
 def test_what_does_not_describe_objects_is_named(values, message):
@@ -172,3 +185,10 @@ def test_other_files_are_refused(tmp_path, content):
         VisualObjects.load(path)
     with pytest.raises(OSError, match="absent"):
         VisualObjects.load(tmp_path / "absent")
+
+
+def test_features_without_width_are_none():
+    """So that they are the same after a row of a table."""
+    objects = VisualObjects(region_features=np.zeros((1, 0)))
+    assert objects.region_features.shape == (0, 0)
+    assert VisualObjects.from_dict(objects.to_dict()) == objects

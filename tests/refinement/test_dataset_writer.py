@@ -1,5 +1,6 @@
 """Writing a store: interruptions, full disks, failed images, changed plans."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -161,8 +162,31 @@ def test_failed_images_are_listed(loaded, tmp_path):
     assert list(reasons) == list(expected)
     for key, words in expected.items():
         assert words in reasons[key]
-    assert failures(found.path)[0]["place"] == str(photos / "cut.png")
+    assert failures(found.path)[0]["place"] == "cut.png"
+    assert str(tmp_path) not in (found.path / "failures.jsonl").read_text("utf-8"), "a store has no path of a machine"
     assert found.manifest.failure_count == 6
+
+
+def test_a_stream_may_move(fast, photos, tmp_path):
+    """Its store goes on, also one of version 0.1, which holds the whole path; another stream is refused."""
+    folder, out = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "store"
+    lines = [json.dumps({"image": name}) for name in ("a0.png", "broken.jpg", "a1.png")]
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    store = refine_dataset(folder / "rows.jsonl", out, fast, streaming=True, **OPTIONS)
+    assert store.failure_count == 1
+    assert not [name for name, content in contents(out).items() if str(tmp_path).encode() in content]
+    moved = shutil.move(folder, tmp_path / "moved")
+    before = contents(out)
+    refine_dataset(moved / "rows.jsonl", out, fast, streaming=True, **OPTIONS)
+    assert contents(out) == before
+    source = store.manifest.source | {"place": str(folder / "rows.jsonl")}
+    del source["bytes"]
+    dataclasses.replace(store.manifest, source=source).save(out)
+    assert len(refine_dataset(moved / "rows.jsonl", out, fast, streaming=True, **OPTIONS)) == 2
+    store.manifest.save(out)
+    (moved / "rows.jsonl").write_text("\n".join(lines[:2]))
+    with pytest.raises(StoreError, match=r"bytes was \d+ and is \d+"):
+        refine_dataset(moved / "rows.jsonl", out, fast, streaming=True, **OPTIONS)
 
 
 def test_failures_are_tried_again_when_asked_for(fast, made, photos, tmp_path):

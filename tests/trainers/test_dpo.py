@@ -8,7 +8,8 @@ import torch
 from lyrics.assets import ShapePairs, random_parts
 from lyrics.datasets_lyrics.open_data import open_rows
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration
-from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
+from lyrics.trainers import BadRowError
+from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, PreferenceRows, to_dataset
 
 from .two_ranks import history
 
@@ -83,8 +84,43 @@ def test_images_of_a_file_reach_the_model(ending, tmp_path):
     args = LyricsDPOConfig(output_dir=str(tmp_path / "run"), save_strategy="no", lora_dropout=0.0, **options)
     dataset = to_dataset(open_rows(tmp_path / f"pairs.{ending}"))
     trainer = LyricsDPOTrainer(model, args, dataset, None, processor)
+    assert isinstance(trainer.train_dataset, PreferenceRows)
     from_file = next(iter(trainer.get_train_dataloader()))
     trainer.train_dataset = to_dataset(rows)
     drawn = next(iter(trainer.get_train_dataloader()))
     for name in ("input_ids", "pixel_values"):
         assert torch.equal(from_file[name], drawn[name])
+
+
+def test_a_bad_picture_is_named_with_its_row(processor, tmp_path):
+    pairs = {"prompt": "What?", "chosen": "A cup.", "rejected": "A dog."}
+    ShapePairs(1)[0]["images"][0].save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    rows = [{**pairs, "images": [str(tmp_path / name)]} for name in ("good.png", "bad.png")]
+    read = PreferenceRows(to_dataset(rows), processor)
+    assert len(read[0]["images"]) == 1
+    with pytest.raises(BadRowError, match=r"Row 1 cannot be used: .*bad\.png"):
+        read[1]
+
+
+@pytest.mark.parametrize("image", ["images", "image"])
+def test_marks_in_a_prompt_are_places(processor, image):
+    """As in the second stage; a prompt without marks is TRL's to fill."""
+    picture = ShapePairs(1)[0]["images"][0]
+    answers = {"chosen": say("Yes."), "rejected": say("No.")}
+    given = {image: [picture] if image == "images" else picture}
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], **answers, **given} for text in ("Here: <image>\nRed?", "Red?")
+    ]
+    read = PreferenceRows(to_dataset(rows), processor)
+    blocks = [{"type": "text", "text": "Here: "}, {"type": "image"}, {"type": "text", "text": "Red?"}]
+    assert read[0]["prompt"] == [{"role": "user", "content": blocks}]
+    assert read[1]["prompt"] == rows[1]["prompt"]
+    assert len(read[0]["images"]) == 1
+
+
+def test_what_cannot_be_trained_on_is_refused():
+    with pytest.raises(ValueError, match=r"no 'chosen' and no 'rejected': preferences need .* columns are 'prompt'"):
+        to_dataset([{"prompt": "What?"}])
+    with pytest.raises(ValueError, match="train_sampling_strategy must be one of"):
+        LyricsDPOConfig(output_dir="run", train_sampling_strategy="group_by_length", bf16=False)

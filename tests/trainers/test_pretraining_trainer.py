@@ -237,5 +237,7 @@ def test_fewer_rows_than_a_batch_are_an_error(tmp_path):
     """The contrastive losses need batches of equal size."""
     with pytest.raises(ValueError, match=r"There are 7 rows to train on, fewer than the 8 of a batch"):
         build_trainer(tmp_path, 1, build_rows(7)).train()
+    with pytest.raises(ValueError, match="train_sampling_strategy must be one of"):
+        build_trainer(tmp_path, 1, train_sampling_strategy="group_by_length")
     with pytest.raises(ValueError, match="max_steps must be at least 1"):
         build_trainer(tmp_path, 1, max_steps=-5)

@@ -125,6 +125,7 @@ def test_boxes_are_written_as_spatial_text():
         ([0.1, 0.2, 1.3, 0.4], 1, r"not x1, y1, x2, y2 within an image of \(40, 30\) pixels \(box_units='relative'\)"),
         ([0.1, 0.2, 0.3], 1, "not x1, y1, x2, y2"),
         ([0.1, 0.2, float("nan"), 0.4], 1, "not x1, y1, x2, y2"),
+        ([0.1, None, [0.3], 0.4], 1, r"The box \[0.1, None, \[0.3\], 0.4\] is no list of numbers"),
         ([0.1, 0.2, 0.3, 0.4], 2, "A box has the image number None, and the row has 2: set its `image`"),
         ([0.1, 0.2, 0.3, 0.4], 0, "A box has the image number None, and the row has 0"),
     ],

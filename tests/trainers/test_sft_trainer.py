@@ -243,6 +243,17 @@ def test_rows_are_grouped_by_length(tmp_path):
     assert orders["group_by_length", 0] != orders["group_by_length", 1]
 
 
+def test_rows_for_evaluation_stay_in_their_order(tmp_path):
+    """Although rows for training are grouped by length, which Transformers would want of these too."""
+    settings = {"train_sampling_strategy": "group_by_length", "eval_strategy": "steps", "eval_steps": 1, "max_steps": 1}
+    trainer = build_trainer(tmp_path, eval_rows=build_chats(5), save_strategy="no", **settings)
+    batches = list(trainer.get_eval_dataloader())
+    assert [name for batch in batches for name in batch["samples"]] == list("01234")
+    trainer.train()
+    assert any("eval_loss" in line for line in trainer.state.log_history)
+    assert trainer.args.train_sampling_strategy == "group_by_length"
+
+
 def test_unusable_rows_are_replaced_or_raised(tmp_path, caplog):
     """They are named and counted; TRL raises no error about truncation."""
     from transformers.utils import logging

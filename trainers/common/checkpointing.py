@@ -22,8 +22,17 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, sort_checkpoints
 from transformers.utils import logging
 
-from ...utils.atomic_files import remove_folder, remove_leftovers, sha256_of, sync_folder, sync_tree
+from ...utils.atomic_files import (
+    naming_disk_errors,
+    remove_folder,
+    remove_leftovers,
+    sha256_of,
+    sync_folder,
+    sync_tree,
+)
 from ...utils.folder_lock import FolderLock, FolderLockedError
+from ...utils.model_folder import STAGING as MODEL_STAGING
+from ...utils.model_folder import place_model, stage_model
 from .run_settings import compare_settings, describe_settings, require_a_batch
 
 logger = logging.get_logger(__name__)
@@ -241,10 +250,11 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
                 shutil.rmtree(self._staging, ignore_errors=True)
                 remove_leftovers(run_folder)
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # other ranks write their random states
-            if self.args.should_save:
-                self._complete(self._staging / name, run_folder / name)
+            with naming_disk_errors(run_folder / name):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()  # other ranks write their random states
+                if self.args.should_save:
+                    self._complete(self._staging / name, run_folder / name)
             self.accelerator.wait_for_everyone()
         finally:
             self._staging, self.args.push_to_hub = None, pushes
@@ -278,6 +288,38 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
         existing = len(others) + sum(os.path.isdir(folder) for folder in kept)
         for folder in others[: max(0, existing - limit)]:
             remove_folder(folder)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model as in Transformers, so that the folder holds a complete model, or is not taken for one.
+
+        Args:
+            output_dir: folder, by default `args.output_dir`; it may hold checkpoints and an older model.
+
+        Raises:
+            OSError: naming the folder, if the disk is full or fails.
+        """
+        if self._staging is not None:  # a checkpoint, which `_save_checkpoint` completes
+            super().save_model(output_dir, _internal_call)
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        with naming_disk_errors(folder):
+            if self.args.should_save:
+                staging = stage_model(folder)
+                if (folder / "README.md").is_file():  # PEFT adds to the card of TRL
+                    shutil.copy(folder / "README.md", staging)
+            self.accelerator.wait_for_everyone()
+            super().save_model(str(folder / MODEL_STAGING), _internal_call=True)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                place_model(folder)
+            self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def save_state(self) -> None:
+        """Save the trainer's state as in Transformers; raise an `OSError` that names the folder if the disk is full."""
+        with naming_disk_errors(str(self.args.output_dir)):
+            super().save_state()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as in Transformers, but the processor without its refiner."""

@@ -86,25 +86,33 @@ class DataArguments:
     eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
     streaming: bool = field(default=False, metadata={"help": "Read train_data as a stream; needs max_steps."})
 
-    def open(self, processor: LyricsProcessor, **columns: str) -> tuple[Any, Any]:
-        """Open the rows for training and for evaluation, and attach the store to the processor.
+    def open(self, **columns: str) -> tuple[Any, Any]:
+        """Open the rows for training and for evaluation; it takes seconds, so do it before a model is built.
 
         Args:
-            processor: processor that finds the objects of images.
             columns: `image_column` and `caption_column` of the rows.
 
         Returns:
             Rows for training, and rows for evaluation or `None`.
 
         Raises:
-            ValueError: if there are no training data, or they cannot be read.
+            ValueError: if there are no training data, or they or the store cannot be read.
         """
         if self.train_data is None:
             raise ValueError("no training data: give --train_data, or a recipe that names it.")
         if self.store is not None:
-            processor.store = RefinementStore.open(self.store)
+            RefinementStore.open(self.store)
         where: dict[str, Any] = {"image_root": self.image_root, "fetch_urls": self.fetch_urls, **columns}
         train_rows = open_rows(self.train_data, split=self.train_split, streaming=self.streaming, **where)
         if self.eval_data is None:
             return train_rows, None
         return train_rows, open_rows(self.eval_data, split=self.eval_split, **where)
+
+    def attach_store(self, processor: LyricsProcessor) -> None:
+        """Attach the store to the processor that finds the objects of images.
+
+        Raises:
+            ValueError: if there is no such store, or it is that of another refiner.
+        """
+        if self.store is not None:
+            processor.store = RefinementStore.open(self.store)

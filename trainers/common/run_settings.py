@@ -35,17 +35,32 @@ _COURSE = (
     "dataloader_drop_last",
 )
 _WITHOUT_EFFECT = {"on_bad_row", "image_column", "caption_column", "trust_remote_code", "activation_offloading"}
+# what a PEFT configuration says of its files, and not of the adapter
+_OF_ADAPTER_FILES = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
 
 
 def describe_settings(trainer: Trainer) -> dict[str, Any]:
-    """Return the settings of a run in JSON types: arguments, number of training rows, and mark of the base model."""
+    """Return the settings of a run in JSON types: arguments, number of rows, mark of the base model, and adapter."""
     own = set(type(trainer.args).__dataclass_fields__) - set(TrainingArguments.__dataclass_fields__)
     arguments = trainer.args.to_dict()
     settings = {name: arguments[name] for name in (*_COURSE, *sorted(own - _WITHOUT_EFFECT)) if name in arguments}
     rows: Any = trainer.train_dataset
     settings["training rows"] = len(rows) if hasattr(rows, "__len__") else None
     settings["base model"] = getattr(trainer, "base_mark", None)
-    return json.loads(json.dumps(settings, default=str))
+    settings |= _describe_adapter(trainer.model)
+    return json.loads(json.dumps(settings, default=_as_json))
+
+
+def _describe_adapter(model: Any) -> dict[str, Any]:
+    """Return the settings of the adapter in training, by names that begin with `peft_config`."""
+    config = (getattr(model, "peft_config", None) or {}).get("default")
+    values = {} if config is None else config.to_dict()
+    return {f"peft_config.{name}": value for name, value in values.items() if name not in _OF_ADAPTER_FILES}
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value that JSON has no type for: a set in order, other values as text."""
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)
 
 
 def compare_settings(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:

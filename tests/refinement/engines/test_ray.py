@@ -1,9 +1,11 @@
 """The Ray engine, on a local Ray."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +92,17 @@ refine_dataset({str(photos)!r}, {str(tmp_path / "store")!r}, processor, engine="
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert "ImportError: This needs ray: pip install 'ziya-lyrics[scale]'" in run.stderr
+
+
+def test_a_machine_that_is_lost_costs_its_shards_alone(photos, checkpoint, tmp_path):
+    """Three nodes with a token, as docs/scale.md says, of which one is removed; a process of its own, for the token."""
+    messages = tmp_path / "messages"
+    messages.mkdir()
+    script = Path(__file__).with_name("lost_machine.py")
+    env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    arguments = [sys.executable, str(script), str(photos), str(checkpoint), str(tmp_path), str(messages)]
+    run = subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env, timeout=600)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (messages / "removed").exists()
+    assert not (messages / "chance").exists()
+    assert contents(tmp_path / "store") == contents(tmp_path / "local")

@@ -55,3 +55,22 @@ def test_damaged_files_are_named(tmp_path, damage):
         np.save(file, np.zeros(9, np.float32))
     with pytest.raises(StoreError, match=r"test\.rows\.npy"):
         Index(tmp_path, "test")
+
+
+def test_damaged_starts_are_named(tmp_path):
+    """The starts of prefixes, in an order that cannot be, in a number that cannot be, and with a header of no array."""
+    values = np.arange(100, dtype=np.uint64) << np.uint64(57)
+    list(write_index(tmp_path, "test", values))
+    file = tmp_path / "test.starts.npy"
+    starts = np.load(file)
+    np.save(file, np.concatenate([starts[:1], starts[1:-1] + 1000, starts[-1:]]).astype("<u8"))
+    built = Index(tmp_path, "test")
+    for value in values.tolist():
+        with pytest.raises(StoreError, match=r"test\.\*\.npy are damaged"):
+            built.find(value)
+    np.save(file, starts[1:])
+    with pytest.raises(StoreError, match=r"test\.\*\.npy do not belong together"):
+        Index(tmp_path, "test")
+    file.write_bytes(file.read_bytes().replace(b"{'descr'", b"('descr'"))
+    with pytest.raises(StoreError, match=r"test\.starts\.npy"):
+        Index(tmp_path, "test")

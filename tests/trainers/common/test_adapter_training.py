@@ -14,6 +14,7 @@ from lyrics.modeling_lyrics import LyricsForConditionalGeneration
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.trainers import LyricsSFTConfig, LyricsSFTTrainer
 from lyrics.trainers.common.adapter_training import load_adapted_model
+from lyrics.trainers.common.run_settings import compare_settings, describe_settings
 from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
 from lyrics_cli.main import main
 
@@ -189,3 +190,20 @@ def test_several_adapters_are_an_error(tmp_path):
 def test_no_adapter_is_found_where_there_is_none(tmp_path):
     args = LyricsSFTConfig(str(tmp_path), bf16=False)
     assert load_adapted_model(str(MICRO_CHECKPOINT), args) is None
+
+
+def test_a_run_with_another_adapter_is_another_run(tmp_path):
+    """As `--resume` compares the settings of a checkpoint with its own."""
+
+    def settings(**options):
+        return describe_settings(build("sft", MICRO_CHECKPOINT, tmp_path, **options))
+
+    own, given = settings(), settings(peft_config=LoraConfig(**LORA))
+    assert compare_settings(own, settings()) == ""
+    assert compare_settings(given, settings(peft_config=LoraConfig(**LORA))) == ""
+    assert 'lora_targets is ["q_proj", "k_proj", "v_proj"] there and ["q_proj"] here' in compare_settings(
+        own, settings(lora_targets=["q_proj"])
+    )
+    assert "peft_config.target_modules is" in compare_settings(own, given)
+    rslora = compare_settings(given, settings(peft_config=LoraConfig(**LORA, use_rslora=True)))
+    assert rslora == "peft_config.use_rslora is false there and true here"
