@@ -52,6 +52,7 @@ REFINER = {
     "iou_threshold": 0.7,
     "max_prompt_tokens": 64,
     "tag_separator": ". ",
+    "tile_overlap": 0.4,
     "boxes_per_batch": 5,
     "image_mean": (0.5, 0.4, 0.3),
     "image_std": 0.25,

@@ -10,7 +10,12 @@ from lyrics.processing_lyrics.image_processing_lyrics import _Settings
 
 from .optional_settings import IMAGE_PROCESSOR, PRETRAINING, PROCESSOR, pretraining_config
 
-CONFIGURATIONS = {LyricsRefinerConfig: {"fingerprint": "save_pretrained writes it"}}
+CONFIGURATIONS = {
+    LyricsRefinerConfig: {
+        "fingerprint": "save_pretrained writes it",
+        "tile_aspect_ratio": "it is for features of masks, which the other fixtures have: see test_refiner_tiles.py",
+    }
+}
 PROCESSORS = {"refiner_fingerprint": "save_pretrained writes it"}
 IMAGE_PROCESSORS = {
     "do_resize": "images of other sizes than the vision encoder's cannot enter the model",
