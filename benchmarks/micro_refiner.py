@@ -36,7 +36,11 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=500, help="how many (default: 500)")
     arguments = parser.parse_args()
     processor = LyricsProcessor.from_pretrained(arguments.model)
-    print(json.dumps({name: measure_refiner(processor, draw, arguments.scenes) for name, draw in WORLDS.items()}, indent=2))
+    print(
+        json.dumps(
+            {name: measure_refiner(processor, draw, arguments.scenes) for name, draw in WORLDS.items()}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

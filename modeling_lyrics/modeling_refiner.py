@@ -341,9 +341,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return [
             next(refined)
             if own is None
-            else join_tiles(
-                [next(refined) for _ in own], own, *picture.size, config.iou_threshold, config.max_regions
-            )
+            else join_tiles([next(refined) for _ in own], own, *picture.size, config.iou_threshold, config.max_regions)
             for picture, own in zip(pictures, tiles, strict=True)
         ]
 

@@ -17,6 +17,7 @@ import torch
 from .refiner_regions import box_iou
 
 _EDGE = 0.02  # distance from an inner edge, in shares of the tile's side, up to which a box counts as cut
+_PART = 0.5  # share of a cut object within another, from which on it is a part of that
 _BOX_SIZE = 4  # the last numbers of a region feature are the box
 
 
@@ -61,7 +62,8 @@ def join_tiles(
     """Join the objects that the tiles of a picture show.
 
     An object is dropped where it overlaps a better one by more than `iou_threshold`. Objects that an inner edge cuts come
-    after all others, and are compared with the part of another object that their tile shows.
+    after all others. They are dropped, too, where they lie mostly within a better one that the same edge cuts: a part of
+    it, such as an arm of a cross, may look like something else.
 
     Args:
         parts: `RefinedImage` of each tile, with `"mask"` region features.
@@ -87,17 +89,19 @@ def join_tiles(
     for candidate in by_score[cut[by_score].argsort(stable=True)].tolist():
         if len(kept) == max_regions:
             break
-        shown = areas[tile_of[candidate]] if cut[candidate] else joined.new_tensor([0, 0, 1, 1])
-        if not _covers(joined[kept], joined[candidate], shown, iou_threshold):
+        better = joined[kept]
+        if (box_iou(torch.cat([joined[candidate, None], better]))[0, 1:] > iou_threshold).any():
+            continue
+        if not cut[candidate] or not _is_part(joined[candidate], better, areas[tile_of[candidate]]):
             kept.append(candidate)
     labels = [label for part in parts for label in part.labels]
     features = torch.cat([part.region_features for part in parts])[kept]
     features[:, -_BOX_SIZE:] = joined[kept]
     masks = None
     if parts[0].masks is not None:
-        masks = torch.cat(
-            [_place(part.masks, tile, width, height) for part, tile in zip(parts, tiles, strict=True)]
-        )[kept]
+        masks = torch.cat([_place(part.masks, tile, width, height) for part, tile in zip(parts, tiles, strict=True)])[
+            kept
+        ]
     return replace(
         parts[0],
         labels=[labels[index] for index in kept],
@@ -117,11 +121,12 @@ def _is_cut(boxes: torch.Tensor, tile: Tile, width: int, height: int) -> torch.T
     return ((low & inner_low) | (high & inner_high)).any(dim=1)
 
 
-def _covers(kept: torch.Tensor, candidate: torch.Tensor, shown: torch.Tensor, iou_threshold: float) -> bool:
-    """Return whether one of the boxes (K, 4), as far as the area (4,) shows it, overlaps a box by more than allowed."""
-    clipped = torch.cat([torch.maximum(kept[:, :2], shown[:2]), torch.minimum(kept[:, 2:], shown[2:])], dim=1)
-    visible = clipped[(clipped[:, 2:] > clipped[:, :2]).all(dim=1)]
-    return bool((box_iou(torch.cat([candidate[None], visible]))[0, 1:] > iou_threshold).any())
+def _is_part(candidate: torch.Tensor, boxes: torch.Tensor, area: torch.Tensor) -> bool:
+    """Return whether a box (4,) lies mostly within one of the boxes (K, 4) that reach beyond an area (4,)."""
+    beyond = ((boxes[:, :2] < area[:2]) | (boxes[:, 2:] > area[2:])).any(dim=1)
+    shared = torch.minimum(candidate[2:], boxes[:, 2:]) - torch.maximum(candidate[:2], boxes[:, :2])
+    share = shared.clamp(min=0).prod(dim=1) / (candidate[2:] - candidate[:2]).prod()
+    return bool((beyond & (share > _PART)).any())
 
 
 def _place(masks: torch.Tensor, tile: Tile, width: int, height: int) -> torch.Tensor:

@@ -62,6 +62,13 @@ def test_objects_that_two_tiles_show_are_one():
     assert joined.region_features[:, 0].tolist() == [0, 1]  # those of the tile that shows them best
 
 
+def test_a_part_that_looks_like_something_else_is_dropped():
+    """An arm of a cross, which a tile shows without the rest."""
+    tiles = cut_tiles(*WIDE, 1.2, 0.5)
+    whole, arm = refined(["cross"], [[0.4, 0.2, 0.7, 0.8]], [0.6]), refined(["ring"], [[0.0, 0.4, 0.2, 0.6]], [0.9])
+    assert join_tiles([whole, arm, refined([], [], [])], tiles, *WIDE, 0.5, 10).labels == ["cross"]
+
+
 def test_a_piece_is_dropped_where_its_tile_shows_no_more_of_the_object():
     tiles = cut_tiles(*WIDE, 1.2, 0.5)
     whole = refined(["star"], [[0.5, 0.2, 0.9, 0.8]], [0.6])

@@ -54,7 +54,7 @@ def test_an_object_is_embedded_as_its_words_and_its_box(language_model, tokenize
     moved = language_model.embed_objects(batch["words"], batch["boxes"]) - language_model.embed_objects(
         batch["words"], batch["boxes"] * 0.9
     )
-    assert (moved[:, 8].norm(dim=-1) > 0.1 * words.norm()).all()
+    assert (moved[:, 8].norm(dim=-1) > 0.03 * words.norm()).all()
     assert (moved[:, :8] == 0).all()
 
 
@@ -73,7 +73,7 @@ def test_hints_give_the_box_of_an_answer_at_its_name_and_before_its_coordinates(
     assert (len(named), len(due)) == (len(answers), 4 * len(answers))
     for (row, answer), (hinted_row, token) in zip(answers, named, strict=True):
         name, box = answer.split(": ")
-        assert (row, name) == (hinted_row, tokenizer.decode([ids[row, token]]))
+        assert (row, name) == (hinted_row, tokenizer.decode([ids[row, token]]).strip())
         torch.testing.assert_close(boxes[row, token], torch.tensor(json.loads(box)))
     answered = [json.loads(box) for _, answer in answers for box in [answer.split(": ")[1]]]
     for number, (row, token) in enumerate(due):

@@ -5,14 +5,14 @@ from PIL import Image
 
 from lyrics.recipes.micro.refiner.cell_labels import IGNORED
 from lyrics.recipes.micro.refiner.segmenter import make_segmenter_row, shift_hues
-from lyrics.recipes.micro.world.scenes import draw_scene
+from lyrics.recipes.micro.world.scenes import draw_square
 
 
 def test_the_segmenter_learns_shapes_only_in_images_with_shifted_hues():
     """Each row has labels for either colors or shapes, and hues are shifted only in rows without color labels."""
     images = {}
     for number in range(40):
-        row = make_segmenter_row(draw_scene("train", 0), np.random.default_rng(number))
+        row = make_segmenter_row(draw_square("train", 0, empty=False), np.random.default_rng(number))
         labeled = tuple(kind for kind in ("color", "shape") if (row[kind] != IGNORED).all())
         assert all((row[f"{kind}_cells"] == IGNORED).all() for kind in {"color", "shape"} - set(labeled))
         images.setdefault(labeled, []).append(np.asarray(row["pixel_values"]))

@@ -157,7 +157,12 @@ def true_answer(scene, kind, things, named):
     }[kind]
 
 
-WAYS = {"left of": "left", "right of": "right", "above": "above|over|higher|further up", "below": "below|under|lower|beneath|further down"}
+WAYS = {
+    "left of": "left",
+    "right of": "right",
+    "above": "above|over|higher|further up",
+    "below": "below|under|lower|beneath|further down",
+}
 
 
 def true_answers(scene, question):
@@ -336,10 +341,15 @@ def test_a_dialogue_can_be_worded_plainly():
         for index in range(40)
         for message in SymbolicDialogues("train", 40, groups=["lookups"], wording="plain")[index]["messages"][::2]
     ]
-    assert all(text.startswith(("What color is", "What shape is", "How big is", "Which character is", *CAPTIONS)) for text in asked)
+    assert all(
+        text.startswith(("What color is", "What shape is", "How big is", "Which character is", *CAPTIONS))
+        for text in asked
+    )
 
 
-@pytest.mark.parametrize("kind", ["existence", "count", "color", "shape", "size", "reading", "referring", "description"])
+@pytest.mark.parametrize(
+    "kind", ["existence", "count", "color", "shape", "size", "reading", "referring", "description"]
+)
 def test_a_kind_of_question_has_many_wordings(kind):
     assert count_wordings(kind) >= 40
     scene = next(scene for scene in (draw_scene("train", number) for number in range(99)) if ask(scene, kind, rng(0)))

@@ -30,7 +30,11 @@ _TURNS_ABOUT_PLACES = (1, 2)
 _TURNS_ABOUT_IMAGES = (5,)
 
 # Relative frequencies of the families of questions, 1 without an entry.
-_WEIGHTS = {"caption": 0.5, "outside": 0.4, "premise": 1.5}  # captions have many tokens, which would outweigh answers of one word
+_WEIGHTS = {
+    "caption": 0.5,
+    "outside": 0.4,
+    "premise": 1.5,
+}  # captions have many tokens, which would outweigh answers of one word
 _WEIGHTS_ABOUT_IMAGES = {
     "caption": 0.1,
     "existence": 2.0,  # comparing and counting take longer to learn than looking up an attribute

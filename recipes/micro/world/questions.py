@@ -208,9 +208,7 @@ def _existence(scene: Scene, random: Random, wording: Wording) -> Question | Non
         asked, variant = _absent(scene, random, wording)
     if asked is None:
         return None
-    return Question(
-        "existence", _word("existence", wording, random, asked), "yes" if true else "no", variant=variant
-    )
+    return Question("existence", _word("existence", wording, random, asked), "yes" if true else "no", variant=variant)
 
 
 def _count(scene: Scene, random: Random, wording: Wording) -> Question:
