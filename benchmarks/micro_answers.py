@@ -1,7 +1,7 @@
 """How many answers of the model that ships with the package are right? Percent, with 95 % intervals, as a table.
 
-Scenes are test scenes of the world of the recipe, and scenes of a second world that no training shows. Questions are worded
-plainly, as in training, and as people word them who do not know the training (`unknown`).
+Scenes are test scenes of the world of the recipe, and scenes of a second world that no training shows. Questions are
+worded plainly, as in training, and as people word them who do not know the training (`unknown`).
 
 python benchmarks/micro_answers.py
 python benchmarks/micro_answers.py --model runs/micro/full-0/stage2/model --questions 50
@@ -21,16 +21,15 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluate import answer_cases
 from lyrics.recipes.micro.world.cases import KINDS, accuracies, draw_cases
 from lyrics.recipes.micro.world.objects import Scene
-from lyrics.recipes.micro.world.scenes import draw_scene
+from lyrics.recipes.micro.world.scenes import draw_test_scene
 from lyrics.recipes.micro.world.second import draw_second_scene
 from lyrics.recipes.micro.world.wordings import Wording
 
 FIRST = 20_000  # number of the first scene; recipes were chosen with earlier ones
-OWN: Callable[[int], Scene] = partial(draw_scene, "test")
 ROWS: tuple[tuple[str, Callable[[int], Scene], Wording], ...] = (
-    ("own world, plain wording", OWN, "plain"),
-    ("own world, varied wording", OWN, "varied"),
-    ("own world, unknown wording", OWN, "unknown"),
+    ("own world, plain wording", draw_test_scene, "plain"),
+    ("own world, varied wording", draw_test_scene, "varied"),
+    ("own world, unknown wording", draw_test_scene, "unknown"),
     ("second world, plain wording", draw_second_scene, "plain"),
     ("second world, unknown wording", draw_second_scene, "unknown"),
     ("second world, saturated grounds", partial(draw_second_scene, grounds="saturated"), "plain"),

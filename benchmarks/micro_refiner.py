@@ -1,6 +1,7 @@
 """How well does the refiner that ships with the package see? Percent, on scenes that are drawn on the spot.
 
-Scenes are test scenes of the world that the refiner was trained in, and scenes of a second world that it has never seen.
+Scenes are test scenes of the world that the refiner was trained in, and scenes of a second world that it has never
+seen.
 
 python benchmarks/micro_refiner.py
 python benchmarks/micro_refiner.py --model runs/micro/refiner --scenes 100
@@ -16,11 +17,11 @@ from pathlib import Path
 from lyrics.assets import MICRO_CHECKPOINT
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.refiner.assemble import measure_refiner
-from lyrics.recipes.micro.world.scenes import draw_scene
+from lyrics.recipes.micro.world.scenes import draw_test_scene
 from lyrics.recipes.micro.world.second import draw_second_scene
 
 WORLDS = {
-    "own world": partial(draw_scene, "test"),
+    "own world": draw_test_scene,
     "second world": draw_second_scene,
     "second world, saturated grounds": partial(draw_second_scene, grounds="saturated"),
     "second world, textured grounds": partial(draw_second_scene, grounds="textured"),

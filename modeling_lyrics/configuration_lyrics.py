@@ -46,8 +46,8 @@ class LyricsRefinerConfig(CheckedConfig):
             prompts.
         tag_separator: text between two tags of a prompt.
         detector_shortest_edge, detector_longest_edge: size of the detector's view of an image in pixels.
-        tile_aspect_ratio: long side divided by short side, above which a picture is refined in overlapping square parts,
-            whose objects are joined. `None` refines every picture as a whole. For `"mask"` features.
+        tile_aspect_ratio: long side divided by short side, above which a picture is refined in overlapping square
+            parts, whose objects are joined. `None` refines every picture as a whole. For `"mask"` features.
         tile_overlap: smallest overlap of two such parts, in shares of their side. Larger objects may be found in part.
         boxes_per_batch: number of boxes that the mask decoder processes at once; bounds its memory.
         image_mean, image_std: normalization of the detector's and the segmenter's view, RGB in [0, 1].

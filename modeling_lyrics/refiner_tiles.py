@@ -1,8 +1,8 @@
 """Tiles: a long picture is refined in overlapping square parts, and their objects become those of the picture.
 
-The parts of a refiner look at square pictures, or were trained on them: the tagger stretches any picture to a square, and
-the segmenter pads it, so that a long picture has objects that are squeezed, or small. A tile is as wide as the picture's
-short side. An object at an inner edge of a tile may be cut there; another tile shows the whole of it.
+The parts of a refiner look at square pictures, or were trained on them: the tagger stretches any picture to a square,
+and the segmenter pads it, so that a long picture has objects that are squeezed, or small. A tile is as wide as the
+picture's short side. An object at an inner edge of a tile may be cut there; another tile shows the whole of it.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def join_tiles(
 ) -> Any:
     """Join the objects that the tiles of a picture show.
 
-    An object is dropped where it overlaps a better one by more than `iou_threshold`. Objects that an inner edge cuts come
-    after all others. They are dropped, too, where they lie mostly within a better one that the same edge cuts: a part of
-    it, such as an arm of a cross, may look like something else.
+    An object is dropped where it overlaps a better one by more than `iou_threshold`. Objects that an inner edge cuts
+    come after all others. They are dropped, too, where they lie mostly within a better one that the same edge cuts: a
+    part of it, such as an arm of a cross, may look like something else.
 
     Args:
         parts: `RefinedImage` of each tile, with `"mask"` region features.

@@ -1,8 +1,8 @@
 """Micro model: a complete Lyrics model, trained from scratch on synthetic scenes and questions about them."""
 
 from .world.datasets import SymbolicDialogues, picture_rows, write_rows
-from .world.questions import FAMILIES, Question, ask, ask_many, caption
 from .world.objects import HELD_OUT, Scene, SceneObject
+from .world.questions import FAMILIES, Question, ask, ask_many, caption
 from .world.scenes import draw_scene
 
 __all__ = [

@@ -11,8 +11,8 @@ from transformers import CLIPModel
 from .common.run_folders import RunFolders
 from .common.step_trainer import StepArguments, train_step
 from .configs import build_image_processor, build_micro_bert_tokenizer, clip_config
-from .world.questions import caption
 from .world.objects import Scene
+from .world.questions import caption
 
 
 def train_vision(folders: RunFolders) -> None:

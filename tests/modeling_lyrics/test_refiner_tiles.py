@@ -1,6 +1,7 @@
 """Tiles: long pictures are refined in square parts, and an object is one object, whether a part cuts it or not."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_every_object_up_to_the_overlap_lies_within_a_tile(size):
     starts = [tile.area[axis] for tile in tiles]
     assert starts[0] == 0
     assert starts[-1] + 100 == max(size)
-    assert all(second - first <= 50 for first, second in zip(starts, starts[1:], strict=False))
+    assert all(second - first <= 50 for first, second in itertools.pairwise(starts))
     assert {tile.side for tile in tiles} == {100}
 
 

@@ -37,8 +37,8 @@ def train_language_model(folders: RunFolders) -> None:
     The recipe has the training arguments that all phases share, with Muon's `matrix_learning_rate`, and
 
     - `phases`: phases of the training, each with its `name`, `box_scale` and `hints` of `SymbolicLanguageModel`,
-      `groups`, `recolored`, `alike` and `wording` of `SymbolicDialogues`, `attention_logit_scale` (factor of the attention logits
-      at the start of the phase), and training arguments that replace those of the recipe;
+      `groups`, `recolored`, `alike` and `wording` of `SymbolicDialogues`, `attention_logit_scale` (factor of the
+      attention logits at the start of the phase), and training arguments that replace those of the recipe;
     - `dialogues`: number of dialogues about each scene. No scene occurs in two phases;
     - `eval_scenes`: number of validation scenes, with one dialogue each;
     - `questions`: number of evaluation questions of each kind, about validation scenes.

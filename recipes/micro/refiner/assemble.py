@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from ..configs import (
 )
 from ..world.cases import MIN_IOU, box_iou
 from ..world.objects import SHAPES, Scene
-from ..world.scenes import draw_scene
+from ..world.scenes import draw_test_scene
 from .detector import TAG_SEPARATOR, visible_tags
 
 _BOX_THRESHOLD = 0.25  # with 0.2 and 0.3 fewer validation scenes have as many boxes as objects
@@ -66,7 +65,7 @@ def assemble_refiner(folders: RunFolders) -> None:
 
 def measure_refiner(
     processor: LyricsProcessor,
-    draw: Callable[[int], Scene] = partial(draw_scene, "test"),
+    draw: Callable[[int], Scene] = draw_test_scene,
     count: int = 500,
     first: int = 20_000,
 ) -> dict[str, float]:

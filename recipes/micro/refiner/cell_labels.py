@@ -16,10 +16,13 @@ _CHARACTER_MARGIN = 0.015  # around the box of a character, whose lines are thin
 
 
 def label_cells(scene: Scene) -> dict[str, np.ndarray]:
-    """Return color, size, shape and character at the center of each cell of a square scene, as int arrays of shape (16, 16).
+    """Return color, size, shape and character at the center of each cell of a square scene.
 
     Numbers are indices of `COLORS`, `SIZES`, `SHAPES` and `CHARACTERS`, and `IGNORED` elsewhere. A character covers
     its whole box.
+
+    Returns:
+        For each of the four, an int array of shape (16, 16).
     """
     side = scene.size[0]
     step = side // GRID_SIZE

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ....processing_lyrics.spatial_text import parse_spatial_text
 from .datasets import boxes_as_text
 from .objects import Scene
 from .questions import Question, ask
-from .scenes import draw_scene
+from .scenes import draw_test_scene
 from .wordings import Wording
 
 KINDS = (
@@ -55,7 +54,7 @@ class Outcome:
 
 def draw_cases(
     per_kind: int,
-    draw: Callable[[int], Scene] = partial(draw_scene, "test"),
+    draw: Callable[[int], Scene] = draw_test_scene,
     kinds: Sequence[str] = KINDS,
     wording: Wording = "plain",
     first: int = 0,

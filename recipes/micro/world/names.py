@@ -67,7 +67,7 @@ def paraphrase(words: str, random: Random, behind: bool = True) -> str:
 
 @cache
 def all_names() -> Mapping[str, Words]:
-    """Return every name in singular and plural, mapped to the words that it means, such as `big star` to large, star."""
+    """Return every name in singular and plural with the words that it means, such as `big star` with large and star."""
     names: dict[str, Words] = {}
     for size, color, shape in itertools.product(*([None, *words] for words in _PARTS.values())):
         means = tuple(word for word in (size, color, shape) if word)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .names import ANY, describe, meanings, name, paraphrase, plural, with_article
-from .objects import COLORS, HELD_OUT, SHAPES, SIZES, Box, Scene, SceneObject
+from .objects import COLORS, HELD_OUT, SHAPES, Box, Scene, SceneObject
 from .outside import ask_outside
 from .wordings import Wording, word
 

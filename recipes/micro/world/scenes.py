@@ -1,9 +1,9 @@
 """Synthetic scenes of shapes. A scene depends on its split and its number only.
 
-A scene holds up to 9 objects of six shapes, eight colors and three sizes. They are turned, may overlap, may have outlines,
-and lie on plain or textured grounds of any color. Some carry a letter or a digit. Pictures have all aspect ratios from 1:3
-to 3:1. Boxes and masks cover the visible part of an object. Some combinations of shape and color appear in test scenes
-only (`HELD_OUT`).
+A scene holds up to 9 objects of six shapes, eight colors and three sizes. They are turned, may overlap, may have
+outlines, and lie on plain or textured grounds of any color. Some carry a letter or a digit. Pictures have all aspect
+ratios from 1:3 to 3:1. Boxes and masks cover the visible part of an object. Some combinations of shape and color appear
+in test scenes only (`HELD_OUT`).
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def draw_scene(split: Split, number: int) -> Scene:
         return photograph(light(canvas, own_random), own_random)
 
     return Scene(size, tuple(layer.to_object() for layer in drawn), draw)
+
+
+def draw_test_scene(number: int) -> Scene:
+    """Draw scene `number` of the test split."""
+    return draw_scene("test", number)
 
 
 def draw_square(split: Split, number: int, empty: bool = True) -> Scene:

@@ -1,7 +1,7 @@
 """A second world, for evaluation alone: the same words, drawn by other code, in other colors, fonts and proportions.
 
-Nothing of it is shown in training, and it shares no drawing code with the first one. What a model can do only in the world
-that it was trained in shows here.
+Nothing of it is shown in training, and it shares no drawing code with the first one. What a model can do only in the
+world that it was trained in shows here.
 """
 
 from __future__ import annotations

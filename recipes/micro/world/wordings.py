@@ -1,7 +1,7 @@
 """Wordings of questions: a small grammar for training, and wordings that it does not know for evaluation.
 
-A rule is a text with alternatives in parentheses, such as `(Where is|Find) the {name}`. The slots are `{name}` (red star),
-`{a}` (a red star), `{many}` (red stars), and `{other}`, a second name.
+A rule is a text with alternatives in parentheses, such as `(Where is|Find) the {name}`. The slots are `{name}` (red
+star), `{a}` (a red star), `{many}` (red stars), and `{other}`, a second name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _PLAIN: dict[str, tuple[str, ...]] = {
 
 _VARIED: dict[str, tuple[str, ...]] = {
     "caption": (
-        "(Describe|Please describe|Can you describe|Could you describe) (the|this) (picture|image|scene|drawing)(| for me)",
+        "(Describe|Please describe|Can you describe) (the|this) (picture|image|scene|drawing)(| for me)",
+        "Could you describe (the|this) (picture|image|scene|drawing)(| for me)",
         "What (does|can one see in|is in|is shown in) the (picture|image|scene)(| show)?",
         "What (do|can) you see(| here| in the picture)?",
         "What is (in|on) (this|the) (picture|image)?",
