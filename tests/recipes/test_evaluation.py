@@ -15,6 +15,12 @@ def test_a_box_is_correct_from_an_iou_of_a_half():
     assert not is_correct(question, "red ring")
 
 
+def test_a_sentence_is_correct_with_and_without_its_full_stop():
+    question = Question("premise", "Where is the red ring?", "There is no red ring.")
+    assert all(is_correct(question, answer) for answer in ("There is no red ring.", "there is no red ring"))
+    assert not is_correct(question, "There is no red star.")
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "answer", "expected"),
     [

@@ -169,7 +169,7 @@ class DialogueRows(_SceneDialogues):
 
 def _permute_colors(scene: Scene, random: np.random.Generator) -> Scene:
     """Return the scene with permuted color words. Its image keeps the former colors and must not be used."""
-    other = dict(zip(COLORS, random.permutation(COLORS).tolist(), strict=True))
+    other: dict[str, str] = dict(zip(COLORS, random.permutation(COLORS).tolist(), strict=True))
     return replace(scene, objects=tuple(replace(thing, color=other[thing.color]) for thing in scene.objects))
 
 

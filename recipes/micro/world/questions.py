@@ -234,7 +234,7 @@ def _lookup(kind: str) -> Callable[[Scene, Random, Wording], Question | None]:
     def family(scene: Scene, random: Random, wording: Wording) -> Question | None:
         things = _unique(scene, *_choose_namings(kind, random, wording))
         chosen = _pick(random, [(thing, named) for thing, named in things if _answers(kind, thing)])
-        return chosen and _ask_about(kind, *chosen, random, wording)
+        return chosen and _ask_about(kind, chosen[0], chosen[1], random, wording)
 
     return family
 
@@ -299,7 +299,9 @@ def _premise(scene: Scene, random: Random, wording: Wording) -> Question | None:
         named = {"color": shape, "shape": f"{color} {ANY}"}.get(kind, f"{color} {shape}")
         named = None if named in own or not color else named
         answer = f"There is no {named}."
-    return named and Question("premise", _word(kind, wording, random, named), answer, variant=variant)
+    if not named:
+        return None
+    return Question("premise", _word(kind, wording, random, named), answer, variant=variant)
 
 
 def _outside(scene: Scene, random: Random, wording: Wording) -> Question:

@@ -172,6 +172,7 @@ def _draw_object(random: Random, split: Split, scene_size: tuple[int, int], grou
 def _choose_look(random: Random, split: Split, ground: Ground) -> tuple[str, str, np.ndarray]:
     """Choose color word, shape and RGB color of an object, which can be told from the ground if possible."""
     while True:
+        color, rgb = "", np.zeros(3)
         for _ in range(_COLOR_ATTEMPTS):
             color = str(random.choice(COLORS, p=_COLOR_WEIGHTS))
             rgb = choose_color(color, random)

@@ -41,8 +41,8 @@ _PLAIN: dict[str, tuple[str, ...]] = {
 
 _VARIED: dict[str, tuple[str, ...]] = {
     "caption": (
-        "(Describe|Please describe|Can you describe) (the|this) (picture|image|scene|drawing)(| for me)",
-        "Could you describe (the|this) (picture|image|scene|drawing)(| for me)",
+        "(Describe|Please describe|Can you describe|Could you describe)"
+        " (the|this) (picture|image|scene|drawing)(| for me)",
         "What (does|can one see in|is in|is shown in) the (picture|image|scene)(| show)?",
         "What (do|can) you see(| here| in the picture)?",
         "What is (in|on) (this|the) (picture|image)?",
