@@ -28,13 +28,15 @@ def format_table(folder: Path) -> str:
     results = {name: of_seeds for name, of_seeds in results.items() if of_seeds}
     if not results:
         raise ValueError(f"{folder} holds no results: evaluate a model there first.")
-    lines = [f"| | {' | '.join(KINDS)} | seeds |", f"|---|{'---:|' * (len(KINDS) + 1)}"]
+    measured = {kind for of_seeds in results.values() for result in of_seeds for kind in result["accuracy"]}
+    kinds = [kind for kind in KINDS if kind in measured]  # earlier recipes asked fewer kinds of questions
+    lines = [f"| | {' | '.join(kinds)} | seeds |", f"|---|{'---:|' * (len(kinds) + 1)}"]
     for name, of_seeds in results.items():
-        cells = [_mean_and_spread([result["accuracy"][kind] for result in of_seeds]) for kind in KINDS]
+        cells = [_mean_and_spread([result["accuracy"][kind] for result in of_seeds]) for kind in kinds]
         lines.append(f"| {VARIANTS[name].title} | {' | '.join(cells)} | {len(of_seeds)} |")
     guessing = next(iter(results.values()))[0]["guessing"]  # does not depend on the model
     for name, title in _BASELINES.items():
-        cells = [f"{guessing[name][kind]:.1f}" for kind in KINDS]
+        cells = [f"{guessing[name][kind]:.1f}" for kind in kinds]
         lines.append(f"| {title} | {' | '.join(cells)} | |")
     return "\n".join(lines) + "\n"
 
