@@ -7,6 +7,7 @@ it needs nothing but a picture.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -317,21 +318,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         self._check_not_offloaded()
         tags = None if tags is None else tags_of_each(tags, len(images))
         pictures = [to_rgb(image) for image in images]
-        if self.config.tile_aspect_ratio is not None:
-            return self._refine_tiles(pictures, tags, batch_size, return_masks, progress)
-        return self._refine_whole(pictures, tags, batch_size, return_masks, progress)
-
-    def _refine_tiles(
-        self,
-        pictures: Sequence[Image.Image],
-        tags: Sequence[Sequence[str]] | None,
-        batch_size: int,
-        return_masks: bool,
-        progress: bool,
-    ) -> list[RefinedImage]:
-        """Find the objects of RGB pictures, of long ones in their tiles."""
         config = self.config
-        tiles = [cut_tiles(*picture.size, config.tile_aspect_ratio, config.tile_overlap) for picture in pictures]
+        longest = config.tile_aspect_ratio or math.inf
+        tiles = [cut_tiles(*picture.size, longest, config.tile_overlap) for picture in pictures]
         views, words = [], []
         for index, (picture, own) in enumerate(zip(pictures, tiles, strict=True)):
             parts = [picture] if own is None else [picture.crop(tile.area) for tile in own]
