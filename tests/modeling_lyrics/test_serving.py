@@ -36,7 +36,7 @@ def post(address, stream):
     picture = f"data:image/png;base64,{base64.b64encode(SCENE_PICTURE.read_bytes()).decode()}"
     content = [
         {"type": "image_url", "image_url": {"url": picture}},
-        {"type": "text", "text": "What color is the star?"},
+        {"type": "text", "text": "What color is the ring?"},
     ]
     question = {"model": str(MICRO_CHECKPOINT), "messages": [{"role": "user", "content": content}], "max_tokens": 20}
     body = json.dumps(question | {"stream": stream}).encode()
@@ -47,7 +47,7 @@ def post(address, stream):
 
 def test_an_answer_is_whole(address):
     choice = json.loads(post(address, stream=False))["choices"][0]
-    assert choice["message"]["content"].strip() == "cyan"
+    assert choice["message"]["content"].strip() == "purple"
     assert choice["finish_reason"] == "stop"
 
 
@@ -55,5 +55,5 @@ def test_an_answer_is_streamed(address):
     lines = [line.removeprefix("data: ") for line in post(address, stream=True).splitlines() if line]
     chunks = [json.loads(line) for line in lines if line != "[DONE]"]
     deltas = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
-    assert "".join(deltas).strip() == "cyan"
+    assert "".join(deltas).strip() == "purple"
     assert len(deltas) > 1
