@@ -202,6 +202,7 @@ def run_all(options: argparse.Namespace, bases: Path) -> tuple[Counter[str], int
 def main() -> int:
     """Run, count, report."""
     from fuzz_files import write_bases
+    from fuzz_values import write_value_bases
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000, help="inputs (default: 10000)")
@@ -211,7 +212,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bases = Path(folder).resolve()
-        write_bases(bases)
+        write_value_bases(bases, write_bases(bases))
         try:
             outcomes, found = run_all(options, bases)
         except BrokenProcessPool:

@@ -62,18 +62,16 @@ class Trap:
         return open, (self.path, "w")
 
 
-def write_bases(folder: Path) -> None:
-    """The checkpoints that inputs are made of: whole, and in shards."""
+def write_bases(folder: Path) -> LyricsProcessor:
+    """Write the checkpoints that inputs are made of, whole and in shards, and return their processor."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model, processor = random_parts()
     for name, size in (("whole", "1GB"), ("sharded", "1MB")):
         model.save_pretrained(folder / name, max_shard_size=size)
         processor.save_pretrained(folder / name)
-    from fuzz_values import write_value_bases  # which needs this module
-
-    write_value_bases(folder, processor)
     shutil.copy(min((folder / "sharded").glob("model-*")), folder / "outside.safetensors")
+    return processor
 
 
 def copy_base(base: Path, target: Path) -> Path:

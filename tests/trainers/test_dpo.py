@@ -105,7 +105,7 @@ def test_a_bad_picture_is_named_with_its_row(processor, tmp_path):
 
 @pytest.mark.parametrize("image", ["images", "image"])
 def test_marks_in_a_prompt_are_places(processor, image):
-    """As in the second stage; a prompt without marks is TRL's to fill."""
+    """Marks in a prompt become images, as in the second stage; a prompt without marks gets its images from TRL."""
     picture = ShapePairs(1)[0]["images"][0]
     answers = {"chosen": say("Yes."), "rejected": say("No.")}
     given = {image: [picture] if image == "images" else picture}

@@ -113,7 +113,7 @@ def draw_answers(checkpoint: Path, out: Path) -> None:
     """
     model, processor = _load(checkpoint)
     cases = sorted(draw_cases(1), key=lambda case: KINDS.index(case.question.kind))
-    figure, grid = new_figure(2, 4, (13, 7.6))
+    figure, grid = new_figure(3, 4, (13, 11.4))
     for axes, outcome in zip(grid.flat, answer_cases(model, processor, cases), strict=True):
         _draw_answer(axes, outcome)
     _save(figure, out, dpi=90)
@@ -122,15 +122,17 @@ def draw_answers(checkpoint: Path, out: Path) -> None:
 def _draw_answer(axes: Axes, outcome: Outcome) -> None:
     """Draw a scene with the boxes of question and answer, and with their texts as its title."""
     question = outcome.case.question
-    axes.imshow(np.asarray(outcome.case.scene.image), extent=(0, 1, 1, 0))
+    width, height = outcome.case.scene.size
+    axes.imshow(np.asarray(outcome.case.scene.image), extent=(0, 1, 1, 0), aspect=height / width)
     axes.set_axis_off()
     if question.box is not None:
         _draw_box(axes, question.box, "#ffffff" if question.kind == "description" else "#000000", "--")
-    if question.kind == "referring":
+    if question.wants_box:
         for thing in parse_spatial_text(outcome.answer).objects:
             _draw_box(axes, thing.box, "#d55e00", "-")
     mark = "right" if outcome.correct else f"wrong: {question.answer}"
-    text = "\n".join([*textwrap.wrap(question.text, 38), *textwrap.wrap(f"{outcome.answer} ({mark})", 38)])
+    asked = " ".join([*(one.text for one in question.before), question.text])
+    text = "\n".join([*textwrap.wrap(asked, 38), *textwrap.wrap(f"{outcome.answer} ({mark})", 38)])
     axes.set_title(text, fontsize=10, loc="left")
 
 

@@ -65,7 +65,7 @@ def draw_cases(
         per_kind: number of questions of each kind. A scene gets at most one of a kind.
         draw: function that draws the scene of a number.
         kinds: kinds of questions, keys of `FAMILIES`.
-        wording: how questions are worded.
+        wording: kind of wording of the questions, see `word`.
         first: number of the first scene.
     """
     missing = dict.fromkeys(kinds, per_kind)

@@ -109,7 +109,7 @@ class SymbolicDialogues(_SceneDialogues):
         recolored: whether the colors of a scene are permuted, so that all combinations of color and shape occur.
         alike: whether half of the `"counts"` scenes are restricted to one to three colors and shapes. Otherwise few
             correct counts exceed two.
-        wording: how questions are worded.
+        wording: kind of wording of the questions, see `word`.
 
     Raises:
         ValueError: `groups` is empty or names an unknown group.

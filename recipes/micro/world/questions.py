@@ -93,7 +93,7 @@ def ask_many(
         random: random number generator.
         weights: relative frequencies of families, 1 without an entry. By default all are equally frequent.
         held_out: whether questions may name a combination of color and shape that no training scene shows.
-        wording: how questions are worded.
+        wording: kind of wording of the questions, see `word`.
     """
     questions: dict[Any, Question] = {}
     p = None if weights is None else np.array([weights.get(kind, 1.0) for kind in FAMILIES])

@@ -79,7 +79,7 @@ def draw_square(split: Split, number: int, empty: bool = True) -> Scene:
     Args:
         split: split of the scene.
         number: number of the scene.
-        empty: whether the part may show no object.
+        empty: bool, whether the part may show no object.
     """
     scene = draw_scene(split, number)
     width, height = scene.size
@@ -114,10 +114,10 @@ class _Layer:
         words: its color, shape and size.
         paints: coverage of the scene, (height, width), and color of what is painted, one over the other. A color is an
             array of shape (3,), or of (height, width, 3).
-        alpha: what the object covers, bool of shape (height, width).
-        visible: what no later object covers.
+        alpha: bool array of shape (height, width), what the object covers.
+        visible: bool array, the part of it that no later object covers.
         character: letter or digit, or `None`.
-        ink: what the character covers.
+        ink: bool array, what the character covers, or `None`.
     """
 
     words: tuple[str, str, str]
