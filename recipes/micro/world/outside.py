@@ -29,6 +29,13 @@ _ABOUT_THINGS = (
     "(Which|What) (breed|kind|sort) of {thing} is (this|that|it)?",
     "(Tell me|Say) (something|more) about the {thing}",
     "(Do you like|Have you ever seen|Who owns) the {thing}?",
+    "(Have you found|Did you see|Did you notice|Look for|Do we have) {a}(| here| in the picture)?",
+    "Any {thing}s(| here)?",
+    "How (big|old|heavy|long|fast) is the {thing}?",
+    "(What|How) does the {thing} (look like|feel|mean|work)?",
+    "(Can|Could|May) I (touch|eat|buy|have|see) the {thing}?",
+    "Why is the {thing} (here|there|so big|not here)?",
+    "(Describe|Count|Mark|Draw) the {thing}s",
 )
 _UNKNOWN_ABOUT_THINGS = (
     "Could there be {a} somewhere?",
@@ -59,6 +66,15 @@ _OTHERS = (
     "(Help|Thanks|Thank you|Bye|Goodbye|OK|Yes|No|Nice)",
     "What does (love|life|money|time) mean?",
     "Is it (cold|warm|late|early|true|safe|night)?",
+    "Are you (sure|real|human|happy|tired|there)?",
+    "(Can|Could|Will) you (sing|dance|drive|fly|speak French|write code|swim)?",
+    "(Teach me|Tell me about|Do you know) (music|history|love|mathematics|biology|the news)",
+    "(What|Which) (book|song|food|game|animal) do you (like|prefer)?",
+    "(Where|When) (were you born|do you live|do we eat|does it start)?",
+    "Who is (your boss|your mother|the best|that man|she|he)?",
+    "How (far|high|deep|old) is the (moon|sea|mountain|sun|earth)?",
+    "Which (team|country|language) is the best?",
+    "What (should|shall|can) (I|we) (do|wear|buy|read|watch)(| now| today)?",
 )
 _UNKNOWN_OTHERS = (
     "How old are you?",

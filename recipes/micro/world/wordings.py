@@ -48,6 +48,8 @@ _VARIED: dict[str, tuple[str, ...]] = {
         "What is (in|on) (this|the) (picture|image)?",
         "(Give me a|A|Write a) (description|caption|summary)(| of the (picture|image|scene))",
         "What('s| is) (here|there|in it)?",
+        "(Tell me|Let me know|Write down|Explain) what (you see|is in the picture|the picture shows|the image shows)",
+        "What (objects|things|shapes) (are there|do you see|does the picture show)?",
     ),
     "existence": (
         f"(Is there|Do you see|Can you see|Do you find|Can you find|Is there maybe) {{a}}{_HERE}?",
@@ -58,6 +60,11 @@ _VARIED: dict[str, tuple[str, ...]] = {
         "(Any|Is there any) {name}(| here| there)?",
         f"{_SAY} (if|whether) there is {{a}}{_HERE}",
         "I (am looking|look) for {a}. Is there one?",
+        f"(Have you got|Have you found|Did you find|Did you see|Did you notice|Do we have) {{a}}{_HERE}?",
+        "(Could|Might|Does) {a} (be here|be in the picture|be there)?",
+        "Does {a} (occur|exist|show up)(| in the picture| here)?",
+        "(Look|Search|Have a look) for {a}(|. Is it there?)",
+        "{a}, (is it there|is there one|yes or no)?",
     ),
     "count": (
         f"How many {{many}} (are there|are|do you see|can you see|do you find|does the picture show){_HERE}?",
@@ -66,6 +73,12 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"(What is|What's|Give me) the (number|count) of {{many}}{_HERE}?",
         f"{_SAY} how many {{many}} there are{_HERE}",
         "There are how many {many}?",
+        "How many {many} (could you find|did you find|have you found|did you see|have you counted)?",
+        "(What|Which) (number|count) of {many} (is there|do you see|is in the picture)?",
+        "(The|Your) (number|count|sum) of (the |all |){many}",
+        f"(Find out|Let me know|Look) how many {{many}} there are{_HERE}",
+        "{many}, how many of (them|those|these)?",
+        "How many {many} altogether?",
     ),
     "color": (
         f"(What|Which) {_COLOR} is the {{name}}{_HERE}?",
@@ -74,6 +87,12 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"{_SAY} (the {_COLOR} of the {{name}}|what {_COLOR} the {{name}} is|which {_COLOR} the {{name}} has)",
         f"The {{name}} (is|has) (what|which) {_COLOR}?",
         f"{_COLOR} of the {{name}}?",
+        f"(What|Which) is the {_COLOR} of the {{name}}?",
+        f"(Find out|Let me know|Look) (what|which) {_COLOR} the {{name}} (is|has)",
+        f"(What|Which) {_COLOR} (has the {{name}}|do you see on the {{name}}|was the {{name}} given)?",
+        f"How would you name the {_COLOR} of the {{name}}?",
+        f"the {{name}}, (what|which) {_COLOR} is it?",
+        f"I (need|want) the {_COLOR} of the {{name}}",
     ),
     "shape": (
         f"(What|Which) (shape|form) is the {{name}}{_HERE}?",
@@ -82,6 +101,12 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"{_SAY} (the shape of the {{name}}|what shape the {{name}} is|what the {{name}} is)",
         f"What (is|kind of thing is) the {{name}}{_HERE}?",
         "shape of the {name}?",
+        "(What|Which) is the (shape|form) of the {name}?",
+        "(Find out|Let me know|Look) (what|which) (shape|form) the {name} (is|has)",
+        "(What|Which) (shape|form|figure) (has the {name}|do you see in the {name})?",
+        "How would you name the (shape|form) of the {name}?",
+        "the {name}, (what|which) (shape|form) is it?",
+        "I (need|want) the (shape|form) of the {name}",
     ),
     "size": (
         f"(How (big|large)|What size|Which size) is the {{name}}{_HERE}?",
@@ -90,12 +115,18 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"{_SAY} (how (big|large) the {{name}} is|the size of the {{name}})",
         "Is the {name} small, medium or large?",
         "size of the {name}?",
+        "(What|Which) is the size of the {name}?",
+        "(Find out|Let me know|Look) how (big|large) the {name} is",
+        "the {name}, how (big|large) is it?",
+        "I (need|want) the size of the {name}",
     ),
     "largest": (
         f"(Which|What) (object|thing|shape|one) is (the|) (largest|biggest){_HERE}?",
         f"(What is|What's|Name|Show me) the (largest|biggest) (object|thing|shape|one){_HERE}?",
         f"{_SAY} which (object|thing|shape) is the (largest|biggest)",
         "(largest|biggest) (object|thing)?",
+        "(Find|Name|Give me|Look for) the (largest|biggest) (of them|of all|object|thing)",
+        "(Which|What) is larger than all others?",
     ),
     "relation": (
         "(Is|Is maybe) the {name} {way} the {other}?",
@@ -103,6 +134,10 @@ _VARIED: dict[str, tuple[str, ...]] = {
         "(Do you see|Can you see|Do you find) the {name} {way} the {other}?",
         f"{_SAY} (if|whether) the {{name}} is {{way}} the {{other}}",
         "The {name} is {way} the {other}, (right|is it|yes or no)?",
+        "Does the {name} (stand|sit|come|appear) {way} the {other}?",
+        "(Find out|Let me know|Look|Verify) (if|whether) the {name} is {way} the {other}",
+        "(Can|Could|Would) (you|one) say that the {name} is {way} the {other}?",
+        "the {name}, is it {way} the {other}?",
     ),
     "reading": (
         f"(Which|What) (character|letter or digit|letter|digit|sign) is (on|written on|in) the {{name}}{_HERE}?",
@@ -112,6 +147,13 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"{_SAY} (what is written on the {{name}}|which character is on the {{name}})",
         "What does the {name} say?",
         "character on the {name}?",
+        "(Which|What) (character|letter|digit|sign|symbol) (was|is) (drawn|put|shown|painted|to be seen) on the {name}?",
+        "(Name|Give me|Type|Write down) the (character|letter|sign) (on|of) the {name}",
+        "(Find out|Let me know|Look|See) (what is on the {name}|which character the {name} has)",
+        "Can you make out (the character|what is) on the {name}?",
+        "The {name} (has|shows|bears) (which|what) (character|letter|sign)?",
+        "What (text is|does it say|do you read) on the {name}?",
+        "the {name}, what is on it?",
     ),
     "referring": (
         f"(Where is|Where's|Where do you see|Where can I find|Where did you find) the {{name}}{_HERE}?",
@@ -122,6 +164,13 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"{_SAY} where the {{name}} is{_HERE}",
         "I (am looking for|want to see|search) the {name}",
         "the {name}, where is it?",
+        "(Where|At which place|In which part) (does the {name} (lie|stand)|is the {name} (lying|located|to be found))?",
+        "(Find out|Let me know|Look) where the {name} is",
+        "(Which|What) box (holds|contains|is around) the {name}?",
+        "(Take|Lead|Bring) me to the {name}",
+        "(Frame|Select|Outline|Circle|Indicate) the {name}",
+        "I (need|want) the (position|place|location|box) of the {name}",
+        "Where (in the picture|in the image) is the {name}?",
     ),
     "description": (
         "What is (this|that|it|here|at this place|in this box|in the box)?",
@@ -135,11 +184,15 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"(And what|What|And which|Which) {_COLOR} (is it|does it have)?",
         f"(And its|Its|And the) {_COLOR}?",
         f"(Tell me its|What is its|What's its) {_COLOR}?",
+        f"(Find out|Let me know|Look) (what|which) {_COLOR} it (is|has)",
+        f"I want its {_COLOR} too",
     ),
     "it_shape": (
         "(And what|What|And which|Which) (shape|form) (is it|does it have)?",
         "(And its|Its|And the) (shape|form)?",
         "(Tell me its|What is its|What's its) shape?",
+        "(Find out|Let me know|Look) (what|which) (shape|form) it (is|has)",
+        "I want its shape too",
     ),
     "it_size": (
         "(And how|How) (big|large) is it?",
@@ -147,6 +200,7 @@ _VARIED: dict[str, tuple[str, ...]] = {
         "(And what|What|And which|Which) size (is it|does it have)?",
         "(Tell me its|What is its) size?",
         "Is it (big|small|large|small or large)?",
+        "(Find out|Let me know|Look) how (big|large) it is",
     ),
     "it_reading": (
         "(And what|What|And which|Which) (character|letter|letter or digit) is (on|written on) it?",
@@ -154,17 +208,23 @@ _VARIED: dict[str, tuple[str, ...]] = {
         "(And what|What) does it say?",
         "(And the|And its) (character|letter)?",
         "(Read it|Can you read it|And read it)",
+        "(Find out|Let me know|Look) what is on it",
+        "(And what|What) (is|was) (drawn|put|shown|painted) on it?",
     ),
     "it_referring": (
         "(And where|Where) is it?",
         "(Find|Locate|Show me|Point to|Mark) it",
         "(Can you|Could you) (find|show me|mark|locate) it?",
         "(And its|Its|And the) (place|position|box|location)?",
+        "(Find out|Let me know|Look) where it is",
+        "(Frame|Select|Outline|Circle|Indicate) it",
     ),
     "another": (
         "(And|What about|How about|And what about|Now|Then) the {name}?",
         "(The same|Same|Same question) for the {name}",
         "The {name}?",
+        "(And now|And also|Next,|And then|Also|Let us go on with) the {name}",
+        "(Do|Answer|Tell me) the same for the {name}",
     ),
 }
 
@@ -253,8 +313,12 @@ _WAYS = {
     "below": "(below|under|lower than|further down than|beneath)",
 }
 
-_ENDINGS = ("", "", "", " please", ", please", " Thanks!", " Thank you.")
-_BEGINNINGS = ("", "", "", "", "", "Please, ", "Hello, ", "Hi, ", "Now, ", "OK, ", "So, ", "Well, ")
+_ENDINGS = (*[""] * 6, " please", ", please", " Thanks!", " Thank you.", " Answer briefly.", " Just the answer.")
+_BEGINNINGS = (
+    *[""] * 12,
+    *("Please, ", "Hello, ", "Hi, ", "Hello! ", "Now, ", "OK, ", "So, ", "Well, ", "Excuse me, ", "I wonder, "),
+    *("Question: ", "One more question: ", "Look at the picture. ", "Look closely. ", "Could you help me? "),
+)
 _TERSE_PROBABILITY = 0.35  # of a question without a capital letter, a question mark, or both
 _SLIP_PROBABILITY = 0.1
 _PLAIN_PROBABILITY = 0.25  # of a plain wording among varied ones
@@ -299,7 +363,7 @@ def punctuate(text: str, random: Random) -> str:
     bare = text.rstrip("?.")
     mark = "?" if text.endswith("?") else "."
     beginning, ending = _choose(_BEGINNINGS, random), _choose(_ENDINGS, random)
-    if beginning and not bare.startswith(("I ", "{")):
+    if beginning.endswith(", ") and not bare.startswith(("I ", "{")):
         bare = bare[0].lower() + bare[1:]
     text = f"{beginning}{bare}{mark}{ending}" if ending[-1:] in "!." and ending else f"{beginning}{bare}{ending}{mark}"
     if random.random() >= _TERSE_PROBABILITY:
