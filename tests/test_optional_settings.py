@@ -10,9 +10,9 @@ from lyrics.processing_lyrics.image_processing_lyrics import _Settings
 
 from .optional_settings import IMAGE_PROCESSOR, PRETRAINING, PROCESSOR, pretraining_config
 
+SAVED = {"fingerprint"}  # written by save_pretrained, which other tests may have called
 CONFIGURATIONS = {
     LyricsRefinerConfig: {
-        "fingerprint": "save_pretrained writes it",
         "tile_aspect_ratio": "it is for features of masks, which the other fixtures have: see test_refiner_tiles.py",
     }
 }
@@ -40,7 +40,7 @@ def test_every_setting_of_a_configuration_is_switched(with_every_option):
         found = unswitched(
             {name: getattr(config, name) for name in fields}, {name: getattr(default, name) for name in fields}
         )
-        assert found == CONFIGURATIONS.get(kind, {}).keys(), kind.__name__
+        assert found - SAVED == CONFIGURATIONS.get(kind, {}).keys(), kind.__name__
 
 
 def test_every_setting_of_a_processor_is_switched():
