@@ -71,6 +71,21 @@ def read_pickled(path: str | os.PathLike[str], **kwargs: Any) -> Any:
     return torch.load(path, weights_only=True, mmap=is_zipfile(path), **kwargs)
 
 
+def check_configuration(folder: str | os.PathLike[str]) -> None:
+    """Check that a folder holds the configuration of a model, or an adapter that names its base.
+
+    Without one, Transformers builds the model of the default configuration.
+
+    Raises:
+        FileNotFoundError: the folder holds neither.
+    """
+    if not any(os.path.isfile(os.path.join(folder, name)) for name in ("config.json", "adapter_config.json")):
+        raise FileNotFoundError(
+            f"{os.fspath(folder)!r} has no config.json, so it is not the folder of a model. Pass the folder that a "
+            "model was saved into, or a `config`."
+        )
+
+
 def check_file(path: str | os.PathLike[str]) -> None:
     """Check that a file holds named weights, by reading its names and shapes.
 

@@ -172,6 +172,14 @@ def test_what_is_no_json_object_is_named(damaged, part, name, content):
         LOADERS[part](damaged)
 
 
+@pytest.mark.parametrize("part", LOADERS)
+def test_weights_without_a_configuration_are_refused(damaged, part):
+    """Transformers would load what fits into a model of the default configuration."""
+    (damaged / part / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        LOADERS[part](damaged)
+
+
 @pytest.mark.parametrize(
     ("part", "keys", "value", "message"),
     [
