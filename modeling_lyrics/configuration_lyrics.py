@@ -49,6 +49,8 @@ class LyricsRefinerConfig(CheckedConfig):
         tile_aspect_ratio: long side divided by short side, above which a picture is refined in overlapping square
             parts, whose objects are joined. `None` refines every picture as a whole. For `"mask"` features.
         tile_overlap: smallest overlap of two such parts, in shares of their side. Larger objects may be found in part.
+        familiar_score: mean score of a picture's detections from which on the picture looks like those that the
+            detector was trained on. `None` if this is not known. It changes nothing that the refiner does.
         boxes_per_batch: number of boxes that the mask decoder processes at once; bounds its memory.
         image_mean, image_std: normalization of the detector's and the segmenter's view, RGB in [0, 1].
         detector_mean, detector_std: normalization of the detector's view alone; CLIP's by default for OWLv2.
@@ -76,6 +78,7 @@ class LyricsRefinerConfig(CheckedConfig):
     detector_longest_edge: int = 1333
     tile_aspect_ratio: float | int | None = None
     tile_overlap: float | int = 0.5
+    familiar_score: float | int | None = None
     boxes_per_batch: int = 32
     image_mean: PerChannel = (0.485, 0.456, 0.406)
     image_std: PerChannel = (0.229, 0.224, 0.225)
@@ -94,7 +97,7 @@ class LyricsRefinerConfig(CheckedConfig):
         counts = ("max_regions", "max_prompt_tokens", "detector_shortest_edge", "detector_longest_edge")
         check_numbers(self, POSITIVE, *counts, "boxes_per_batch", "image_std", "detector_std")
         check_numbers(self, FINITE, "image_mean", "image_std", "detector_mean", "detector_std")
-        check_numbers(self, SHARE, "box_threshold", "text_threshold", "iou_threshold")
+        check_numbers(self, SHARE, "box_threshold", "text_threshold", "iou_threshold", "familiar_score")
         check_numbers(self, FROM_ONE, "tile_aspect_ratio")
         check_numbers(self, BELOW_ONE, "tile_overlap")
         if self.region_feature_type == "detection" and self.tile_aspect_ratio is not None:

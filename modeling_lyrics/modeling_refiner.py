@@ -533,8 +533,12 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
 
 
 def _used_settings(config: LyricsRefinerConfig) -> dict[str, Any]:
-    """Return the settings, without those of tiles where there are none: they are newer than saved fingerprints."""
+    """Return the settings that objects depend on.
+
+    Those of tiles are missing where there are none, since they are newer than saved fingerprints.
+    """
     settings = config.to_dict()
+    del settings["familiar_score"]
     if config.tile_aspect_ratio is None:
         del settings["tile_aspect_ratio"], settings["tile_overlap"]
     return settings

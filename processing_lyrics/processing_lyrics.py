@@ -382,6 +382,22 @@ class LyricsProcessor(ProcessorMixin):
             found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
         return [found[twins.get(index, index)] for index in range(len(pictures))]
 
+    def looks_familiar(self, visual_objects: VisualObjects) -> bool:
+        """Return whether a picture looks like those that the detector was trained on, as its scores tell.
+
+        A detector that has seen one kind of picture alone invents objects in others, with low scores. The answers about
+        such a picture mean little.
+
+        Args:
+            visual_objects: what the refiner found in the picture by its own tags.
+
+        Returns:
+            Whether their mean score is at least the refiner's `familiar_score`; `False` if nothing was found. Always
+            `True` if the refiner has no such score.
+        """
+        smallest = None if self.refiner_config is None else self.refiner_config.familiar_score
+        return smallest is None or (len(visual_objects) > 0 and float(visual_objects.scores.mean()) >= smallest)
+
     def visualize(
         self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: Any
     ) -> Image.Image:

@@ -32,9 +32,11 @@ class RefinerConfig(Protocol):
 
     Attributes:
         fingerprint: hash of the saved weights and settings, or `None` where they were changed or never saved.
+        familiar_score: mean score of detections from which on a picture looks like those of the training, or `None`.
     """
 
     fingerprint: str | None
+    familiar_score: float | int | None
 
     @property
     def dtype(self) -> torch.dtype | str | None:

@@ -53,6 +53,7 @@ REFINER = {
     "max_prompt_tokens": 64,
     "tag_separator": ". ",
     "tile_overlap": 0.4,
+    "familiar_score": 0.5,
     "boxes_per_batch": 5,
     "image_mean": (0.5, 0.4, 0.3),
     "image_std": 0.25,

@@ -449,6 +449,21 @@ def test_grounding():
         LyricsProcessor.post_process_grounding(None, answers, image_sizes=[(1, 1)])
 
 
+@pytest.mark.parametrize(
+    ("smallest", "scores", "familiar"),
+    [(None, [], True), (None, [0.1], True), (0.5, [], False), (0.5, [0.3, 0.6], False), (0.5, [0.9, 0.3], True)],
+)
+def test_scores_tell_whether_a_picture_looks_familiar(processor, monkeypatch, smallest, scores, familiar):
+    count = len(scores)
+    objects = VisualObjects(labels=["cat"] * count, boxes=np.tile([0.1, 0.1, 0.5, 0.5], (count, 1)), scores=scores)
+    monkeypatch.setattr(processor.refiner.config, "familiar_score", smallest)
+    assert processor.looks_familiar(objects) is familiar
+
+
+def test_without_a_refiner_every_picture_looks_familiar(bare):
+    assert bare.looks_familiar(VisualObjects())
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 400), (640, 480)])
 def test_visualize(processor, size):
     """Boxes are drawn where they are, also at the border, on tiny pictures, and without any object."""

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
 from lyrics.processing_lyrics import LyricsProcessor
@@ -47,6 +48,24 @@ def test_recall_and_precision(processor, draw, least):
     """In its own world and in one that training does not show, not far below what is measured with more scenes."""
     measured = measure_refiner(processor, draw, count=40)
     assert {name: measured[name] for name in least if measured[name] < least[name]} == {}
+
+
+def draw_clouds(number):
+    """Colored noise with the spectrum of photographs."""
+    random = np.random.default_rng(number)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(128))) + 1 / 128
+    layers = [np.fft.ifft2(np.fft.fft2(random.normal(size=(128, 128))) / frequency**1.2).real for _ in range(3)]
+    values = np.stack(layers, axis=-1)
+    return Image.fromarray(np.uint8(np.clip(values / values.std() * 50 + 128, 0, 255)))
+
+
+def test_pictures_that_are_not_drawings_look_unfamiliar(processor):
+    def familiar(pictures):
+        return sum(map(processor.looks_familiar, processor.refine(pictures, progress=False)))
+
+    grounds = ("pale", "saturated", "textured")
+    assert familiar([draw_second_scene(number, ground).image for ground in grounds for number in range(10)]) >= 29
+    assert familiar([draw_clouds(number) for number in range(20)]) <= 1
 
 
 def test_all_objects_of_the_shipped_scene_are_detected(processor):
