@@ -147,7 +147,8 @@ _VARIED: dict[str, tuple[str, ...]] = {
         f"{_SAY} (what is written on the {{name}}|which character is on the {{name}})",
         "What does the {name} say?",
         "character on the {name}?",
-        "(Which|What) (character|letter|digit|sign|symbol) (was|is) (drawn|put|shown|painted|to be seen) on the {name}?",
+        "(Which|What) (character|letter|digit|sign|symbol)"
+        " (was|is) (drawn|put|shown|painted|to be seen) on the {name}?",
         "(Name|Give me|Type|Write down) the (character|letter|sign) (on|of) the {name}",
         "(Find out|Let me know|Look|See) (what is on the {name}|which character the {name} has)",
         "Can you make out (the character|what is) on the {name}?",
