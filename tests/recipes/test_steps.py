@@ -22,7 +22,7 @@ from lyrics.recipes.micro.report.figures import (
     draw_refiner,
     draw_second_stage,
 )
-from lyrics.recipes.micro.report.release import format_card, write_compact, write_compact_language_model
+from lyrics.recipes.micro.report.release import format_card, measure, write_compact, write_compact_language_model
 from lyrics.recipes.micro.report.table import format_table
 from lyrics.recipes.micro.train_stages import train_stage1
 from lyrics.recipes.micro.world.cases import KINDS
@@ -180,13 +180,14 @@ def test_pretrained_parts_do_not_replace_trained_ones(full):
         write_pretrained(full)
 
 
-def test_the_model_card_contains_the_results(full):
-    results = json.loads((full.folder("refiner") / "results.json").read_text())
-    card = format_card(full, results, 7_000_000)
+def test_the_model_card_contains_what_was_measured(full):
+    measured = measure(full.model("stage2"), questions=1, scenes=1)
+    card = format_card(measured, 7_000_000)
     assert "7.0 MB" in card
-    assert f"| shapes found | {results['shapes_found']} |" in card
-    accuracy = json.loads((full.folder("evaluation") / "results.json").read_text())["accuracy"]
-    assert f"\nexistence {accuracy['existence']:.1f}, count {accuracy['count']:.1f}, " in card
+    found = [f"{of_world['shapes_found']:.1f}" for of_world in measured["refiner"].values()]
+    assert f"\n| shapes found | {' | '.join(found)} |\n" in card
+    existence = measured["answers"]["own world, plain wording"]["existence"]
+    assert f"\n| own world, plain wording | {existence:.0f} ± 40 |" in card
 
 
 def test_figures_are_drawn(full, tmp_path):

@@ -1,4 +1,4 @@
-"""Release of a trained checkpoint: weights in float16, and its model card.
+"""Release of a trained checkpoint: weights in float16, what they were measured to do, and the model card.
 
 python -m lyrics.recipes.micro.report.release --out runs/micro --to assets/lyrics_micro
 """
@@ -19,8 +19,7 @@ from transformers import AutoModelForCausalLM
 from ....modeling_lyrics import LyricsForConditionalGeneration
 from ....processing_lyrics import LyricsProcessor
 from ..common.run_folders import RunFolders, add_model_options
-from ..refiner.assemble import measure_refiner
-from .table import format_table
+from .measurements import format_answers, format_refiner, measure_answers, measure_refiner_in_worlds
 
 _MODEL_CARD = Path(__file__).with_name("model_card.md")
 
@@ -84,33 +83,56 @@ def _round_to_float16(module: torch.nn.Module) -> None:
                 raise ValueError(f"{name} reaches {largest:g}, which float16 (up to 65504) cannot hold.")
 
 
-def format_card(folders: RunFolders, refiner_results: Mapping[str, float], size: int) -> str:
+def measure(checkpoint: Path, questions: int, scenes: int) -> dict[str, Any]:
+    """Return what a released checkpoint was measured to do.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        questions: number of questions of each kind in each row.
+        scenes: number of scenes of each world that the refiner sees.
+
+    Returns:
+        A dictionary with `questions`, `scenes`, `answers` (see `measure_answers`) and `refiner` (see
+        `measure_refiner_in_worlds`).
+    """
+    model = LyricsForConditionalGeneration.from_pretrained(checkpoint)
+    processor = LyricsProcessor.from_pretrained(checkpoint)
+    answers, refiner = measure_answers(model, processor, questions), measure_refiner_in_worlds(processor, scenes)
+    return {"questions": questions, "scenes": scenes, "answers": answers, "refiner": refiner}
+
+
+def format_card(measured: Mapping[str, Any], size: int) -> str:
     """Return the model card: what the model is, how it was trained, its results and its limits.
 
     Args:
-        folders: folders of the released model, which has been evaluated, and of the models of the table.
-        refiner_results: results of `measure_refiner` for the released model.
+        measured: measurements of `measure`.
         size: size of all files in bytes.
     """
-    results = json.loads((folders.folder("evaluation") / "results.json").read_text())
-    accuracy = ", ".join(f"{kind} {value:.1f}" for kind, value in results["accuracy"].items())
-    values = {"size": f"{size / 1e6:.1f}", "accuracy": accuracy, "table": format_table(folders.out)}
-    return _MODEL_CARD.read_text().format(**values, **refiner_results)
+    tables = {
+        "answers": format_answers(measured["answers"], measured["questions"]),
+        "refiner": format_refiner(measured["refiner"]),
+    }
+    return _MODEL_CARD.read_text().format(size=f"{size / 1e6:.1f}", **{**measured, **tables})
 
 
 def main() -> None:
-    """Write model, processor, refiner and model card, and the language model."""
+    """Write model, processor, refiner, measurements and model card, and the language model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_options(parser)
     parser.add_argument("--to", type=Path, default=Path("assets/lyrics_micro"), help="folder of the checkpoint")
     language_model = Path("assets/lyrics_micro_language")
     parser.add_argument("--language-to", type=Path, default=language_model, help="folder of the language model")
+    results = Path("docs/results/micro_released.json")
+    parser.add_argument("--results", type=Path, default=results, help=f"file of measurements (default: {results})")
+    parser.add_argument("--questions", type=int, default=200, help="how many of each kind and row (default: 200)")
+    parser.add_argument("--scenes", type=int, default=300, help="how many scenes the refiner sees (default: 300)")
     arguments = parser.parse_args()
     folders = RunFolders(arguments.out, arguments.variant, arguments.seed)
     size = write_compact(folders.model("stage2"), arguments.to)
     write_compact_language_model(folders.model("language"), arguments.language_to)
-    results = measure_refiner(LyricsProcessor.from_pretrained(arguments.to))
-    (arguments.to / "README.md").write_text(format_card(folders, results, size))
+    measured = measure(arguments.to, arguments.questions, arguments.scenes)
+    arguments.results.write_text(json.dumps(measured, indent=2) + "\n")
+    (arguments.to / "README.md").write_text(format_card(measured, size))
 
 
 if __name__ == "__main__":
