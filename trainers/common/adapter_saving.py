@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from transformers.utils import logging
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...modeling_lyrics.adapter_checks import mark_base, write_adapter_file
 from ...processing_lyrics import LyricsProcessor
+from ...utils.model_card import BaseModel
 from .adapter_training import (
     ADAPTER,
     complete_peft_config,
@@ -22,6 +24,8 @@ from .adapter_training import (
     freeze_untrained_parts,
     has_adapter,
 )
+from .run_facts import find_bases, name_data
+from .run_settings import without_machine
 from .trainable_parts import TuningArguments, load_model, lora_config, set_trained_parts
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
     """Trainer mixin that tunes the parts that the arguments name, and saves how an adapter was made.
 
     It stands before a trainer of TRL. Beside the files of PEFT, an adapter's directory holds `lyrics_adapter.json`: its
-    base model, the parts that were trained in full, and the training arguments.
+    base model, the parts that were trained in full, the names of the data, and the training arguments.
 
     Args:
         model: Lyrics model to be tuned, or its directory or Hub id. If it has an adapter, as a `PeftModel` or by
@@ -51,6 +55,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         ValueError: if the model's adapter, `peft_config` and `args` contradict each other.
     """
 
+    args: TuningArguments
     base_model_name: str | None
     base_mark: str
 
@@ -102,6 +107,12 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if continues:
             freeze_untrained_parts(self.model, args)  # pyright: ignore[reportArgumentType]
 
+    def base_models(self) -> list[BaseModel]:
+        """Return the base model, under the Hub id that the arguments give it."""
+        bases = find_bases(("base model", self.base_model_name))
+        base_id = self.args.base_model_id
+        return [replace(bases[0], hub_id=base_id)] if bases and base_id else bases
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as in Transformers, and write `lyrics_adapter.json` beside an adapter."""
         super()._save(output_dir, state_dict)
@@ -117,6 +128,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
             "base_revision": peft_config.revision,
             "base_mark": self.base_mark,
             "trained_parts": peft_config.modules_to_save or [],
-            "arguments": json.loads(self.args.to_json_string()),
+            "training_data": [one.name for one in name_data(getattr(self, "training_data", None))],
+            "arguments": without_machine(json.loads(self.args.to_json_string())),
         }
         write_adapter_file(folder, details)

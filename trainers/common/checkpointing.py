@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,10 @@ from ...utils.atomic_files import (
     sync_tree,
 )
 from ...utils.folder_lock import FolderLock, FolderLockedError
+from ...utils.model_card import CARD
 from ...utils.model_folder import STAGING as MODEL_STAGING
 from ...utils.model_folder import place_model, stage_model
+from .run_facts import write_run_card
 from .run_settings import compare_settings, describe_settings, require_a_batch
 
 logger = logging.get_logger(__name__)
@@ -157,10 +160,18 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
 
     Attributes:
         num_trained_steps: optimizer steps of the last call of `train`, those of an earlier run not included.
+        stage_name: what the run is, for the model card; a trainer without one writes no card.
+        training_data, evaluation_data: words that name the data in the model card, as `open_rows` takes them, or
+            `None`.
     """
 
     num_trained_steps: int = 0
+    stage_name: str | None = None
+    training_data: str | Sequence[str] | None = None
+    evaluation_data: str | Sequence[str] | None = None
     _staging: Path | None = None
+    _started: float | None = None
+    _stopped: float | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as in Transformers, from the start or from a complete checkpoint.
@@ -179,12 +190,24 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
         run_folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(run_folder, "training")
         self._on_main_process(lock.acquire)
+        self._started, self._stopped = time.monotonic(), None
         try:
             output = super().train(folder, *args, **kwargs)
         finally:
+            self._stopped = time.monotonic()
             lock.release()
         self.num_trained_steps = self.state.global_step - self._initial_global_step
         return output
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Duration of the training since it started or resumed, `None` before that."""
+        if self._started is None:
+            return None
+        return (time.monotonic() if self._stopped is None else self._stopped) - self._started
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the card is written with the model that it describes, and not before."""
 
     def _on_main_process(self, action: Callable[[], Any]) -> Any:
         """Run an action on the main process; all processes return its result or raise its error."""
@@ -304,9 +327,7 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
         folder = Path(output_dir or str(self.args.output_dir))
         with naming_disk_errors(folder):
             if self.args.should_save:
-                staging = stage_model(folder)
-                if (folder / "README.md").is_file():  # PEFT adds to the card of TRL
-                    shutil.copy(folder / "README.md", staging)
+                stage_model(folder)
             self.accelerator.wait_for_everyone()
             super().save_model(str(folder / MODEL_STAGING), _internal_call=True)
             self.accelerator.wait_for_everyone()
@@ -322,11 +343,15 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
             super().save_state()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Save as in Transformers, but the processor without its refiner."""
+        """Save as in Transformers, but the processor without its refiner, and with a model card."""
         processor, self.processing_class = self.processing_class, None
         try:
             super()._save(output_dir, state_dict)
         finally:
             self.processing_class = processor
+        folder = Path(output_dir or str(self.args.output_dir))
         if processor is not None and self.args.should_save:
-            processor.save_pretrained(str(output_dir or self.args.output_dir), save_refiner=False)
+            processor.save_pretrained(str(folder), save_refiner=False)
+        if self.stage_name is not None and self.args.should_save:
+            is_model = folder.name == MODEL_STAGING  # a checkpoint gets a card of its own
+            write_run_card(self, folder, folder.with_name(CARD) if is_model else None)
