@@ -51,7 +51,7 @@ def test_accelerate_takes_its_configurations(path):
 
 
 def test_train_and_go_on(tmp_path, capsys, monkeypatch):
-    """What comes out loads; `--resume` takes the newest checkpoint, or starts where there is none. The card says how."""
+    """What comes out loads; `--resume` takes the newest checkpoint, or starts where there is none. The card tells."""
     assert pretrain(tmp_path / "run", "--save_steps", "1", "--resume") == 0
     assert f"Wrote model and processor to {tmp_path / 'run'}" in capsys.readouterr().out
     LyricsForPreTraining.from_pretrained(tmp_path / "run")

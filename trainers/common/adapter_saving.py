@@ -16,7 +16,8 @@ from transformers.utils import logging
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...modeling_lyrics.adapter_checks import mark_base, write_adapter_file
 from ...processing_lyrics import LyricsProcessor
-from ...utils.model_card import BaseModel
+from ...utils.model_card import BaseModel, find_hub_id, is_hub_id
+from ...utils.published_files import without_machine
 from .adapter_training import (
     ADAPTER,
     complete_peft_config,
@@ -25,13 +26,27 @@ from .adapter_training import (
     has_adapter,
 )
 from .run_facts import find_bases, name_data
-from .run_settings import without_machine
 from .trainable_parts import TuningArguments, load_model, lora_config, set_trained_parts
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
 logger = logging.get_logger(__name__)
+
+
+def require_base_id(base_model: str | None, base_model_id: str | None) -> None:
+    """Check that readers of an adapter can find its base model on the Hub.
+
+    Raises:
+        ValueError: it is a folder or exists in memory only, and no Hub id is given for it; or the id is none.
+    """
+    if base_model_id is not None and not is_hub_id(base_model_id):
+        raise ValueError(f"base_model_id must be a Hub id (OWNER/NAME), got {base_model_id!r}.")
+    if base_model_id is None and find_hub_id(base_model) is None:
+        raise ValueError(
+            f"push_to_hub uploads an adapter, and its base model is not on the Hub ({base_model or 'in memory'}): push "
+            "the base model first (`lyrics push DIR OWNER/NAME`), and give its id as base_model_id."
+        )
 
 
 class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
@@ -96,6 +111,8 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
             set_trained_parts(base, args)
             peft_config = lora_config(args) if peft_config is None else complete_peft_config(peft_config, args)
         tuned: dict[str, Any] = {"processing_class": processing_class, "peft_config": peft_config}
+        if args.push_to_hub and (continues or peft_config is not None):
+            require_base_id(self.base_model_name, args.base_model_id)
         super().__init__(
             model=model,  # pyright: ignore[reportArgumentType]
             args=args,

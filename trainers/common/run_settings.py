@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,21 +42,6 @@ _WITHOUT_EFFECT = {
     "activation_offloading",
     "base_model_id",
 }
-# Fields of `TrainingArguments` that say where a run was, and not what it did: paths, names and services of a machine.
-_OF_THE_MACHINE = frozenset(
-    (
-        "output_dir",
-        "logging_dir",
-        "run_name",
-        "project",
-        "resume_from_checkpoint",
-        "deepspeed",
-        "local_rank",
-        "chat_template_path",
-        "model_init_kwargs",
-        "report_to",
-    )
-)
 # what a PEFT configuration says of its files, and not of the adapter
 _OF_ADAPTER_FILES = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
 
@@ -72,17 +56,6 @@ def describe_settings(trainer: Trainer) -> dict[str, Any]:
     settings["base model"] = getattr(trainer, "base_mark", None)
     settings |= _describe_adapter(trainer.model)
     return json.loads(json.dumps(settings, default=_as_json))
-
-
-def without_machine(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return training arguments as a dictionary without paths, and without names and services of a machine."""
-    return {
-        name: value
-        for name, value in arguments.items()
-        if name not in _OF_THE_MACHINE
-        and not name.startswith(("hub_", "trackio_", "push_to_hub"))
-        and not (isinstance(value, str) and os.path.isabs(value))
-    }
 
 
 def _describe_adapter(model: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_files import write_file
-from .card_file import is_ours, read_metadata, refresh_card
+from .card_file import is_ours, merge_cards, read_metadata, refresh_card
 from .facts import CardFacts, DataName, ModelFiles, TrainingFacts
 from .metadata import LICENSES, BaseModel, build_metadata, choose_license, find_hub_id, is_hub_id
 from .quick_start import write_quick_start
@@ -153,6 +153,7 @@ __all__ = [
     "find_hub_id",
     "is_hub_id",
     "is_ours",
+    "merge_cards",
     "read_metadata",
     "write_card",
 ]

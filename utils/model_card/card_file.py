@@ -74,6 +74,21 @@ def refresh_card(old: str | None, metadata: Mapping[str, Any], sections: Mapping
     return text + _refresh_sections(body, sections)
 
 
+def merge_cards(present: str, new: str) -> str:
+    """Return what becomes of a card where another one is to be put in its place.
+
+    Args:
+        present: text of the present card. If a person wrote it, it stays; in one of ours, a person's changes stay.
+        new: text of the new card. One that a person wrote takes the place of any other.
+    """
+    if not is_ours(new):
+        return new
+    if not is_ours(present):
+        return present
+    sections = {found["name"]: found["text"] for found in _SECTION.finditer(new)}
+    return refresh_card(present, read_metadata(new), sections)
+
+
 def _body_of(card: str) -> str:
     """Return a card without its metadata."""
     return card[_end_of_metadata(card) :]
