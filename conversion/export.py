@@ -25,7 +25,7 @@ from ..utils.model_card import (
 from ..utils.model_folder import holds_model, write_model
 from ..utils.published_files import check_nothing_private, list_published, rewrite_json, without_machine
 from .card_facts import name_of_folder
-from .remote_code import add_remote_code
+from .remote_code import add_remote_code, has_remote_code
 
 _ADAPTER, _DETAILS = "adapter_config.json", "lyrics_adapter.json"
 WITHOUT_REFINER = "none"
@@ -69,6 +69,7 @@ def export_model(
     source, out = Path(source), Path(out)
     _require_model(source)
     is_adapter = not (source / "config.json").is_file()
+    remote_code = remote_code or has_remote_code(source)  # of an exported directory, the code is written anew
     facts = _describe(source, is_adapter, name_of_folder(out) if repo_id is None else repo_id, base_model)
     facts = replace(facts, place=repo_id or ".", license=license, language=language, has_remote_code=remote_code)
     with write_model(out) as folder:

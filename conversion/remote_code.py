@@ -80,6 +80,12 @@ def add_remote_code(folder: Path) -> None:
         shutil.copyfile(file, folder / file.name)
 
 
+def has_remote_code(folder: Path) -> bool:
+    """Return whether the configuration of a model's folder names modules beside it."""
+    config = folder / "config.json"
+    return config.is_file() and "auto_map" in json.loads(config.read_text(encoding="utf-8"))
+
+
 def find_modules(names: set[str]) -> list[Path]:
     """Return the files of modules, and of all that they import.
 

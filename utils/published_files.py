@@ -126,8 +126,8 @@ def check_nothing_private(folder: Path, private: Iterable[str | os.PathLike[str]
             if any(word in line for word in words) or _TOKEN.search(line) or _USERS_PATH.search(line):
                 name = path.relative_to(folder).as_posix()
                 raise ValueError(
-                    f"{name} names a path, a token or a secret of this machine in line {number}: remove it there before "
-                    "the model is published."
+                    f"{name} names a path, a token or a secret of this machine in line {number}: remove it there "
+                    "before the model is published."
                 )
 
 
