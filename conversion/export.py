@@ -149,7 +149,7 @@ def copy_file(source: Path, target: Path, link: bool) -> None:
     """Copy a file; of weights, `link` may make a hard link."""
     if link and source.suffix == ".safetensors":
         try:
-            os.link(source, target)
+            os.link(source.resolve(), target)
         except OSError:  # another disk, or one without links
             shutil.copyfile(source, target)
     else:

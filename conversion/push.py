@@ -92,7 +92,7 @@ def read_remote_card(api: HfApi, repo_id: str, revision: str | None) -> str | No
 
 def require_repo_id(repo_id: str) -> None:
     """Raise a `ValueError` unless a text is an id that the Hub gives to repositories."""
-    if not is_hub_id(repo_id):
+    if not is_hub_id(repo_id) or "/" not in repo_id:
         raise ValueError(f"A repository's id is OWNER/NAME of letters, digits, '.', '_' and '-', got {repo_id!r}.")
 
 

@@ -6,6 +6,7 @@ import copy
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,11 @@ from .checkpoint_files import check_file, check_index, check_names, naming_disk_
 _LOADING = threading.RLock()
 
 _CAPTURING_HOOK = "output_capturing_hook"  # its name in transformers.utils.output_capturing
+
+
+# Functions that write the model card of a folder before it is uploaded to a Hub id. The package adds its own; as remote
+# code there is none.
+CARD_WRITERS: list[Callable[[str, str], None]] = []
 
 
 class NativeCheckpointModel(PreTrainedModel):
@@ -65,6 +71,15 @@ class NativeCheckpointModel(PreTrainedModel):
         """
         with naming_disk_errors(save_directory):
             super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Upload a folder as in Transformers, with a model card of the package instead of an empty one."""
+        for write in CARD_WRITERS:
+            write(os.fspath(working_dir), repo_id)
+        upload: Any = super()._upload_modified_files
+        return upload(working_dir, repo_id, *args, **kwargs)
 
     @classmethod
     def from_pretrained(

@@ -186,6 +186,14 @@ def test_the_first_stage(found, hub):
     assert result["oid"] in hub.repositories["me/stage1"].commits
 
 
+def test_a_push_by_transformers_has_our_card(found, hub):
+    assert check(found, "by_transformers")["refiner"] == found["pushed"]["refiner"]
+    card = hub.repositories["me/parts"].files()["README.md"].decode()
+    assert is_ours(card)
+    assert 'name = "me/parts"' in card
+    assert "More Information Needed" not in card
+
+
 def test_an_adapter_of_a_folder_is_refused_before_the_training(found, hub):
     assert "give its id as base_model_id" in check(found, "local_base")
     assert "me/local" not in hub.repositories
@@ -195,7 +203,7 @@ def test_nothing_that_was_uploaded_names_this_machine(found, hub):
     """In no commit of any repository: no path, user, token or pickled arguments."""
     secrets = [found["folder"], str(ROOT), os.path.expanduser("~") + "/", TOKEN, "private"]
     own = {name: repository for name, repository in hub.repositories.items() if name.startswith("me/")}
-    assert len(own) == 8
+    assert len(own) == 9
     for name, repository in own.items():
         for files in repository.commits.values():
             assert not [path for path in files if path.endswith("training_args.bin")]

@@ -132,6 +132,13 @@ def first_stage():
     return {"oid": commit.oid, "model": type(LyricsForPreTraining.from_pretrained("me/stage1")).__name__}
 
 
+def by_transformers():
+    """A push by Transformers' own methods, of the model, then of the processor."""
+    for part in (LyricsForConditionalGeneration, LyricsProcessor):
+        part.from_pretrained(TINY).push_to_hub("me/parts")
+    return describe("me/parts")
+
+
 def local_base():
     """An adapter of a folder is refused before the training."""
     args = LyricsSFTConfig(str(FOLDER / "local"), bf16=False, use_cpu=True, push_to_hub=True, hub_model_id="me/local")
@@ -142,7 +149,19 @@ def local_base():
     return ""
 
 
-STEPS = (published, pushed, with_code, revisions, moving, gated, interrupted, trained, first_stage, local_base)
+STEPS = (
+    published,
+    pushed,
+    with_code,
+    revisions,
+    moving,
+    gated,
+    interrupted,
+    trained,
+    first_stage,
+    by_transformers,
+    local_base,
+)
 
 
 def run_steps():

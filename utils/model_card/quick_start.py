@@ -50,7 +50,7 @@ def write_quick_start(facts: CardFacts, files: ModelFiles) -> str:
     auto = "AutoModelForPreTraining" if first else "AutoModelForImageTextToText"
     model, processor = (auto, "AutoProcessor") if remote else (name, "LyricsProcessor")
     trusted = ", trust_remote_code=True" if remote else ""
-    refiner = "" if files.has_refiner or files.kind == "adapter" else ", refiner=False"
+    refiner = "" if files.has_refiner or not files.processor or files.kind == "adapter" else ", refiner=False"
     lines = ["import torch"] if first else []
     lines += ["from PIL import Image, ImageDraw"]
     lines += [f"from {'transformers' if remote else 'lyrics'} import {', '.join(sorted((model, processor)))}", ""]

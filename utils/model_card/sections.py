@@ -73,7 +73,8 @@ def _describe_refiner(files: ModelFiles) -> list[str]:
     """Return lines about the refiner of the folder, or about the one that the processor was saved with."""
     fingerprint = files.processor.get("refiner_fingerprint") or files.refiner.get("fingerprint")
     mark = f" Its fingerprint is `{fingerprint}`." if fingerprint else ""
-    place = "" if files.has_refiner else " of the base model" if files.kind == "adapter" else " (not in these files)"
+    missing = " (not in these files)" if files.processor else " (in the files of the processor)"
+    place = "" if files.has_refiner else " of the base model" if files.kind == "adapter" else missing
     if not files.refiner:
         return [f"- Visual refiner{place}.{mark}"]
     refiner = files.refiner
