@@ -40,6 +40,7 @@ from lyrics.modeling_lyrics import (
     attribute_answer,
     describe_provenance,
 )
+from lyrics.modeling_lyrics.checkpoint_model import CARD_WRITERS as _CARD_WRITERS
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects, parse_spatial_text
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ if TYPE_CHECKING:
     )
 
 __version__ = _version("ziya-lyrics")
+
+
+def _write_card(folder: str, repo_id: str) -> None:
+    """Write the card of a model that is uploaded with `push_to_hub`; what that needs is imported then."""
+    import_module("lyrics.utils.model_card.pushing").replace_template(folder, repo_id)
+
+
+_CARD_WRITERS.append(_write_card)
 
 _LAZY = {  # folder -> names that are imported from it when they are first asked for
     "assets": ("MICRO_CHECKPOINT", "SCENE_PICTURE"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from lyrics import LyricsProcessor, VisualObjects
+    from lyrics.utils.model_card import CardFacts
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -127,13 +128,24 @@ def require_new_folder(out: Path) -> None:
         raise ValueError(f"--out {out} exists and is not an empty directory.")
 
 
-def write_output(arguments: argparse.Namespace, model: Any, processor: Any) -> None:
-    """Write a model and its processor to `--out`: the whole, or nothing that is taken for a model."""
+def write_output(
+    arguments: argparse.Namespace, model: Any, processor: Any, facts: CardFacts, earlier: Path | None = None
+) -> None:
+    """Write a model, its processor and its card to `--out`: the whole, or nothing that is taken for a model.
+
+    Args:
+        arguments: namespace with `out` and `max_shard_size`.
+        model, processor: model and processor.
+        facts: facts of the card.
+        earlier: card of the model that this one was made from, whose training and results are its own.
+    """
+    from lyrics.utils.model_card import write_card
     from lyrics.utils.model_folder import write_model
 
     with write_model(arguments.out) as folder:
         model.save_pretrained(folder, max_shard_size=arguments.max_shard_size)
         processor.save_pretrained(folder)
+        write_card(folder, facts, earlier=earlier)
 
 
 def require_picture_file(option: str, path: Path | None, images: Sequence[str]) -> None:

@@ -30,10 +30,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Join and write."""
     from lyrics import compose
+    from lyrics.conversion.card_facts import describe_composition, name_of_folder
 
     require_new_folder(arguments.out)
     dtype = arguments.dtype or "auto"
     model, processor = compose(arguments.stage1, arguments.language_model, refiner_of=arguments.refiner, dtype=dtype)
-    write_output(arguments, model, processor)
+    facts = describe_composition(name_of_folder(arguments.out), arguments.stage1, arguments.language_model)
+    write_output(arguments, model, processor, facts)
     print(f"Wrote model and processor to {arguments.out}; the projection is new and must be trained")
     return 0

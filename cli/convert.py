@@ -31,6 +31,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load and save the model first, so that its memory is free when the refiner is loaded."""
     from lyrics import LyricsForConditionalGeneration, LyricsProcessor
+    from lyrics.conversion.card_facts import describe_conversion, name_of_folder
+    from lyrics.utils.model_card import write_card
     from lyrics.utils.model_folder import write_model
 
     require_new_folder(arguments.out)
@@ -44,5 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
         model.save_pretrained(folder, max_shard_size=arguments.max_shard_size)
         del model
         processor.save_pretrained(folder)
+        write_card(folder, describe_conversion(name_of_folder(arguments.out), arguments.source))
     print(f"Wrote model, processor and refiner to {arguments.out}")
     return 0

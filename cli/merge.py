@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from .common import add_command, add_output_arguments, require_new_folder, write_output
@@ -25,10 +26,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Merge and write."""
     from lyrics import merge_adapter
+    from lyrics.conversion.card_facts import describe_merge, name_of_folder
 
     require_new_folder(arguments.out)
     dtype = arguments.dtype or "auto"
     model, processor = merge_adapter(arguments.adapter, base_model=arguments.base_model, dtype=dtype)
-    write_output(arguments, model, processor)
+    facts = describe_merge(name_of_folder(arguments.out), arguments.adapter, arguments.base_model)
+    write_output(arguments, model, processor, facts, earlier=Path(arguments.adapter) / "README.md")
     print(f"Wrote the merged model to {arguments.out}")
     return 0

@@ -41,4 +41,5 @@ def run(arguments: argparse.Namespace) -> int:
     model, processor = build_pretraining(model_arguments)
     data.attach_store(processor)
     trainer = LyricsPretrainingTrainer(model, training, train_rows, eval_rows, processor)
+    trainer.training_data, trainer.evaluation_data = data.train_data, data.eval_data
     return Run(trainer, arguments).start(describe_pretraining)

@@ -43,4 +43,5 @@ def run(arguments: argparse.Namespace) -> int:
     model, processor = build_sft(model_arguments, training, keep=not arguments.dry_run)
     data.attach_store(processor)
     trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
+    trainer.training_data, trainer.evaluation_data = data.train_data, data.eval_data
     return Run(trainer, arguments).start(describe_sft)

@@ -40,6 +40,6 @@ def merge_adapter(
     model = LyricsForConditionalGeneration.from_pretrained(place, revision=revision or "main", dtype=dtype)
     tuned: Any = load_peft_model(model, folder)
     merged = tuned.merge_and_unload().eval()
-    base_processor = LyricsProcessor.from_pretrained(place)
+    base_processor = LyricsProcessor.from_pretrained(place, revision=revision or "main")
     refiner = base_processor.refiner if base_processor.has_refiner else False
     return merged, LyricsProcessor.from_pretrained(folder, refiner=refiner)

@@ -15,7 +15,7 @@ from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, resolve_revision
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -164,6 +164,27 @@ def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = Fa
         _raise_exceptions_for_connection_errors=required,
         **hub_kwargs,
     )
+
+
+def pin_revision(checkpoint: str | os.PathLike[str], kwargs: dict[str, Any]) -> None:
+    """Pin the revision among arguments of `from_pretrained` to the commit that it names now.
+
+    All files of one load then come from one commit, even if somebody pushes meanwhile. A folder has no revision. Where
+    the Hub cannot be asked, the revision stays as it is.
+
+    Args:
+        checkpoint: folder or Hub id.
+        kwargs: dictionary of arguments, changed in place.
+    """
+    revision = resolve_revision(
+        checkpoint,
+        kwargs.get("revision"),
+        token=kwargs.get("token"),
+        local_files_only=bool(kwargs.get("local_files_only")),
+        cache_dir=kwargs.get("cache_dir"),
+    )
+    if revision is not None:
+        kwargs["revision"] = revision
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import copy
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,12 +14,24 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.distributed.utils import is_local_dist_rank_0
 from transformers.integrations import is_fsdp_enabled
 
-from .checkpoint_files import check_configuration, check_file, check_index, check_names, naming_disk_errors
+from .checkpoint_files import (
+    check_configuration,
+    check_file,
+    check_index,
+    check_names,
+    naming_disk_errors,
+    pin_revision,
+)
 
 # Transformers changes torch's functions while it loads a model: a second thread would get weights without values.
 _LOADING = threading.RLock()
 
 _CAPTURING_HOOK = "output_capturing_hook"  # its name in transformers.utils.output_capturing
+
+
+# Functions that write the model card of a folder before it is uploaded to a Hub id. The package adds its own; as remote
+# code there is none.
+CARD_WRITERS: list[Callable[[str, str], None]] = []
 
 
 class NativeCheckpointModel(PreTrainedModel):
@@ -66,6 +79,15 @@ class NativeCheckpointModel(PreTrainedModel):
         with naming_disk_errors(save_directory):
             super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Upload a folder as in Transformers, with a model card of the package instead of an empty one."""
+        for write in CARD_WRITERS:
+            write(os.fspath(working_dir), repo_id)
+        upload: Any = super()._upload_modified_files
+        return upload(working_dir, repo_id, *args, **kwargs)
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
@@ -78,6 +100,8 @@ class NativeCheckpointModel(PreTrainedModel):
             OSError: a file is missing.
         """
         place = pretrained_model_name_or_path
+        if place is not None:
+            pin_revision(place, kwargs)
         if place is not None and os.path.isdir(place):
             folder = os.path.join(place, kwargs.get("subfolder") or "")
             if kwargs.get("config") is None:

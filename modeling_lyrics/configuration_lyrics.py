@@ -16,6 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging
 
+from .checkpoint_files import pin_revision
 from .configuration_base import BELOW_ONE, FINITE, FROM_ONE, NOT_NEGATIVE, POSITIVE, SHARE, CheckedConfig, check_numbers
 from .configuration_mqformer import LyricsMQFormerConfig
 from .configuration_ram import PerChannel, RamConfig, read_tag_thresholds
@@ -146,6 +147,7 @@ class LyricsRefinerConfig(CheckedConfig):
                 tag.
         """
         tag_thresholds = kwargs.pop("tag_thresholds", None)
+        pin_revision(pretrained_model_name_or_path, kwargs)
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         published = is_published_config(config_dict)
         if published:

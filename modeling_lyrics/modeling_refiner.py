@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .checkpoint_files import HUB_KWARGS, find_file, naming_disk_errors, read_object
+from .checkpoint_files import HUB_KWARGS, find_file, naming_disk_errors, pin_revision, read_object
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsRefinerConfig
 from .configuration_ram import read_tag_thresholds
@@ -216,6 +216,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             ValueError: weights, settings or tokenizer are not those that were saved together; the message names the
                 place, and both fingerprints.
         """
+        if pretrained_model_name_or_path is not None:
+            pin_revision(pretrained_model_name_or_path, kwargs)
         hub_kwargs = {name: kwargs[name] for name in (*HUB_KWARGS, "subfolder") if name in kwargs}
         if (tag_thresholds := kwargs.pop("tag_thresholds", None)) is not None:
             if kwargs.get("config") is None:

@@ -42,6 +42,7 @@ from .processor_checks import (
     is_published,
     load_parts,
     naming_disk_errors,
+    pin_revision,
 )
 from .prompt_truncation import Truncation
 from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
@@ -168,6 +169,7 @@ class LyricsProcessor(ProcessorMixin):
             ValueError: a file is damaged or a setting is wrong; the message names it.
             OSError: a file is missing.
         """
+        pin_revision(pretrained_model_name_or_path, kwargs)
         hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # `None` would ask on standard input
         trusted = {"trust_remote_code": kwargs["trust_remote_code"]}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModel
 
-from .processor_checks import HUB_KWARGS, find_adapter_base, find_file, is_published
+from .processor_checks import HUB_KWARGS, find_adapter_base, find_file, is_published, pin_revision
 from .protocols import ObjectStore, Refiner, RefinerConfig
 
 REFINER_FOLDER = "refiner"
@@ -98,6 +98,7 @@ class RefinerHandle:
     def _find_in_base(cls, base: str, revision: str, load_kwargs: dict[str, Any]) -> RefinerHandle:
         """Return a handle on the refiner of an adapter's base model, which may be in the published layout."""
         load_kwargs = load_kwargs | {"revision": revision}
+        pin_revision(base, load_kwargs)
         if is_published(base, **{name: load_kwargs[name] for name in HUB_KWARGS if name in load_kwargs}):
             return cls(base, "", load_kwargs, is_published=True)
         return cls.find(base, load_kwargs)

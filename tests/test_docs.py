@@ -4,6 +4,8 @@ import ast
 import importlib
 import json
 import re
+import shlex
+import shutil
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -11,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lyrics import MICRO_CHECKPOINT
+from lyrics.assets import EXAMPLE_PICTURE, MICRO_CHECKPOINT
 from lyrics.recipes.micro.report.measurements import format_answers, format_refiner
 from lyrics.recipes.micro.report.release import format_card
 from lyrics.recipes.micro.report.table import format_table
+from lyrics_cli.main import main
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [path for path in ROOT.iterdir() if (path / "__init__.py").is_file() and not path.name.startswith(".")]
@@ -24,7 +27,10 @@ WIDEST_CODE = 90  # columns that a code block shows without scrolling
 READMES = [ROOT / "README.md", ROOT / "README_zh.md"]
 GUIDES = [*READMES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-WITH_PYTHON = [page for page in GUIDES if "```python" in page.read_text() and page != READMES[1]]  # the same code
+WITH_COMMANDS = [ROOT / "docs/publish.md", ROOT / "docs/own_photographs.md"]  # whose commands run too
+WITH_PYTHON = [  # README_zh.md has the code of README.md
+    page for page in GUIDES if "```python" in page.read_text() and page not in (READMES[1], *WITH_COMMANDS)
+]
 
 
 def code_blocks(page, language="[a-z]*"):
@@ -57,6 +63,28 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     if page == READMES[0]:
         assert (tmp_path / "seen.png").is_file()
         assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
+def test_code_and_commands_of_a_page_run(page, tmp_path, monkeypatch):
+    """The Python blocks are one program, and commands run between them, in the order of the page."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(EXAMPLE_PICTURE, "picture.png")
+    names, commands = {}, 0
+    text = page.read_text()
+    for language, block in re.findall(r"^```(python|sh)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        if language == "python":
+            code = compile(block, page.name, "exec")
+        if block.startswith(NOT_RUN):
+            continue
+        if language == "python":
+            exec(code, names)
+            continue
+        for line in filter(None, without_comments(block.replace("\\\n", ""))):
+            assert line.startswith("lyrics "), line
+            assert main(shlex.split(line)[1:]) == 0, line
+            commands += 1
+    assert commands
 
 
 def test_the_main_pages_have_code():

@@ -45,7 +45,8 @@ class LyricsDPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, DPOTrainer):  #
     has a refiner or a store.
     """
 
-    args: LyricsDPOConfig
+    stage_name = "preference tuning (DPO)"
+    args: LyricsDPOConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

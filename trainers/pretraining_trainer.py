@@ -12,6 +12,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..modeling_lyrics import LyricsForPreTraining
 from ..processing_lyrics import LyricsProcessor
+from ..utils.model_card import BaseModel
+from .common.run_facts import find_bases
 from .common.trainer_mixin import PreparedRowsMixin
 from .pretraining_collator import LyricsPretrainingCollator
 from .pretraining_config import LyricsPretrainingArguments
@@ -38,6 +40,7 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
         ValueError: if there is neither `data_collator` nor `processing_class`, or `eval_dataset` is a stream.
     """
 
+    stage_name = "alignment of images with captions and objects (first stage)"
     args: LyricsPretrainingArguments
     collator: LyricsPretrainingCollator
     loss_is_scaled_for_ga = False  # losses are means of a micro-batch
@@ -68,6 +71,8 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
             )
         model.model.vision_model.requires_grad_(args.train_vision_model)
         self.collator = data_collator
+        parts = (model, model.model.vision_model, model.model.mqformer)
+        self._places = [part.name_or_path for part in parts]  # before they are saved elsewhere
         self._averages = {"train": _RunningAverages(), "eval": _RunningAverages()}
         super().__init__(
             model=model,
@@ -79,6 +84,12 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
             **kwargs,
         )
         self._watch()
+
+    def base_models(self) -> list[BaseModel]:
+        """Return the checkpoint that was trained further, or the vision encoder and the MQ-Former that were loaded."""
+        return find_bases(
+            ("first stage", self._places[0]), ("vision encoder", self._places[1]), ("MQ-Former", self._places[2])
+        )
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Return the names of weights with decay: matrices and queries, but no bias, norm or temperature."""

@@ -73,7 +73,8 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         2
     """
 
-    args: LyricsSFTConfig
+    stage_name = "instruction tuning (second stage)"
+    args: LyricsSFTConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     collator: LyricsSFTCollator
 
     def __init__(

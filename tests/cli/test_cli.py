@@ -13,6 +13,8 @@ from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 from lyrics_cli.common import printable
 from lyrics_cli.main import main
 
+from ..cards import check_card
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -177,6 +179,9 @@ def test_convert(published, capsys, tmp_path):
     assert model.dtype == torch.bfloat16
     assert LyricsProcessor.from_pretrained(out).refiner.dtype == torch.bfloat16
     assert (out / "refiner" / "model.safetensors").is_file()
+    card = check_card(out, license="gpl-3.0", base_model=None)
+    assert "GPL-3.0. It follows the published weights" in card.text
+    assert "Visual refiner: tagger `ram` with" in card.text
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from lyrics_cli.main import main
 from lyrics_cli.recipe_files import find_recipe, list_recipes, recipe_folder
 from lyrics_cli.training import parse_recipe
 
+from ..cards import check_card, run_quick_start
+
 KINDS = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
 SMALL = ["--train_data", "shapes:16", "--per_device_train_batch_size", "4", "--eval_strategy", "no"]
 SMALL += ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true"]
@@ -48,14 +50,25 @@ def test_accelerate_takes_its_configurations(path):
     assert load_config_from_file(str(path)).mixed_precision == "bf16"
 
 
-def test_train_and_go_on(tmp_path, capsys):
-    """What comes out loads; `--resume` takes the newest checkpoint, or starts where there is none."""
+def test_train_and_go_on(tmp_path, capsys, monkeypatch):
+    """What comes out loads; `--resume` takes the newest checkpoint, or starts where there is none. The card tells."""
     assert pretrain(tmp_path / "run", "--save_steps", "1", "--resume") == 0
     assert f"Wrote model and processor to {tmp_path / 'run'}" in capsys.readouterr().out
     LyricsForPreTraining.from_pretrained(tmp_path / "run")
     processor = LyricsProcessor.from_pretrained(tmp_path / "run")
     assert {"[BOS]", "[DEC]", "[MLM]"} <= processor.mqformer_tokenizer.get_vocab().keys()
+    mine = (
+        (tmp_path / "run" / "README.md")
+        .read_text()
+        .replace("<!-- lyrics:citation -->", "By hand.\n\n<!-- lyrics:citation -->")
+    )
+    (tmp_path / "run" / "README.md").write_text(mine)
     assert pretrain(tmp_path / "run", "--save_steps", "1", "--resume", steps=3) == 0
+    card = check_card(tmp_path / "run", pipeline_tag=None, language=["en"])
+    assert "By hand." in card.text
+    assert "- Duration: 3 steps" in card.text
+    assert "| weights of the losses | " in card.text
+    assert "torch.Size([1, " in run_quick_start(card, monkeypatch, tmp_path / "run")
     state = json.loads((tmp_path / "run" / "checkpoint-3" / "trainer_state.json").read_text())
     assert [line["step"] for line in state["log_history"] if "loss" in line] == [1, 2, 3]
     (tmp_path / "run" / "checkpoint-3" / "model.safetensors").unlink()

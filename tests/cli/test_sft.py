@@ -17,7 +17,10 @@ from lyrics_cli.main import main
 from lyrics_cli.recipe_files import list_recipes
 from lyrics_cli.training import parse_recipe
 
+from ..cards import check_card, run_quick_start
+
 QUICK = ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true", "--eval_strategy", "no"]
+TASKS = ["visual-question-answering", "visual-grounding"]
 RECIPES = [(stage, name) for stage in ("stage2", "preferences") for name in list_recipes(stage)]
 
 
@@ -69,8 +72,11 @@ def sft(folder, out, *options, steps=1):
     return main(["sft", *settings, *batch, *QUICK, *options])
 
 
-def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
-    """Pictures are refined on the way; the run goes on; the adapter is merged, with the base model's refiner."""
+def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys, monkeypatch):
+    """Pictures are refined on the way; the run goes on; the adapter is merged, with the base model's refiner.
+
+    Cards of adapter and merged model tell of the training, and their quick starts run.
+    """
     run, out = tmp_path / "run", tmp_path / "merged"
     assert sft(chats, run, "--save_steps", "1") == 0
     printed, bars = capsys.readouterr()
@@ -85,6 +91,18 @@ def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys):
     assert main(["merge", str(run), "--out", str(out)]) == 0
     assert LyricsProcessor.from_pretrained(out).has_refiner
     assert not any("lora" in name for name, _ in AutoModelForImageTextToText.from_pretrained(out).named_parameters())
+    card = check_card(run, base_model=None, license=None, tags=["lyrics", *TASKS, "peft", "lora", "arxiv:2312.05278"])
+    check_card(run / "checkpoint-2")
+    assert json.loads((run / "lyrics_adapter.json").read_text())["training_data"] == ["chats.jsonl"]
+    merged = check_card(out, base_model=None, tags=["lyrics", *TASKS, "arxiv:2312.05278"])
+    for text in (card.text, merged.text):
+        assert "- Data: `chats.jsonl` (4 rows)." in text
+        assert "| lora_r | 8 |" in text
+        assert "](losses.png)" in text
+    for folder, one in ((run, card), (out, merged)):
+        assert (folder / "losses.png").is_file()
+        assert run_quick_start(one, monkeypatch, folder)
+    monkeypatch.undo()
     assert main(["merge", str(run), "--out", str(out)]) == 2
     assert "exists and is not an empty directory" in capsys.readouterr().err
 
@@ -140,6 +158,9 @@ def test_preferences(tmp_path, capsys):
     assert main(["dpo", *words]) == 0
     assert "Wrote model and processor" in capsys.readouterr().out
     assert (tmp_path / "lyrics_adapter.json").is_file()
+    assert (
+        "Stage: preference tuning (DPO).\n\n- Data: `pairs:4` (4 rows)." in check_card(tmp_path, language=["en"]).text
+    )
     assert main(["merge", str(tmp_path), "--out", str(tmp_path / "merged")]) == 0
     assert LyricsProcessor.from_pretrained(tmp_path / "merged").has_refiner
 

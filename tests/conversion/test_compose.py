@@ -10,6 +10,7 @@ from lyrics.conversion import compose
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics_cli.main import main
 
+from ..cards import check_card
 from ..pretraining_parts import build_model as build_stage_1
 from ..sft_parts import build_chats, build_processor, build_text_config
 
@@ -58,6 +59,7 @@ def test_the_compose_command(parts, tmp_path, capsys):
     assert main(["compose", *words, "--refiner", str(tmp_path / "micro")]) == 2
     assert "region features of width 36, but this processor's model takes 12" in capsys.readouterr().err
     assert main(["compose", *words, "--dtype", "bfloat16"]) == 0
+    assert "answers mean nothing yet" in check_card(tmp_path / "out", base_model=None).text
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
     assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
     assert LyricsProcessor.from_pretrained(tmp_path / "out").has_refiner is False

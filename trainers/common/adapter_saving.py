@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from transformers.utils import logging
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...modeling_lyrics.adapter_checks import mark_base, write_adapter_file
 from ...processing_lyrics import LyricsProcessor
+from ...utils.model_card import BaseModel, find_hub_id, is_hub_id
+from ...utils.published_files import without_machine
 from .adapter_training import (
     ADAPTER,
     complete_peft_config,
@@ -22,6 +25,7 @@ from .adapter_training import (
     freeze_untrained_parts,
     has_adapter,
 )
+from .run_facts import find_bases, name_data
 from .trainable_parts import TuningArguments, load_model, lora_config, set_trained_parts
 
 if TYPE_CHECKING:
@@ -30,11 +34,26 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
+def require_base_id(base_model: str | None, base_model_id: str | None) -> None:
+    """Check that readers of an adapter can find its base model on the Hub.
+
+    Raises:
+        ValueError: it is a folder or exists in memory only, and no Hub id is given for it; or the id is none.
+    """
+    if base_model_id is not None and not is_hub_id(base_model_id):
+        raise ValueError(f"base_model_id must be a Hub id (OWNER/NAME), got {base_model_id!r}.")
+    if base_model_id is None and find_hub_id(base_model) is None:
+        raise ValueError(
+            f"push_to_hub uploads an adapter, and its base model is not on the Hub ({base_model or 'in memory'}): push "
+            "the base model first (`lyrics push DIR OWNER/NAME`), and give its id as base_model_id."
+        )
+
+
 class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
     """Trainer mixin that tunes the parts that the arguments name, and saves how an adapter was made.
 
     It stands before a trainer of TRL. Beside the files of PEFT, an adapter's directory holds `lyrics_adapter.json`: its
-    base model, the parts that were trained in full, and the training arguments.
+    base model, the parts that were trained in full, the names of the data, and the training arguments.
 
     Args:
         model: Lyrics model to be tuned, or its directory or Hub id. If it has an adapter, as a `PeftModel` or by
@@ -51,6 +70,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         ValueError: if the model's adapter, `peft_config` and `args` contradict each other.
     """
 
+    args: TuningArguments
     base_model_name: str | None
     base_mark: str
 
@@ -91,6 +111,8 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
             set_trained_parts(base, args)
             peft_config = lora_config(args) if peft_config is None else complete_peft_config(peft_config, args)
         tuned: dict[str, Any] = {"processing_class": processing_class, "peft_config": peft_config}
+        if args.push_to_hub and (continues or peft_config is not None):
+            require_base_id(self.base_model_name, args.base_model_id)
         super().__init__(
             model=model,  # pyright: ignore[reportArgumentType]
             args=args,
@@ -101,6 +123,12 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         )
         if continues:
             freeze_untrained_parts(self.model, args)  # pyright: ignore[reportArgumentType]
+
+    def base_models(self) -> list[BaseModel]:
+        """Return the base model, under the Hub id that the arguments give it."""
+        bases = find_bases(("base model", self.base_model_name))
+        base_id = self.args.base_model_id
+        return [replace(bases[0], hub_id=base_id)] if bases and base_id else bases
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as in Transformers, and write `lyrics_adapter.json` beside an adapter."""
@@ -117,6 +145,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
             "base_revision": peft_config.revision,
             "base_mark": self.base_mark,
             "trained_parts": peft_config.modules_to_save or [],
-            "arguments": json.loads(self.args.to_json_string()),
+            "training_data": [one.name for one in name_data(getattr(self, "training_data", None))],
+            "arguments": without_machine(json.loads(self.args.to_json_string())),
         }
         write_adapter_file(folder, details)

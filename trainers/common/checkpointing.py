@@ -6,19 +6,16 @@ its manifest.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable
-from importlib.metadata import version
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
-from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, sort_checkpoints
 from transformers.utils import logging
 
@@ -26,87 +23,21 @@ from ...utils.atomic_files import (
     naming_disk_errors,
     remove_folder,
     remove_leftovers,
-    sha256_of,
     sync_folder,
     sync_tree,
 )
 from ...utils.folder_lock import FolderLock, FolderLockedError
+from ...utils.model_card import CARD
 from ...utils.model_folder import STAGING as MODEL_STAGING
 from ...utils.model_folder import place_model, stage_model
+from .hub_upload import HubUploadMixin
+from .manifest import CheckpointError, check_checkpoint, write_manifest
+from .run_facts import write_run_card
 from .run_settings import compare_settings, describe_settings, require_a_batch
 
 logger = logging.get_logger(__name__)
 
-MANIFEST = "manifest.json"
-_ENTRIES = {"step", "num_ranks", "versions", "settings", "files", "checksum"}
 STAGING = ".saving"  # subfolder of the run's folder; holds a checkpoint until it is complete
-PACKAGES = ("ziya-lyrics", "torch", "transformers", "accelerate")
-
-
-class CheckpointError(ValueError):
-    """Error for a checkpoint that a run cannot resume from."""
-
-
-def write_manifest(folder: Path, step: int, num_ranks: int, settings: dict[str, Any] | None = None) -> None:
-    """Write `manifest.json` with the size and checksum of every file in the folder.
-
-    Args:
-        folder: folder of a checkpoint, with all its other files.
-        step: number of optimizer steps that were taken.
-        num_ranks: number of processes that wrote the checkpoint.
-        settings: settings of the run (`describe_settings`).
-    """
-    files = {
-        str(file.relative_to(folder)): {"size": file.stat().st_size, "sha256": sha256_of(file)}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
-    }
-    versions = {name: version(name) for name in PACKAGES}
-    manifest = {"step": step, "num_ranks": num_ranks, "versions": versions, "settings": settings or {}, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"checksum": _checksum(manifest)}, indent=1))
-
-
-def check_checkpoint(folder: Path) -> dict[str, Any]:
-    """Compare every file of a checkpoint with its manifest, and return the manifest.
-
-    Raises:
-        CheckpointError: if a file is missing, has another size or was changed; the message names the file.
-    """
-    manifest = _read_manifest(folder)
-    for name, expected in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise CheckpointError(f"{folder} is incomplete: {name} is missing.")
-        if (size := file.stat().st_size) != expected["size"]:
-            raise CheckpointError(f"{file} has {size:,} bytes instead of {expected['size']:,}.")
-        if sha256_of(file) != expected["sha256"]:
-            raise CheckpointError(f"{file} was changed: its SHA-256 differs from the one in {MANIFEST}.")
-    return manifest
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a checkpoint, and compare it with its own checksum; versions before 0.2 wrote none."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        if unknown := manifest.keys() - _ENTRIES:
-            raise ValueError(f"it has an unknown entry {sorted(unknown)[0]!r}")
-        if manifest.pop("checksum", None) not in (None, _checksum(manifest)):
-            raise ValueError("its checksum is wrong")
-        _ = manifest["step"] + manifest["num_ranks"]
-        for name, expected in manifest["files"].items():
-            if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                raise ValueError(f"it names a file outside the checkpoint: {name!r}")
-            _ = expected["size"] + len(expected["sha256"])
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is incomplete: it has no {MANIFEST}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    return manifest
-
-
-def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def check_settings(folder: Path, manifest: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -149,7 +80,7 @@ def find_checkpoint(run_folder: Path, settings: dict[str, Any] | None = None) ->
     return None
 
 
-class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
+class AtomicCheckpointMixin(HubUploadMixin):
     """Trainer mixin whose checkpoints are complete or absent, and which resumes from complete ones only.
 
     It stands before a trainer of Transformers or TRL. Processors are saved without their refiner, which is frozen and
@@ -157,10 +88,18 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
 
     Attributes:
         num_trained_steps: optimizer steps of the last call of `train`, those of an earlier run not included.
+        stage_name: what the run is, for the model card; a trainer without one writes no card.
+        training_data, evaluation_data: words that name the data in the model card, as `open_rows` takes them, or
+            `None`.
     """
 
     num_trained_steps: int = 0
+    stage_name: str | None = None
+    training_data: str | Sequence[str] | None = None
+    evaluation_data: str | Sequence[str] | None = None
     _staging: Path | None = None
+    _started: float | None = None
+    _stopped: float | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as in Transformers, from the start or from a complete checkpoint.
@@ -179,12 +118,24 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
         run_folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(run_folder, "training")
         self._on_main_process(lock.acquire)
+        self._started, self._stopped = time.monotonic(), None
         try:
             output = super().train(folder, *args, **kwargs)
         finally:
+            self._stopped = time.monotonic()
             lock.release()
         self.num_trained_steps = self.state.global_step - self._initial_global_step
         return output
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Duration of the training since it started or resumed, `None` before that."""
+        if self._started is None:
+            return None
+        return (time.monotonic() if self._stopped is None else self._stopped) - self._started
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the card is written with the model that it describes, and not before."""
 
     def _on_main_process(self, action: Callable[[], Any]) -> Any:
         """Run an action on the main process; all processes return its result or raise its error."""
@@ -304,9 +255,7 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
         folder = Path(output_dir or str(self.args.output_dir))
         with naming_disk_errors(folder):
             if self.args.should_save:
-                staging = stage_model(folder)
-                if (folder / "README.md").is_file():  # PEFT adds to the card of TRL
-                    shutil.copy(folder / "README.md", staging)
+                stage_model(folder)
             self.accelerator.wait_for_everyone()
             super().save_model(str(folder / MODEL_STAGING), _internal_call=True)
             self.accelerator.wait_for_everyone()
@@ -322,11 +271,15 @@ class AtomicCheckpointMixin(Trainer if TYPE_CHECKING else object):
             super().save_state()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Save as in Transformers, but the processor without its refiner."""
+        """Save as in Transformers, but the processor without its refiner, and with a model card."""
         processor, self.processing_class = self.processing_class, None
         try:
             super()._save(output_dir, state_dict)
         finally:
             self.processing_class = processor
+        folder = Path(output_dir or str(self.args.output_dir))
         if processor is not None and self.args.should_save:
-            processor.save_pretrained(str(output_dir or self.args.output_dir), save_refiner=False)
+            processor.save_pretrained(str(folder), save_refiner=False)
+        if self.stage_name is not None and self.args.should_save:
+            is_model = folder.name == MODEL_STAGING  # a checkpoint gets a card of its own
+            write_run_card(self, folder, folder.with_name(CARD) if is_model else None)

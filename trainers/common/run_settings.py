@@ -34,7 +34,14 @@ _COURSE = (
     "train_sampling_strategy",
     "dataloader_drop_last",
 )
-_WITHOUT_EFFECT = {"on_bad_row", "image_column", "caption_column", "trust_remote_code", "activation_offloading"}
+_WITHOUT_EFFECT = {
+    "on_bad_row",
+    "image_column",
+    "caption_column",
+    "trust_remote_code",
+    "activation_offloading",
+    "base_model_id",
+}
 # what a PEFT configuration says of its files, and not of the adapter
 _OF_ADAPTER_FILES = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
 

@@ -41,6 +41,10 @@ class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
     train_projection: bool = field(default=True, metadata={"help": "Train the projection in full."})
     train_language_model: bool = field(default=False, metadata={"help": "Train the language model in full; no LoRA."})
     freeze: list[str] = field(default_factory=list, metadata={"help": f"Parts to freeze: {', '.join(PARTS)}."})
+    base_model_id: str | None = field(
+        default=None,
+        metadata={"help": "Hub id of the base model, where `model` is a directory; needed to publish an adapter."},
+    )
     train: list[str] = field(default_factory=list, metadata={"help": "Parts to train in full, of the same names."})
 
     def __post_init__(self) -> None:

@@ -19,7 +19,8 @@ from ....assets import SCENE_PICTURE
 from ....modeling_lyrics import LyricsForConditionalGeneration, attribute_answer
 from ....processing_lyrics import LyricsProcessor
 from ....processing_lyrics.spatial_text import parse_spatial_text
-from ...curves import draw_curves, new_figure, plot_metric, read_log
+from ....utils.training_curves import new_figure, plot_metric
+from ...curves import draw_curves, read_log
 from ..ablations import VARIANTS
 from ..common.run_folders import RunFolders, add_model_options
 from ..evaluate import answer_cases, encode_cases

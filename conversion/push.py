@@ -1,0 +1,116 @@
+"""Upload of a model to the Hub, in one commit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+from ..utils.model_card import CARD, is_hub_id, merge_cards
+from .export import export_model
+
+# Weights of an earlier model in the repository: of two kinds side by side, a reader would load either.
+_REPLACED = ("model*.safetensors", "model.safetensors.index.json", "adapter_*", "lyrics_adapter.json", "refiner/*")
+
+
+def push_model(
+    source: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+    token: str | bool | None = None,
+    **options: Any,
+) -> CommitInfo:
+    """Export a model to a temporary folder, and upload it to a repository of the Hub in one commit.
+
+    The repository is created if it is missing. Its weights are replaced; other files stay, and so does a card that a
+    person wrote there. An upload that is interrupted changes nothing in the repository, and repeating it sends only
+    what is missing.
+
+    Args:
+        source: folder of a model, a first stage or an adapter in this package's layout.
+        repo_id: Hub id, `OWNER/NAME`.
+        private: whether a new repository is private; by default as the owner has set it.
+        revision: branch, which is created if it is missing; by default the main one.
+        create_pr: whether a pull request is opened instead.
+        commit_message: title of the commit.
+        token: token of the Hub; by default the stored one.
+        options: options of `export_model`.
+
+    Returns:
+        The commit, with its address.
+
+    Raises:
+        ValueError: as in `export_model`; nothing was sent then.
+        OSError: the Hub refuses the upload, or cannot be reached.
+    """
+    require_repo_id(repo_id)
+    with export_aside(source, repo_id, **options) as folder:
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        return upload(api, folder, repo_id, revision, create_pr, commit_message or "Upload the model with ziya-lyrics")
+
+
+def upload(
+    api: HfApi, folder: Path, repo_id: str, revision: str | None, create_pr: bool, commit_message: str
+) -> CommitInfo:
+    """Upload an exported folder in one commit; a card that a person wrote or edited in the repository stays."""
+    card = read_remote_card(api, repo_id, revision)
+    if card is not None and (folder / CARD).is_file():
+        merged = merge_cards(card, (folder / CARD).read_text(encoding="utf-8"))
+        (folder / CARD).write_text(merged, encoding="utf-8")
+    return api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        revision=revision,
+        create_pr=create_pr,
+        commit_message=commit_message,
+        delete_patterns=list(_REPLACED),
+    )
+
+
+def read_remote_card(api: HfApi, repo_id: str, revision: str | None) -> str | None:
+    """Return the text of a repository's card, `None` where it has none."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = api.hf_hub_download(repo_id, CARD, revision=revision, local_dir=folder)
+            return Path(path).read_text(encoding="utf-8")
+    except (EntryNotFoundError, RevisionNotFoundError, RepositoryNotFoundError):
+        return None
+
+
+def require_repo_id(repo_id: str) -> None:
+    """Raise a `ValueError` unless a text is an id that the Hub gives to repositories."""
+    if not is_hub_id(repo_id) or "/" not in repo_id:
+        raise ValueError(f"A repository's id is OWNER/NAME of letters, digits, '.', '_' and '-', got {repo_id!r}.")
+
+
+@contextmanager
+def export_aside(source: str | os.PathLike[str], repo_id: str, **options: Any) -> Iterator[Path]:
+    """Export a model to a temporary folder, which is removed at the end of the block.
+
+    The folder lies in that of the model, if it can be written, so that weights need not be copied.
+
+    Args:
+        source: folder of the model.
+        repo_id: Hub id that the model will have.
+        options: options of `export_model`.
+
+    Yields:
+        The folder.
+    """
+    place = source if os.path.isdir(source) and os.access(source, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=place) as folder:
+        export_model(source, folder, repo_id=repo_id, link=True, **options)
+        yield Path(folder)
