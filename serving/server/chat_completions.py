@@ -36,8 +36,9 @@ class ChatCompletions:
     async def __call__(self, request: Request) -> Response:
         """Answer the last message of a conversation."""
         service, started = self._service, time.monotonic()
-        body = await read_json(request, service.limits, service.threads)
-        asked = read_chat_request(body, service.model_name, service.limits)
+        asked = read_chat_request(
+            await read_json(request, service.limits, service.threads), service.model_name, service.limits
+        )  # without a name for the body, its images are gone as soon as they are decoded
         pictures = await unless_disconnected(request, service.images.load(asked.sources()))
         for block, picture in zip(asked.image_blocks(), pictures, strict=True):
             block["image"] = picture

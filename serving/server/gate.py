@@ -43,7 +43,7 @@ class Gate:
     ) -> None:
         self._application = application
         self._limits = limits
-        self._key = None if api_key is None else _digest(api_key)
+        self._key = None if api_key is None else _digest(api_key.encode())
         self._metrics = metrics
         self._endpoints = endpoints
         self._served = 0  # requests that take a place; those without the key do not
@@ -96,8 +96,9 @@ class Gate:
     def _check_key(self, scope: Scope) -> None:
         if self._key is None or scope["path"] in OPEN_PATHS:
             return
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        if not hmac.compare_digest(_digest(given.strip()), self._key) or scheme.lower() != "bearer":
+        scheme, _, sent = Headers(scope=scope).get("authorization", "").partition(" ")
+        given = sent.strip().encode("latin-1")  # as headers are decoded, whatever their bytes mean
+        if not hmac.compare_digest(_digest(given), self._key) or scheme.lower() != "bearer":
             message = "The key of this server is missing or wrong: send `Authorization: Bearer KEY`."
             raise RequestError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
@@ -148,6 +149,6 @@ class _Exchange:
                     left -= len((await self.receive()).get("body", b""))
 
 
-def _digest(text: str) -> bytes:
+def _digest(key: bytes) -> bytes:
     """Return a hash, whose length says nothing about the key's."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(key).digest()
