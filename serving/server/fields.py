@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import RequestError, wrong_value
+
+_QUOTED = reprlib.Repr()
+_QUOTED.maxstring = _QUOTED.maxother = _QUOTED.maxlong = 100
+_QUOTED.maxlevel = 3
 
 
 def read_number(body: Mapping[str, Any], name: str, low: float, high: float, whole: bool = False) -> Any:
@@ -68,5 +73,5 @@ def check_names(body: Mapping[str, Any], known: Sequence[str], neutral: Mapping[
 
 
 def shorten(value: Any) -> str:
-    """Return a value as a message quotes it."""
-    return f"{value!r:.100}"
+    """Return a value as a message quotes it; of a long one, only the ends are looked at."""
+    return _QUOTED.repr(value)
