@@ -115,13 +115,13 @@ def _read_messages(messages: Any) -> list[dict[str, Any]]:
     if len(messages) > MAX_MESSAGES:
         raise wrong_value("messages", f"The conversation has {len(messages)} messages; the limit is {MAX_MESSAGES}.")
     read = [_read_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    for index, message in enumerate(read[1:], start=1):
+        if message["role"] == "system":
+            raise wrong_value(f"messages[{index}].role", "A message of the system must be the first.")
     if read[-1]["role"] != "user":
         raise wrong_value("messages", f"The last message must be the user's, got one of the {read[-1]['role']}.")
     if not any(block["type"] == "box" or block.get("text", "").strip() for block in read[-1]["content"]):
         raise wrong_value("messages", "The last message asks nothing: it has no text.")
-    for index, message in enumerate(read[1:], start=1):
-        if message["role"] == "system":
-            raise wrong_value(f"messages[{index}].role", "A message of the system must be the first.")
     return read
 
 

@@ -18,6 +18,7 @@ from .limits import MAX_DISCARD_SECONDS, MAX_DISCARDED_BYTES, ServerLimits
 from .metrics import Metrics
 
 OPEN_PATHS = ("/health",)  # need no key
+_SLOW = 408
 _CLIENT_LEFT = 499  # status in metrics, as other servers call it
 
 
@@ -117,7 +118,8 @@ class _Exchange:
         headers = dict(scope["headers"])
         self._receive = receive
         self._send = send
-        self._is_read = b"expect" in headers  # its sender waits for a sign before it sends the body
+        self._is_coming = b"expect" not in headers  # otherwise its sender waits until the body is asked for
+        self._is_read = False
         self.status = 0
 
     @property
@@ -127,6 +129,7 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """Return the next message of the client."""
+        self._is_coming = True
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._is_read = True
@@ -135,14 +138,15 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Send a message to the client."""
         if message["type"] == "http.response.start":
+            self.status = message["status"]
             if not self._is_read:
                 await self._discard()
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
-            self.status = message["status"]
         await self._send(message)
 
     async def _discard(self) -> None:
-        left = MAX_DISCARDED_BYTES
+        """Drop what is left of the body, unless its sender waits, or has had its time."""
+        left = MAX_DISCARDED_BYTES if self._is_coming and self.status != _SLOW else 0
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_DISCARD_SECONDS):
                 while not self._is_read and left > 0:

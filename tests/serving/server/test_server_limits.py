@@ -223,7 +223,7 @@ def test_hostile_text_stays_text(server, assistant):
         data_url(b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
         data_url(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
         data_url(tiny("TIFF")),
-        data_url(tiny("PNG")[:-20]),
+        data_url(tiny("PNG")[:45]),
         data_url(png_of_size(60_000, 60_000)),
         data_url(png_of_size(2**31 - 1, 2**31 - 1)),
         data_url(png_of_size(0, 5)),
