@@ -5,6 +5,7 @@ Importing this package registers its models and processors with Transformers' au
 
 The names that most programs need are here, whatever folder they come from:
 
+- questions and answers: `Lyrics`, with `Answer`, `AnswerStream` and `Chat`;
 - models: `LyricsForConditionalGeneration`, `LyricsForPreTraining`, `LyricsModel`, `LyricsVisualRefiner` and their
   configurations;
 - processing: `LyricsProcessor`, `VisualObjects`;
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
     from lyrics.conversion import compose, load_original_refiner, merge_adapter
     from lyrics.refinement import RefinementStore, refine_dataset
+    from lyrics.serving import Answer, AnswerStream, Chat, Lyrics
     from lyrics.trainers import (
         LyricsPretrainingArguments,
         LyricsPretrainingCollator,
@@ -61,6 +63,7 @@ _LAZY = {  # folder -> names that are imported from it when they are first asked
     "assets": ("MICRO_CHECKPOINT", "SCENE_PICTURE"),
     "conversion": ("compose", "load_original_refiner", "merge_adapter"),
     "refinement": ("RefinementStore", "refine_dataset"),
+    "serving": ("Answer", "AnswerStream", "Chat", "Lyrics"),
     "trainers": (
         "LyricsPretrainingArguments",
         "LyricsPretrainingCollator",
@@ -86,6 +89,10 @@ def __dir__() -> list[str]:
 __all__ = [
     "MICRO_CHECKPOINT",
     "SCENE_PICTURE",
+    "Answer",
+    "AnswerStream",
+    "Chat",
+    "Lyrics",
     "LyricsAttribution",
     "LyricsConfig",
     "LyricsForConditionalGeneration",

@@ -54,9 +54,43 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
         ValueError: saying what is wrong with the row, such as a URL that was not asked for.
     """
     messages, learned_from = _read_blocks(row)
+    pictures = _join_pictures(messages, _images_of(row))
+    _fill_boxes(messages, iter(_as_list(row.get("boxes"))))
+    if not any(message["role"] == "assistant" for message in messages[learned_from:]):
+        raise ValueError("The row has no answer to be learned.")
+    _check_system(messages)
+    return Conversation(messages, AS_GIVEN.check_image(pictures), learned_from)
+
+
+def read_question(row: Mapping[str, Any]) -> Conversation:
+    """Read a row that asks: its last message is the user's.
+
+    Args:
+        row: mapping with `question` (text), `messages`, or LLaVA's `conversations`. Images and boxes are where
+            `read_conversation` finds them.
+
+    Raises:
+        ValueError: saying what is wrong with the row, such as a URL that was not asked for.
+    """
+    given: Any = row
+    if isinstance(given, Mapping) and row.get("question") is not None and not row.get("messages"):
+        row = {**row, "messages": [{"role": "user", "content": row["question"]}]}
+    messages, _ = _read_blocks(row)
+    pictures = _join_pictures(messages, _images_of(row))
+    _fill_boxes(messages, iter(_as_list(row.get("boxes"))))
+    if messages[-1]["role"] != "user":
+        raise ValueError(f"The last message is one of the {messages[-1]['role']}, and must be a question of the user.")
+    if not any(block["type"] == "box" or block.get("text", "").strip() for block in messages[-1]["content"]):
+        raise ValueError("The question is empty.")
+    _check_system(messages)
+    return Conversation(messages, AS_GIVEN.check_image(pictures), len(messages))
+
+
+def _join_pictures(messages: list[Message], given: list[Any]) -> list[Any]:
+    """Return the images of a row, and put blocks for those without a place into the first message of the user."""
     places = [block for message in messages for block in message["content"] if block["type"] == "image"]
     in_blocks = [block.pop("image") for block in places if "image" in block]
-    pictures = _images_of(row) or in_blocks
+    pictures = given or in_blocks
     if not places and pictures:  # as TRL does: images without a place come first
         first = next((message for message in messages if message["role"] == "user"), None)
         if first is None:
@@ -64,12 +98,13 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
         first["content"] = [{"type": "image"} for _ in pictures] + first["content"]
     elif len(places) != len(pictures):
         raise ValueError(f"The row has {len(places)} places for pictures, but {len(pictures)} pictures.")
-    _fill_boxes(messages, iter(_as_list(row.get("boxes"))))
-    if not any(message["role"] == "assistant" for message in messages[learned_from:]):
-        raise ValueError("The row has no answer to be learned.")
+    return pictures
+
+
+def _check_system(messages: Sequence[Message]) -> None:
+    """Raise a `ValueError` where a message of the system follows others."""
     if any(message["role"] == "system" for message in messages[1:]):
         raise ValueError("A message of the system stands after others; it must be the first.")
-    return Conversation(messages, AS_GIVEN.check_image(pictures), learned_from)
 
 
 def box_blocks(messages: Sequence[Message]) -> Iterator[Message]:

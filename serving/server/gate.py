@@ -141,6 +141,7 @@ class _Exchange:
             self.status = message["status"]
             if not self._is_read:
                 await self._discard()
+            if not self._is_read:
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
         await self._send(message)
 

@@ -1,0 +1,327 @@
+"""Answering several questions at once: refine, encode and generate what the caches do not hold."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Hashable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import logging
+
+from .answer import Answer, ModelDescription
+from .answer_stream import AnswerStream
+from .byte_cache import ByteCache, CacheStats
+from .generation_options import GenerationOptions
+from .prefix_cache import PrefixCache
+from .question import Question, encoding_keys, prepare_inputs
+from .refined_pictures import NoticeCheck, RefinedPictures, SeenPicture
+from .row_generation import Interruption, Row, RowChoice, RowEnds
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheLimits:
+    """Largest sizes in bytes of what is kept between questions; 0 keeps nothing.
+
+    Attributes:
+        refined: objects of pictures, in main memory.
+        encoded: embeddings of pictures, where the model is.
+        prefix: keys and values of conversations, where the model is.
+    """
+
+    refined: int = 256 * 2**20
+    encoded: int = 256 * 2**20
+    prefix: int = 512 * 2**20
+
+
+@dataclass(eq=False)
+class Request:
+    """A question that waits or is being answered.
+
+    Attributes:
+        question: `Question`.
+        options: options of the answer, with a seed.
+        batch_limit: largest number of questions that it may be answered with.
+        deadline: time of `time.monotonic` at which the answer ends, or `None`.
+        stream: receives the answer.
+        seen: objects of its pictures, once they are known.
+    """
+
+    question: Question
+    options: GenerationOptions
+    batch_limit: int
+    deadline: float | None
+    stream: AnswerStream = field(default_factory=AnswerStream)
+    seen: list[SeenPicture] = field(default_factory=list)
+
+    def goes_with(self, other: Request) -> bool:
+        """Return whether two questions may be answered together: a search with beams has one number and length."""
+        mine, others = self.options, other.options
+        if mine.num_beams == others.num_beams == 1:
+            return True
+        return (mine.num_beams, mine.max_new_tokens) == (others.num_beams, others.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A question as tensors.
+
+    Attributes:
+        request: `Request`.
+        token_ids: int64 array of shape (L,).
+        image_keys: keys of the encodings of its images.
+        images: list of their embeddings, tensors of shape (V + G, text width).
+    """
+
+    request: Request
+    token_ids: np.ndarray
+    image_keys: tuple[Hashable, ...]
+    images: list[torch.Tensor]
+
+
+class Answerer:
+    """Answers questions together. One thread at a time calls `answer`.
+
+    Args:
+        description: model and processor.
+        refined: pictures that were refined.
+        limits: sizes of the caches.
+        notice_checks: sequence of functions that look at a picture and its objects.
+    """
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        refined: RefinedPictures,
+        limits: CacheLimits,
+        notice_checks: Sequence[NoticeCheck],
+    ) -> None:
+        self.description = description
+        self.model, self.processor = description.model, description.processor
+        self.refined = refined
+        self.notice_checks = notice_checks
+        self.encoded: ByteCache[Hashable, torch.Tensor] = ByteCache(limits.encoded)
+        self.prefixes = PrefixCache(limits.prefix, self.model.config.image_token_id, self.processor.num_query_tokens)
+        self._settings, self._eos_token_ids = _greedy_settings(self.model, self.processor)
+        text_config = self.model.config.get_text_config()
+        self._context = getattr(text_config, "max_position_embeddings", None)
+
+    def answer(self, batch: list[Request]) -> None:
+        """Answer questions together. Where preparing them fails, each is prepared alone, so that one fails alone."""
+        wanted = [request for request in batch if not _is_over(request)]
+        prompts: list[_Prompt] = []
+        try:
+            prompts = self._prepare(wanted)
+        except Exception as error:  # noqa: BLE001  (whoever asked gets it)
+            for request in wanted:
+                if len(wanted) == 1:
+                    request.stream.fail(error)
+                    break
+                try:
+                    prompts += self._prepare([request])
+                except Exception as own_error:  # noqa: BLE001
+                    request.stream.fail(own_error)
+        prompts = [prompt for prompt in prompts if not _is_over(prompt.request) and self._fits(prompt)]
+        if not prompts:
+            return
+        try:
+            self._generate(prompts)
+        except Exception:
+            if len(prompts) == 1 or any(prompt.request.stream.started for prompt in prompts):
+                raise
+            logger.warning("Questions that arrived together could not be answered together, and are answered singly.")
+            for prompt in prompts:  # such as where memory is too small for all
+                try:
+                    self._generate([prompt])
+                except Exception as error:  # noqa: BLE001  (whoever asked gets it)
+                    prompt.request.stream.fail(error)
+
+    def _fits(self, prompt: _Prompt) -> bool:
+        """Return whether a prompt leaves room for an answer; otherwise the question fails."""
+        length = len(prompt.token_ids)
+        if self._context is None or length < self._context:
+            return True
+        message = f"The conversation has {length} tokens, and the model reads {self._context}: begin a new one."
+        prompt.request.stream.fail(ValueError(message))
+        return False
+
+    def _prepare(self, requests: list[Request]) -> list[_Prompt]:
+        """Refine, tokenize and encode what is not known yet."""
+        if not requests:
+            return []
+        self._see(requests)
+        questions = [request.question for request in requests]
+        mode = self.processor.mqformer_text
+        keys = [encoding_keys(one.question, [seen.key for seen in one.seen], mode) for one in requests]
+        distinct = dict.fromkeys(key for own in keys for key in own)
+        encoded = {key: found for key in distinct if (found := self.encoded.get(key)) is not None}
+        needed, missing = [], []
+        for own in keys:
+            needed.append([])
+            for key in own:
+                needed[-1].append(key not in encoded and key not in missing)
+                missing += [key] if needed[-1][-1] else []
+        objects = [[seen.objects for seen in request.seen] for request in requests]
+        inputs = prepare_inputs(self.processor, questions, objects, needed)
+        if missing:
+            encoded |= dict(zip(missing, self._encode(inputs, [flag for own in needed for flag in own]), strict=True))
+        token_ids, masks = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy().astype(bool)
+        return [
+            _Prompt(request, token_ids[row][masks[row]], tuple(own), [encoded[key] for key in own])
+            for row, (request, own) in enumerate(zip(requests, keys, strict=True))
+        ]
+
+    def _see(self, requests: Sequence[Request]) -> None:
+        """Find the objects of all pictures, and look for something to remark."""
+        asked = [
+            (picture, key)
+            for request in requests
+            for picture, key, given in zip(
+                request.question.pictures, request.question.picture_keys, request.question.objects, strict=True
+            )
+            if given is None
+        ]
+        found = iter(self.refined.see(*zip(*asked, strict=True)) if asked else ())
+        for request in requests:
+            question = request.question
+            request.seen = [next(found) if given is None else SeenPicture.of(given) for given in question.objects]
+            remarks = [
+                remark
+                for picture, seen in zip(question.pictures, request.seen, strict=True)
+                for check in self.notice_checks
+                if seen.objects is not None and (remark := check(picture, seen.objects)) is not None
+            ]
+            request.stream.notices = tuple(dict.fromkeys(remarks))
+
+    def _encode(self, inputs: dict[str, Any], flags: list[bool]) -> list[torch.Tensor]:
+        """Return the embeddings of the images with a flag, and keep them."""
+        rows = torch.tensor(flags)
+        names = [name for name in inputs if name not in ("input_ids", "attention_mask")]
+        tensors = {name: inputs[name][rows].to(self.model.device) for name in names}
+        with torch.inference_mode():
+            features = self.model.get_image_features(**tensors, return_dict=True).pooler_output
+        return [one.clone() for one in features]
+
+    def _keep_images(self, prompts: Sequence[_Prompt]) -> None:
+        for prompt in prompts:
+            for key, image in zip(prompt.image_keys, prompt.images, strict=True):
+                self.encoded.put(key, image, image.numel() * image.element_size())
+
+    # ---------------------------------------------------------------- generation
+
+    def _generate(self, prompts: list[_Prompt]) -> None:
+        """Generate the answers, and complete the streams."""
+        self._keep_images(prompts)
+        rows = [self._row(prompt) for prompt in prompts]
+        length = max(len(prompt.token_ids) for prompt in prompts)
+        token_ids = torch.full((len(prompts), length), self._settings.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(token_ids)
+        for index, prompt in enumerate(prompts):
+            token_ids[index, length - len(prompt.token_ids) :] = torch.from_numpy(prompt.token_ids)
+            mask[index, length - len(prompt.token_ids) :] = 1
+        inputs: dict[str, Any] = {"input_ids": token_ids, "attention_mask": mask}
+        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        if images := [image for prompt in prompts for image in prompt.images]:
+            inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=torch.stack(images))}
+        settings = copy.copy(self._settings)
+        settings.max_new_tokens = max(row.max_new_tokens for row in rows)
+        settings.num_beams = prompts[0].request.options.num_beams
+        inputs["generation_config"] = settings
+        if settings.num_beams > 1:
+            self._search(rows, inputs)
+        else:
+            self._choose(prompts, rows, inputs)
+        for prompt, row in zip(prompts, rows, strict=True):
+            prompt.request.stream.finish(self._finished(prompt, row))
+
+    def _choose(self, prompts: list[_Prompt], rows: list[Row], inputs: dict[str, Any]) -> None:
+        """Generate token by token. A question alone goes on from the longest beginning that was read before."""
+        inputs["stopping_criteria"] = [RowEnds(rows)]
+        if any(row.options.temperature > 0 for row in rows):
+            inputs["logits_processor"] = [RowChoice(rows)]
+        alone = prompts[0] if len(prompts) == 1 and self._settings.cache_implementation is None else None
+        if alone is not None and (cache := self.prefixes.find(alone.token_ids, alone.image_keys)) is not None:
+            inputs["cache"] = cache
+        with torch.inference_mode():
+            output = self.model.generate(**inputs)
+        if alone is not None:
+            self.prefixes.store(output.sequences[0].cpu().numpy(), alone.image_keys, output.cache)
+
+    def _search(self, rows: list[Row], inputs: dict[str, Any]) -> None:
+        """Search for the most probable answers with beams, which are written when they are complete."""
+        with torch.inference_mode():
+            sequences = self.model.generate(**inputs, stopping_criteria=[Interruption(rows)]).sequences
+        for row, found in zip(rows, sequences[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            row.take_all(found, row.interrupted())
+
+    def _row(self, prompt: _Prompt) -> Row:
+        request = prompt.request
+        room = request.options.max_new_tokens
+        if self._context is not None:
+            room = min(room, self._context - len(prompt.token_ids))
+        return Row(
+            request.options,
+            room,
+            self._eos_token_ids,
+            self._decode,
+            request.stream.write,
+            lambda: request.stream.cancelled,
+            request.deadline,
+        )
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return self.processor.decode(token_ids, skip_special_tokens=True)
+
+    def _finished(self, prompt: _Prompt, row: Row) -> Answer:
+        request = prompt.request
+        return Answer(
+            text=row.text.text,
+            pictures=request.question.pictures,
+            all_objects=[seen.objects for seen in request.seen],
+            finish_reason=row.finish_reason or "length",
+            options=request.options,
+            notices=request.stream.notices,
+            token_ids=(prompt.token_ids.tolist(), row.text.token_ids),
+            question=request.question,
+            description=self.description,
+        )
+
+    def clear(self) -> None:
+        """Forget everything that was kept between questions."""
+        self.refined.clear()
+        self.encoded.clear()
+        self.prefixes.clear()
+
+    def stats(self) -> dict[str, CacheStats]:
+        """Return the numbers of each cache."""
+        return {"refined": self.refined.stats(), "encoded": self.encoded.stats(), "prefix": self.prefixes.stats()}
+
+
+def _is_over(request: Request) -> bool:
+    """Return whether a question ended before its answer began, and complete its stream."""
+    if request.stream.cancelled:
+        request.stream.fail(CancelledError("The answer was stopped before it began."))
+    elif request.deadline is not None and time.monotonic() >= request.deadline:
+        request.stream.fail(TimeoutError(f"The answer did not begin within {request.options.timeout:g} seconds."))
+    return request.stream.done
+
+
+def _greedy_settings(model: Any, processor: Any) -> tuple[Any, frozenset[int]]:
+    """Return a model's generation settings without draws, and the tokens that end an answer."""
+    settings = copy.deepcopy(model.generation_config)
+    settings.do_sample, settings.return_dict_in_generate = False, True
+    settings.temperature = settings.top_p = settings.top_k = settings.max_length = None
+    if settings.eos_token_id is None:
+        settings.eos_token_id = processor.tokenizer.eos_token_id
+    eos: Any = settings.eos_token_id
+    ends = frozenset(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
+    if settings.pad_token_id is None:
+        settings.pad_token_id = processor.tokenizer.pad_token_id
+    return settings, ends

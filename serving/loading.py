@@ -1,0 +1,135 @@
+"""Loading of a model with its processor: the shipped micro model, a folder, an adapter, or a Hub id."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..assets.example import MICRO_CHECKPOINT
+from ..modeling_lyrics import LyricsForConditionalGeneration
+from ..processing_lyrics import LyricsProcessor
+from ..processing_lyrics.processor_checks import HUB_KWARGS, PROCESSOR_FILES, find_adapter_base, find_file
+from ..refinement.store import RefinementStore
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """Return the device asked for, or CUDA where there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # the meta device computes, but holds no numbers
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"cannot run on device {str(name)!r}: {reason}") from error
+    return device
+
+
+def choose_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """Return the dtype of a name such as `"bfloat16"`; `None` stays, for weights as they were saved.
+
+    Raises:
+        ValueError: there is no such dtype of floating point numbers.
+    """
+    dtype = getattr(torch, name, None) if isinstance(name, str) else name
+    if dtype is None and name in (None, "auto"):
+        return None
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be float32, bfloat16 or float16, got {name!r}.")
+    return dtype
+
+
+def check_place(model: str | os.PathLike[str] | None) -> str:
+    """Return the folder or Hub id of a model; that of the micro model for `None`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    place = os.fspath(MICRO_CHECKPOINT if model is None else model)
+    if not Path(place).is_dir() and not _HUB_ID.fullmatch(place):
+        raise ValueError(f"{place}: there is no such directory, and it is not a Hub id (OWNER/NAME).")
+    return place
+
+
+def load_processor(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    store: Any = None,
+    tag_thresholds: str | os.PathLike[str] | None = None,
+    refiner: Any = True,
+    refiner_kwargs: Mapping[str, Any] | None = None,
+    **hub_kwargs: Any,
+) -> LyricsProcessor:
+    """Load the processor of a model; its refiner is loaded when it is first needed.
+
+    Args:
+        model: folder or Hub id of a model or an adapter; the micro model by default. An adapter without a processor of
+            its own has that of its base model.
+        device: device of the refiner; CUDA by default where there is one.
+        dtype: dtype of the refiner's weights, by default as they were saved.
+        store: store of `refine_dataset` that is asked before the refiner, or its folder.
+        tag_thresholds: file with the thresholds of the tagger, one per tag and line.
+        refiner: `False` for none, or a refiner to use instead of the saved one.
+        refiner_kwargs: further arguments of the refiner's `from_pretrained`.
+        hub_kwargs: `revision`, `token`, `cache_dir`, `local_files_only`, `trust_remote_code`, ...
+
+    Raises:
+        ValueError: there is no such model, device, dtype or store, or a file is damaged.
+        OSError: a file is missing.
+    """
+    chosen, weights_dtype, place = choose_device(device), choose_dtype(dtype), check_place(model)
+    kwargs = dict(refiner_kwargs or {})
+    if tag_thresholds is not None:
+        kwargs["tag_thresholds"] = tag_thresholds
+    hub = {name: hub_kwargs[name] for name in HUB_KWARGS if hub_kwargs.get(name) is not None}
+    options = dict(hub_kwargs)
+    base = find_adapter_base(place, **hub)
+    if base is not None and not any(find_file(place, name, **hub) for name in PROCESSOR_FILES):
+        place, options["revision"] = base
+    processor = LyricsProcessor.from_pretrained(place, refiner=refiner, refiner_kwargs=kwargs, **options)
+    processor.to(chosen, weights_dtype)
+    if store is not None:
+        is_path = isinstance(store, str | os.PathLike)
+        processor.store = RefinementStore.open(store) if is_path else store
+    return processor
+
+
+def load_model(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    **model_kwargs: Any,
+) -> Any:
+    """Load a model for inference.
+
+    Args:
+        model: folder or Hub id of a model or an adapter; the micro model by default.
+        device: device; CUDA by default where there is one. With a `device_map`, that decides.
+        dtype: dtype of the weights, by default as they were saved.
+        model_kwargs: further arguments of `LyricsForConditionalGeneration.from_pretrained`.
+
+    Raises:
+        ValueError: there is no such model, device or dtype, or a file is damaged.
+        OSError: a file is missing.
+    """
+    chosen, place = choose_device(device), check_place(model)
+    loaded: Any = LyricsForConditionalGeneration.from_pretrained(
+        place, dtype=choose_dtype(dtype) or "auto", **model_kwargs
+    )
+    if "device_map" not in model_kwargs and "quantization_config" not in model_kwargs:
+        loaded.to(chosen)
+    return loaded.eval()

@@ -1,0 +1,151 @@
+"""A question as the model receives it: messages of text and places, with loaded pictures and their objects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..datasets_lyrics.conversations import Conversation, Message, box_blocks
+from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
+from ..processing_lyrics.chat_templates import instructions_of_messages
+from ..refinement.storage.picture_hash import hash_picture
+
+_BLANK = Image.new("RGB", (8, 8))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation whose last message is to be answered. N pictures.
+
+    Attributes:
+        messages: list of messages whose blocks are texts, and images without their picture.
+        pictures: list of N RGB pictures, in the order of their blocks.
+        picture_keys: list of N hashes of their pixels.
+        objects: list of N `VisualObjects`, or `None` where the refiner is to be asked.
+    """
+
+    messages: list[Message]
+    pictures: list[Image.Image]
+    picture_keys: list[bytes]
+    objects: list[VisualObjects | None]
+
+    @classmethod
+    def open(
+        cls,
+        conversation: Conversation,
+        processor: LyricsProcessor,
+        objects: Any = None,
+    ) -> Question:
+        """Load the pictures of a conversation, and write its boxes as text.
+
+        Args:
+            conversation: conversation, as `read_question` returns it.
+            processor: processor of the model.
+            objects: `VisualObjects` (or their dictionary) of the one picture, or a list of them or `None`, one for
+                each picture.
+
+        Raises:
+            ValueError: a picture cannot be read, a box is not in [0, 1], or pictures and objects differ in number.
+        """
+        for block in list(box_blocks(conversation.messages)):
+            _write_box(block)
+        pictures = processor.load_pictures(conversation.pictures)
+        given = _list_objects(objects, len(pictures))
+        return cls(conversation.messages, pictures, [hash_picture(one) for one in pictures], given)
+
+    def instructions(self) -> list[str]:
+        """Return, for each picture, the text of the message that holds it."""
+        return instructions_of_messages(self.messages)
+
+    def messages_with(self, pictures: Sequence[Image.Image]) -> list[Message]:
+        """Return the messages with pictures in their blocks."""
+        images = iter(pictures)
+        return [
+            {
+                **message,
+                "content": [
+                    {"type": "image", "image": next(images)} if block["type"] == "image" else dict(block)
+                    for block in message["content"]
+                ],
+            }
+            for message in self.messages
+        ]
+
+
+def prepare_inputs(
+    processor: LyricsProcessor,
+    questions: Sequence[Question],
+    objects: Sequence[Sequence[VisualObjects | None]],
+    is_needed: Sequence[Sequence[bool]] | None = None,
+) -> dict[str, Any]:
+    """Return the model inputs of questions, padded on the left.
+
+    Args:
+        processor: processor of the model.
+        questions: sequence of questions.
+        objects: for each question the objects of its pictures.
+        is_needed: for each question and picture, whether its tensors are wanted. In place of other pictures, which
+            the model has encoded before, a blank one is prepared: the prompt is the same.
+    """
+    needed = [[True] * len(one.pictures) for one in questions] if is_needed is None else is_needed
+    conversations, flat = [], []
+    for question, found, flags in zip(questions, objects, needed, strict=True):
+        pictures = zip(question.pictures, flags, strict=True)
+        conversations.append(question.messages_with([picture if flag else _BLANK for picture, flag in pictures]))
+        flat += [one if flag or one is None else VisualObjects() for one, flag in zip(found, flags, strict=True)]
+    options: dict[str, Any] = {"padding": True}
+    if any(one is not None for one in flat):
+        options["visual_objects"] = flat
+    return processor.apply_chat_template(
+        conversations,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs=options,
+    )
+
+
+def encoding_keys(
+    question: Question, objects_keys: Sequence[Hashable], mqformer_text: str
+) -> list[tuple[Hashable, ...]]:
+    """Return what decides the encoding of each picture: its pixels, its objects, and the text beside it."""
+    texts = question.instructions() if mqformer_text != "none" else [""] * len(question.pictures)
+    return list(zip(question.picture_keys, objects_keys, texts, strict=True))
+
+
+def hash_objects(objects: VisualObjects) -> bytes:
+    """Return a hash of everything in visual objects that a model reads."""
+    digest = hashlib.sha256(json.dumps(objects.labels).encode())
+    for array in (objects.boxes, objects.scores, objects.region_features):
+        digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.digest()
+
+
+def _list_objects(objects: Any, count: int) -> list[VisualObjects | None]:
+    """Return given objects as a list with one entry for each picture."""
+    if objects is None:
+        return [None] * count
+    given = list(objects) if isinstance(objects, list | tuple) else [objects]
+    if len(given) != count:
+        raise ValueError(f"Got visual objects for {len(given)} pictures, but {count} pictures.")
+    return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
+
+
+def _write_box(block: Message) -> None:
+    """Replace a block of a box, in place, with its text."""
+    try:
+        box = [float(value) for value in block["box"]]
+    except (TypeError, ValueError):
+        box = []
+    if len(box) != 4 or not all(0 <= value <= 1 for value in box):
+        raise ValueError(f"A box of a question must be [x1, y1, x2, y2] in [0, 1], got {block['box']!r:.100}.")
+    text = format_object(block["label"], box) if block.get("label") else format_box(box)
+    block.clear()
+    block.update({"type": "text", "text": text})
