@@ -22,7 +22,7 @@ DOCS := $(VENV)/.docs
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original lint types format clean
+.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -114,6 +114,9 @@ $(ORIGINAL)/.installed: constraints.txt pyproject.toml
 test-original: $(ORIGINAL)/.installed  ## the original packages against the native path, in an environment of 6 GB
 	$(ORIGINAL)/bin/pip install --quiet --no-deps .
 	$(ORIGINAL)/bin/pytest -m original tests/conversion
+
+benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
+	$(BIN)/python benchmarks/serving.py
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .

@@ -73,8 +73,8 @@ def add_command(commands: Any, name: str, help_text: str, description: str, exam
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and `--json`."""
+def add_model_arguments(parser: argparse.ArgumentParser, has_json: bool = True) -> None:
+    """Add `--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and, where it has one, `--json`."""
     parser.add_argument(
         "--model",
         metavar="DIR|ID",
@@ -92,7 +92,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="STORE", type=Path, help="look objects up in a store of refine-dataset first"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    if has_json:
+        parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, dtype_default: str) -> None:

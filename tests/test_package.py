@@ -214,7 +214,7 @@ def test_the_example_picture_is_the_drawn_one():
 
 def test_nothing_heavy_is_imported():
     """Importing the package takes none of the optional libraries, and not torchvision."""
-    names = ("trl", "peft", "datasets", "pyarrow", "torchvision", "ray", "gradio")
+    names = ("trl", "peft", "datasets", "pyarrow", "torchvision", "ray", "gradio", "starlette", "uvicorn")
     code = f"import sys, lyrics, lyrics.refinement; print([name for name in {names} if name in sys.modules])"
     assert run_python(code).splitlines()[-1] == "[]"
 

@@ -12,6 +12,7 @@ _EXTRAS = {
     **dict.fromkeys(("accelerate", "peft", "matplotlib", "scipy", "tensorboard", "trl", "yaml"), "train"),
     **dict.fromkeys(("bitsandbytes", "torchao"), "quantization"),
     **dict.fromkeys(("groundingdino", "segment_anything"), "original"),
+    **dict.fromkeys(("starlette", "uvicorn"), "serve"),
     "torchvision": "vision",
 }
 
