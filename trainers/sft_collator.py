@@ -13,11 +13,11 @@ from transformers.utils import logging
 
 from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, outline, read_conversation
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
+from ..utils.seeding import generator
 from .common.data_arguments import hint_at_store, require_one_of
 from .data.augmentation import Augmentation, Move
 from .data.conversation_truncation import truncate_conversation
 from .data.datasets import FromDataSet, describe_rows
-from .data.seeding import generator
 
 logger = logging.get_logger(__name__)
 
@@ -114,7 +114,8 @@ class LyricsSFTCollator:
             messages, learned_from, shortened = truncate_conversation(
                 messages, self._count_tokens, self.max_length, learned_from
             )
-        return PreparedConversation(sample, messages, images, objects, learned_from, shortened)
+        source = str(row.get("dataset") or "")
+        return PreparedConversation(sample, messages, images, objects, learned_from, shortened, source=source)
 
     def _read_objects(self, row: Mapping[str, Any], count: int) -> list[VisualObjects | None]:
         given = row.get(self.objects_column)

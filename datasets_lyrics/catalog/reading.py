@@ -42,6 +42,19 @@ class Summary:
         """Whether the size is not what the field reports."""
         return self.expected is not None and abs(self.counted - self.expected) > TOLERANCE * self.expected
 
+    def notes(self, reader: CatalogReader) -> list[str]:
+        """Return sentences about what was left out, and about a size that is not what the field reports."""
+        name = f"{reader.format.name} ({reader.split}) in {reader.folder.root}"
+        notes = []
+        if count := self.omissions.total:
+            notes.append(f"{name}: {count:,} faults in {self.records:,} records. {self.omissions.describe()}")
+        if self.differs:
+            notes.append(
+                f"{name} has {self.counted:,} {self.unit}, and the field reports {self.expected:,}: numbers from it "
+                "are not comparable with published ones."
+            )
+        return notes
+
 
 class CatalogReader:
     """Rows of one split of a data set, read from its files each time it is iterated.
@@ -110,12 +123,5 @@ class CatalogReader:
         expected = folder.split.size
         counted = count + folder.unusable if data.unit == "rows" else folder.records
         self.summary = Summary(count, folder.records, omissions, expected, counted, data.unit)
-        if omissions.total:
-            logger.warning(
-                f"{name}: left out {omissions.total:,} of {folder.records:,} records. {omissions.describe()}"
-            )
-        if self.summary.differs:
-            logger.warning(
-                f"{name} has {counted:,} {data.unit}, and the field reports {expected:,}: numbers from it are not "
-                "comparable with published ones."
-            )
+        for note in self.summary.notes(self):
+            logger.warning(note)

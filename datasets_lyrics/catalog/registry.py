@@ -14,8 +14,8 @@ CATALOG: dict[str, Format] = {one.name: one for family in FAMILIES for one in fa
 
 
 def is_catalog_word(word: str) -> bool:
-    """Return whether a word is `NAME:ROOT` of the catalog."""
-    return ":" in word and word.partition(":")[0] in CATALOG
+    """Return whether a word is `NAME:ROOT` or `NAME/SPLIT:ROOT` of the catalog."""
+    return ":" in word and word.partition(":")[0].partition("/")[0] in CATALOG
 
 
 def find_format(name: str) -> Format:
@@ -51,12 +51,21 @@ def open_reader(name: str, root: str | os.PathLike, split: str | None = None) ->
 
 
 def open_word(word: str, split: str | None = None) -> CatalogReader:
-    """Open `NAME:ROOT`; see `open_reader`.
+    """Open `NAME:ROOT` or `NAME/SPLIT:ROOT`; see `open_reader`.
+
+    Args:
+        word: name, split and root.
+        split: split, if the word names none; the usual words `train` and `validation` stand for the data set's own.
 
     Raises:
         ValueError: when no root is named.
     """
     name, _, root = word.partition(":")
+    name, _, own_split = name.partition("/")
     if not root:
         raise ValueError(f"{word!r} names no folder: write {name}:FOLDER.")
-    return open_reader(name, os.path.expanduser(root), split)
+    splits = find_format(name).splits
+    if not own_split and split not in splits:
+        usual = {"train": next(iter(splits)), "validation": "val"}
+        split = usual.get(split or "train", split)
+    return open_reader(name, os.path.expanduser(root), own_split or split)
