@@ -46,7 +46,32 @@ def add_parser(commands: Any) -> None:
     prepare = actions.add_parser("prepare", help="write the rows of data sets as Parquet")
     prepare.add_argument("data", metavar="NAME:DIR", nargs="+", help="data sets; NAME/SPLIT:DIR for a split")
     prepare.add_argument("--out", metavar="FILE", type=Path, required=True, help="a new .parquet file")
+    _add_filter(actions)
     parser.set_defaults(run=run)
+
+
+def _add_filter(actions: Any) -> None:
+    description = (
+        "Filter tar shards of pictures and captions (WebDataset). Kept samples lie in tar shards of the same names; "
+        "report.json counts what was dropped, and why. The same command resumes."
+    )
+    parser = actions.add_parser("filter", help="filter image-text pairs in tar shards", description=description)
+    parser.add_argument("shards", metavar="SHARDS", help="tar shards, with braces and wildcards in quotes")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the kept samples")
+    parser.add_argument("--min-side", metavar="N", type=positive_int, default=200, help="shortest side (default: 200)")
+    parser.add_argument("--max-aspect", metavar="R", type=float, default=3.0, help="longest by shortest (default: 3)")
+    parser.add_argument("--min-words", metavar="N", type=positive_int, default=3, help="fewest words (default: 3)")
+    parser.add_argument("--max-words", metavar="N", type=positive_int, default=80, help="most words (default: 80)")
+    parser.add_argument(
+        "--language", metavar="CODE", action="append", default=[], help="keep this one; may be repeated"
+    )
+    parser.add_argument("--strict-language", action="store_true", help="drop captions of an unknown language too")
+    parser.add_argument("--keep-noise", action="store_true", help="keep captions that look like file names or URLs")
+    parser.add_argument("--keep-duplicates", action="store_true", help="keep pictures that look the same")
+    parser.add_argument("--decide-only", action="store_true", help="count, and write no samples")
+    parser.add_argument("--workers", metavar="N", type=positive_int, default=1, help="processes (default: 1)")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where to run (default: local)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def _add_list(actions: Any) -> None:
@@ -67,6 +92,7 @@ def _add_action(actions: Any, name: str, help_text: str) -> argparse.ArgumentPar
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
     actions = {"list": _list, "check": _check, "show": _show, "stats": _stats, "prepare": _prepare}
+    actions["filter"] = _filter
     return actions[arguments.action](arguments)
 
 
@@ -176,4 +202,28 @@ def _prepare(arguments: argparse.Namespace) -> int:
     count = write_parquet(readers, arguments.out, root)
     print(on_one_line(f"Wrote {count:,} rows to {arguments.out}"))
     print(on_one_line(f"Train with --train_data {arguments.out} --image_root {root}"))
+    return 0
+
+
+def _filter(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from lyrics.datasets_lyrics.pair_filter.rules import FilterRules
+    from lyrics.datasets_lyrics.pair_filter.run import filter_pairs
+
+    rules = FilterRules(
+        arguments.min_side,
+        arguments.max_aspect,
+        arguments.min_words,
+        arguments.max_words,
+        tuple(arguments.language),
+        arguments.strict_language,
+        not arguments.keep_noise,
+        not arguments.keep_duplicates,
+    )
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file, and not a folder.")
+    copy = not arguments.decide_only
+    report = filter_pairs(arguments.shards, arguments.out, rules, arguments.workers, arguments.engine, copy)
+    print(json.dumps(asdict(report)) if arguments.json else printable(report.describe()))
     return 0
