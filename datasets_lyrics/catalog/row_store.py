@@ -90,7 +90,7 @@ def facts_schema(pa: Any) -> Any:
     """Return the Arrow schema of facts."""
     text, texts, box = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())
     block = pa.struct([("type", text), ("text", text), ("box", box), ("label", text), ("image", pa.int64())])
-    names = ("dataset", "split", "license", "id", "task", "question", "identity")
+    names = ("dataset", "split", "license", "id", "task", "question", "identity", "box_units")
     return pa.schema(
         [
             *((name, text) for name in names),

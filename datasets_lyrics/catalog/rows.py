@@ -18,7 +18,8 @@ def facts(row: Row, reader: CatalogReader) -> dict[str, Any]:
     data = reader.format
     fields = asdict(row)
     fields["messages"] = [{**message, "content": list(map(_block, message["content"]))} for message in row.messages]
-    return {"dataset": data.name, "split": reader.split, "license": data.license, **fields}
+    about = {"dataset": data.name, "split": reader.split, "license": data.license, "box_units": "relative"}
+    return about | fields
 
 
 def canonical(row: Mapping[str, Any]) -> dict[str, Any]:

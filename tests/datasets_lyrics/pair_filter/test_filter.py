@@ -6,7 +6,6 @@ import tarfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lyrics.datasets_lyrics.pair_filter import run as run_module
 from lyrics.datasets_lyrics.pair_filter.rules import FilterRules
