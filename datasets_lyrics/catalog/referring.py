@@ -1,4 +1,4 @@
-"""Referring and regions: RefCOCO, RefCOCO+, RefCOCOg, Visual Genome, Flickr30k Entities, PointQA, Shikra's form."""
+"""Referring and regions: RefCOCO, RefCOCO+, RefCOCOg, Flickr30k Entities, PointQA, Shikra's form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .folder import COCO_STARTS, Folder, Split, coco_names
 from .formats import Format, Record, Region, Row, field_of, text_of
 from .json_stream import stream_elements, stream_lines
 from .omissions import OmittedError
-from .vqa import VG_STARTS
+from .visual_genome import VG_STARTS
 from .xml_files import read_voc
 
 # ---------------------------------------------------------------- RefCOCO
@@ -95,40 +95,6 @@ def _refcoco_rows(folder: Folder, record: tuple[dict[str, Any], Any, Any]) -> It
         text = text_of(sentence, "sent", "raw")
         key = f"{number}/{field_of(sentence, 'sent_id')}"
         yield Row(key, [picture], "locate", regions=[Region(text, region)])
-
-
-# ---------------------------------------------------------------- Visual Genome
-
-
-def vg_region_records(folder: Folder) -> Iterator[Record]:
-    """Yield the images of Visual Genome's regions, with their sizes and their numbers in COCO."""
-    path = folder.file()
-    sizes = folder.find("image_data.json")
-    entries = (one for one in stream_elements(sizes) if isinstance(one, dict))
-    fields = ((e.get("image_id", e.get("id")), [e.get("width"), e.get("height"), e.get("coco_id")]) for e in entries)
-    with DiskIndex(fields) as index:
-        for image in stream_elements(path):
-            key = image.get("id", image.get("image_id")) if isinstance(image, dict) else None
-            yield f"{path.name}, image {key}", (image, index.get(key))
-
-
-def _vg_region_rows(folder: Folder, record: tuple[dict[str, Any], Any]) -> Iterable[Row]:
-    image, found = record
-    number = field_of(image, "id", "image_id")
-    if found is None:
-        raise OmittedError("no size", f"image {number} is not in image_data.json")
-    picture = folder.picture(f"{number}.jpg", VG_STARTS)
-    width, height, coco = found
-    identity = f"coco/{coco}" if coco is not None else f"vg/{number}"
-    for region in field_of(image, "regions"):
-        place = f"{folder.split.files[0]}, region {region.get('region_id')}"
-        try:  # one bad region of fifty costs itself alone
-            box = from_xywh([field_of(region, name) for name in ("x", "y", "width", "height")], (width, height))
-            phrase, key = text_of(region, "phrase"), str(field_of(region, "region_id"))
-        except OmittedError as error:
-            folder.omissions.add(place, error)
-            continue
-        yield Row(key, [picture], "describe_region", regions=[Region(phrase, box)], identity=identity)
 
 
 # ---------------------------------------------------------------- Flickr30k Entities
@@ -237,19 +203,6 @@ def _refcoco(name: str, by: str, sizes: dict[str, int]) -> Format:
 
 FORMATS = (
     *(_refcoco(name, by, sizes) for name, (by, sizes) in _SIZES.items()),
-    Format(
-        "vg_regions",
-        "Visual Genome regions",
-        "referring",
-        "CC BY 4.0",
-        "visualgenome.org: region_descriptions.json, image_data.json, images.zip, images2.zip",
-        "VG_100K/*.jpg and VG_100K_2/*.jpg",
-        {"train": Split(("region_descriptions.json",), 108_077)},
-        vg_region_records,
-        _vg_region_rows,
-        unit="records",
-        source="vg",
-    ),
     Format(
         "flickr30k_entities",
         "Flickr30k Entities",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from . import captions, dialogue, own_data, referring, text_vqa, vqa
+from . import captions, dialogue, own_data, pairs, referring, text_vqa, visual_genome, vqa
 from .formats import Format
 from .reading import CatalogReader
 
-FAMILIES = (captions, vqa, text_vqa, referring, dialogue, own_data)
-CATALOG: dict[str, Format] = {one.name: one for family in FAMILIES for one in family.FORMATS}
+MODULES = (captions, pairs, vqa, visual_genome, text_vqa, referring, dialogue, own_data)
+CATALOG: dict[str, Format] = {one.name: one for module in MODULES for one in module.FORMATS}
 
 
 def is_catalog_word(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""Questions about pictures: VQAv2, OKVQA, A-OKVQA, GQA, VizWiz, ScienceQA, Visual Genome, Visual7W."""
+"""Questions about pictures: VQAv2, OKVQA, A-OKVQA, GQA, VizWiz, ScienceQA, Visual7W."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from .folder import COCO_STARTS, Folder, Split, coco_names, picture_names
 from .formats import Format, Record, Region, Row, field_of, missing_field, text_of, texts_of
 from .json_stream import stream_elements, stream_members
 from .omissions import OmittedError
-
-VG_STARTS = ("", "VG_100K/", "VG_100K_2/", "images/VG_100K/", "images/VG_100K_2/", "images/", "vg/VG_100K/")
 
 # ---------------------------------------------------------------- VQAv2 and OKVQA
 
@@ -136,16 +134,7 @@ def _scienceqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Itera
     yield Row(key, images, "choice", context + question, [right], choices)
 
 
-# ---------------------------------------------------------------- Visual Genome and Visual7W
-
-
-def _vg_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
-    questions = field_of(record, "qas")
-    for one in questions:
-        image = field_of(one, "image_id")
-        picture = folder.picture(f"{image}.jpg", VG_STARTS)
-        question, answer = text_of(one, "question"), text_of(one, "answer")
-        yield Row(str(field_of(one, "qa_id")), [picture], "vqa", question, [answer], identity=f"vg/{image}")
+# ---------------------------------------------------------------- Visual7W
 
 
 def visual7w_records(folder: Folder) -> Iterator[Record]:
@@ -289,19 +278,6 @@ FORMATS = (
         scienceqa_records,
         _scienceqa_rows,
         source="scienceqa",
-    ),
-    Format(
-        "vg_qa",
-        "Visual Genome questions",
-        "vqa",
-        "CC BY 4.0",
-        "visualgenome.org: question_answers.json, images.zip, images2.zip",
-        "VG_100K/*.jpg and VG_100K_2/*.jpg",
-        {"train": Split(("question_answers.json",), 108_077)},
-        list_records,
-        _vg_rows,
-        unit="records",
-        source="vg",
     ),
     *(
         Format(

@@ -93,6 +93,20 @@ def sharegpt4v(root):
     dump(root / "sharegpt4v_instruct_gpt4-vision_cap100k.json", [row, broken])
 
 
+def pairs_tsv(root):
+    put(root, "a/1.jpg")
+    (root / "pairs.tsv").write_text("A dog.\ta/1.jpg\na/1.jpg\tA cat.\nA bird.\thttps://example.org/1.jpg\n")
+
+
+def pairs_parquet(root):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    put(root, "1.jpg")
+    columns = {"image_path": ["1.jpg", "2.jpg", None], "caption": ["A dog.", "Gone.", "None."], "score": [1, 2, 3]}
+    pyarrow.parquet.write_table(pa.table(columns), root / "part-0.parquet")
+
+
 def _answers(*texts):
     return [{"answer_id": number, "answer": text, "answer_confidence": "yes"} for number, text in enumerate(texts, 1)]
 
