@@ -125,20 +125,19 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         self.train_dataset = self.prepare_rows(train_dataset, args, streams=True)
         names = getattr(train_dataset, "names", None) if hasattr(train_dataset, "row_at") else None
         self._losses = None if names is None else LossesBySource(names, self.accelerator.device)
+        if names is not None:
+            self.model.register_forward_hook(self._record_losses)
         self.eval_dataset = self.prepare_rows(eval_dataset, args)
         self._watch()
         tuned: Any = self.model
         if self.is_world_process_zero():
             logger.info(describe_trained(tuned))
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Return the loss of TRL; for rows of a mixture, record it by data set for the next log entry."""
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training and self._losses is not None and self._sources and outputs.log_probs is not None:
-            self._losses.add(self._sources, outputs.log_probs, outputs.label_mask)
-        return (loss, outputs) if return_outputs else loss
+    def _record_losses(self, model: torch.nn.Module, _: Any, outputs: Any) -> None:
+        """Record the losses of a micro-batch by data set; a forward hook, as TRL returns its outputs to nobody."""
+        log_probs = getattr(outputs, "log_probs", None)  # of TRL's fused head alone
+        if model.training and self._losses is not None and self._sources and log_probs is not None:
+            self._losses.add(self._sources, log_probs, outputs.label_mask)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as in TRL; for a mixture also the loss of each data set (`loss_NAME`), a mean over tokens."""

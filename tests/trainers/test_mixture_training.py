@@ -33,7 +33,7 @@ def test_a_family_is_trained_on_and_resumed(tmp_path, family):
     name = FAMILIES[family]
     write(name, tmp_path)
     (tmp_path / "mixture.yaml").write_text(f"data: [{name}]\nrows_per_epoch: 4")
-    settings = {"max_steps": 3, "per_device_train_batch_size": 2, "save_steps": 2}
+    settings = {"max_steps": 3, "per_device_train_batch_size": 2, "save_steps": 2, "max_length": 1000}
     settings |= {"rows": open_rows(tmp_path / "mixture.yaml", image_root=tmp_path)}
     whole = build_trainer(tmp_path / "run", **settings)
     whole.train()
@@ -52,7 +52,7 @@ def test_losses_of_data_sets_add_up(tmp_path):
         write(name, tmp_path)
     (tmp_path / "mixture.yaml").write_text("data: [vqav2, refcoco]")
     rows = open_rows(tmp_path / "mixture.yaml", image_root=tmp_path)
-    trainer = build_trainer(tmp_path / "run", rows=rows, max_steps=1, per_device_train_batch_size=4)
+    trainer = build_trainer(tmp_path / "run", rows=rows, max_steps=1, per_device_train_batch_size=4, max_length=1000)
     batch = next(iter(trainer.get_train_dataloader()))
     tokens = dict.fromkeys(rows.names, 0)
     for source, labels in zip(batch["sources"], batch["labels"], strict=True):
