@@ -29,7 +29,7 @@ QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS = "v2_mscoco_train2014_annotations.json"
 
 
-def write_vqa(root: Path, rows: int) -> None:
+def write_vqa(root: Path, rows: int, with_joined: bool = True) -> None:
     """Write questions in order, annotations in another order, and the same joined as lines."""
     folder = root / "train2014"
     folder.mkdir()
@@ -46,7 +46,8 @@ def write_vqa(root: Path, rows: int) -> None:
         for place in range(rows):
             key = (place * 7919 + 13) % rows  # 7919 is prime: every key once where it does not divide the rows
             file.write("," * (place > 0) + json.dumps(annotation(key)))
-            joined.write(json.dumps({**question(place), "answers": answers(place)}) + "\n")
+            if with_joined:
+                joined.write(json.dumps({**question(place), "answers": answers(place)}) + "\n")
         file.write("]}")
 
 
@@ -98,7 +99,7 @@ def read(arguments: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        write_vqa(root, arguments.rows)
+        write_vqa(root, arguments.rows, not arguments.join_only)
         measure("read and join", iter(open_reader("vqav2", root)))
         if arguments.join_only:
             return

@@ -126,6 +126,11 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         names = getattr(train_dataset, "names", None) if hasattr(train_dataset, "row_at") else None
         self._losses = None if names is None else LossesBySource(names, self.accelerator.device)
         if names is not None:
+            if args.train_sampling_strategy == "group_by_length":
+                raise ValueError(
+                    "A mixture has other rows in each epoch, so that they cannot be grouped by length: set "
+                    "train_sampling_strategy=random."
+                )
             self.model.register_forward_hook(self._record_losses)
         self.eval_dataset = self.prepare_rows(eval_dataset, args)
         self._watch()

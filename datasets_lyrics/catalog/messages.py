@@ -132,8 +132,8 @@ class TurnWriter:
         return self._say("grounded_caption", random), written
 
     def _detect(self, row: Any, random: Any, _: str) -> Turn:
-        writer = TurnWriter(self.wordings, "labeled" if self.boxes == "bare" else self.boxes)
-        return self._say("detect", random), writer._listed(_need(row, "regions"))
+        boxes: BoxStyle = "labeled" if self.boxes == "bare" else self.boxes
+        return self._say("detect", random), TurnWriter(self.wordings, boxes)._listed(_need(row, "regions"))
 
     def _existence(self, row: Any, random: Any, name: str) -> Turn:
         there = any(region["phrase"] == name for region in row["regions"])

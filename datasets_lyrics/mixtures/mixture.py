@@ -213,5 +213,5 @@ def _pack(kept: np.ndarray, pictures: PictureKeys, most: int) -> tuple[np.ndarra
     is_first = np.ones(len(keys), bool)
     is_first[1:] = keys[1:] != keys[:-1]
     first = np.flatnonzero(is_first)
-    within = np.arange(len(keys)) - np.repeat(first, np.diff([*first, len(keys)]))
+    within = np.arange(len(keys)) - np.repeat(first, np.diff(np.append(first, len(keys))))
     return order, np.append(np.flatnonzero(within % most == 0), len(keys))

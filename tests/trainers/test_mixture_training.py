@@ -63,6 +63,15 @@ def test_losses_of_data_sets_add_up(tmp_path):
     assert line["loss"] == pytest.approx(total / sum(tokens.values()), rel=1e-3)
 
 
+def test_a_mixture_is_not_grouped_by_length(tmp_path):
+    """Its rows differ from epoch to epoch, so that lengths that were measured once would be wrong."""
+    write("vqav2", tmp_path)
+    (tmp_path / "mixture.yaml").write_text("data: [vqav2]")
+    rows = open_rows(tmp_path / "mixture.yaml", image_root=tmp_path)
+    with pytest.raises(ValueError, match="cannot be grouped by length"):
+        build_trainer(tmp_path / "run", rows=rows, train_sampling_strategy="group_by_length")
+
+
 def test_the_first_stage_trains_on_a_mixture_of_captions(tmp_path):
     write("coco_captions", tmp_path)
     write("flickr30k", tmp_path)
