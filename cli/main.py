@@ -11,12 +11,44 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from . import ask, compose, convert, dpo, export, init, merge, pretrain, push, refine, refine_dataset, serve, sft, store
+from . import (
+    ask,
+    compose,
+    convert,
+    data,
+    dpo,
+    export,
+    init,
+    merge,
+    pretrain,
+    push,
+    refine,
+    refine_dataset,
+    serve,
+    sft,
+    store,
+)
 from .common import printable
 from .quiet import quiet_libraries
 
 DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, and answers in text and boxes."
-COMMANDS = (ask, serve, refine, refine_dataset, store, pretrain, compose, sft, dpo, merge, init, convert, export, push)
+COMMANDS = (
+    ask,
+    serve,
+    refine,
+    refine_dataset,
+    store,
+    data,
+    pretrain,
+    compose,
+    sft,
+    dpo,
+    merge,
+    init,
+    convert,
+    export,
+    push,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
         "source",
         metavar="SOURCE",
         help="a folder of images; a JSONL or Parquet file that names or holds them; tar shards (braces and "
-        "wildcards in quotes); a folder of save_to_disk; or a data set's Hub id",
+        "wildcards in quotes); a folder of save_to_disk; NAME:DIR of `lyrics data list`; or a data set's Hub id",
     )
     parser.add_argument("--out", metavar="STORE", type=Path, required=True, help="folder of the store")
     parser.add_argument("--batch-size", metavar="N", type=positive_int, default=8, help="images at a time (default: 8)")

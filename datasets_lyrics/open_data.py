@@ -7,6 +7,8 @@
 | any other folder | `folder` of images; for training with a `metadata.jsonl` |
 | `shards/{0000..0099}.tar`, `*.tar`, `.tgz`, `.tar.gz`, URLs of such | `tar`: WebDataset shards |
 | `.jsonl`, `.ndjson`, `.json`, `.csv`, `.parquet`, patterns and URLs of such | `files` |
+| `NAME:ROOT`, `NAME/SPLIT:ROOT` | `catalog`: a data set of the field, as it is distributed, in a folder |
+| a `.yaml` file, `mixture:NAME` | `mixture`: several data sets of the catalog |
 | `OWNER/NAME` | `hub`: a data set on the Hub |
 """
 
@@ -17,6 +19,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+from .catalog.registry import is_catalog_word
+from .catalog.row_store import catalog_images, guard_of, open_catalog_rows
 from .hf_datasets import (
     FILE_FORMATS,
     DatasetImages,
@@ -29,6 +33,8 @@ from .hf_datasets import (
     require_root,
     without_decoding,
 )
+from .mixtures.mixture import open_mixture
+from .mixtures.recipe import find_mixture, is_mixture_word, read_mixture
 from .path_guard import IMAGE_COLUMNS, PathGuard
 from .sources import DrawnImages, FolderImages, Source
 from .toy_data import ShapeChats, ShapePairs, ShapeRows
@@ -36,7 +42,7 @@ from .webdataset import TarImages, TarSource, expand_shards, is_tar_pattern
 
 DRAWN = {"shapes": ShapeRows, "chats": ShapeChats, "pairs": ShapePairs}
 
-Kind = Literal["drawn", "saved", "folder", "tar", "files", "hub"]
+Kind = Literal["drawn", "saved", "folder", "tar", "files", "catalog", "mixture", "hub"]
 
 
 def kind_of(word: str) -> Kind:
@@ -48,6 +54,11 @@ def kind_of(word: str) -> Kind:
     """
     if word.partition(":")[0] in DRAWN and ":" in word:
         return "drawn"
+    if is_catalog_word(word):
+        return "catalog"
+    if is_mixture_word(word):
+        find_mixture(word)
+        return "mixture"
     if os.path.isdir(word):
         return "saved" if is_saved_dataset(word) else "folder"
     if is_tar_pattern(word):
@@ -72,16 +83,19 @@ def open_rows(
     split: str = "train",
     streaming: bool = False,
     fetch_urls: bool = False,
+    need_captions: bool = False,
 ) -> Any:
     """Open rows for training.
 
     Args:
         source: a word of the table above.
         image_column, caption_column: names of columns; images may also be in `images`, as a list.
-        image_root: folder of relative paths, which no path leaves; by default the folder of the data.
+        image_root: folder of relative paths, which no path leaves; by default the folder of the data. For a mixture,
+            the folder of its data sets; for the catalog, a further folder that links may lead to.
         split: name of the split.
         streaming: bool, whether to read shard by shard.
         fetch_urls: bool, whether rows may name URLs of images.
+        need_captions: bool, whether a data set of the catalog must have captions, as the first stage needs them.
 
     Returns:
         A map-style data set, or shards of rows (`TarSource`, `DatasetsSource`).
@@ -94,6 +108,13 @@ def open_rows(
     kind = kind_of(word)
     if kind == "drawn":
         return open_drawn(word)
+    if kind == "catalog":
+        _refuse_stream(word, streaming)
+        return open_catalog_rows(word, split, image_root, need_captions)
+    if kind == "mixture":
+        _refuse_stream(word, streaming)
+        root = None if image_root is None else os.fspath(image_root)
+        return open_mixture(read_mixture(find_mixture(word)), root, need_captions)
     place, options = DatasetPlace(word, split, streaming=streaming), {}
     columns = tuple(dict.fromkeys((image_column, *IMAGE_COLUMNS)))
     if kind == "tar":
@@ -155,6 +176,13 @@ def open_source(
     if kind == "tar":
         _refuse(word, key=key, root=root)
         return TarImages(word, limit=limit) if image is None else TarImages(word, (image,), limit)
+    if kind == "catalog":
+        _refuse(word, key=key, image=image)
+        _refuse_stream(word, streaming)
+        images, reader = catalog_images(word, split)
+        return DatasetImages(images, shard_size, "image", None, guard_of(reader, root), limit)
+    if kind == "mixture":
+        raise ValueError(f"{word} is a mixture: refine its data sets one by one (NAME:DIR), and join the stores.")
     if kind == "folder":
         _refuse(word, key=key, image=image)
         return FolderImages(word, shard_size, limit, root)
@@ -181,6 +209,11 @@ def open_drawn(word: str) -> ShapeRows:
     if not int(numbers[0]):
         raise ValueError(f"{word!r} has no rows: COUNT must be at least 1.")
     return DRAWN[kind](*map(int, numbers))
+
+
+def _refuse_stream(word: str, streaming: bool) -> None:
+    if streaming:
+        raise ValueError(f"{word} is not read as a stream: its rows are kept on disk and read by number.")
 
 
 def _refuse(word: str, **options: Any) -> None:

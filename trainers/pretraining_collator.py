@@ -17,9 +17,9 @@ from ..modeling_lyrics.mqformer_attention_masks import Segment
 from ..processing_lyrics import LyricsProcessor, VisualObjects
 from ..processing_lyrics.model_inputs import BOS, pad_regions, pad_rows
 from ..processing_lyrics.spatial_text import SpatialTokens, tokenize_objects
+from ..utils.seeding import generator, stable_hash
 from .common.data_arguments import hint_at_store, require_one_of
 from .data.datasets import FromDataSet, describe_rows
-from .data.seeding import generator, stable_hash
 
 DEC, MLM = "[DEC]", "[MLM]"
 STAGE_1_TOKENS = (BOS, DEC, MLM)
@@ -137,7 +137,8 @@ class LyricsPretrainingCollator:
         if objects is not None and not isinstance(objects, VisualObjects):
             objects = VisualObjects.from_dict(objects)
         kept = image if objects is None and self.use_objects else None
-        return PreparedRow(sample, epoch, kept, pixel_values, objects, caption)
+        source = str(row.get("dataset") or "")
+        return PreparedRow(sample, epoch, kept, pixel_values, objects, caption, source=source)
 
     def _read_image(self, row: Mapping[str, Any]) -> Image.Image:
         column = self.image_column

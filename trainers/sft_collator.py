@@ -13,11 +13,11 @@ from transformers.utils import logging
 
 from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, outline, read_conversation
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
+from ..utils.seeding import generator
 from .common.data_arguments import hint_at_store, require_one_of
 from .data.augmentation import Augmentation, Move
 from .data.conversation_truncation import truncate_conversation
 from .data.datasets import FromDataSet, describe_rows
-from .data.seeding import generator
 
 logger = logging.get_logger(__name__)
 
@@ -60,7 +60,8 @@ class LyricsSFTCollator:
         max_length: longest conversation in tokens; longer ones are shortened (`truncate_conversation`). `None` for no
             limit.
         seed: seed of augmentation, together with the epoch and the sample's name.
-        box_units: units of boxes (xyxy) in rows: `"relative"` in [0, 1], or `"pixel"` of the upright image.
+        box_units: units of boxes (xyxy) in rows: `"relative"` in [0, 1], or `"pixel"` of the upright image. A row may
+            state its own in `box_units`, as those of the catalog do.
         augmentation: flips and crops; boxes and stored objects move with the image.
         objects_column: name of the column with the visual objects of the row's images.
 
@@ -96,7 +97,7 @@ class LyricsSFTCollator:
         _warn_of_empty_answers(conversation, sample)
         images = self.processor.load_pictures(conversation.pictures)
         objects = self._read_objects(row, len(images))
-        boxes = self._read_boxes(conversation, images)
+        boxes = self._read_boxes(conversation, images, row.get("box_units") or self.box_units)
         random = generator(self.seed, epoch, sample, "augmentation")
         moves = [
             self.augmentation.draw([box for place, box in boxes if place == number], random)
@@ -114,7 +115,8 @@ class LyricsSFTCollator:
             messages, learned_from, shortened = truncate_conversation(
                 messages, self._count_tokens, self.max_length, learned_from
             )
-        return PreparedConversation(sample, messages, images, objects, learned_from, shortened)
+        source = str(row.get("dataset") or "")
+        return PreparedConversation(sample, messages, images, objects, learned_from, shortened, source=source)
 
     def _read_objects(self, row: Mapping[str, Any], count: int) -> list[VisualObjects | None]:
         given = row.get(self.objects_column)
@@ -125,8 +127,11 @@ class LyricsSFTCollator:
             raise ValueError(f"The row has visual objects for {len(given)} images, but {count} images.")
         return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
 
-    def _read_boxes(self, conversation: Conversation, images: Sequence[Image.Image]) -> list[tuple[int, list[float]]]:
+    def _read_boxes(
+        self, conversation: Conversation, images: Sequence[Image.Image], units: str
+    ) -> list[tuple[int, list[float]]]:
         """Return the number of its image and the coordinates in [0, 1] for each box of the conversation."""
+        require_one_of("box_units", units, ("relative", "pixel"))
         found = []
         for block in box_blocks(conversation.messages):
             number = block.get("image", 0 if len(images) == 1 else None)
@@ -138,12 +143,12 @@ class LyricsSFTCollator:
                 box = np.asarray(block["box"], np.float64).reshape(-1)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"The box {block['box']!r:.100} is no list of numbers: {error}") from error
-            if self.box_units == "pixel":
+            if units == "pixel":
                 box = box / np.array(images[number].size * 2) if len(box) == 4 else box
             if len(box) != 4 or not np.isfinite(box).all() or (box < -TOLERANCE).any() or (box > 1 + TOLERANCE).any():
                 raise ValueError(
                     f"The box {block['box']} is not x1, y1, x2, y2 within an image of {images[number].size} pixels "
-                    f"(box_units={self.box_units!r})."
+                    f"(box_units={units!r})."
                 )
             box = box.clip(0.0, 1.0)
             found.append((number, [*np.minimum(box[:2], box[2:]).tolist(), *np.maximum(box[:2], box[2:]).tolist()]))

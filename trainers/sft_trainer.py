@@ -19,6 +19,7 @@ from .common.trainer_mixin import PreparedRowsMixin
 from .data.augmentation import Augmentation
 from .data.datasets import MapRows
 from .data.length_sampler import GroupedByLength, measure_rows
+from .data.source_losses import LossesBySource
 from .sft_collator import LyricsSFTCollator
 from .sft_config import LyricsSFTConfig
 
@@ -42,8 +43,9 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         model: model to be tuned, or its directory or Hub id. If it has an adapter, as a `PeftModel` or by
             `from_pretrained` of an adapter's directory, that adapter is trained further.
         args: training arguments; by default `LyricsSFTConfig("MODEL-SFT")` with the name of the model.
-        train_dataset: map-style dataset, `datasets.IterableDataset` or `ShardSource` of rows, in TRL's forms or LLaVA's
-            (see `read_conversation`). Streams need `max_steps`.
+        train_dataset: map-style dataset, `Mixture`, `datasets.IterableDataset` or `ShardSource` of rows, in TRL's forms
+            or LLaVA's (see `read_conversation`). Streams need `max_steps`. The losses of a mixture's data sets are
+            logged one by one.
         eval_dataset: map-style dataset of such rows, or a dictionary of several.
         processing_class: processor; saved with the model, without its refiner.
         data_collator: collator; by default a `LyricsSFTCollator` with the settings of `args`.
@@ -122,11 +124,32 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
             **kwargs,
         )
         self.train_dataset = self.prepare_rows(train_dataset, args, streams=True)
+        names = getattr(train_dataset, "names", None) if hasattr(train_dataset, "row_at") else None
+        self._losses = None if names is None else LossesBySource(names, self.accelerator.device)
+        if names is not None:
+            if args.train_sampling_strategy == "group_by_length":
+                raise ValueError(
+                    "A mixture has other rows in each epoch, so that they cannot be grouped by length: set "
+                    "train_sampling_strategy=random."
+                )
+            self.model.register_forward_hook(self._record_losses)
         self.eval_dataset = self.prepare_rows(eval_dataset, args)
         self._watch()
         tuned: Any = self.model
         if self.is_world_process_zero():
             logger.info(describe_trained(tuned))
+
+    def _record_losses(self, model: torch.nn.Module, _: Any, outputs: Any) -> None:
+        """Record the losses of a micro-batch by data set; a forward hook, as TRL returns its outputs to nobody."""
+        log_probs = getattr(outputs, "log_probs", None)  # of TRL's fused head alone
+        if model.training and self._losses is not None and self._sources and log_probs is not None:
+            self._losses.add(self._sources, log_probs, outputs.label_mask)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as in TRL; for a mixture also the loss of each data set (`loss_NAME`), a mean over tokens."""
+        if "loss" in logs and self._losses is not None:
+            logs = {**logs, **self._losses.pop(self.accelerator)}
+        super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         """Return the sampler of Transformers, but group rows by the length that the collator measures."""

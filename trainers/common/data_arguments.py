@@ -70,8 +70,9 @@ class DataArguments:
     train_data: str | None = field(
         default=None,
         metadata={
-            "help": "File (.jsonl, .ndjson, .json, .csv, .parquet), tar shards, folder, saved or Hub data set; or "
-            "drawn rows: shapes:N (captions), chats:N (conversations), pairs:N (preferences)."
+            "help": "File (.jsonl, .ndjson, .json, .csv, .parquet), tar shards, folder, saved or Hub data set; a data "
+            "set of `lyrics data list` as NAME:ROOT; a mixture (.yaml); or drawn rows: shapes:N (captions), chats:N "
+            "(conversations), pairs:N (preferences)."
         },
     )
     eval_data: str | None = field(default=None, metadata={"help": "Data for evaluation, in the same forms."})
@@ -103,6 +104,7 @@ class DataArguments:
         if self.store is not None:
             RefinementStore.open(self.store)
         where: dict[str, Any] = {"image_root": self.image_root, "fetch_urls": self.fetch_urls, **columns}
+        where["need_captions"] = "caption_column" in columns
         train_rows = open_rows(self.train_data, split=self.train_split, streaming=self.streaming, **where)
         if self.eval_data is None:
             return train_rows, None

@@ -35,6 +35,7 @@ class PreparedRowsMixin(AtomicCheckpointMixin, Trainer if TYPE_CHECKING else obj
     collator: Any  # with `seed` and `prepare`; its batches have the entries of `describe_rows`
     _recent: list[tuple[list[str], torch.Tensor]]  # samples and losses since the last optimizer step
     _positions: dict[int, Position]  # of this rank's streams, the most recently used last
+    _sources: list[str] | None = None  # names of the data sets of the rows of the micro-batch
     _replaced: int  # rows of this rank that were replaced since the last optimizer step
     _all_replaced: int  # rows of all ranks that were replaced before it
 
@@ -113,7 +114,7 @@ class PreparedRowsMixin(AtomicCheckpointMixin, Trainer if TYPE_CHECKING else obj
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run a step as in Transformers, and record its samples, its loss and the position of its stream."""
-        samples, position, replaced = (inputs.get(name) for name in NOT_FOR_THE_MODEL)
+        samples, position, replaced, self._sources = (inputs.get(name) for name in NOT_FOR_THE_MODEL)
         self._replaced += replaced or 0
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._recent.append((samples or [], loss))

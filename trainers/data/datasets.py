@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers.utils import logging
 
 from ...datasets_lyrics.hf_datasets import without_decoding
-from .seeding import generator, permutation
+from ...utils.seeding import generator, permutation
 
 logger = logging.get_logger(__name__)
 
@@ -49,7 +49,8 @@ class MapRows(Dataset):
     """A map-style data set whose rows are prepared when they are read.
 
     Args:
-        dataset: map-style data set; the images of a `datasets.Dataset` are not decoded by it.
+        dataset: map-style data set; the images of a `datasets.Dataset` are not decoded by it. A `Mixture` is asked for
+            its row at (seed, epoch, index).
         prepare: function of (row, name of the sample, epoch), such as `LyricsPretrainingCollator.prepare`.
         on_bad_row: `"raise"` stops at a row that cannot be read or prepared. `"replace"` warns and takes another row,
             drawn by (seed, epoch, row), so that batches keep their size.
@@ -85,7 +86,7 @@ class MapRows(Dataset):
         candidate = index
         for attempt in range(MAX_REPLACEMENTS):
             try:
-                prepared = self.prepare(self.dataset[candidate], str(candidate), epoch)
+                prepared = self.prepare(self._read(candidate, epoch), str(candidate), epoch)
                 prepared.replaced = attempt
                 return prepared
             except Exception as error:  # noqa: BLE001  (whatever a row's file or its decoder raises)
@@ -93,6 +94,11 @@ class MapRows(Dataset):
             draw = generator(self.seed, epoch, f"{index}/{attempt}", "replacement")
             candidate = int(draw.integers(len(self.dataset)))
         raise BadRowError(index, f"{MAX_REPLACEMENTS} rows drawn in its place cannot be used either.")
+
+    def _read(self, index: int, epoch: int) -> Mapping[str, Any]:
+        if hasattr(self.dataset, "row_at"):
+            return self.dataset.row_at(self.seed, epoch, index)
+        return self.dataset[index]
 
 
 class ShardSource(Protocol):
@@ -129,27 +135,31 @@ class FromDataSet:
     Attributes:
         position: `Position` at which a stream resumes after this row; `None` for map-style data.
         replaced: int, number of unusable rows that this row replaces.
+        source: str, name of the data set of a mixture.
     """
 
     position: Position | None = None
     replaced: int = 0
+    source: str = ""
 
 
-NOT_FOR_THE_MODEL = ("samples", "position", "replaced")  # keys of `describe_rows`
+NOT_FOR_THE_MODEL = ("samples", "position", "replaced", "sources")  # keys of `describe_rows`
 
 
 def describe_rows(rows: Sequence[Any]) -> dict[str, Any]:
     """Return what a batch says of its rows beside tensors.
 
     Returns:
-        `samples`, the names of the rows; for a stream `position`, where it resumes after them; and `replaced`, the
-        number of unusable rows, where there were any.
+        `samples`, the names of the rows; for a stream `position`, where it resumes after them; `replaced`, the number
+        of unusable rows, where there were any; and `sources`, the names of the rows' data sets, where they are known.
     """
     described: dict[str, Any] = {"samples": [row.sample for row in rows]}
     if rows[-1].position is not None:
         described["position"] = rows[-1].position
     if replaced := sum(row.replaced for row in rows):
         described["replaced"] = replaced
+    if any(row.source for row in rows):
+        described["sources"] = [row.source for row in rows]
     return described
 
 

@@ -11,8 +11,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging
 
 from ...datasets_lyrics.hf_datasets import holds_images
+from ...utils.seeding import generator
 from .datasets import MapRows
-from .seeding import generator
 
 logger = logging.get_logger(__name__)
 

@@ -1,0 +1,229 @@
+"""`lyrics data`: list, check, look at, count and convert data sets as they are distributed; filter image-text pairs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import add_command, on_one_line, positive_int, printable, require_picture_file
+
+if TYPE_CHECKING:
+    from lyrics.datasets_lyrics.catalog.checking import CheckResult
+    from lyrics.datasets_lyrics.catalog.reading import CatalogReader
+
+EXAMPLES = """examples:
+  lyrics data list --family vqa                              # what to download, and where it must lie
+  lyrics data check vqav2 --root data/vqav2                  # read every record, decode every picture
+  lyrics data show refcoco --root data/refcoco --split testA -n 9 --save sheet.png
+  lyrics data stats okvqa --root data/okvqa
+  lyrics data prepare vqav2:data/vqav2 refcoco:data/refcoco --out data/rows.parquet
+  lyrics data filter 'shards/{00000..01242}.tar' --out kept --min-side 200
+
+A data set is NAME with --root DIR, or NAME:DIR, also with a split (NAME/SPLIT:DIR). `lyrics sft --train_data NAME:DIR`
+and `lyrics refine-dataset NAME:DIR` read it without conversion.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command and its actions."""
+    description = "Data sets of the field as they are distributed: list, check, look, count, convert, filter."
+    parser = add_command(commands, "data", "list, check, show and filter data sets", description, EXAMPLES)
+    actions = parser.add_subparsers(title="actions", dest="action", required=True, help="what to do")
+    _add_list(actions)
+    check = _add_action(actions, "check", "read every record and decode every picture; count faults by kind")
+    check.add_argument("--no-pictures", action="store_true", help="do not decode pictures")
+    check.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    show = _add_action(actions, "show", "draw some rows with their boxes and texts")
+    show.add_argument("-n", metavar="N", type=positive_int, default=9, help="rows to draw (default: 9)")
+    show.add_argument("--save", metavar="FILE", type=Path, required=True, help="picture to write")
+    show.add_argument("--seed", type=int, default=0, help="which rows are drawn (default: 0)")
+    stats = _add_action(actions, "stats", "count rows, pictures, answers and boxes")
+    stats.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    prepare = actions.add_parser("prepare", help="write the rows of data sets as Parquet")
+    prepare.add_argument("data", metavar="NAME:DIR", nargs="+", help="data sets; NAME/SPLIT:DIR for a split")
+    prepare.add_argument("--out", metavar="FILE", type=Path, required=True, help="a new .parquet file")
+    _add_filter(actions)
+    parser.set_defaults(run=run)
+
+
+def _add_filter(actions: Any) -> None:
+    description = (
+        "Filter tar shards of pictures and captions (WebDataset). Kept samples lie in tar shards of the same names; "
+        "report.json counts what was dropped, and why. The same command resumes."
+    )
+    parser = actions.add_parser("filter", help="filter image-text pairs in tar shards", description=description)
+    parser.add_argument("shards", metavar="SHARDS", help="tar shards, with braces and wildcards in quotes")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the kept samples")
+    parser.add_argument("--min-side", metavar="N", type=positive_int, default=200, help="shortest side (default: 200)")
+    parser.add_argument("--max-aspect", metavar="R", type=float, default=3.0, help="longest by shortest (default: 3)")
+    parser.add_argument("--min-words", metavar="N", type=positive_int, default=3, help="fewest words (default: 3)")
+    parser.add_argument("--max-words", metavar="N", type=positive_int, default=80, help="most words (default: 80)")
+    parser.add_argument(
+        "--language", metavar="CODE", action="append", default=[], help="keep this one; may be repeated"
+    )
+    parser.add_argument("--strict-language", action="store_true", help="drop captions of an unknown language too")
+    parser.add_argument("--keep-noise", action="store_true", help="keep captions that look like file names or URLs")
+    parser.add_argument("--keep-duplicates", action="store_true", help="keep pictures that look the same")
+    parser.add_argument("--decide-only", action="store_true", help="count, and write no samples")
+    parser.add_argument("--workers", metavar="N", type=positive_int, default=1, help="processes (default: 1)")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where to run (default: local)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def _add_list(actions: Any) -> None:
+    parser = actions.add_parser("list", help="families, data sets, licences, what to download and where it must lie")
+    parser.add_argument("--family", help="one family only, such as captions or vqa")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def _add_action(actions: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
+    parser.add_argument("data", metavar="NAME", help="a data set of `lyrics data list`, or NAME:DIR")
+    parser.add_argument("--root", metavar="DIR", help="its folder, or one file of its form")
+    parser.add_argument("--split", help="its split (default: the first one)")
+    parser.add_argument("--image-root", metavar="DIR", help="further folder that links of pictures may lead to")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the action."""
+    actions = {"list": _list, "check": _check, "show": _show, "stats": _stats, "prepare": _prepare}
+    actions["filter"] = _filter
+    return actions[arguments.action](arguments)
+
+
+def _reader(arguments: argparse.Namespace) -> CatalogReader:
+    from lyrics.datasets_lyrics.catalog.registry import find_format, is_catalog_word, open_reader, open_word
+
+    if is_catalog_word(arguments.data):
+        return open_word(arguments.data, arguments.split)
+    find_format(arguments.data)
+    if arguments.root is None:
+        raise ValueError(f"--root is missing: in which folder is {arguments.data}?")
+    return open_reader(arguments.data, arguments.root, arguments.split)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from lyrics.datasets_lyrics.catalog.registry import CATALOG
+
+    families = list(dict.fromkeys(one.family for one in CATALOG.values()))
+    if arguments.family not in (None, *families):
+        raise ValueError(f"There is no family {arguments.family!r}; known are {', '.join(families)}.")
+    chosen = [one for one in CATALOG.values() if arguments.family in (None, one.family)]
+    if arguments.json:
+        names = ("name", "title", "family", "license", "get", "layout")
+        rows = [{**{name: getattr(one, name) for name in names}, "splits": _splits(one)} for one in chosen]
+        print(json.dumps(rows, ensure_ascii=False))
+        return 0
+    for family in dict.fromkeys(one.family for one in chosen):
+        print(f"{family}\n{'-' * len(family)}")
+        for one in (entry for entry in chosen if entry.family == family):
+            sizes = ", ".join(f"{name} ({size:,} {one.unit})" if size else name for name, size in _splits(one).items())
+            print(f"{one.name}: {one.title}\n  licence:  {one.license}\n  download: {one.get}")
+            print(f"  pictures: {one.layout}\n  splits:   {sizes}")
+        print()
+    return 0
+
+
+def _splits(data: Any) -> dict[str, int | None]:
+    return {name: split.size for name, split in data.splits.items()}
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from lyrics.datasets_lyrics.catalog.checking import check_data_set
+
+    reader = _reader(arguments)
+    with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
+        found = check_data_set(reader, arguments.image_root, not arguments.no_pictures, bar.update)
+    print(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else describe_check(reader, found))
+    return 1 if found.faults.total else 0
+
+
+def describe_check(reader: CatalogReader, found: CheckResult) -> str:
+    """Return the result of a check as lines of text."""
+    summary = found.summary
+    lines = [
+        on_one_line(f"{reader.format.title} ({reader.split}) in {reader.folder.root}"),
+        f"Rows: {summary.rows:,} from {summary.records:,} records, {found.pictures:,} pictures",
+    ]
+    if summary.expected is not None:
+        verdict = "which differs from" if summary.differs else "as"
+        lines.append(f"Size: {summary.counted:,} {summary.unit}, {verdict} the {summary.expected:,} that are reported")
+    if found.pixels[1]:
+        lines.append(f"Pixels: {found.pixels[0]:,} to {found.pixels[1]:,}")
+    lines.append(f"Faults: {found.faults.total:,}")
+    for kind, count in found.faults.counts.most_common():
+        lines.append(printable(f"  {count:>9,}  {kind}"))
+        lines += [on_one_line(f"             {example}") for example in found.faults.examples[kind]]
+    return "\n".join(lines)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from lyrics.datasets_lyrics.catalog.contact_sheet import draw_sheet
+    from lyrics.datasets_lyrics.catalog.row_store import CatalogTransform, guard_of, store_rows
+
+    require_picture_file("--save", arguments.save, [])
+    reader = _reader(arguments)
+    rows = store_rows(reader)
+    rows = rows.with_transform(CatalogTransform(guard_of(reader, arguments.image_root)))
+    count = min(arguments.n, len(rows))
+    chosen = np.sort(np.random.default_rng(arguments.seed).choice(len(rows), count, replace=False))
+    draw_sheet([rows[int(number)] for number in chosen]).save(arguments.save)
+    print(on_one_line(f"Wrote {count} of {len(rows):,} rows to {arguments.save}"))
+    return 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from lyrics.datasets_lyrics.catalog.statistics import measure
+
+    found = measure(_reader(arguments))
+    print(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else printable(found.describe()))
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from lyrics.datasets_lyrics.catalog.parquet import write_parquet
+    from lyrics.datasets_lyrics.catalog.registry import open_word
+
+    if arguments.out.suffix != ".parquet" or not arguments.out.absolute().parent.is_dir():
+        raise ValueError(f"--out {arguments.out} must end in .parquet, in a folder that exists.")
+    if arguments.out.exists():
+        raise ValueError(f"--out {arguments.out} exists.")
+    readers = [open_word(word) for word in arguments.data]
+    root = os.path.commonpath([reader.folder.root for reader in readers])
+    count = write_parquet(readers, arguments.out, root)
+    print(on_one_line(f"Wrote {count:,} rows to {arguments.out}"))
+    print(on_one_line(f"Train with --train_data {arguments.out} --image_root {root}"))
+    return 0
+
+
+def _filter(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from lyrics.datasets_lyrics.pair_filter.rules import FilterRules
+    from lyrics.datasets_lyrics.pair_filter.run import filter_pairs
+
+    rules = FilterRules(
+        arguments.min_side,
+        arguments.max_aspect,
+        arguments.min_words,
+        arguments.max_words,
+        tuple(arguments.language),
+        arguments.strict_language,
+        not arguments.keep_noise,
+        not arguments.keep_duplicates,
+    )
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file, and not a folder.")
+    copy = not arguments.decide_only
+    report = filter_pairs(arguments.shards, arguments.out, rules, arguments.workers, arguments.engine, copy)
+    print(json.dumps(asdict(report)) if arguments.json else printable(report.describe()))
+    return 0

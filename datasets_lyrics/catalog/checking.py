@@ -1,0 +1,105 @@
+"""Check of a data set: every record is read, and every picture is decoded once; faults are counted by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...processing_lyrics.image_loading import load_picture
+from ..path_guard import PathGuard
+from .omissions import Omissions, OmittedError
+from .reading import CatalogReader, Summary
+from .row_store import guard_of
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+MIN_SIDE = 3  # pixels; Transformers cannot tell channels from sides below
+
+
+@dataclass
+class CheckResult:
+    """What a check found.
+
+    Attributes:
+        summary: what the reading of the files found.
+        pictures: int, number of different pictures.
+        pixels: list of the smallest and the largest number of pixels.
+        faults: faults of records and of pictures.
+    """
+
+    summary: Summary
+    pictures: int
+    pixels: tuple[int, int]
+    faults: Omissions
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result in JSON types."""
+        return {
+            "rows": self.summary.rows,
+            "records": self.summary.records,
+            "expected": self.summary.expected,
+            "counted": self.summary.counted,
+            "unit": self.summary.unit,
+            "pictures": self.pictures,
+            "pixels": list(self.pixels),
+            "faults": dict(self.faults.counts),
+            "examples": dict(self.faults.examples),
+        }
+
+
+def check_data_set(
+    reader: CatalogReader,
+    image_root: str | Path | None = None,
+    pictures: bool = True,
+    progress: Callable[[], None] = lambda: None,
+) -> CheckResult:
+    """Read every record and decode every picture of a data set.
+
+    Args:
+        reader: reader of the data set.
+        image_root: further folder that links of pictures may lead to.
+        pictures: bool, whether pictures are decoded.
+        progress: function, called for every row.
+
+    Raises:
+        FileNotFoundError, ValueError: as iterating the reader does.
+    """
+    guard = guard_of(reader, image_root)
+    seen: set[int] = set()
+    found: Omissions = Omissions()
+    smallest, largest = MAX_PIXELS, 0
+    for row in reader:
+        progress()
+        for path in row.images:
+            if (key := hash(path)) in seen:  # a number takes less memory than a path
+                continue
+            seen.add(key)
+            if not pictures:
+                continue
+            try:
+                width, height = _decode(path, guard)
+            except OmittedError as error:
+                found.add(path, error)
+            else:
+                smallest, largest = min(smallest, width * height), max(largest, width * height)
+    assert reader.summary is not None
+    faults = reader.summary.omissions
+    for kind, examples in found.examples.items():
+        faults.counts[kind] += found.counts[kind]
+        faults.examples[kind] = [*faults.examples.get(kind, []), *examples]
+    return CheckResult(reader.summary, len(seen), (smallest if largest else 0, largest), faults)
+
+
+def _decode(path: str, guard: PathGuard) -> tuple[int, int]:
+    try:
+        place = guard.check_path(path)
+    except ValueError as error:
+        raise OmittedError("picture outside the root", str(error)) from error
+    try:
+        picture = load_picture(Path(place), MAX_PIXELS)
+    except (ValueError, OSError, MemoryError) as error:
+        raise OmittedError("unreadable picture", str(error)) from error
+    if min(picture.size) < MIN_SIDE:
+        raise OmittedError("tiny picture", f"{picture.width} x {picture.height} pixels")
+    return picture.size

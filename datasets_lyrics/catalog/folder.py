@@ -1,0 +1,147 @@
+"""The folder of a data set: its files, its pictures, and what was left out while it was read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from .omissions import Omissions, OmittedError
+
+COCO_STARTS = ("", "images/", "coco/", "coco/images/")  # folders that hold train2014, val2014, train2017, ...
+
+_COCO_2014, _COCO_2017 = ("train2014", "val2014", "test2015"), ("train2017", "val2017", "test2017")
+_PLACES = 16_384  # pictures whose existence or size is remembered: consecutive records share pictures
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a data set.
+
+    Attributes:
+        files: file names, or patterns, below the root.
+        size: int, number that the field reports, or `None`; its unit is that of the format.
+        pictures: str, name of the pictures' folder, where it depends on the split.
+    """
+
+    files: tuple[str, ...]
+    size: int | None = None
+    pictures: str = ""
+
+
+class Folder:
+    """A data set on disk, as its readers see it.
+
+    Args:
+        root: folder of the data set.
+        split: the split to read.
+        split_name: name of the split.
+
+    Attributes:
+        omissions: what was left out so far.
+        records, unusable: ints, number of records so far, and of those without a row.
+
+    Raises:
+        FileNotFoundError: when the folder does not exist.
+    """
+
+    def __init__(self, root: str | os.PathLike, split: Split, split_name: str = "") -> None:
+        self.root = Path(os.path.abspath(root))
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"There is no folder {self.root}.")
+        self.split, self.split_name = split, split_name
+        self.omissions, self.records, self.unusable = Omissions(), 0, 0
+        self._last_start = ""
+        self.exists = lru_cache(_PLACES)(self._exists)
+        self.size = lru_cache(_PLACES)(self._size)
+
+    def file(self, number: int = 0) -> Path:
+        """Return the `number`-th file of the split."""
+        return self.find(self.split.files[number])
+
+    def find(self, *names: str) -> Path:
+        """Return a file, in the root or up to two folders below it.
+
+        Args:
+            names: names of which the first that exists is taken; wildcards are allowed.
+
+        Raises:
+            FileNotFoundError: naming what was looked for.
+            ValueError: when several files have the name.
+        """
+        for name in names:
+            for pattern in (name, f"*/{name}", f"*/*/{name}"):
+                found = sorted(path for path in self.root.glob(pattern) if path.is_file())
+                if len(found) > 1:
+                    names = ", ".join(str(path.relative_to(self.root)) for path in found[:4])
+                    raise ValueError(f"{self.root} has several files {name}: {names}. Name the one to read.")
+                if found:
+                    return found[0]
+        raise FileNotFoundError(f"There is no {' or '.join(names)} in {self.root} or up to two folders below it.")
+
+    def find_all(self, pattern: str) -> list[Path]:
+        """Return all files of a pattern below the root, sorted.
+
+        Raises:
+            FileNotFoundError: when there is none.
+        """
+        found = sorted(path for path in self.root.glob(pattern) if path.is_file())
+        if not found:
+            raise FileNotFoundError(f"There is no file {pattern} in {self.root}.")
+        return found
+
+    def picture(self, names: str | Iterable[str], starts: Iterable[str] = ("", "images/")) -> str:
+        """Return the path of a picture relative to the root.
+
+        Args:
+            names: one or more names that the picture may have.
+            starts: folders below the root where it may lie, each with a slash at its end.
+
+        Raises:
+            OmittedError: when it is not there.
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        for name in names:
+            if not name or os.path.isabs(name) or (".." in name and ".." in re.split(r"[/\\]", name)):
+                raise OmittedError("path outside the root", f"{name!r:.100}")
+        ordered = [self._last_start, *(start for start in starts if start != self._last_start)]
+        for start in ordered:
+            for name in names:
+                if self.exists(start + name):
+                    self._last_start = start
+                    return start + name
+        raise OmittedError("missing picture", names[0])
+
+    def _exists(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
+    def _size(self, path: str) -> tuple[int, int]:
+        try:
+            with Image.open(self.root / path) as picture:
+                return picture.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise OmittedError("unreadable picture", f"{path}: {error}") from error
+
+
+def picture_names(stem: str, extensions: Iterable[str] = ("jpg", "png", "jpeg", "webp", "bmp")) -> Iterator[str]:
+    """Yield the names that a picture with a known stem may have."""
+    return (f"{stem}.{extension}" for extension in extensions)
+
+
+def coco_names(number: int | str, subset: str = "train2014") -> list[str]:
+    """Return the names of a COCO picture: as of 2014, for which the subset counts, and as of 2017.
+
+    Raises:
+        OmittedError: when the number is none.
+    """
+    if isinstance(number, bool) or not str(number).isdecimal():
+        raise OmittedError("malformed record", f"{number!r:.40} is no number of a COCO picture")
+    digits = f"{int(number):012d}"
+    subsets = [subset, *(one for one in (*_COCO_2014, *_COCO_2017) if one != subset)]
+    names = [f"{one}/{digits}.jpg" if one in _COCO_2017 else f"{one}/COCO_{one}_{digits}.jpg" for one in subsets]
+    return [*names, f"COCO_{subset}_{digits}.jpg", f"{digits}.jpg"]

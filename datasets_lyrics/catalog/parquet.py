@@ -1,0 +1,44 @@
+"""Rows of the catalog as one Parquet file, for other tools and for machines without the original files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from ...utils.atomic_files import write_file
+from ...utils.optional_imports import import_optional
+from .reading import CatalogReader
+from .row_store import ROWS_AT_ONCE, facts_schema
+from .rows import canonical_rows
+
+
+def write_parquet(readers: Sequence[CatalogReader], path: str | os.PathLike, root: str | os.PathLike) -> int:
+    """Write the canonical rows of data sets, and return their number.
+
+    Args:
+        readers: readers of the data sets.
+        path: path of the new file.
+        root: folder that holds all of them; paths of pictures are relative to it.
+
+    Raises:
+        FileNotFoundError, ValueError: as iterating a reader does.
+        OSError: when the file cannot be written.
+    """
+    pa, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
+    count, schema = 0, facts_schema(pa)
+    with write_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
+        rows = _rows(readers, root)
+        while batch := list(islice(rows, ROWS_AT_ONCE)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+            count += len(batch)
+    return count
+
+
+def _rows(readers: Sequence[CatalogReader], root: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    for reader in readers:
+        start = os.path.relpath(reader.folder.root, root)
+        for row in canonical_rows(reader):
+            paths = [path if start == "." else f"{start}/{path}".replace(os.sep, "/") for path in row["images"]]
+            yield {**row, "images": paths}

@@ -1,0 +1,106 @@
+"""`lyrics data`: list, check, show, stats and prepare, as a user calls them."""
+
+import json
+import os
+
+import datasets
+import pytest
+from PIL import Image
+
+from lyrics.datasets_lyrics.catalog.registry import CATALOG
+from lyrics.datasets_lyrics.open_data import open_rows
+from lyrics_cli.main import main
+
+from ..datasets_lyrics.catalog.data_sets import write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def test_list_tells_what_to_download(capsys):
+    assert main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n{name}: " in out for name in CATALOG)
+    assert main(["data", "list", "--family", "text vqa", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in listed] == ["textvqa", "stvqa", "ocrvqa", "docvqa"]
+    assert listed[0]["splits"] == {"train": 34_602, "val": 5_000}
+
+
+def test_check_counts_faults_by_kind(tmp_path, capsys):
+    root = write("vqav2", tmp_path)
+    (root / "train2014/COCO_train2014_000000000008.jpg").write_bytes(b"no picture")
+    assert main(["data", "check", "vqav2", "--root", str(root), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["pictures"], found["expected"]) == (3, 2, 443_757)
+    assert found["faults"] == {
+        "question without an annotation": 1,
+        "no field 'question'": 1,
+        "annotation without a question": 1,
+        "unreadable picture": 1,
+    }
+    assert "000000000008.jpg" in found["examples"]["unreadable picture"][0]
+    assert main(["data", "check", f"vqav2:{root}"]) == 1
+    out = capsys.readouterr().out
+    assert "which differs from the 443,757" in out
+    assert "Faults: 4" in out
+
+
+def test_check_of_good_data(tmp_path, capsys):
+    root = write("table", tmp_path)
+    (root / "mine.csv").write_text("image,question,answer\na.jpg,What?,A dog\n")
+    assert main(["data", "check", "table", "--root", str(root / "mine.csv")]) == 0
+    assert "Faults: 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["refcoco", "flickr30k_entities", "scienceqa"])
+def test_show_draws_a_sheet(name, tmp_path, capsys):
+    root, sheet = write(name, tmp_path), tmp_path / "sheet.png"
+    assert main(["data", "show", name, "--root", str(root), "-n", "4", "--save", str(sheet)]) == 0
+    assert Image.open(sheet).width > 360
+    assert "Wrote" in capsys.readouterr().out
+
+
+def test_stats(tmp_path, capsys):
+    assert main(["data", "stats", f"refcoco:{write('refcoco', tmp_path)}"]) == 0
+    assert "Boxes: 2; by area: below 1 % 0, 1 to 10 % 0, 10 to 50 % 2" in capsys.readouterr().out
+
+
+def test_prepared_rows_are_the_rows(tmp_path, capsys):
+    words = [f"{name}:{write(name, tmp_path)}" for name in ("vqav2", "refcoco")]
+    out = tmp_path / "rows.parquet"
+    assert main(["data", "prepare", *words, "--out", str(out)]) == 0
+    assert f"--image_root {tmp_path}" in capsys.readouterr().out
+    prepared = open_rows(out, image_root=tmp_path)
+    expected = [row for word in words for row in open_rows(word)]
+    assert len(prepared) == len(expected) == 4
+    for one, other in zip(prepared, expected, strict=True):
+        assert one["images"] == other["images"]
+        assert one["id"] == other["id"]
+        texts = [block["text"] for message in one["messages"] for block in message["content"]]
+        assert texts == [block.get("text") for message in other["messages"] for block in message["content"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "vqav3", "--root", "."], "There is no data set 'vqav3'"),
+        (["check", "vqav2"], "--root is missing"),
+        (["check", "vqav2", "--root", "none"], "There is no folder"),
+        (["check", "vqav2", "--root", "."], "There is no v2_OpenEnded_mscoco_train2014_questions.json"),
+        (["check", "vqav2", "--root", ".", "--split", "test"], "no split 'test'; its splits are train, val"),
+        (["list", "--family", "audio"], "There is no family 'audio'"),
+        (["show", "vqav2", "--root", ".", "--save", "a.xyz"], "no picture can be written as '.xyz'"),
+        (["prepare", "vqav2:.", "--out", "rows.csv"], "must end in .parquet"),
+        (["stats", "vqav2:"], "names no folder"),
+    ],
+)
+def test_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lyrics data: error: ")
+    assert message in error
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,87 @@
+"""From files as they are distributed to training: one data set of each family in a mixture, three steps, resumption."""
+
+import datasets
+import pytest
+import torch
+
+from lyrics.datasets_lyrics.open_data import open_rows
+from lyrics.trainers import LyricsPretrainingArguments, LyricsPretrainingTrainer
+
+from ..datasets_lyrics.catalog.data_sets import write
+from ..pretraining_parts import build_model, build_processor
+from .sft_ranks import build_trainer
+from .two_ranks import history
+
+FAMILIES = {
+    "captions": "coco_captions",
+    "vqa": "vqav2",
+    "text vqa": "ocrvqa",
+    "referring": "refcoco",
+    "dialogue": "llava_mix665k",
+    "your own": "yolo",
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_trained_on_and_resumed(tmp_path, family):
+    """The resumed run is the uninterrupted one, and the loss of the data set is in the log."""
+    name = FAMILIES[family]
+    write(name, tmp_path)
+    (tmp_path / "mixture.yaml").write_text(f"data: [{name}]\nrows_per_epoch: 4")
+    settings = {"max_steps": 3, "per_device_train_batch_size": 2, "save_steps": 2, "max_length": 1000}
+    settings |= {"rows": open_rows(tmp_path / "mixture.yaml", image_root=tmp_path)}
+    whole = build_trainer(tmp_path / "run", **settings)
+    whole.train()
+    torch.manual_seed(99)
+    resumed = build_trainer(tmp_path / "run", **settings)
+    resumed.train(str(tmp_path / "run/checkpoint-2"))
+    logs = [[line | {"num_tokens": None} for line in history(trainer)] for trainer in (resumed, whole)]
+    assert logs[0] == logs[1]
+    for line in logs[1]:
+        assert line[f"loss_{name}"] == pytest.approx(line["loss"], rel=1e-3)
+
+
+def test_losses_of_data_sets_add_up(tmp_path):
+    """The loss of a batch is the mean over the tokens of all data sets."""
+    for name in ("vqav2", "refcoco"):
+        write(name, tmp_path)
+    (tmp_path / "mixture.yaml").write_text("data: [vqav2, refcoco]")
+    rows = open_rows(tmp_path / "mixture.yaml", image_root=tmp_path)
+    trainer = build_trainer(tmp_path / "run", rows=rows, max_steps=1, per_device_train_batch_size=4, max_length=1000)
+    batch = next(iter(trainer.get_train_dataloader()))
+    tokens = dict.fromkeys(rows.names, 0)
+    for source, labels in zip(batch["sources"], batch["labels"], strict=True):
+        tokens[source] += int((labels[1:] != -100).sum())
+    trainer.train()
+    line = history(trainer)[0]
+    total = sum(line[f"loss_{name}"] * count for name, count in tokens.items())
+    assert line["loss"] == pytest.approx(total / sum(tokens.values()), rel=1e-3)
+
+
+def test_a_mixture_is_not_grouped_by_length(tmp_path):
+    """Its rows differ from epoch to epoch, so that lengths that were measured once would be wrong."""
+    write("vqav2", tmp_path)
+    (tmp_path / "mixture.yaml").write_text("data: [vqav2]")
+    rows = open_rows(tmp_path / "mixture.yaml", image_root=tmp_path)
+    with pytest.raises(ValueError, match="cannot be grouped by length"):
+        build_trainer(tmp_path / "run", rows=rows, train_sampling_strategy="group_by_length")
+
+
+def test_the_first_stage_trains_on_a_mixture_of_captions(tmp_path):
+    write("coco_captions", tmp_path)
+    write("flickr30k", tmp_path)
+    (tmp_path / "mixture.yaml").write_text("data: [coco_captions, flickr30k]\nrows_per_epoch: 4")
+    rows = open_rows(tmp_path / "mixture.yaml", image_root=tmp_path, need_captions=True)
+    assert {caption for position in range(4) for caption in rows[position]["caption"]} >= {"A cat.", "A brown dog."}
+    args = LyricsPretrainingArguments(
+        str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=2, use_cpu=True, report_to=[], logging_steps=1
+    )
+    processor = build_processor()
+    trainer = LyricsPretrainingTrainer(build_model(queries=(7, 0)), args, rows, processing_class=processor)
+    trainer.train()
+    assert [line["step"] for line in trainer.state.log_history if "loss" in line] == [1, 2, 3]
