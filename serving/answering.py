@@ -194,9 +194,9 @@ class Answerer:
             request.seen = [next(found) if given is None else SeenPicture.of(given) for given in question.objects]
             remarks = [
                 remark
-                for picture, seen in zip(question.pictures, request.seen, strict=True)
+                for picture, seen, given in zip(question.pictures, request.seen, question.objects, strict=True)
                 for check in self.notice_checks
-                if seen.objects is not None and (remark := check(picture, seen.objects)) is not None
+                if given is None and seen.objects is not None and (remark := check(picture, seen.objects)) is not None
             ]
             request.stream.notices = tuple(dict.fromkeys(remarks))
 

@@ -25,6 +25,7 @@ from .chat import Chat
 from .engine import Engine
 from .generation_options import LARGEST_SEED, GenerationOptions
 from .loading import load_model, load_processor
+from .notices import notice_unfamiliar
 from .question import Question
 from .refined_pictures import NoticeCheck, RefinedPictures
 
@@ -44,8 +45,8 @@ class Lyrics:
         caches: largest sizes in bytes of what is kept.
         max_batch_size: largest number of questions that are answered at once.
         max_waiting: largest number of questions that may wait; more get a `BusyError`. `None` sets no limit.
-        notice_checks: sequence of functions that look at a picture and its objects, and return a remark for the user
-            or `None`; see `Answer.notices`.
+        notice_checks: sequence of functions that look at a picture and at what the refiner saw in it, and return a
+            remark for the user or `None`; see `Answer.notices`. Pictures that do not look familiar to the refiner are remarked on anyway.
 
     Examples:
         >>> from lyrics import SCENE_PICTURE, Lyrics
@@ -75,7 +76,7 @@ class Lyrics:
             raise ValueError(f"max_batch_size must be at least 1, got {max_batch_size}.")
         self.model = model
         self.processor = processor
-        self.notice_checks: list[NoticeCheck] = list(notice_checks)
+        self.notice_checks: list[NoticeCheck] = [notice_unfamiliar(processor), *notice_checks]
         limits = CacheLimits() if caches is None else caches
         self._description = ModelDescription(model, processor)
         self._refined = RefinedPictures(processor, limits.refined)

@@ -13,6 +13,7 @@ from PIL import Image
 from lyrics import SCENE_PICTURE, Lyrics, LyricsProcessor, VisualObjects
 from lyrics.assets import EXAMPLE_PICTURE
 from lyrics.serving import BusyError, CacheLimits, ClosedError, GenerationOptions
+from lyrics.serving.notices import UNFAMILIAR
 
 from ..threads import run_at_once
 
@@ -323,7 +324,9 @@ def test_notices_come_with_the_answer(parts):
         next(iter(stream))
         assert stream.notices == (f"{len(assistant.see(SCENE_PICTURE))} objects",)
         assert stream.result().notices == stream.notices
-        assert assistant.ask(EXAMPLE_PICTURE, COLOR, max_new_tokens=2).notices == ()
+        assert assistant.ask(EXAMPLE_PICTURE, COLOR, max_new_tokens=2).notices == (UNFAMILIAR,)
+        given = assistant.see(EXAMPLE_PICTURE)
+        assert assistant.ask(EXAMPLE_PICTURE, COLOR, objects=given, max_new_tokens=2).notices == ()
 
 
 # ---------------------------------------------------------------- caches and refiner
