@@ -46,7 +46,8 @@ class Lyrics:
         max_batch_size: largest number of questions that are answered at once.
         max_waiting: largest number of questions that may wait; more get a `BusyError`. `None` sets no limit.
         notice_checks: sequence of functions that look at a picture and at what the refiner saw in it, and return a
-            remark for the user or `None`; see `Answer.notices`. Pictures that do not look familiar to the refiner are remarked on anyway.
+            remark for the user or `None`; see `Answer.notices`. Pictures that do not look familiar to the refiner are
+            remarked on anyway.
 
     Examples:
         >>> from lyrics import SCENE_PICTURE, Lyrics

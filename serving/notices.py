@@ -8,8 +8,8 @@ from ..processing_lyrics import LyricsProcessor, VisualObjects
 from .refined_pictures import NoticeCheck
 
 UNFAMILIAR = (
-    "This picture does not look like those that the model was trained on, by what its refiner sees in it. The answer may "
-    "mean nothing."
+    "This picture does not look like those that the model was trained on, by what its refiner sees in it. "
+    "The answer may mean nothing."
 )
 
 
