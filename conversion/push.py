@@ -65,19 +65,28 @@ def push_model(
 def upload(
     api: HfApi, folder: Path, repo_id: str, revision: str | None, create_pr: bool, commit_message: str
 ) -> CommitInfo:
-    """Upload an exported folder in one commit; a card that a person wrote or edited in the repository stays."""
+    """Upload an exported folder in one commit; a card that a person wrote or edited in the repository stays.
+
+    Raises:
+        OSError: the Hub refuses the upload, or it was interrupted.
+    """
     card = read_remote_card(api, repo_id, revision)
     if card is not None and (folder / CARD).is_file():
         merged = merge_cards(card, (folder / CARD).read_text(encoding="utf-8"))
         (folder / CARD).write_text(merged, encoding="utf-8")
-    return api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        revision=revision,
-        create_pr=create_pr,
-        commit_message=commit_message,
-        delete_patterns=list(_REPLACED),
-    )
+    try:
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+            delete_patterns=list(_REPLACED),
+        )
+    except RuntimeError as error:  # of one file; the commit comes after all files
+        raise OSError(
+            f"{error} {error.__cause__ or ''} The repository is unchanged; push again to send what is missing."
+        ) from error
 
 
 def read_remote_card(api: HfApi, repo_id: str, revision: str | None) -> str | None:

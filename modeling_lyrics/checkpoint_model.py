@@ -14,14 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.distributed.utils import is_local_dist_rank_0
 from transformers.integrations import is_fsdp_enabled
 
-from .checkpoint_files import (
-    check_configuration,
-    check_file,
-    check_index,
-    check_names,
-    naming_disk_errors,
-    pin_revision,
-)
+from .checkpoint_files import check_configuration, check_file, check_index, check_names, naming_disk_errors
 
 # Transformers changes torch's functions while it loads a model: a second thread would get weights without values.
 _LOADING = threading.RLock()
@@ -100,8 +93,6 @@ class NativeCheckpointModel(PreTrainedModel):
             OSError: a file is missing.
         """
         place = pretrained_model_name_or_path
-        if place is not None:
-            pin_revision(place, kwargs)
         if place is not None and os.path.isdir(place):
             folder = os.path.join(place, kwargs.get("subfolder") or "")
             if kwargs.get("config") is None:

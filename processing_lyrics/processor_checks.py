@@ -98,7 +98,8 @@ def pin_revision(checkpoint: str | os.PathLike[str], kwargs: dict[str, Any]) -> 
         cache_dir=kwargs.get("cache_dir"),
     )
     if revision is not None:
-        kwargs["revision"] = revision
+        # As a plain commit: of what it has resolved, Transformers lists the files by the name, such as "main".
+        kwargs["revision"] = getattr(revision, "resolved", revision)
 
 
 def find_adapter_base(checkpoint: str | os.PathLike[str], **hub_kwargs: Any) -> tuple[str, str] | None:

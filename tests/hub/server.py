@@ -64,7 +64,7 @@ class Hub:
     """State of the Hub."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
-    stored: dict[str, bytes] = field(default_factory=dict)  # LFS objects by SHA-256
+    stored: dict[tuple[str, str], bytes] = field(default_factory=dict)  # LFS objects by repository and SHA-256
     requests: list[str] = field(default_factory=list)  # "METHOD /path"
     refused_uploads: int = 0  # LFS objects that will be refused
     endpoint: str = ""
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._read_chunks()
         self.hub.requests.append(f"{self.command} {unquote(address.path)}")
         try:
-            self._route(unquote(address.path), parse_qs(address.query), body)
+            self._route(address.path, parse_qs(address.query), body)
         except _Missing as missing:
             headers = {"X-Error-Code": missing.code, "X-Error-Message": str(missing)}
             self._answer({"error": str(missing)}, missing.status, headers)
@@ -131,15 +131,15 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _route(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
-        parts = path.strip("/").split("/")
+        parts = [unquote(part) for part in path.strip("/").split("/")]  # a revision may hold slashes, as %2F
         if path == "/api/repos/create":
             self._create(json.loads(body))
         elif path == "/api/validate-yaml":
             self._answer({"errors": [], "warnings": []})
         elif parts[0] == "store":
-            self._store(parts[1], body)
+            self._store("/".join(parts[1:3]), parts[3], body)
         elif path.endswith(".git/info/lfs/objects/batch"):
-            self._offer(json.loads(body))
+            self._offer("/".join(parts[:2]).removesuffix(".git"), json.loads(body))
         elif parts[:2] == ["api", "models"]:
             self._api("/".join(parts[2:4]), parts[4:], query, body)
         else:  # OWNER/NAME/resolve/REVISION/PATH
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             self._answer({"url": f"{self.hub.endpoint}/{name}", "error": "exists"}, 409)
             return
-        self.hub.add(name, private=bool(asked.get("private")))
+        self.hub.add(name, private=bool(asked.get("private")) or asked.get("visibility") == "private")
         self._answer({"url": f"{self.hub.endpoint}/{name}", "id": name})
 
     def _repository(self, name: str) -> Repository:
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, name: str, rest: list[str], query: dict[str, list[str]], body: bytes) -> None:
         repository = self._repository(name)
         action = rest[0] if rest else "revision"
-        revision = "/".join(rest[1:2]) or "main"
+        revision = rest[1] if len(rest) > 1 else "main"
         if action == "branch":
             repository.refs.setdefault(revision, repository.refs["main"])
             self._answer({})
@@ -207,20 +207,20 @@ class _Handler(BaseHTTPRequestHandler):
             answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._answer({"files": answers})
 
-    def _offer(self, asked: dict) -> None:
+    def _offer(self, name: str, asked: dict) -> None:
         objects = []
         for one in asked["objects"]:
-            upload = {"href": f"{self.hub.endpoint}/store/{one['oid']}", "header": {}}
-            actions = {} if one["oid"] in self.hub.stored else {"actions": {"upload": upload}}
+            upload = {"href": f"{self.hub.endpoint}/store/{name}/{one['oid']}", "header": {}}
+            actions = {} if (name, one["oid"]) in self.hub.stored else {"actions": {"upload": upload}}
             objects.append({"oid": one["oid"], "size": one["size"], **actions})
         self._answer({"transfer": "basic", "objects": objects})
 
-    def _store(self, oid: str, body: bytes) -> None:
+    def _store(self, name: str, oid: str, body: bytes) -> None:
         if self.hub.refused_uploads:
             self.hub.refused_uploads -= 1
             raise _Missing(403, "StorageRefused", "The upload was interrupted")
         assert hashlib.sha256(body).hexdigest() == oid
-        self.hub.stored[oid] = body
+        self.hub.stored[name, oid] = body
         self._answer({})
 
     def _commit(
@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
-                files[value["path"]] = self.hub.stored[value["oid"]]
+                files[value["path"]] = self.hub.stored[name, value["oid"]]
             else:
                 del files[value["path"]]
         number = sum(ref.startswith("refs/pr/") for ref in repository.refs) + 1

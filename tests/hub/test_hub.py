@@ -216,10 +216,12 @@ def test_nothing_that_was_uploaded_names_this_machine(found, hub):
 
 def test_a_machine_without_the_package(found, hub, tmp_path):
     """The shipped model, by its id, with the code beside its weights."""
-    assert check(found, "with_code")[0] == 0
+    assert check(found, "with_code")[0] == check(found, "first_stage")["code"][0] == 0
+    stage1 = Path(found["folder"]) / "stage1-code"
     file = Path(__file__).with_name("without_package.py")
-    result = run_python(hub, tmp_path, file, "me/micro", SCENE_PICTURE, tmp_path / "again")
+    result = run_python(hub, tmp_path, file, "me/micro", SCENE_PICTURE, tmp_path / "again", stage1)
     assert result["module"] == "transformers_modules"
+    assert result["first stage"] == ["LyricsForPreTraining", "LyricsProcessor"]
     assert result["AutoConfig"] == "LyricsConfig"
     assert result["AutoModel"] == "LyricsModel"
     assert (
@@ -230,3 +232,13 @@ def test_a_machine_without_the_package(found, hub, tmp_path):
     assert result["labels"] == processor.refine(str(SCENE_PICTURE))[0].labels
     assert result["generate"] == result["pipeline"] == result["again"]
     assert result["generate"].strip().isdigit()
+
+
+@pytest.mark.slow
+def test_plain_trl_without_the_package(found, hub, tmp_path):
+    """The second stage from the repository's own code: the loss falls."""
+    assert check(found, "with_code")[0] == 0
+    file = Path(__file__).with_name("plain_trl.py")
+    losses = run_python(hub, tmp_path, file, "me/micro", SCENE_PICTURE, tmp_path / "run")
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]

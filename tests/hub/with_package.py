@@ -129,7 +129,8 @@ def first_stage():
     trainer = build_pretraining_trainer(FOLDER / "stage1", 1, max_steps=1, save_strategy="no", hub_model_id="me/stage1")
     trainer.train()
     commit = trainer.push_to_hub("First stage")
-    return {"oid": commit.oid, "model": type(LyricsForPreTraining.from_pretrained("me/stage1")).__name__}
+    code = run("export", FOLDER / "stage1", "--out", FOLDER / "stage1-code", "--remote-code")
+    return {"code": code, "oid": commit.oid, "model": type(LyricsForPreTraining.from_pretrained("me/stage1")).__name__}
 
 
 def by_transformers():

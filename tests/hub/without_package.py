@@ -1,6 +1,6 @@
-"""A machine without this package, with Transformers, PyTorch and Pillow only: `python FILE MODEL PICTURE FOLDER`.
+"""A machine without this package, with Transformers, PyTorch and Pillow only.
 
-The last line of the output is a JSON object of the results.
+`python FILE MODEL PICTURE FOLDER STAGE1`, ids or folders of a model and of a first stage with their code. The last line of the output is a JSON object of the results.
 """
 
 import json
@@ -16,11 +16,12 @@ from transformers import (  # noqa: E402
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoModelForPreTraining,
     AutoProcessor,
     pipeline,
 )
 
-MODEL, PICTURE, FOLDER = sys.argv[1:]
+MODEL, PICTURE, FOLDER, STAGE1 = sys.argv[1:]
 TRUSTED = {"trust_remote_code": True}
 AUTO = (AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, AutoImageProcessor)
 picture = Image.open(PICTURE)
@@ -47,5 +48,7 @@ for part in (model, processor):
     part.save_pretrained(FOLDER)
 again = [auto.from_pretrained(FOLDER, **TRUSTED) for auto in (AutoModelForImageTextToText, AutoProcessor)]
 results["again"] = answer(*again)
+first = AutoModelForPreTraining.from_pretrained(STAGE1, **TRUSTED)
+results["first stage"] = [type(one).__name__ for one in (first, AutoProcessor.from_pretrained(STAGE1, **TRUSTED))]
 results["module"] = type(model).__module__.split(".")[0]
 print("\n" + json.dumps(results))  # noqa: T201
