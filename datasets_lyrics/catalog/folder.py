@@ -105,10 +105,7 @@ class Folder:
         Raises:
             OmittedError: when it is not there.
         """
-        names = [names] if isinstance(names, str) else list(names)
-        for name in names:
-            if not name or os.path.isabs(name) or (".." in name and ".." in re.split(r"[/\\]", name)):
-                raise OmittedError("path outside the root", f"{name!r:.100}")
+        names = [self._below_root(name) for name in ([names] if isinstance(names, str) else names)]
         ordered = [self._last_start, *(start for start in starts if start != self._last_start)]
         for start in ordered:
             for name in names:
@@ -116,6 +113,16 @@ class Folder:
                     self._last_start = start
                     return start + name
         raise OmittedError("missing picture", names[0])
+
+    def _below_root(self, name: str) -> str:
+        """Return a path relative to the root; an absolute one may lie below it."""
+        if name.startswith(f"{self.root}{os.sep}"):
+            name = name[len(str(self.root)) + 1 :]
+        if not name or os.path.isabs(name) or (".." in name and ".." in re.split(r"[/\\]", name)):
+            raise OmittedError(
+                "path outside the root", f"{name!r:.100} is not below {self.root}: name a root that holds it"
+            )
+        return name
 
     def _exists(self, path: str) -> bool:
         return (self.root / path).is_file()

@@ -55,13 +55,15 @@ class TurnWriter:
 
     def _say(self, kind: str, random: Any, box: Any = None, **texts: str) -> list[Block]:
         """Return the blocks of one wording."""
-        words = pick(self.wordings[kind], random)
-        for name, text in texts.items():  # not `format`: texts may hold braces
-            words = words.replace(f"{{{name}}}", text)
-        if box is None:
-            return [text_block(words)]
-        before, _, after = words.partition(_BOX)
-        return [*text_blocks(before), *self.box_blocks("", box), *text_blocks(after)]
+        parts = pick(self.wordings[kind], random).split(_BOX)  # before texts are put in, which may hold marks
+        blocks: list[Block] = []
+        for number, part in enumerate(parts):
+            for name, text in texts.items():  # not `format`: texts may hold braces
+                part = part.replace(f"{{{name}}}", text)
+            if number and box is not None:
+                blocks += self.box_blocks("", box)
+            blocks += text_blocks(part)
+        return blocks
 
     def box_blocks(self, phrase: str, box: Sequence[float]) -> list[Block]:
         """Return the blocks of one box."""

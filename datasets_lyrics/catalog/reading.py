@@ -63,6 +63,7 @@ class CatalogReader:
         data: format of the data set.
         root: path, its folder.
         split: str, name of the split; by default the first of the format.
+        file: str, name of the one file that is read, where a file was named instead of a folder.
 
     Attributes:
         summary: `Summary` of the last reading that came to its end, or `None`.
@@ -72,11 +73,11 @@ class CatalogReader:
         ValueError: when the data set has no such split.
     """
 
-    def __init__(self, data: Format, root: Any, split: str | None = None) -> None:
+    def __init__(self, data: Format, root: Any, split: str | None = None, file: str | None = None) -> None:
         split = split or next(iter(data.splits))
         if split not in data.splits:
             raise ValueError(f"{data.name} has no split {split!r}; its splits are {', '.join(data.splits)}.")
-        self.format, self.split, self.root = data, split, root
+        self.format, self.split, self.root, self.file = data, split, root, file
         self.summary: Summary | None = None
         self.folder = self._open()
 

@@ -46,7 +46,7 @@ def open_reader(name: str, root: str | os.PathLike, split: str | None = None) ->
         folder, file = os.path.split(os.path.abspath(root))
         pattern = file.replace("[", "[[]")
         splits = {key: replace(one, files=(pattern, *one.files[1:]), size=None) for key, one in data.splits.items()}
-        data, root = replace(data, splits=splits), folder
+        return CatalogReader(replace(data, splits=splits), folder, split, file)
     return CatalogReader(data, root, split)
 
 

@@ -59,18 +59,22 @@ def store_rows(reader: CatalogReader, cache: str | os.PathLike | None = None) ->
 def fingerprint(reader: CatalogReader) -> str:
     """Return the SHA-256 of a data set's name and of the names, sizes and times of its files and folders."""
     digest = hashlib.sha256(f"{VERSION} {reader.format.name} {reader.folder.split} {reader.folder.root}".encode())
-    for line in _changes(reader.folder.root, DEPTH):
+    for line in _changes(reader.folder.root, reader.file, DEPTH if reader.file is None else 1):
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _changes(folder: Path, depth: int) -> Iterator[str]:
+def _changes(folder: Path, file: str | None, levels: int, level: int = 0) -> Iterator[str]:
+    """Yield lines with names and times of folders, and of data files in the root and one folder below it.
+
+    Where one file was named, no other one counts: it may lie in a home folder.
+    """
     yield f"{folder} {folder.stat().st_mtime_ns}\n"
     for entry in sorted(os.scandir(folder), key=lambda one: one.name):
         if entry.is_dir():
-            if depth:
-                yield from _changes(Path(entry.path), depth - 1)
-        elif depth >= DEPTH - 1 and entry.name.endswith(_DATA):
+            if level < levels:
+                yield from _changes(Path(entry.path), file, levels, level + 1)
+        elif entry.name == file if file is not None else level <= 1 and entry.name.endswith(_DATA):
             yield f"{entry.path} {entry.stat().st_size} {entry.stat().st_mtime_ns}\n"
 
 

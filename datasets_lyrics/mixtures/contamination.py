@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.utils import logging
+from filelock import FileLock
 
 from ...processing_lyrics.image_loading import load_picture
+from ...utils.atomic_files import write_file
 from ...utils.seeding import stable_hash
 from ..catalog.checking import MAX_PIXELS
 from ..catalog.reading import CatalogReader
 from ..path_guard import PathGuard
 from .perceptual_hash import near, perceptual_hash
-
-logger = logging.get_logger(__name__)
 
 _ROWS = 1000
 _COCO = re.compile(r"(?:^|/)(?:COCO_(?:train|val|test)\d{4}_)?0*(\d{1,12})\.jpg$")
@@ -74,7 +73,18 @@ class PictureKeys:
             yield number, keys
 
     def perceptual(self, guard: PathGuard) -> np.ndarray:
-        """Return the perceptual hash of each row's first picture, (N,) uint64; 0 where there is none."""
+        """Return the perceptual hash of each row's first picture, (N,) uint64; 0 where there is none.
+
+        They are kept beside the stored rows, so that pictures are read once.
+        """
+        place = Path(self.rows.cache_files[0]["filename"]).with_name("perceptual.npy")
+        with FileLock(f"{place.parent}.lock"):
+            if not place.is_file():
+                with write_file(place) as file:
+                    np.save(file, self._compute_hashes(guard))
+            return np.load(place)
+
+    def _compute_hashes(self, guard: PathGuard) -> np.ndarray:
         known: dict[str, int] = {}
         hashes = np.zeros(len(self.rows), np.uint64)
         for number, (images, _) in enumerate(self._read()):
@@ -125,6 +135,6 @@ class ExcludedPictures:
         if self._keys:
             for number, found in pictures.rows_and_keys():
                 keep[number] = self._keys.isdisjoint(found)
-        if self.perceptual:
+        if self.perceptual and len(self._hashes):
             keep &= ~near(pictures.perceptual(guard), self._hashes)
         return keep

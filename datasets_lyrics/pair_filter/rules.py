@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .language import LANGUAGES, UNKNOWN, language_of
 
-_FILE_NAME = re.compile(r"(?i)^\S*\.(jpe?g|png|gif|webp|bmp|tiff?|svg|heic|html?|php)$")
+_FILE_NAME = re.compile(r"(?i)^.*\.(jpe?g|png|gif|webp|bmp|tiff?|svg|heic|html?|php)$")
 _CAMERA_NAME = re.compile(r"(?i)^(img|dsc[nf]?|image|photo|picture|screenshot|p|pict|untitled)[\s_-]*\d{0,12}$")
 _URL = re.compile(r"(?i)(https?://|www\.)\S+")
 _IDENTIFIER = re.compile(r"(?=[\w-]*\d)[\w-]{16,}")  # long words with digits
