@@ -13,6 +13,7 @@ _EXTRAS = {
     **dict.fromkeys(("bitsandbytes", "torchao"), "quantization"),
     **dict.fromkeys(("groundingdino", "segment_anything"), "original"),
     "torchvision": "vision",
+    "prompt_toolkit": "chat",
 }
 
 
