@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from . import ask, compose, convert, dpo, init, merge, pretrain, refine, refine_dataset, serve, sft, store
+from . import ask, chat, compose, convert, dpo, init, merge, pretrain, refine, refine_dataset, serve, sft, store
 from .common import printable
 from .quiet import quiet_libraries
 
 DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, and answers in text and boxes."
-COMMANDS = (ask, serve, refine, refine_dataset, store, pretrain, compose, sft, dpo, merge, init, convert)
+COMMANDS = (ask, chat, serve, refine, refine_dataset, store, pretrain, compose, sft, dpo, merge, init, convert)
 
 
 def build_parser() -> argparse.ArgumentParser:
