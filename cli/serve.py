@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
                 api_key=key,
                 allow_remote_images=arguments.allow_remote_images,
             )
+            bound.listen()  # from here on, whoever reads the next line may connect
             host = f"[{address}]" if ":" in address else address
             print(on_one_line(f"Serving {name} on http://{host}:{port}/v1 (Ctrl-C ends it)."), file=sys.stderr)
             run_server(application, bound, limits)
