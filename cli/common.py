@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from io import BytesIO
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
-
-    from lyrics import LyricsProcessor, VisualObjects
+    from lyrics import Lyrics, LyricsProcessor, VisualObjects
     from lyrics.utils.model_card import CardFacts
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -23,8 +20,6 @@ MICRO_MODEL = (
     "No --model is given: the micro model is used, which ships with the package and knows nothing but scenes of "
     "colored shapes."
 )
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def positive_int(text: str) -> int:
@@ -73,8 +68,47 @@ def add_command(commands: Any, name: str, help_text: str, description: str, exam
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, has_json: bool = True) -> None:
-    """Add `--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and, where it has one, `--json`."""
+def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an answer: its length, draws and beams."""
+    parser.add_argument(
+        "--max-new-tokens", metavar="N", type=positive_int, default=256, help="longest answer (default: 256)"
+    )
+    parser.add_argument(
+        "--temperature", metavar="T", type=float, default=0.0, help="draw tokens at this temperature (default: 0, none)"
+    )
+    parser.add_argument("--top-p", metavar="P", type=share, help="draw among the tokens of this probability mass")
+    parser.add_argument("--num-beams", metavar="N", type=positive_int, default=1, help="search with beams (default: 1)")
+    parser.add_argument("--seed", metavar="N", type=int, help="seed of the draws (default: another one each time)")
+
+
+def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_generation_arguments` as fields of `GenerationOptions`.
+
+    Raises:
+        ValueError: an option is out of its range, or has no effect without another.
+    """
+    from lyrics.serving import GenerationOptions
+
+    options = {name: getattr(arguments, name) for name in ("max_new_tokens", "temperature", "num_beams", "seed")}
+    for name in ("top_p", "seed"):
+        value = getattr(arguments, name)
+        if value is not None and not arguments.temperature:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g} needs a --temperature above 0: nothing is drawn.")
+    if arguments.top_p is not None:
+        options["top_p"] = arguments.top_p
+    GenerationOptions(**options)
+    return options
+
+
+def quiet_loading() -> None:
+    """Hide the bars that Transformers shows for each file of weights."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, json: bool = True) -> None:
+    """Add `--model`, `--device`, `--dtype`, `--tag-thresholds`, `--store` and, where wanted, `--json`."""
     parser.add_argument(
         "--model",
         metavar="DIR|ID",
@@ -92,8 +126,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, has_json: bool = True) 
     parser.add_argument(
         "--store", metavar="STORE", type=Path, help="look objects up in a store of refine-dataset first"
     )
-    if has_json:
-        parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, dtype_default: str) -> None:
@@ -178,48 +212,34 @@ def require_picture_file(option: str, path: Path | None, images: Sequence[str]) 
         raise ValueError(f"{option} {path} must not be written by this user.")
 
 
-def choose_device(name: str | None) -> torch.device:
-    """Return the device asked for, or CUDA where there is one.
-
-    Raises:
-        ValueError: when there is no such device.
-    """
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # the meta device computes, but holds no numbers
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"cannot run on device {name!r}: {reason}") from error
-    return device
-
-
 def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:
     """Load the processor of `--model`, with its refiner on the chosen device.
 
     Without `--model`, `arguments.model` becomes the micro model.
     """
-    import torch
-
     import lyrics
+    from lyrics.serving import loading
 
-    device = choose_device(arguments.device)
     if arguments.model is None:
+        loading.choose_device(arguments.device)  # a wrong one is told before the model
         print(MICRO_MODEL, file=sys.stderr)
         arguments.model = str(lyrics.MICRO_CHECKPOINT)
-    if not Path(arguments.model).is_dir() and not _HUB_ID.fullmatch(arguments.model):
-        raise ValueError(f"--model {arguments.model}: there is no such directory, and it is not a Hub id (OWNER/NAME).")
-    refiner_kwargs: dict[str, Any] = {}
-    if arguments.tag_thresholds is not None:
-        refiner_kwargs["tag_thresholds"] = arguments.tag_thresholds
-    processor = lyrics.LyricsProcessor.from_pretrained(arguments.model, refiner_kwargs=refiner_kwargs)
-    processor.to(device, arguments.dtype and getattr(torch, arguments.dtype))
-    if arguments.store is not None:
-        processor.store = lyrics.RefinementStore.open(arguments.store)
-    return processor
+    return loading.load_processor(
+        arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        store=arguments.store,
+        tag_thresholds=arguments.tag_thresholds,
+    )
+
+
+def load_assistant(arguments: argparse.Namespace, processor: LyricsProcessor, **options: Any) -> Lyrics:
+    """Load the model of `--model` beside its processor, which `load_processor` has returned."""
+    from lyrics import Lyrics
+    from lyrics.serving import loading
+
+    model = loading.load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    return Lyrics(model, processor, **options)
 
 
 def describe_objects(objects: VisualObjects) -> str:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from . import (
     ask,
+    chat,
     compose,
     convert,
     data,
@@ -34,6 +35,7 @@ from .quiet import quiet_libraries
 DESCRIPTION = "Lyrics looks at an image twice, as a whole and object by object, and answers in text and boxes."
 COMMANDS = (
     ask,
+    chat,
     serve,
     refine,
     refine_dataset,

@@ -7,7 +7,16 @@ import os
 import sys
 from typing import Any
 
-from .common import MICRO_MODEL, add_command, add_model_arguments, on_one_line, positive_int, printable
+from .common import (
+    add_command,
+    add_model_arguments,
+    load_assistant,
+    load_processor,
+    on_one_line,
+    positive_int,
+    printable,
+    quiet_loading,
+)
 
 KEY_VARIABLE = "LYRICS_API_KEY"
 EXAMPLES = """examples:
@@ -39,7 +48,7 @@ def add_parser(commands: Any) -> None:
     """Register the command."""
     description = "Serve a model to clients of OpenAI's chat API, with images. It needs the extra `serve`."
     parser = add_command(commands, "serve", "serve a model over HTTP, as OpenAI does", description, EXAMPLES)
-    add_model_arguments(parser, has_json=False)
+    add_model_arguments(parser, json=False)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument(
         "--port", type=_port, default=8000, help="port to listen on; 0 takes a free one (default: 8000)"
@@ -76,31 +85,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     import_optional("starlette")
     import_optional("uvicorn")
-    from lyrics.serving import Lyrics
     from lyrics.serving.server import ServerLimits, bind_socket, create_application, run_server
 
     key = os.environ.get(KEY_VARIABLE) if arguments.api_key is None else arguments.api_key
     if key is not None and not key.strip():
         raise ValueError(f"the key (--api-key or {KEY_VARIABLE}) is empty.")
+    if arguments.served_name is not None and not arguments.served_name.strip():
+        raise ValueError("--served-name is empty.")
     limits = ServerLimits(**{name: getattr(arguments, name) for name, _, _ in _LIMITS})
     with bind_socket(arguments.host, arguments.port) as bound:  # a taken port is known before the model is loaded
         address, port = bound.getsockname()[:2]
         if key is None and not is_loopback(address):
             print(printable(OPEN_TO_OTHERS.format(host=arguments.host)), file=sys.stderr)
-        if arguments.model is None:
-            print(MICRO_MODEL, file=sys.stderr)
-        with Lyrics.from_pretrained(
-            arguments.model,
-            device=arguments.device,
-            dtype=arguments.dtype,
-            store=arguments.store,
-            tag_thresholds=arguments.tag_thresholds,
-            max_batch_size=arguments.max_batch_size,
-            max_waiting=limits.max_requests,
-        ) as assistant:
-            if assistant.processor.has_refiner:
-                _ = assistant.processor.refiner  # loaded now, and not with the first request
-            name = served_name(arguments)
+        name = served_name(arguments)
+        quiet_loading()
+        processor = load_processor(arguments)
+        if processor.has_refiner:
+            _ = processor.refiner  # loaded now, and not with the first request
+        options = {"max_batch_size": arguments.max_batch_size, "max_waiting": limits.max_requests}
+        with load_assistant(arguments, processor, **options) as assistant:
             application = create_application(
                 assistant,
                 model_name=name,
@@ -108,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
                 api_key=key,
                 allow_remote_images=arguments.allow_remote_images,
             )
+            bound.listen()  # from here on, whoever reads the next line may connect
             host = f"[{address}]" if ":" in address else address
             print(on_one_line(f"Serving {name} on http://{host}:{port}/v1 (Ctrl-C ends it)."), file=sys.stderr)
             run_server(application, bound, limits)

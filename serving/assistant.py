@@ -217,7 +217,8 @@ class Lyrics:
 
         Args:
             rows: iterable of pairs of image and question, or of mappings with `image` or `images`, and `question` or
-                `messages`; `objects` in a mapping are arguments of `ask`. URLs in mappings are refused.
+                `messages`; `objects` in a mapping are arguments of `ask`. URLs in mappings are refused. An exception in
+                place of a row is its result.
             batch_size: number of questions that are answered at once, at most `max_batch_size`.
             on_error: `"raise"`, or `"yield"` to get the exception in place of the answer, and go on.
             options: fields of `GenerationOptions`.
@@ -260,6 +261,9 @@ class Lyrics:
         """Submit rows together; a row that cannot be read becomes its error."""
         entries: list[Request | Exception] = []
         for row in rows:
+            if isinstance(row, Exception):
+                entries.append(row)
+                continue
             try:
                 entries.append(self._request_of_row(row, batch_size, options))
             except (ValueError, OSError) as error:

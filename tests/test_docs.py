@@ -129,7 +129,7 @@ def test_the_card_of_the_micro_model_shows_its_own_numbers():
 def definitions(file):
     """Functions, classes and, as `Class.method`, methods of a file."""
     tree = ast.parse(file.read_text())
-    kinds = ast.FunctionDef | ast.ClassDef
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     names = {node.name for node in tree.body if isinstance(node, kinds)}
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     return names | {f"{owner.name}.{node.name}" for owner in classes for node in owner.body if isinstance(node, kinds)}

@@ -14,6 +14,7 @@ _EXTRAS = {
     **dict.fromkeys(("groundingdino", "segment_anything"), "original"),
     **dict.fromkeys(("starlette", "uvicorn"), "serve"),
     "torchvision": "vision",
+    "prompt_toolkit": "chat",
 }
 
 

@@ -221,7 +221,7 @@ def test_wrong_usage(capsys, arguments):
     assert "usage: lyrics" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["ask", "refine", "refine-dataset", "store", "init", "convert"])
+@pytest.mark.parametrize("command", ["ask", "chat", "refine", "refine-dataset", "store", "init", "convert"])
 def test_help_has_examples(capsys, command):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])

@@ -60,6 +60,7 @@ def test_loopback(address, expected):
 
 def test_mistakes_are_told_before_a_model_is_loaded(capsys, monkeypatch):
     assert "is empty" in run(capsys, "--api-key", " ")[1]
+    assert "--served-name is empty" in run(capsys, "--served-name", "")[1]
     assert "There is no address 'nowhere.invalid'" in run(capsys, "--host", "nowhere.invalid")[1]
     monkeypatch.setenv("LYRICS_API_KEY", "")
     assert "the key (--api-key or LYRICS_API_KEY) is empty" in run(capsys)[1]

@@ -21,7 +21,22 @@ WRONG = [
     ([*ASK[:2], "", *ASK[3:]], "the question is empty"),
     ([*ASK[:2], " \n", *ASK[3:]], "the question is empty"),
     (["ask", "none.png", *ASK[2:]], "The picture 'none.png' does not exist"),
-    (["ask", "FOLDER", *ASK[2:]], "cannot be read: it is a folder"),
+    (["ask", "EMPTY", *ASK[2:]], "There is no picture in"),
+    (["ask", "SCENE", *ASK[1:], "--save", "FOLDER/a.png"], "belongs to one picture"),
+    (["ask", "FOLDER", *ASK[2:], "--why", "FOLDER/a.png"], "belongs to one picture"),
+    ([*ASK, "--temperature", "-1"], "temperature must be a number from 0 to 100, got -1.0"),
+    ([*ASK, "--top-p", "0.5"], "--top-p 0.5 needs a --temperature above 0"),
+    ([*ASK, "--seed", "3"], "--seed 3 needs a --temperature above 0"),
+    ([*ASK, "--num-beams", "2", "--temperature", "1"], "choose one of both"),
+    (["ask", "--batch", "FOLDER/none", "--out", "FOLDER/a.jsonl", *ASK[3:]], "No such file"),
+    (["ask", "--batch", "FILE", "--out", "FOLDER/a.jsonl", *ASK[3:]], "line 1 is not JSON"),
+    (["ask", "--batch", "NOROWS", "--out", "FOLDER/a.jsonl", *ASK[3:]], "holds no question"),
+    (["ask", "--batch", "PAIRS", "--out", "FOLDER/no/a.jsonl", *ASK[3:]], "cannot be written: there is no folder"),
+    (["ask", "--batch", "PAIRS", "--out", "PAIRS", *ASK[3:]], "is the file of questions itself"),
+    (["ask", "--batch", "PAIRS", "--out", "FILE", *ASK[3:]], "was not written by `lyrics ask --batch`"),
+    (["chat", "none.png", "--model", "MICRO"], "The picture 'none.png' does not exist"),
+    (["chat", "--model", "/no/such/place"], "there is no such directory, and it is not a Hub id"),
+    (["chat", "--model", "MICRO", "--top-p", "0.5"], "--top-p 0.5 needs a --temperature above 0"),
     ([*ASK[:4], "/no/such/place"], "there is no such directory, and it is not a Hub id"),
     ([*ASK, "--save", "FOLDER/none/a.png"], "cannot be written: there is no folder"),
     ([*ASK, "--save", "FOLDER"], "is a folder"),
@@ -70,7 +85,10 @@ def names(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"images": ["scene.png"], "prompt": "What?"}')
     (tmp_path / "broken.yaml").write_text("a: [1, 2\nb: }")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    found = {"FOLDER": tmp_path, "SCENE": tmp_path / "scene.png", "FILE": tmp_path / "FILE", "MICRO": MICRO_CHECKPOINT}
+    (tmp_path / "norows.jsonl").write_text("\n")
+    (tmp_path / "empty").mkdir()
+    found = {"FOLDER": tmp_path, "EMPTY": tmp_path / "empty", "NOROWS": tmp_path / "norows.jsonl"}
+    found |= {"FOLDER": tmp_path, "SCENE": tmp_path / "scene.png", "FILE": tmp_path / "FILE", "MICRO": MICRO_CHECKPOINT}
     found["PAIRS"] = tmp_path / "pairs.jsonl"
     return found | {"BROKEN": tmp_path / "broken.yaml", "LIST": tmp_path / "list.yaml"}
 

@@ -13,7 +13,6 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluate import answer_cases
 from lyrics.recipes.micro.world.cases import accuracies, box_iou, draw_cases
 from lyrics.recipes.micro.world.second import draw_second_scene
-from lyrics_cli.ask import prepare_question
 from lyrics_cli.main import main
 
 ABOUT_THE_SCENE = [
@@ -75,6 +74,17 @@ def test_an_object_of_the_shipped_scene_is_grounded(model, processor):
     found = processor.post_process_grounding(said)[0]
     assert found["labels"] == ["red star"]
     assert box_iou(found["boxes"][0].tolist(), (0.465, 0.398, 0.676, 0.615)) > 0.7
+
+
+def prepare_question(processor, image, question, objects):
+    return processor.apply_chat_template(
+        [user(question, image)],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"visual_objects": [objects]},
+    )
 
 
 def test_accuracy_in_a_world_that_training_does_not_show(model, processor):

@@ -1,6 +1,8 @@
 """Chats over HTTP: with the official client and without, whole and streamed; many clients; clients that leave."""
 
 import json
+import shutil
+import subprocess
 import threading
 
 import pytest
@@ -122,6 +124,19 @@ def test_turns_and_roles(server, assistant):
     expected = assistant.ask_messages(same)
     assert reply.json["choices"][0]["message"]["content"] == expected.text
     assert reply.json["usage"]["prompt_tokens"] == expected.prompt_tokens
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl(server, assistant, tmp_path):
+    """Also with a body over the limit, before which curl waits for a sign of the server."""
+    command = ["curl", "--silent", "--noproxy", "*", "--data-binary", f"@{tmp_path / 'body'}"]
+    command += ["--header", "Content-Type: application/json", f"{server.url}/chat/completions"]
+    (tmp_path / "body").write_text(json.dumps(chat(COLOR)))
+    answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert answer["choices"][0]["message"]["content"] == assistant.ask(SCENE_PICTURE, COLOR).text
+    (tmp_path / "body").write_bytes(b" " * (ServerLimits().max_body_bytes + 1))
+    refused = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert refused["error"]["code"] == "request_too_large"
 
 
 def test_many_clients_get_their_own_answers(server, assistant):
