@@ -112,8 +112,8 @@ def _require_effect(source: Path, **options: Any) -> None:
     given = [name for name, value in options.items() if value]
     if given and card.is_file() and not is_ours(card.read_text(encoding="utf-8")):
         raise ValueError(
-            f"{card} was written by a person and stays as it is, so that {', '.join(given)} would have no effect: write "
-            "it there, into the metadata at the beginning."
+            f"{card} was written by a person and stays as it is, so that {', '.join(given)} would have no effect: "
+            "write it there, into the metadata at the beginning."
         )
 
 
