@@ -71,6 +71,7 @@ def export_model(
     is_adapter = not (source / "config.json").is_file()
     remote_code = remote_code or has_remote_code(source)  # of an exported directory, the code is written anew
     facts = _describe(source, is_adapter, name_of_folder(out) if repo_id is None else repo_id, base_model)
+    _require_effect(source, license=license, language=language, base_model=None if is_adapter else base_model)
     facts = replace(facts, place=repo_id or ".", license=license, language=language, has_remote_code=remote_code)
     with write_model(out) as folder:
         for path in list_published(source, is_adapter):
@@ -103,6 +104,17 @@ def _require_model(source: Path) -> None:
         raise ValueError(f"{source} holds no processor of this package (processor_config.json): {advice}.")
     if not any(source.glob("*model*.safetensors")):
         raise ValueError(f"{source} holds no weights as safetensors: save the model again with `save_pretrained`.")
+
+
+def _require_effect(source: Path, **options: Any) -> None:
+    """Raise a `ValueError` for options that would only change a card that a person wrote, which stays as it is."""
+    card = source / CARD
+    given = [name for name, value in options.items() if value]
+    if given and card.is_file() and not is_ours(card.read_text(encoding="utf-8")):
+        raise ValueError(
+            f"{card} was written by a person and stays as it is, so that {', '.join(given)} would have no effect: "
+            "write it there, into the metadata at the beginning."
+        )
 
 
 def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None) -> CardFacts:

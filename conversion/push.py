@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo, HfApi, constants
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from ..utils.model_card import CARD, is_hub_id, merge_cards
@@ -54,12 +54,30 @@ def push_model(
         OSError: the Hub refuses the upload, or cannot be reached.
     """
     require_repo_id(repo_id)
-    with export_aside(source, repo_id, **options) as folder:
+    if constants.HF_HUB_OFFLINE:
+        raise OSError(f"{repo_id} cannot be reached in offline mode: unset HF_HUB_OFFLINE.")
+    with export_aside(source, repo_id, **options) as folder, naming_connection_errors():
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         return upload(api, folder, repo_id, revision, create_pr, commit_message or "Upload the model with ziya-lyrics")
+
+
+@contextmanager
+def naming_connection_errors() -> Iterator[None]:
+    """Turn errors of the connection into an `OSError` that says what to do, within a `with` block.
+
+    They are of the HTTP library of `huggingface_hub`, which is another one from release to release.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
+            raise
+        raise OSError(f"The Hub ({constants.ENDPOINT}) cannot be reached: {error}. Push again later.") from error
 
 
 def upload(

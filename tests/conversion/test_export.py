@@ -51,6 +51,12 @@ def test_an_export_is_the_model(mine, tmp_path):
     assert not find_paths(tmp_path / "out", str(mine), published=True)
 
 
+def test_a_licence_is_one_that_the_hub_knows(mine, tmp_path):
+    with pytest.raises(ValueError, match="license must be one of"):
+        export_model(mine, tmp_path / "out", license="free")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_card_of_a_person_is_exported_as_it_is(mine, tmp_path):
     (mine / "README.md").write_text("# By hand\n\nFor all.\n")
     export_model(mine, tmp_path / "out")
@@ -120,7 +126,10 @@ def test_the_code_of_an_export_goes_on(mine, tmp_path):
         (["export", "no", "--out", "out"], "There is no folder no"),
         (["export", "EMPTY", "--out", "out"], "holds no model: it has neither config.json nor adapter_config.json"),
         (["export", "PUBLISHED", "--out", "out"], "convert it first (`lyrics convert`)"),
-        (["export", "MICRO", "--out", "out", "--license", "free"], "license must be one of"),
+        (
+            ["export", "MICRO", "--out", "out", "--license", "mit"],
+            "so that license would have no effect: write it there",
+        ),
         (["export", "MICRO", "--out", "MICRO"], "exists and is not an empty directory"),
         (["push", "MICRO", "a/b/c", "--dry-run"], "A repository's id is OWNER/NAME"),
         (["push", "no", "me/x"], "There is no folder no"),

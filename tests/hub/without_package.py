@@ -1,7 +1,7 @@
 """A machine without this package, with Transformers, PyTorch and Pillow only.
 
-`python FILE MODEL PICTURE FOLDER STAGE1`, ids or folders of a model and of a first stage with their code. The last line
-of the output is a JSON object of the results.
+`python FILE MODEL PICTURE FOLDER STAGE1`, with ids or folders of a model and of a first stage beside their code. The
+last line of the output is a JSON object of the results.
 """
 
 import json
