@@ -221,8 +221,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         hub_kwargs = {name: kwargs[name] for name in (*HUB_KWARGS, "subfolder") if name in kwargs}
         if (tag_thresholds := kwargs.pop("tag_thresholds", None)) is not None:
             if kwargs.get("config") is None:
+                source: Any = pretrained_model_name_or_path
                 kwargs["config"] = LyricsRefinerConfig.from_pretrained(
-                    pretrained_model_name_or_path, tag_thresholds=tag_thresholds, **hub_kwargs
+                    source, tag_thresholds=tag_thresholds, **hub_kwargs
                 )
             else:
                 tagger = kwargs["config"].tagger_config

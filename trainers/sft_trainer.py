@@ -125,6 +125,7 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         )
         self.train_dataset = self.prepare_rows(train_dataset, args, streams=True)
         names = getattr(train_dataset, "names", None) if hasattr(train_dataset, "row_at") else None
+        tuned: Any = self.model
         self._losses = None if names is None else LossesBySource(names, self.accelerator.device)
         if names is not None:
             if args.train_sampling_strategy == "group_by_length":
@@ -132,10 +133,9 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
                     "A mixture has other rows in each epoch, so that they cannot be grouped by length: set "
                     "train_sampling_strategy=random."
                 )
-            self.model.register_forward_hook(self._record_losses)
+            tuned.register_forward_hook(self._record_losses)
         self.eval_dataset = self.prepare_rows(eval_dataset, args)
         self._watch()
-        tuned: Any = self.model
         if self.is_world_process_zero():
             logger.info(describe_trained(tuned))
 

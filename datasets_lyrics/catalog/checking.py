@@ -52,7 +52,7 @@ def check_data_set(
     reader: CatalogReader,
     image_root: str | Path | None = None,
     pictures: bool = True,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> CheckResult:
     """Read every record and decode every picture of a data set.
 

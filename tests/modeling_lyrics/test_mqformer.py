@@ -10,6 +10,7 @@ from torch import nn
 from lyrics.modeling_lyrics import LyricsMQFormerConfig, LyricsMQFormerModel
 
 V, G = 3, 4
+FLEX = pytest.param("flex_attention", marks=pytest.mark.slow)  # it compiles every shape
 
 
 def build(**changes):
@@ -141,7 +142,7 @@ def test_there_are_no_fewer_than_no_positions_and_waves(name):
         build(**{name: -1})
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", FLEX])
 def test_padding_changes_nothing(mqformer, inputs, implementation):
     """Padded regions and text, whatever stands there, even NaN."""
     model = copy.deepcopy(mqformer)
@@ -159,7 +160,7 @@ def test_padding_changes_nothing(mqformer, inputs, implementation):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", FLEX])
 def test_an_image_without_regions_has_a_zero_context(mqformer, inputs, implementation, dtype):
     """One row without regions equals no regions at all, exactly the output projection of zero."""
     model = copy.deepcopy(mqformer).to(dtype)
@@ -205,7 +206,7 @@ def test_backends_agree_on_any_mask(mqformer, inputs, implementation):
     torch.testing.assert_close(run(other, inputs, attention_mask=mask), expected, atol=5e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", FLEX])
 def test_a_mask_hides(mqformer, inputs, implementation):
     """What a position may not see cannot change it: text hidden from the queries, and later words from earlier."""
     model = copy.deepcopy(mqformer)
