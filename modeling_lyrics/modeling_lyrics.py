@@ -481,14 +481,14 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         >>> from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
         >>> model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT)
         >>> processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
-        >>> question = {"type": "text", "text": "What color is the star?"}
+        >>> question = {"type": "text", "text": "What color is the ring?"}
         >>> messages = [{"role": "user", "content": [{"type": "image", "image": Image.open(SCENE_PICTURE)}, question]}]
         >>> inputs = processor.apply_chat_template(
         ...     messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         ... )
         >>> generated = model.generate(**inputs, max_new_tokens=40, do_sample=False)
         >>> processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        ' cyan'
+        ' purple'
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
