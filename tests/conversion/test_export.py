@@ -139,6 +139,7 @@ def test_the_code_of_an_export_goes_on(mine, tmp_path):
 def test_mistakes(arguments, message, published, tmp_path, monkeypatch, capsys):
     """Found before anything is sent; nothing is left behind."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
     places = {"EMPTY": "empty", "PUBLISHED": str(published), "MICRO": str(MICRO_CHECKPOINT)}
     assert main([places.get(one, one) for one in arguments]) == 2
