@@ -158,12 +158,15 @@ def _compare(saved: dict[str, Any], record: dict[str, Any]) -> list[str]:
         first = next((row for row, pair in enumerate(zip(old, new, strict=False), 1) if pair[0] != pair[1]), None)
         place = f"the first other one is row {first}" if first else f"{len(old)} instead of {len(new)}"
         found.append(f"other rows ({place})")
-    for name in ("model", "refiner", "options"):
+    for name, other in (("model", "another model"), ("refiner", "another refiner"), ("options", "other options")):
         before, now = _flatten(saved[name]), _flatten(record[name])
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                label = f"{name}{f' {key}' if key else ''}".replace("_", " ")
-                found.append(f"another {label} ({_short(before.get(key))} instead of {_short(now.get(key))})")
+        changed = [
+            f"{key or name} {_short(before.get(key))} instead of {_short(now.get(key))}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            found.append(f"{other} ({', '.join(changed)})")
     return found
 
 
