@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_batch(arguments)
     names, question = arguments.words[:-1], arguments.words[-1]
     if question == STDIN:
-        question = sys.stdin.read()
+        question = sys.stdin.read().strip()  # `echo` ends it with a line break
     if not question.strip():
         raise ValueError("the question is empty.")
     several = len(names) > 1 or os.path.isdir(names[0])

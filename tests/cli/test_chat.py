@@ -159,9 +159,8 @@ def test_a_terminal_streams_and_ctrl_c_stops_an_answer_and_not_the_session(reade
     terminal.until("Ctrl-D ends.")
     terminal.until(">")
     terminal.send("Describe the picture.\r")
-    terminal.until("Describe the picture.")
-    terminal.until("\n")
-    while len(terminal.seen.replace("Looking ...", "").strip()) < 20:  # pieces arrive
+    terminal.until("Looking ...")
+    while len(terminal.seen.strip()) < 20:  # pieces arrive
         terminal.seen += os.read(terminal.master, 65536).decode("utf-8", "replace")
     terminal.send("\x03")
     terminal.until("[stopped]")
