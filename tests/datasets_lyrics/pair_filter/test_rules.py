@@ -13,7 +13,7 @@ from lyrics.datasets_lyrics.pair_filter.rules import FilterRules, count_words, f
     [
         ("A dog runs along the beach at sunset", None),
         ("IMG_1234.jpg", "file name"),
-        ("my holiday photo.jpeg", None),
+        ("my holiday photo.jpeg", "file name"),
         ("DSC 00123", "file name"),
         ("see https://example.org/a?b=c for more", "URL"),
         ("Stock photo of a red apple", "boilerplate"),
