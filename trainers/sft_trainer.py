@@ -131,7 +131,8 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
                     "A mixture has other rows in each epoch, so that they cannot be grouped by length: set "
                     "train_sampling_strategy=random."
                 )
-            self.model.register_forward_hook(self._record_losses)
+            trained: Any = self.model
+            trained.register_forward_hook(self._record_losses)
         self.eval_dataset = self.prepare_rows(eval_dataset, args)
         self._watch()
         tuned: Any = self.model

@@ -78,8 +78,8 @@ class Folder:
             for pattern in (name, f"*/{name}", f"*/*/{name}"):
                 found = sorted(path for path in self.root.glob(pattern) if path.is_file())
                 if len(found) > 1:
-                    names = ", ".join(str(path.relative_to(self.root)) for path in found[:4])
-                    raise ValueError(f"{self.root} has several files {name}: {names}. Name the one to read.")
+                    some = ", ".join(str(path.relative_to(self.root)) for path in found[:4])
+                    raise ValueError(f"{self.root} has several files {name}: {some}. Name the one to read.")
                 if found:
                     return found[0]
         raise FileNotFoundError(f"There is no {' or '.join(names)} in {self.root} or up to two folders below it.")

@@ -31,7 +31,8 @@ class TurnWriter:
     """
 
     def __init__(self, wordings: Wordings = WORDINGS, boxes: BoxStyle = "bare", sample_answers: bool = False) -> None:
-        self.wordings, self.boxes, self.sample_answers = wordings, boxes, sample_answers
+        self.wordings, self.sample_answers = wordings, sample_answers
+        self.boxes: BoxStyle = boxes
 
     def write(
         self, row: Mapping[str, Any], task: str | None = None, random: np.random.Generator | None = None, name: str = ""
