@@ -160,6 +160,8 @@ def _run(work: Callable[[int], None], numbers: Iterable[int], workers: int, engi
         else:
             methods = multiprocessing.get_all_start_methods()
             context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+            if "forkserver" in methods:
+                context.set_forkserver_preload([__name__])  # once, and not in every worker
             with ProcessPoolExecutor(workers, context) as pool:
                 for _ in pool.map(work, numbers):
                     bar.update()
