@@ -77,8 +77,9 @@ def test_an_object_of_the_shipped_scene_is_grounded(model, processor):
 
 
 def prepare_question(processor, image, question, objects):
+    content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     return processor.apply_chat_template(
-        [user(question, image)],
+        [{"role": "user", "content": content}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -99,7 +100,9 @@ def test_a_batch_is_answered_like_single_questions(model, processor, cases, answ
 
 def test_generation_uses_the_cache(model, processor):
     """Trainers turn the cache off in the configuration, which must not be saved."""
-    inputs = prepare_question(processor, SCENE_PICTURE, ABOUT_THE_SCENE[0][0], processor.refine([SCENE_PICTURE])[0])
+    inputs = prepare_question(
+        processor, str(SCENE_PICTURE), ABOUT_THE_SCENE[0][0], processor.refine([SCENE_PICTURE])[0]
+    )
     generated = model.generate(**inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
     assert generated.cache.get_seq_length() == generated.sequences.shape[1] - 1
 
