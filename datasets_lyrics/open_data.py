@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from .catalog.registry import is_catalog_word
+from .catalog.registry import CATALOG, is_catalog_word
 from .catalog.row_store import catalog_images, guard_of, open_catalog_rows
 from .hf_datasets import (
     FILE_FORMATS,
@@ -69,6 +69,10 @@ def kind_of(word: str) -> Kind:
         return "files"
     if os.path.exists(word):
         raise ValueError(f"{word} is a file of an unknown format; known are {', '.join(FILE_FORMATS)} and tar shards.")
+    if word in CATALOG:
+        raise ValueError(
+            f"{word} is a data set of `lyrics data list`: write {word}:FOLDER, with the folder it lies in."
+        )
     if "://" in word or word.count("/") > 1 or word.startswith((".", "/")):
         raise FileNotFoundError(f"There is no {word}.")
     return "hub"

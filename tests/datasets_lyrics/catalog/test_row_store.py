@@ -33,6 +33,11 @@ def test_stored_rows_are_the_rows_that_were_read(name, tmp_path):
         assert rows[number] == {**row, "images": paths, "image": paths[0] if paths else None}
 
 
+def test_a_name_without_a_folder_is_no_hub_id():
+    with pytest.raises(ValueError, match="write vqav2:FOLDER"):
+        kind_of("vqav2")
+
+
 def test_splits_have_their_usual_words(tmp_path):
     root = write("coco_karpathy", tmp_path)
     assert len(open_rows(f"coco_karpathy:{root}", split="train")) == 2
