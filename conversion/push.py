@@ -54,9 +54,9 @@ def push_model(
         OSError: the Hub refuses the upload, or cannot be reached.
     """
     require_repo_id(repo_id)
-    if constants.HF_HUB_OFFLINE:
-        raise OSError(f"{repo_id} cannot be reached in offline mode: unset HF_HUB_OFFLINE.")
     with export_aside(source, repo_id, **options) as folder, naming_connection_errors():
+        if constants.HF_HUB_OFFLINE:
+            raise OSError(f"{repo_id} cannot be reached in offline mode: unset HF_HUB_OFFLINE.")
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
