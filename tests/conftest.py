@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import settings
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 
 from .optional_settings import parts_with_every_option
 
+constants.HF_HUB_OFFLINE = True  # pytest imports the package's root, and with it this constant, before this file
 logging.disable_progress_bar()
 settings.register_profile("lyrics", deadline=None, derandomize=True)  # the same examples every time, however slow
 settings.load_profile("lyrics")

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,19 @@ def is_published_folder(place: str | os.PathLike[str]) -> bool:
 
 def read_card(place: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the metadata of a model's card; an empty dictionary where there is none or it cannot be read."""
+    return _read_card(os.fspath(place)) if os.path.isdir(place) else _read_remote_card(os.fspath(place))
+
+
+def _read_card(place: str) -> dict[str, Any]:
     try:
         file = cached_file(place, "README.md", **_QUIET)
         return {} if file is None else read_metadata(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+# Every checkpoint of a run asks for the card of the same base model; the Hub is asked once.
+_read_remote_card = cache(_read_card)
 
 
 def choose_license(bases: Sequence[BaseModel]) -> str | None:
