@@ -60,7 +60,7 @@ class Engine:
     def load(self) -> tuple[int, int]:
         """Return the numbers of questions that wait and that are being answered."""
         with self._changed:
-            return len(self._waiting), len(self._running)
+            return len(self._waiting), sum(not request.stream.done for request in self._running)
 
     def close(self, finish: bool = True, wait: bool = True) -> None:
         """Take no more questions, and end.
