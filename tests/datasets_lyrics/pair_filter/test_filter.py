@@ -150,8 +150,11 @@ def test_the_command(shards, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_ray_gives_the_same(shards, tmp_path):
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
     filter_pairs(shards, tmp_path / "one", RULES)
-    filter_pairs(shards, tmp_path / "ray", RULES, workers=2, engine="ray")
+    try:
+        filter_pairs(shards, tmp_path / "ray", RULES, workers=2, engine="ray")
+    finally:
+        ray.shutdown()  # other tests of this process begin a Ray of their own
     assert contents(tmp_path / "ray") == contents(tmp_path / "one")
     assert np.load(tmp_path / "ray/decisions/x-0.npz")["kept"].tolist() == [0, 1]
