@@ -52,12 +52,13 @@ def export_model(
         source: folder of a model, a first stage or an adapter in this package's layout.
         out: empty or new folder.
         repo_id: Hub id that the model will have, for its quick start.
-        remote_code: whether the modules of the model are written beside its weights.
+        remote_code: bool, whether the modules of the model are written beside its weights.
         base_model: Hub id of the base model; an adapter needs it if its base model is a folder.
         refiner: refiner, or folder or Hub id of its checkpoint, where the source has none; `"none"` leaves it out.
         license: licence by the Hub's name, instead of that of the card.
         language: ISO 639 codes of the languages that the model answers in.
-        link: whether weights may be hard links to those of the source, in a folder that is soon removed.
+        link: bool, whether weights may be hard links to those of the source, in a folder that is soon
+            removed.
 
     Returns:
         The files, relative to `out`, in their order.

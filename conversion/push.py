@@ -39,9 +39,9 @@ def push_model(
     Args:
         source: folder of a model, a first stage or an adapter in this package's layout.
         repo_id: Hub id, `OWNER/NAME`.
-        private: whether a new repository is private; by default as the owner has set it.
+        private: bool, whether a new repository is private; by default as the owner has set it.
         revision: branch, which is created if it is missing; by default the main one.
-        create_pr: whether a pull request is opened instead.
+        create_pr: bool, whether a pull request is opened instead.
         commit_message: title of the commit.
         token: token of the Hub; by default the stored one.
         options: options of `export_model`.

@@ -22,7 +22,7 @@ class CheckResult:
     """What a check found.
 
     Attributes:
-        summary: what the reading of the files found.
+        summary: result of reading the files.
         pictures: int, number of different pictures.
         pixels: list of the smallest and the largest number of pixels.
         faults: faults of records and of pictures.

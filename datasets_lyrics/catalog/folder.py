@@ -43,7 +43,7 @@ class Folder:
         split_name: name of the split.
 
     Attributes:
-        omissions: what was left out so far.
+        omissions: things that were left out so far.
         records, unusable: ints, number of records so far, and of those without a row.
 
     Raises:

@@ -81,7 +81,7 @@ class Format:
         splits: splits by name; the first is the default.
         records: function of a folder, which yields place and record.
         rows: function of a folder and a record, which returns its rows and raises `OmittedError`.
-        unit: what `Split.size` counts: rows, or records of the file.
+        unit: thing that `Split.size` counts: rows, or records of the file.
         source: str, where the pictures come from: equal names of one source are one picture.
     """
 

@@ -34,7 +34,7 @@ def picture_identity(path: str, source: str, identity: str = "") -> str:
 
     Args:
         path: path of the picture.
-        source: where the pictures of its data set come from; equal file names of one source are one picture.
+        source: place where the pictures of its data set come from; equal file names of one source are one picture.
         identity: identity that the data set itself states.
     """
     if identity:

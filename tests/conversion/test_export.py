@@ -83,7 +83,7 @@ def test_an_adapter_needs_its_base_on_the_hub(mine, adapter, tmp_path):
 
 
 def test_a_missing_refiner_is_asked_for(mine, tmp_path):
-    """As in the folder of a trainer that tuned the whole model."""
+    """A trainer that tunes the whole model leaves the refiner out of its folder."""
     shutil.rmtree(mine / "refiner")
     with pytest.raises(ValueError, match=r"holds no refiner, and its processor was saved with one .*--refiner none"):
         export_model(mine, tmp_path / "out")

@@ -28,7 +28,7 @@ from .detector import TAG_SEPARATOR, visible_tags
 
 _BOX_THRESHOLD = 0.25  # with 0.2 and 0.3 fewer validation scenes have as many boxes as objects
 _IOU_THRESHOLD = 0.5  # with 0.6 too many boxes remain; with 0.4 characters are dropped, inside the box of their object
-_FAMILIAR_SCORE = 0.55  # 1 to 3 of 100 drawings of either world are below; 1 of 31 photographs and patterns is above
+_FAMILIAR_SCORE = 0.55  # below: up to 2 of 100 drawings (150 of each kind); above: 2 of 31 photographs and patterns
 _TILE_ASPECT_RATIO = 1.2  # the parts were trained on square scenes
 _MAX_REGIONS = 24  # nine objects, at most as many characters, and some false detections
 
