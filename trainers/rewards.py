@@ -28,8 +28,29 @@ Box = Sequence[float]
 NUMBER_WORDS = {
     word: number
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
     )
 } | {"none": 0, "no": 0}
 _NUMBER = re.compile(rf"\d+(?:\.\d+)?|\b(?:{'|'.join(NUMBER_WORDS)})\b")
@@ -42,7 +63,7 @@ def box_iou(one: Box, other: Box) -> float:
     width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
     height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return width * height / max(sum(areas) - width * height, 1e-9)
+    return float(width * height / max(sum(areas) - width * height, 1e-9))
 
 
 def score_iou(answer: str, expected: Sequence[Box]) -> float:
@@ -185,7 +206,9 @@ def _import_reward(name: str) -> Callable[..., Any]:
 
     module, _, function = name.rpartition(".")
     if not module:
-        raise ValueError(f"There is no reward {name!r}; known are {', '.join(REWARDS)}, or module.function of your own.")
+        raise ValueError(
+            f"There is no reward {name!r}; known are {', '.join(REWARDS)}, or module.function of your own."
+        )
     try:
         found = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:

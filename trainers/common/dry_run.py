@@ -87,7 +87,10 @@ def describe_grpo(trainer: LyricsGRPOTrainer) -> str:
     for sample, row in list(prompts.items())[:SHOWN_ROWS]:
         text = processor.apply_chat_template(row.messages, add_generation_prompt=True)
         expected = {name: value for name, value in row.columns.items() if name in EXPECTED and value is not None}
-        lines += [f"Row {sample}", "  " + text.replace(image, f"[{processor.num_query_tokens} tokens]").replace("\n", "\n  ")]
+        lines += [
+            f"Row {sample}",
+            "  " + text.replace(image, f"[{processor.num_query_tokens} tokens]").replace("\n", "\n  "),
+        ]
         lines += [f"  {name}: {value}" for name, value in expected.items()]
     return "\n".join(lines)
 
