@@ -19,8 +19,9 @@ EXAMPLES = f"""examples:
   lyrics grpo --config grounding --dry-run
 
 Rows have images, prompt and what is expected of the answer (expected_boxes, expected_count, expected_existence,
-expected_answer), or are rows of `lyrics sft`, whose last answer tells it. The rewards are iou, format, count, existence,
-exact, words, and functions of your own in TRL's form. Recipes that are shipped: {", ".join(list_recipes(STAGE))}.
+expected_answer), or are rows of `lyrics sft`, whose last answer tells it. The rewards are iou, format, count,
+existence, exact, words, and functions of your own in TRL's form. Recipes that are shipped:
+{", ".join(list_recipes(STAGE))}.
 Every key of one is also an option, and options win; `lyrics grpo --help-all` lists them.
 """
 

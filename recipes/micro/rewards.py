@@ -2,8 +2,9 @@
 
 python -m lyrics.recipes.micro.rewards --out runs/micro-rewards
 
-Without `--kinds`, the kind of question with the lowest accuracy is trained. Each part that has finished is not repeated,
-and an interrupted training resumes from its newest checkpoint, with `--minutes` again.
+It writes `before.json`, `run/`, `adapter/`, `model/`, `after.json` and `table.md`. Without `--kinds`, the kind of
+question with the lowest accuracy is trained. What is there is not repeated, and an interrupted training resumes from its
+newest checkpoint, with `--minutes` again.
 """
 
 from __future__ import annotations
@@ -130,9 +131,7 @@ def main() -> None:
     kinds = arguments.kinds or [min(before, key=lambda kind: before[kind])]
     merged = train(arguments.model, arguments.out, kinds, settings, arguments)
     after = evaluate(merged, per_kind, arguments.out / "after.json")
-    table = format_results(before, after, kinds)
-    (arguments.out / "table.md").write_text(table + "\n")
-    print(table)
+    (arguments.out / "table.md").write_text(format_results(before, after, kinds) + "\n")
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def describe_grpo(trainer: LyricsGRPOTrainer) -> str:
     lines = [
         describe_trained(trainer.model),  # pyright: ignore[reportArgumentType]
         _describe_step(trainer.args).replace("rows", "answers"),
-        f"Answers: {trainer.num_generations} to each of {len(prompts)} prompts at a time, of {trainer.max_completion_length} tokens "
-        "at most",
+        f"Answers: {trainer.num_generations} to each of {len(prompts)} prompts at a time, "
+        f"{trainer.max_completion_length} tokens at most",
         f"Rewards: {', '.join(trainer.reward_func_names)}",
         "Prompts as the model reads them, and what is expected.",
     ]
