@@ -1,8 +1,9 @@
 """LyricsGRPOTrainer: training with rewards on TRL's `GRPOTrainer`, with images, objects and the text of the MQ-Former.
 
-TRL passes the inputs of a prompt on by the names that it knows, which leaves out the region features and the MQ-Former's
-text, and it prepares images a second time after generating. Here a prompt is prepared once. What the model generated
-from is what its log-probabilities are computed from: in the loss, for the reference model, and for older policies.
+TRL passes the inputs of a prompt on by the names that it knows, which leaves out the region features and the text of
+the MQ-Former, and it prepares images a second time after generating. Here a prompt is prepared once. What the model
+generated from is what its log-probabilities are computed from: in the loss, for the reference model, and for older
+policies.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         prompts = self.args.generation_batch_size // self.num_generations
         if 0 < len(rows) < prompts:
             raise ValueError(
-                f"There are {len(rows)} rows, fewer than the {prompts} prompts that answers are generated for at a time "
+                f"There are {len(rows)} rows, fewer than the {prompts} prompts whose answers are generated at a time "
                 f"(generation_batch_size {self.args.generation_batch_size} / num_generations {self.num_generations}): "
                 "nothing would be trained. Use more rows, or a smaller batch."
             )

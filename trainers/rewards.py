@@ -25,34 +25,11 @@ from ..processing_lyrics.spatial_text import SEPARATOR, format_box, format_objec
 
 Box = Sequence[float]
 
-NUMBER_WORDS = {
-    word: number
-    for number, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ]
-    )
-} | {"none": 0, "no": 0}
+_TO_TWENTY = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen twenty
+"""
+NUMBER_WORDS = {word: number for number, word in enumerate(_TO_TWENTY.split())} | {"none": 0, "no": 0}
 _NUMBER = re.compile(rf"\d+(?:\.\d+)?|\b(?:{'|'.join(NUMBER_WORDS)})\b")
 _YES = re.compile(r"(yes|there (is|are)(?! no|n't))\b")
 _NO = re.compile(r"(no|there (is|are)( no|n't))\b")

@@ -3,8 +3,8 @@
 python -m lyrics.recipes.micro.rewards --out runs/micro-rewards
 
 It writes `before.json`, `run/`, `adapter/`, `model/`, `after.json` and `table.md`. Without `--kinds`, the kind of
-question with the lowest accuracy is trained. What is there is not repeated, and an interrupted training resumes from its
-newest checkpoint, with `--minutes` again.
+question with the lowest accuracy is trained. What is there is not repeated, and an interrupted training resumes from
+its newest checkpoint, with `--minutes` again.
 """
 
 from __future__ import annotations

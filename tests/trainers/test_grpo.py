@@ -1,6 +1,7 @@
 """Training with rewards on TRL's trainer: inputs of the loss, columns of rewards, learning, resuming, saving."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -237,7 +238,7 @@ def test_rows_say_what_is_expected(processor):
         ({"prompt": TALK, "expected_count": True}, "expected_count must be a whole number, got True"),
         (
             {"prompt": TALK, "expected_boxes": [0.1, 0.2, 0.3, 0.4]},
-            r"must hold boxes \[x1, y1, x2, y2\], and one is 0.1",
+            "must hold boxes .x1, y1, x2, y2., and one is 0.1",
         ),
         ({"prompt": TALK, "expected_boxes": "box"}, "expected_boxes must be a list of boxes, got 'box'"),
         ({"prompt": TALK, "expected_boxes": [[1, 2, 30, 40]]}, "lies outside of its image .relative to the image"),
@@ -269,12 +270,9 @@ def test_what_cannot_be_trained_on_is_refused(base, tmp_path):
         build_trainer(base, tmp_path, rows, rewards=None, **{"rewards": ["ioo"]})
 
 
-def test_a_processor_that_lost_its_refiner_is_refused(saved, tmp_path):
+def test_a_processor_that_lost_its_refiner_is_refused(damaged, tmp_path):
     """Its rows have no objects, and it was saved with a refiner."""
-    args = LyricsGRPOConfig(output_dir=str(tmp_path), **SETTINGS)
-    processor = LyricsProcessor.from_pretrained(saved)
+    shutil.rmtree(damaged / "refiner")
     rows = [{"images": ShapeChats(1)[0]["images"], "prompt": "How many?", "expected_count": 1}]
-    trainer = LyricsGRPOTrainer(str(saved), args, rows, None, processor)
-    processor._refiner.exists = False
-    with pytest.raises(ValueError, match="refiner"):
-        trainer.train()
+    with pytest.raises(ValueError, match="has no refiner"):
+        build_trainer(damaged, tmp_path / "run", rows).train()
