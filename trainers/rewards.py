@@ -31,7 +31,7 @@ nineteen twenty
 """
 NUMBER_WORDS = {word: number for number, word in enumerate(_TO_TWENTY.split())} | {"none": 0, "no": 0}
 _NUMBER = re.compile(rf"\d+(?:\.\d+)?|\b(?:{'|'.join(NUMBER_WORDS)})\b")
-_YES = re.compile(r"(yes|there (is|are)(?! no|n't))\b")
+_YES = re.compile(r"(yes|there (is|are)(?! no\b|n't))\b")
 _NO = re.compile(r"(no|there (is|are)( no|n't))\b")
 
 

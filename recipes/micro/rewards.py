@@ -26,6 +26,7 @@ from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor
 from ...refinement import RefinementStore
 from ...trainers.grpo_trainer import LyricsGRPOConfig, LyricsGRPOTrainer
+from ...utils.model_folder import holds_model, write_model
 from .common.step_trainer import run_trainer
 from .evaluate import answer_cases
 from .world.cases import KINDS, accuracies, draw_cases
@@ -85,7 +86,7 @@ def train(
         arguments: namespace with `minutes`, `store` and `seed`.
     """
     merged = out / "model"
-    if merged.is_dir():
+    if holds_model(merged):
         return merged
     rows = QuestionRows("train", settings.pop("scenes"), settings.pop("first"), settings.pop("questions"), kinds)
     settings |= {"output_dir": str(out / "run"), "seed": arguments.seed}
@@ -98,8 +99,9 @@ def train(
     trainer = LyricsGRPOTrainer(str(model), args, rows, processing_class=processor, callbacks=callbacks)
     run_trainer(trainer, evaluate=False)
     trainer.save_model(str(out / "adapter"))
-    for part in reversed(merge_adapter(out / "adapter")):  # the model last: its folder is complete then
-        part.save_pretrained(merged)
+    with write_model(merged) as folder:
+        for part in merge_adapter(out / "adapter"):
+            part.save_pretrained(folder)
     return merged
 
 
