@@ -254,7 +254,7 @@ def test_a_row_that_cannot_be_used_says_why(processor, row, message):
         read(processor, row, ("expected_boxes", "expected_count"))
 
 
-def test_what_cannot_be_trained_on_is_refused(base, tmp_path):
+def test_what_cannot_be_trained_on_is_refused(base, processor, tmp_path):
     rows = rows_of_different_shapes()
     with pytest.raises(ValueError, match="they can be no stream"):
         build_trainer(base, tmp_path, iter(rows))
@@ -266,8 +266,12 @@ def test_what_cannot_be_trained_on_is_refused(base, tmp_path):
         trainer.train()
     with pytest.raises(ValueError, match="vLLM and continuous batching do not know its inputs"):
         LyricsGRPOConfig(output_dir="run", bf16=False, use_vllm=True)
+    with pytest.raises(ValueError, match="tools: answers are single turns of the model itself"):
+        LyricsGRPOTrainer(str(base), LyricsGRPOConfig(str(tmp_path), bf16=False), rows, None, processor, tools=[print])
     with pytest.raises(ValueError, match=r"There is no reward 'ioo'; known are iou, format"):
-        build_trainer(base, tmp_path, rows, rewards=None, **{"rewards": ["ioo"]})
+        LyricsGRPOTrainer(
+            str(base), LyricsGRPOConfig(str(tmp_path), bf16=False, rewards=["ioo"]), rows, None, processor
+        )
 
 
 def test_a_processor_that_lost_its_refiner_is_refused(damaged, tmp_path):
