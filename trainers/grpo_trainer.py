@@ -8,7 +8,7 @@ policies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from ..processing_lyrics import LyricsProcessor
+from ..utils.seeding import generator
 from .common.adapter_saving import TunedAdapterMixin
 from .common.checkpointing import AtomicCheckpointMixin
 from .common.data_arguments import hint_at_store, require_one_of
@@ -86,6 +88,7 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
 
     stage_name = "training with rewards (GRPO)"
     args: LyricsGRPOConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    _prompt_sampler: PromptSampler | None = None
 
     def __init__(
         self,
@@ -152,11 +155,21 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         """Return TRL's loader, also for rows that are not prepared."""
         return super().get_eval_dataloader(eval_dataset if isinstance(eval_dataset, str) else self._read(eval_dataset))
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler:
+        """Return TRL's sampler, in an order that a resumed run finds again."""
+        sampler: Any = super()._get_train_sampler(dataset)
+        if sampler.shuffle:
+            names = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
+            sampler = self._prompt_sampler = PromptSampler(**{name: getattr(sampler, name) for name in names})
+        return sampler
+
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
         """Run an epoch as in Transformers; a resumed run generates answers in the same steps as the first one."""
+        if self._prompt_sampler is not None:
+            self._prompt_sampler.epoch = epoch
         if self._step == 0 and self.state.global_step:
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
-        super()._run_epoch(*args, **kwargs)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def _generate_and_score_completions(self, inputs: Sequence[PreparedPrompt]) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Generate and score as in TRL, and add the inputs of each row's images to the batch.
@@ -219,6 +232,20 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
             None if entropies[0] is None else torch.cat(entropies),
             None if losses[0] is None else torch.stack(losses).mean(),
         )
+
+
+class PromptSampler(RepeatSampler):
+    """TRL's sampler of prompts with an order that depends on the seed and the epoch alone.
+
+    TRL continues one random generator from epoch to epoch, and a run that resumes in a later epoch starts it anew.
+    """
+
+    epoch: int = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield indices of rows, each as often as answers are generated to it."""
+        self.generator.manual_seed(int(generator(self.seed or 0, self.epoch, "", "prompts").integers(2**62)))
+        return super().__iter__()
 
 
 def split_by_row(fields: Mapping[str, torch.Tensor], counts: Sequence[int]) -> list[dict[str, torch.Tensor]]:

@@ -149,7 +149,7 @@ def tuned(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("tuned")
     settings = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "num_generations": 8, "lora_r": 16}
     settings |= {"per_device_train_batch_size": 8, "lora_targets": ["q_proj", "v_proj", "up_proj", "down_proj"]}
-    trainer = build_trainer(base, out, ShapeChats(16), [starts_early], **settings)
+    trainer = build_trainer(base, out, ShapeChats(5), [starts_early], **settings)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     trainer.train()
     trainer.save_model()
@@ -182,9 +182,9 @@ def test_it_is_saved_as_an_adapter_of_its_base_with_a_card(tuned):
 
 @pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(base, tuned, tmp_path):
-    """Its answers are sampled alike, so that rewards and weights are equal bit for bit."""
+    """In the second epoch: prompts and answers are sampled alike, so that rewards and weights are equal bit for bit."""
     out, trainer, _, settings = tuned
-    again = build_trainer(base, tmp_path, ShapeChats(16), [starts_early], **settings)
+    again = build_trainer(base, tmp_path, ShapeChats(5), [starts_early], **settings)
     again.train(resume_from_checkpoint=str(out / "checkpoint-6"))
     rewards = [{entry["step"]: entry["reward"] for entry in history(one)} for one in (trainer, again)]
     assert rewards[0] == rewards[1]
