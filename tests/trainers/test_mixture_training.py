@@ -84,4 +84,10 @@ def test_the_first_stage_trains_on_a_mixture_of_captions(tmp_path):
     processor = build_processor()
     trainer = LyricsPretrainingTrainer(build_model(queries=(7, 0)), args, rows, processing_class=processor)
     trainer.train()
-    assert [line["step"] for line in trainer.state.log_history if "loss" in line] == [1, 2, 3]
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        for kind in ("loss_itc", "loss_itm", "loss_icg"):
+            losses = [line[name] for name in (f"{kind}_coco_captions", f"{kind}_flickr30k") if name in line]
+            assert min(losses) - 1e-4 <= line[kind] <= max(losses) + 1e-4
+    assert {name for line in lines for name in line} >= {"loss_itm_coco_captions", "loss_itm_flickr30k"}
