@@ -23,16 +23,16 @@ from .pretraining_config import LyricsPretrainingArguments
 class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
     """Trainer of the first stage: alignment of a `LyricsForPreTraining` on images with captions and objects.
 
-    Losses and metrics of the objectives are logged beside the total loss, averaged over micro-batches and processes;
-    for a mixture also the losses of each data set, such as `loss_itc_textcaps`: the mean over its rows, pairs or tokens,
-    whichever the objective counts. A loss that is not finite stops the run before the optimizer uses it. The vision encoder is frozen and stays in
-    evaluation mode, unless `args.train_vision_model` is set.
+    Losses and metrics of the objectives are logged beside the total loss, averaged over micro-batches and processes.
+    For a mixture the losses of each data set are logged too, such as `loss_itc_textcaps`: the mean over its rows, pairs
+    or tokens, whichever the objective counts. A loss that is not finite stops the run before the optimizer uses it. The
+    vision encoder is frozen and stays in evaluation mode, unless `args.train_vision_model` is set.
 
     Args:
         model: model to be trained.
         args: training arguments.
-        train_dataset: map-style dataset, `Mixture`, `datasets.IterableDataset` or `TarSource`, whose rows have an image and a
-            caption. Streams need `max_steps`.
+        train_dataset: map-style dataset, `Mixture`, `datasets.IterableDataset` or `TarSource`, whose rows have an image
+            and a caption. Streams need `max_steps`.
         eval_dataset: map-style dataset of such rows, or a dictionary of several.
         processing_class: processor; saved with the model, without its refiner.
         data_collator: collator; by default a `LyricsPretrainingCollator` with the settings of `args`.

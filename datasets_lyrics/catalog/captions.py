@@ -51,9 +51,9 @@ def _captions(captions: list[Any]) -> list[str]:
     return texts_of(captions, "caption")
 
 
-def karpathy_records(folder: Folder, file: str, splits: tuple[str, ...]) -> Iterator[Record]:
+def karpathy_records(folder: Folder, splits: tuple[str, ...]) -> Iterator[Record]:
     """Yield the images of Karpathy's file that belong to some splits."""
-    path = folder.find(file)
+    path = folder.file()
     for image in stream_elements(path, "images"):
         if not isinstance(image, dict) or image.get("split") in splits or "split" not in image:
             yield f"{path.name}, image {_name(image)}", image
@@ -63,9 +63,9 @@ def _name(image: Any) -> Any:
     return image.get("filename") if isinstance(image, dict) else image
 
 
-def _karpathy_records(folder: Folder, file: str) -> Iterator[Record]:
+def _karpathy_records(folder: Folder) -> Iterator[Record]:
     wanted = ("train", "restval") if folder.split_name == "train" else (folder.split_name,)
-    return karpathy_records(folder, file, wanted)
+    return karpathy_records(folder, wanted)
 
 
 def _karpathy_rows(folder: Folder, image: dict[str, Any], starts: tuple[str, ...]) -> Iterable[Row]:
@@ -148,7 +148,7 @@ FORMATS = (
             "val": Split(("dataset_coco.json",), 5_000),
             "test": Split(("dataset_coco.json",), 5_000),
         },
-        partial(_karpathy_records, file="dataset_coco.json"),
+        _karpathy_records,
         partial(_karpathy_rows, starts=COCO_STARTS),
         source="coco",
     ),
@@ -164,7 +164,7 @@ FORMATS = (
             "val": Split(("dataset_flickr30k.json",), 1_014),
             "test": Split(("dataset_flickr30k.json",), 1_000),
         },
-        partial(_karpathy_records, file="dataset_flickr30k.json"),
+        _karpathy_records,
         partial(_karpathy_rows, starts=_FLICKR_STARTS),
         source="flickr30k",
     ),

@@ -41,8 +41,10 @@ class Folder:
         root: folder of the data set.
         split: the split to read.
         split_name: name of the split.
+        named: name of the file in the root that is read in place of the split's first one.
 
     Attributes:
+        named: path of that file, or `None`.
         omissions: things that were left out so far.
         records, unusable: ints, number of records so far, and of those without a row.
 
@@ -50,19 +52,31 @@ class Folder:
         FileNotFoundError: when the folder does not exist.
     """
 
-    def __init__(self, root: str | os.PathLike, split: Split, split_name: str = "") -> None:
+    def __init__(self, root: str | os.PathLike, split: Split, split_name: str = "", named: str | None = None) -> None:
         self.root = Path(os.path.abspath(root))
         if not self.root.is_dir():
             raise FileNotFoundError(f"There is no folder {self.root}.")
         self.split, self.split_name = split, split_name
+        self.named = None if named is None else self.root / named
         self.omissions, self.records, self.unusable = Omissions(), 0, 0
         self._last_start = ""
         self.exists = lru_cache(_PLACES)(self._exists)
         self.size = lru_cache(_PLACES)(self._size)
 
     def file(self, number: int = 0) -> Path:
-        """Return the `number`-th file of the split."""
+        """Return the `number`-th file of the split; the first one may have been named."""
+        if number == 0 and self.named is not None:
+            return self.named
         return self.find(self.split.files[number])
+
+    def require_folder(self) -> None:
+        """Refuse a named file.
+
+        Raises:
+            ValueError: when one was named, although the data set has a file for each picture.
+        """
+        if self.named is not None:
+            raise ValueError(f"{self.named} is one file of many: name the folder of the data set.")
 
     def find(self, *names: str) -> Path:
         """Return a file, in the root or up to two folders below it.
@@ -76,7 +90,7 @@ class Folder:
         """
         for name in names:
             for pattern in (name, f"*/{name}", f"*/*/{name}"):
-                found = sorted(path for path in self.root.glob(pattern) if path.is_file())
+                found = self._matching(pattern)
                 if len(found) > 1:
                     listed = ", ".join(str(path.relative_to(self.root)) for path in found[:4])
                     raise ValueError(f"{self.root} has several files {name}: {listed}. Name the one to read.")
@@ -84,16 +98,23 @@ class Folder:
                     return found[0]
         raise FileNotFoundError(f"There is no {' or '.join(names)} in {self.root} or up to two folders below it.")
 
-    def find_all(self, pattern: str) -> list[Path]:
-        """Return all files of a pattern below the root, sorted.
+    def find_all(self, *patterns: str) -> list[Path]:
+        """Return all files of the first pattern that any file below the root matches, sorted; or the named file.
 
         Raises:
             FileNotFoundError: when there is none.
         """
-        found = sorted(path for path in self.root.glob(pattern) if path.is_file())
-        if not found:
-            raise FileNotFoundError(f"There is no file {pattern} in {self.root}.")
-        return found
+        if self.named is not None:
+            return [self.named]
+        for pattern in patterns:
+            if found := self._matching(pattern):
+                return found
+        raise FileNotFoundError(f"There is no file {' or '.join(patterns)} in {self.root}.")
+
+    def _matching(self, pattern: str) -> list[Path]:
+        """Return the files of a pattern, without those that a system or a program hides beside them (`._a`, `~$a`)."""
+        found = self.root.glob(pattern)
+        return sorted(path for path in found if not path.name.startswith((".", "~$")) and path.is_file())
 
     def picture(self, names: str | Iterable[str], starts: Iterable[str] = ("", "images/")) -> str:
         """Return the path of a picture relative to the root.

@@ -67,6 +67,7 @@ class CatalogReader:
 
     Attributes:
         summary: `Summary` of the last reading that came to its end, or `None`.
+        warns: bool, whether a reading that came to its end logs what it left out; True at first.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -79,10 +80,11 @@ class CatalogReader:
             raise ValueError(f"{data.name} has no split {split!r}; its splits are {', '.join(data.splits)}.")
         self.format, self.split, self.root, self.file = data, split, root, file
         self.summary: Summary | None = None
+        self.warns = True
         self.folder = self._open()
 
     def _open(self) -> Folder:
-        return Folder(self.root, self.format.splits[self.split], self.split)
+        return Folder(self.root, self.format.splits[self.split], self.split, self.file)
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows.
@@ -124,5 +126,5 @@ class CatalogReader:
         expected = folder.split.size
         counted = count + folder.unusable if data.unit == "rows" else folder.records
         self.summary = Summary(count, folder.records, omissions, expected, counted, data.unit)
-        for note in self.summary.notes(self):
+        for note in self.summary.notes(self) if self.warns else ():
             logger.warning(note)

@@ -54,7 +54,7 @@ def load_plain_pickle(path: Path) -> Any:
 
 
 def _refcoco_records(folder: Folder, name: str, by: str) -> Iterator[Record]:
-    refs = folder.find(f"{name}/refs({by}).p", f"refs({by}).p")
+    refs = folder.named or folder.find(f"{name}/refs({by}).p", f"refs({by}).p")
     instances = refs.with_name("instances.json")
     if not instances.is_file():
         raise FileNotFoundError(f"There is no {instances}, which holds the boxes of {refs.name}.")
@@ -104,7 +104,7 @@ _ENTITY = re.compile(r"\[/EN#(\d{1,12})((?:/[^\s/\]]{1,40}){1,8})\s+([^\[\]]{1,4
 
 def entities_records(folder: Folder) -> Iterator[Record]:
     """Yield the pictures of a split of Flickr30k Entities: number, captions, annotation file."""
-    names = folder.find(f"{folder.split_name}.txt")
+    names = folder.file()
     for line in names.read_text(encoding="utf-8").split():
         yield f"{names.name}, picture {line}", line
 

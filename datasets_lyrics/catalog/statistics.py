@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -60,10 +60,16 @@ class Statistics:
         return "\n".join(lines)
 
 
-def measure(rows: Iterable[Row]) -> Statistics:
-    """Count rows, pictures, answers and boxes."""
+def measure(rows: Iterable[Row], progress: Callable[[], object] = lambda: None) -> Statistics:
+    """Count rows, pictures, answers and boxes.
+
+    Args:
+        rows: rows of a reader.
+        progress: function, called for every row.
+    """
     found, seen = Statistics(), set[int]()
     for row in rows:
+        progress()
         found.rows += 1
         found.tasks[row.task] += 1
         seen.update(map(hash, row.images))

@@ -94,7 +94,9 @@ def test_prepared_rows_are_the_rows(tmp_path, capsys):
         (["list", "--family", "audio"], "There is no family 'audio'"),
         (["show", "vqav2", "--root", ".", "--save", "a.xyz"], "no picture can be written as '.xyz'"),
         (["prepare", "vqav2:.", "--out", "rows.csv"], "must end in .parquet"),
-        (["stats", "vqav2:"], "names no folder"),
+        (["stats", "vqav2:"], "--root is missing"),
+        (["stats", "vqav2:.", "--root", "."], "give one of them"),
+        (["list", "refcco"], "Did you mean refcoco"),
     ],
 )
 def test_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):

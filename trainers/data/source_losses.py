@@ -48,8 +48,6 @@ class LossesBySource:
         }
 
 
-def losses_of_mixture(
-    dataset: Any, device: torch.device, kinds: Sequence[str] = ("loss",)
-) -> LossesBySource | None:
+def losses_of_mixture(dataset: Any, device: torch.device, kinds: Sequence[str] = ("loss",)) -> LossesBySource | None:
     """Return the sums for a mixture, which has `names` and `row_at`; `None` for any other data set."""
     return LossesBySource(dataset.names, device, kinds) if hasattr(dataset, "row_at") else None

@@ -1,6 +1,7 @@
 """Readers of the catalog: golden rows of every format, what is left out, and hostile files."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lyrics.datasets_lyrics.catalog.registry import CATALOG, open_reader, open_w
 from lyrics.datasets_lyrics.catalog.rows import canonical_rows
 from lyrics.datasets_lyrics.conversations import read_conversation
 
-from .data_sets import WRITERS, write
+from .data_sets import WRITERS, coco, put, write
 
 GOLDEN = Path(__file__).with_name("golden_rows.json")
 
@@ -75,10 +76,51 @@ def test_a_word_names_data_set_and_folder(tmp_path):
     assert [row.answers for row in open_word(f"table:{root / 'mine.csv'}")] == [["A dog"]]
     with pytest.raises(ValueError, match="names no folder"):
         open_word("table:")
-    with pytest.raises(ValueError, match="known are"):
+    with pytest.raises(ValueError, match=r"There is no data set 'tabel'\. Did you mean table\?"):
         open_reader("tabel", root)
+    with pytest.raises(ValueError, match=r"There is no data set 'quux'\. Known are coco_captions, "):
+        open_reader("quux", root)
     with pytest.raises(ValueError, match="no split 'dev'; its splits are train"):
         open_reader("table", root, "dev")
+
+
+def test_a_named_file_is_the_one_that_is_read(tmp_path):
+    """Its split is the one whose file has its name, so that its other files and its size are right."""
+    root = write("vqav2", tmp_path)
+    for path in root.glob("*train2014*.json"):
+        path.rename(root / path.name.replace("train2014", "val2014"))
+    reader = open_word(f"vqav2:{root}/v2_OpenEnded_mscoco_val2014_questions.json")
+    assert (reader.split, len(list(reader)), reader.summary.expected) == ("val", 2, 214_354)
+    root = write("coco_karpathy", tmp_path)
+    (root / "dataset_coco.json").rename(root / "mine.json")
+    assert len(list(open_word(f"coco_karpathy/test:{root}/mine.json"))) == 1
+    root = write("refcoco", tmp_path)
+    (root / "refcoco/refs(unc).p").rename(root / "refcoco/refs(google).p")
+    put(root, f"refcoco/{coco(7)}")
+    assert len(list(open_word(f"refcoco:{root}/refcoco/refs(google).p"))) == 2
+    root = write("voc", tmp_path)
+    with pytest.raises(ValueError, match=r"a\.xml is one file of many: name the folder"):
+        list(open_word(f"voc:{root}/Annotations/a.xml"))
+
+
+def test_hidden_files_are_no_data(tmp_path):
+    """An archive of a Mac has `._NAME` beside NAME, and an open spreadsheet leaves `~$NAME`."""
+    root = write("shikra", tmp_path)
+    (root / "._REC_ref3_train.jsonl").write_bytes(b"\0\5")
+    assert len(list(open_reader("shikra", root))) == 1
+    root = write("yolo", tmp_path)
+    (root / "labels/train/._a.txt").write_bytes(b"\0\5")
+    assert len(list(open_reader("yolo", root))) == 1
+
+
+def test_yolo_as_roboflow_writes_it(tmp_path):
+    root = write("yolo", tmp_path)
+    os.mkdir(root / "valid")
+    os.rename(root / "labels/train", root / "valid/labels")
+    os.rename(root / "images/train", root / "valid/images")
+    for place in (root, root / "data.yaml"):
+        (row,) = open_reader("yolo", place, "val")
+        assert row.images == ["valid/images/a.jpg"]
 
 
 class Evil:
