@@ -159,10 +159,18 @@ def describe_format(data: Format) -> str:
 
 def _check(arguments: argparse.Namespace) -> int:
     from lyrics.datasets_lyrics.catalog.checking import check_data_set
+    from lyrics.datasets_lyrics.catalog.reading import NoUsableRowError
 
     reader = _reader(arguments)
-    with _rows_bar() as bar:
-        found = check_data_set(reader, arguments.image_root, not arguments.no_pictures, bar.update)
+    try:
+        with _rows_bar() as bar:
+            found = check_data_set(reader, arguments.image_root, not arguments.no_pictures, bar.update)
+    except NoUsableRowError:
+        if arguments.json:
+            raise
+        print(on_one_line(f"{reader.format.title} ({reader.split}) in {reader.folder.root}"))
+        print(f"Rows: none from {reader.folder.records:,} records\n{describe_faults(reader.folder.omissions)}")
+        return 1
     print(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else describe_check(reader, found))
     return 1 if found.faults.total else 0
 
@@ -177,6 +185,8 @@ def describe_check(reader: CatalogReader, found: CheckResult) -> str:
     if summary.expected is not None:
         verdict = "which differs from" if summary.differs else "as"
         lines.append(f"Size: {summary.counted:,} {summary.unit}, {verdict} the {summary.expected:,} that are reported")
+    if found.repeated_ids:
+        lines.append(f"Repeated ids: {found.repeated_ids:,} rows have the id of an earlier one")
     if found.pixels[1]:
         lines.append(f"Pixels: {found.pixels[0]:,} to {found.pixels[1]:,}")
     return "\n".join([*lines, describe_faults(found.faults)])
@@ -195,17 +205,18 @@ def _show(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from lyrics.datasets_lyrics.catalog.contact_sheet import draw_sheet
-    from lyrics.datasets_lyrics.catalog.row_store import CatalogTransform, guard_of, store_rows
+    from lyrics.datasets_lyrics.catalog.row_store import guard_of, store_rows
+    from lyrics.datasets_lyrics.catalog.rows import canonical
 
     require_picture_file("--save", arguments.save, [])
     reader = _reader(arguments)
     reader.warns = True  # as where the rows come from the cache
     with _rows_bar() as bar:
         rows = store_rows(reader, progress=bar.update)
-    rows = rows.with_transform(CatalogTransform(guard_of(reader, arguments.image_root)))
     count = min(arguments.n, len(rows))
     chosen = np.sort(np.random.default_rng(arguments.seed).choice(len(rows), count, replace=False))
-    draw_sheet([rows[int(number)] for number in chosen]).save(arguments.save)
+    drawn = [canonical(rows[int(number)]) for number in chosen]
+    draw_sheet(drawn, guard_of(reader, arguments.image_root)).save(arguments.save)
     print(on_one_line(f"Wrote {count} of {len(rows):,} rows to {arguments.save}"))
     return 0
 

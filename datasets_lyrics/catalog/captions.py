@@ -14,6 +14,7 @@ from .formats import Format, Record, Row, field_of, text_of, texts_of
 from .json_stream import stream_elements
 from .omissions import OmittedError
 
+_KARPATHY = ("train", "restval", "val", "test")  # words of the field `split`
 Grouped = tuple[dict[str, Any], list[str]]  # an image, and its captions
 
 
@@ -55,8 +56,11 @@ def karpathy_records(folder: Folder, splits: tuple[str, ...]) -> Iterator[Record
     """Yield the images of Karpathy's file that belong to some splits."""
     path = folder.file()
     for image in stream_elements(path, "images"):
+        place = f"{path.name}, image {_name(image)}"
         if not isinstance(image, dict) or image.get("split") in splits or "split" not in image:
-            yield f"{path.name}, image {_name(image)}", image
+            yield place, image
+        elif image["split"] not in _KARPATHY:
+            yield place, OmittedError.of_unknown_split(image["split"], _KARPATHY)
 
 
 def _name(image: Any) -> Any:

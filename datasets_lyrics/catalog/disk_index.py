@@ -30,7 +30,7 @@ class DiskIndex:
     def __init__(self, entries: Iterable[tuple[Any, Any]], folder: str | os.PathLike | None = None) -> None:
         descriptor, self.path = tempfile.mkstemp(prefix="lyrics-join-", suffix=".sqlite", dir=folder)
         os.close(descriptor)
-        self._found = 0
+        self._found = bytearray()  # for each entry whether `get` returned it
         self._database = sqlite3.connect(self.path)
         try:
             self._fill(entries)
@@ -55,17 +55,20 @@ class DiskIndex:
     def get(self, key: Any) -> Any:
         """Return the first value of a key, or `None` where there is none."""
         row = self._database.execute(
-            "SELECT value FROM entries WHERE key = ? ORDER BY number LIMIT 1", (str(key),)
+            "SELECT number, value FROM entries WHERE key = ? ORDER BY number LIMIT 1", (str(key),)
         ).fetchone()
         if row is None:
             return None
-        self._found += 1
-        return json.loads(row[0])
+        self._found[row[0] - 1] = 1
+        return json.loads(row[1])
 
-    @property
-    def found(self) -> int:
-        """Number of `get` calls that found a value."""
-        return self._found
+    def count_keys(self) -> int:
+        """Return the number of different keys."""
+        return self._database.execute("SELECT COUNT(DISTINCT key) FROM entries").fetchone()[0]
+
+    def count_found(self) -> int:
+        """Return the number of different keys that `get` found."""
+        return sum(self._found)
 
     def close(self) -> None:
         """Close and remove the file."""
@@ -87,6 +90,7 @@ class DiskIndex:
         self._insert(batch)
         database.execute("CREATE INDEX by_key ON entries (key)")
         database.commit()
+        self._found = bytearray(len(self))
 
     def _insert(self, batch: list[tuple[str, str]]) -> None:
         self._database.executemany("INSERT INTO entries (key, value) VALUES (?, ?)", batch)

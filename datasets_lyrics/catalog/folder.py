@@ -16,6 +16,7 @@ from .omissions import Omissions, OmittedError
 COCO_STARTS = ("", "images/", "coco/", "coco/images/")  # folders that hold train2014, val2014, train2017, ...
 
 _COCO_2014, _COCO_2017 = ("train2014", "val2014", "test2015"), ("train2017", "val2017", "test2017")
+_URL = re.compile("(?:https?|ftp|s3|data):", re.IGNORECASE)
 _PLACES = 16_384  # pictures whose existence or size is remembered: consecutive records share pictures
 
 
@@ -133,12 +134,14 @@ class Folder:
                 if self.exists(start + name):
                     self._last_start = start
                     return start + name
-        raise OmittedError("missing picture", names[0])
+        raise OmittedError("missing picture", f"{names[0]:.200}")
 
     def _below_root(self, name: str) -> str:
         """Return a path relative to the root; an absolute one may lie below it."""
         if name.startswith(f"{self.root}{os.sep}"):
             name = name[len(str(self.root)) + 1 :]
+        if _URL.match(name):
+            raise OmittedError("a URL, not a file", f"{name:.80}: download the pictures first")
         if not name or os.path.isabs(name) or (".." in name and ".." in re.split(r"[/\\]", name)):
             raise OmittedError(
                 "path outside the root", f"{name!r:.100} is not below {self.root}: name a root that holds it"
@@ -146,7 +149,10 @@ class Folder:
         return name
 
     def _exists(self, path: str) -> bool:
-        return (self.root / path).is_file()
+        try:
+            return (self.root / path).is_file()
+        except OSError:  # a name that is too long
+            return False
 
     def _size(self, path: str) -> tuple[int, int]:
         try:

@@ -104,6 +104,7 @@ def text_of(record: Mapping[str, Any], *names: str) -> str:
     Raises:
         OmittedError: when there is no such field, or it is empty or no text.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             value = record[name]
@@ -121,6 +122,7 @@ def field_of(record: Mapping[str, Any], *names: str) -> Any:
     Raises:
         OmittedError: when there is none, with the names of those that there are.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             return record[name]
@@ -140,6 +142,11 @@ def texts_of(values: Any, name: str) -> list[str]:
     if not texts:
         raise OmittedError("empty text", f"{name!r} holds no text")
     return texts
+
+
+def _require_mapping(record: Any) -> None:
+    if not isinstance(record, Mapping):
+        raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
 
 
 def missing_field(record: Mapping[str, Any], *names: str) -> OmittedError:

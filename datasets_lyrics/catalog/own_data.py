@@ -26,12 +26,13 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 def coco_detection_records(folder: Folder) -> Iterator[Record]:
     """Yield the images of a detection file with their boxes; crowds are left out, as their boxes are no objects."""
     path = folder.file()
-    names = {one.get("id"): one.get("name") for one in stream_elements(path, "categories") if isinstance(one, dict)}
+    categories = (one for one in stream_elements(path, "categories") if isinstance(one, dict))
+    names = {str(one.get("id")): one.get("name") for one in categories}
     with ExitStack() as stack:
         boxes = stack.enter_context(DiskIndex(_boxes_by_image(path)))
         for image in stream_elements(path, "images"):
             key = image.get("id") if isinstance(image, dict) else None
-            found = [(names.get(category), box) for category, box in boxes.all(key)]
+            found = [(names.get(str(category), category), box) for category, box in boxes.all(key)]
             yield f"{path.name}, image {key}", (image, found)
 
 
@@ -57,7 +58,7 @@ def _named(folder: Folder, place: str, name: Any, box: Any, size: tuple[Any, Any
     """Return a region, or count it and return `None`: one bad box of many costs itself alone."""
     try:
         if not isinstance(name, str):
-            raise OmittedError("unknown category", f"{name!r:.40}")
+            raise OmittedError("unknown category", f"category_id {name!r:.40} has no name in `categories`")
         return Region(name, from_xywh(box, size))
     except OmittedError as error:
         folder.omissions.add(place, error)
@@ -107,7 +108,7 @@ def _yolo_names(folder: Folder) -> list[str]:
             return (
                 [str(names[number]) for number in sorted(names)] if isinstance(names, dict) else list(map(str, names))
             )
-    return folder.find("classes.txt", "obj.names").read_text(encoding="utf-8").split("\n")
+    return folder.find("classes.txt", "obj.names").read_text(encoding="utf-8-sig").splitlines()
 
 
 def _yolo_rows(folder: Folder, record: tuple[Path, list[str]]) -> Iterable[Row]:
@@ -115,7 +116,7 @@ def _yolo_rows(folder: Folder, record: tuple[Path, list[str]]) -> Iterable[Row]:
     start = "/".join("images" if one == "labels" else one for one in path.parent.relative_to(folder.root).parts)
     picture = folder.picture([f"{path.stem}{ending}" for ending in PICTURES], (f"{start}/", "images/", ""))
     regions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if line.strip():
             regions.append(_yolo_region(folder, f"{path.name}, line {number}", line.split(), names))
     yield from _detection(path.stem, picture, regions)
@@ -149,11 +150,13 @@ def voc_records(folder: Folder) -> Iterator[Record]:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def _voc_rows(folder: Folder, path: Path) -> Iterable[Row]:
     found = read_voc(path)
+    for fault in found.faults:
+        folder.omissions.add(f"Annotations/{path.name}", fault)
     names = [found.filename] if found.filename else []
     picture = folder.picture([*names, *(f"{path.stem}{ending}" for ending in PICTURES)], ("JPEGImages/", "images/", ""))
     regions = [Region(one.names[0], box) for one in found.objects if one.names for box in one.boxes]
@@ -257,8 +260,8 @@ FORMATS = (
         "YOLO text files",
         "your own",
         "that of the data set",
-        "data.yaml (or classes.txt), labels/<split>/*.txt or <split>/labels/*.txt with class, center, width, height, or "
-        "a polygon",
+        "data.yaml (or classes.txt); labels/<split>/*.txt or <split>/labels/*.txt: class, center, width, height, or a "
+        "polygon",
         "images/<split>/*.jpg or <split>/images/*.jpg",
         {name: Split((f"labels/{name}/*.txt",)) for name in _ANY} | {"all": Split(("labels/*.txt",))},
         yolo_records,

@@ -9,7 +9,7 @@ from typing import Any
 from transformers.utils import logging
 
 from .folder import Folder
-from .formats import Format, Row
+from .formats import Format, Record, Row
 from .omissions import Omissions, OmittedError
 
 logger = logging.get_logger(__name__)
@@ -56,6 +56,10 @@ class Summary:
         return notes
 
 
+class NoUsableRowError(ValueError):
+    """No record of a data set can be used; its reader's `folder` holds what was left out."""
+
+
 class CatalogReader:
     """Rows of one split of a data set, read from its files each time it is iterated.
 
@@ -91,11 +95,11 @@ class CatalogReader:
 
         Raises:
             FileNotFoundError: when a file is missing.
-            ValueError: when a file cannot be read, or no record can be used; the message says why.
+            ValueError: when a file cannot be read, or no record can be used (`NoUsableRowError`); the message says why.
         """
         folder = self.folder = self._open()
         count = 0
-        for place, record in self.format.records(folder):
+        for place, record in self._records(folder):
             folder.records += 1
             for row in self._rows_of(folder, place, record):
                 count += 1
@@ -103,8 +107,22 @@ class CatalogReader:
                 yield row
         self._finish(folder, count)
 
+    def _records(self, folder: Folder) -> Iterator[Record]:
+        """Yield the records; an error of an unexpected shape names the record before it."""
+        place = "the start"
+        try:
+            for place, record in self.format.records(folder):
+                yield place, record
+        except (TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
+            raise ValueError(
+                f"{self.format.name} ({self.split}) in {folder.root} is not of the expected form, after {place}: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+
     def _rows_of(self, folder: Folder, place: str, record: Any) -> list[Row]:
         try:
+            if isinstance(record, OmittedError):
+                raise record
             if isinstance(record, Exception):
                 raise OmittedError("malformed record", str(record))
             return list(self.format.rows(folder, record))
@@ -112,7 +130,7 @@ class CatalogReader:
             fault = error
         except KeyError as error:
             fault = OmittedError(f"no field {error}", f"{record!r:.80}")
-        except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, OSError) as error:
             fault = OmittedError("malformed record", f"{error}: {record!r:.80}")
         folder.omissions.add(place, fault)
         folder.unusable += 1
@@ -122,7 +140,7 @@ class CatalogReader:
         data, omissions = self.format, folder.omissions
         name = f"{data.name} ({self.split}) in {folder.root}"
         if not count:
-            raise ValueError(f"{name} has no usable row among {folder.records:,} records. {omissions.describe()}")
+            raise NoUsableRowError(f"{name} has no usable row among {folder.records:,} records. {omissions.describe()}")
         expected = folder.split.size
         counted = count + folder.unusable if data.unit == "rows" else folder.records
         self.summary = Summary(count, folder.records, omissions, expected, counted, data.unit)

@@ -12,7 +12,7 @@ def test_values_come_back_in_order(tmp_path):
         assert index.all(7) == ["a", "é"]
         assert index.get("8") == [1, {"b": None}]
         assert index.get(9) is None
-        assert (len(index), index.found) == (3, 1)
+        assert (len(index), index.count_keys(), index.count_found()) == (3, 2, 1)
     assert not list(tmp_path.iterdir())
 
 
