@@ -49,13 +49,13 @@ class DiskIndex:
 
     def all(self, key: Any) -> list[Any]:
         """Return the values of a key, in the order in which they came."""
-        rows = self._database.execute("SELECT value FROM entries WHERE key = ? ORDER BY number", (str(key),))
+        rows = self._database.execute("SELECT value FROM entries WHERE key = ? ORDER BY number", (_as_text(key),))
         return [json.loads(text) for (text,) in rows]
 
     def get(self, key: Any) -> Any:
         """Return the first value of a key, or `None` where there is none."""
         row = self._database.execute(
-            "SELECT number, value FROM entries WHERE key = ? ORDER BY number LIMIT 1", (str(key),)
+            "SELECT number, value FROM entries WHERE key = ? ORDER BY number LIMIT 1", (_as_text(key),)
         ).fetchone()
         if row is None:
             return None
@@ -83,7 +83,7 @@ class DiskIndex:
         database.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, value TEXT)")
         batch: list[tuple[str, str]] = []
         for key, value in entries:
-            batch.append((str(key), json.dumps(value, ensure_ascii=True)))
+            batch.append((_as_text(key), json.dumps(value, ensure_ascii=True)))
             if len(batch) == _ROWS:
                 self._insert(batch)
                 batch = []
@@ -94,3 +94,9 @@ class DiskIndex:
 
     def _insert(self, batch: list[tuple[str, str]]) -> None:
         self._database.executemany("INSERT INTO entries (key, value) VALUES (?, ?)", batch)
+
+
+def _as_text(key: Any) -> str:
+    """Return a key as text that a database can hold: half a surrogate pair becomes its escape."""
+    text = str(key)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

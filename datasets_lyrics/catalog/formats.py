@@ -66,6 +66,13 @@ class Row:
     messages: list[dict[str, Any]] = field(default_factory=list)
     identity: str = ""
 
+    def texts(self) -> Iterator[str]:
+        """Yield every text of the row."""
+        yield from (self.id, self.question, self.identity, *self.images, *self.answers, *self.choices)
+        yield from (region.phrase for region in self.regions)
+        for message in self.messages:
+            yield from (block["text"] for block in message["content"] if "text" in block)
+
 
 @dataclass(frozen=True)
 class Format:

@@ -68,6 +68,8 @@ class JSONStream:
                     raise self._error(f"{error.msg.removesuffix(' starting at')}, {_ENDS}", error.pos) from error
             except RecursionError as error:
                 raise self._error("a value is nested too deeply", self._place) from error
+            except ValueError as error:  # a number of thousands of digits
+                raise self._error(str(error).partition(";")[0], self._place) from error
             else:
                 if not self._may_be_cut(end) or not self._fill():
                     self._place = end

@@ -125,7 +125,10 @@ class CatalogReader:
                 raise record
             if isinstance(record, Exception):
                 raise OmittedError("malformed record", str(record))
-            return list(self.format.rows(folder, record))
+            rows = list(self.format.rows(folder, record))
+            for text in (text for row in rows for text in row.texts() if not text.isascii()):
+                _require_unicode(text)
+            return rows
         except OmittedError as error:
             fault = error
         except KeyError as error:
@@ -146,3 +149,11 @@ class CatalogReader:
         self.summary = Summary(count, folder.records, omissions, expected, counted, data.unit)
         for note in self.summary.notes(self) if self.warns else ():
             logger.warning(note)
+
+
+def _require_unicode(text: str) -> None:
+    """Refuse half a surrogate pair, which JSON can write and no file can hold as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OmittedError("no Unicode", f"{text!r:.60}: {error.reason}") from error

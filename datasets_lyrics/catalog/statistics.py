@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .formats import Row
@@ -39,7 +39,9 @@ class Statistics:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts in JSON types."""
-        return {**asdict(self), "common_answers": dict(self.common_answers.most_common(COMMON))}
+        counts = {one.name: getattr(self, one.name) for one in fields(self)}
+        counts |= {"tasks": dict(self.tasks), "box_areas": dict(self.box_areas)}
+        return counts | {"common_answers": dict(self.common_answers.most_common(COMMON))}
 
     def describe(self) -> str:
         """Return the counts as lines of text."""

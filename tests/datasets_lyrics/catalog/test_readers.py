@@ -13,7 +13,7 @@ from lyrics.datasets_lyrics.catalog.registry import CATALOG, open_reader, open_w
 from lyrics.datasets_lyrics.catalog.rows import canonical_rows
 from lyrics.datasets_lyrics.conversations import read_conversation
 
-from .data_sets import WRITERS, coco, put, write
+from .data_sets import WRITERS, coco, dump, put, write
 
 GOLDEN = Path(__file__).with_name("golden_rows.json")
 
@@ -103,6 +103,64 @@ def test_a_named_file_is_the_one_that_is_read(tmp_path):
         list(open_word(f"voc:{root}/Annotations/a.xml"))
 
 
+def test_one_bad_part_of_a_record_costs_itself_alone(tmp_path):
+    """A box of a picture, a region of an image, a category of a file."""
+    root = write("voc", tmp_path)
+    path = root / "Annotations/a.xml"
+    bad = "<object><name>cat</name><bndbox><xmin>90</xmin><ymin>1</ymin><xmax>99</xmax><ymax>9</ymax></bndbox></object>"
+    path.write_text(path.read_text().replace("</annotation>", f"{bad}</annotation>"))
+    reader = open_reader("voc", root)
+    ((region,),) = [row.regions for row in reader]
+    assert (region.phrase, reader.folder.omissions.counts["bad box"]) == ("dog", 1)
+    root = write("vg_regions", tmp_path)
+    (image,) = json.loads((root / "region_descriptions.json").read_text())
+    image["regions"][1:] = ["x", {"region_id": 5}, None]
+    dump(root / "region_descriptions.json", [image, 7, {"id": 2, "regions": "x"}])
+    dump(root / "image_data.json", [{"image_id": 2, "width": None, "height": 30}])
+    reader = open_reader("vg_regions", root)
+    assert [row.id for row in reader] == ["20"]
+    assert reader.folder.omissions.total == 5  # three of the image, those of 7, and the letter of the last
+    root = write("coco_detection", tmp_path)
+    path = root / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["categories"] += [{"id": [1], "name": "x"}, 7]
+    dump(path, content)
+    assert len(list(open_reader("coco_detection", root))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change"),
+    [
+        ("coco_karpathy", "dataset_coco.json", ('"split": "restval"', '"split": "training"')),
+        ("ocrvqa", "dataset.json", ('"split": 3', '"split": "test"')),
+        ("visual7w_telling", "dataset_v7w_telling.json", ('"split": "val"', '"split": "dev"')),
+    ],
+)
+def test_a_split_that_does_not_exist_is_told(name, file, change, tmp_path):
+    path = write(name, tmp_path) / file
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    reader = open_reader(name, path.parent)
+    list(reader)
+    assert reader.folder.omissions.counts["unknown split"] == 1
+
+
+def test_what_one_file_lists_and_the_other_lacks_is_told(tmp_path):
+    root = write("scienceqa", tmp_path)
+    dump(root / "pid_splits.json", {"train": ["12", "99"]})
+    reader = open_reader("scienceqa", root)
+    assert len(list(reader)) == 1
+    assert reader.folder.omissions.counts == {"missing problem": 1}
+    root = write("vqav2", tmp_path)
+    path = root / "v2_mscoco_train2014_annotations.json"
+    notes = json.loads(path.read_text())["annotations"]
+    dump(path, {"annotations": notes + notes[:1]})
+    reader = open_reader("vqav2", root)
+    assert len(list(reader)) == 2
+    assert reader.folder.omissions.counts["repeated annotation"] == 1
+    assert reader.folder.omissions.counts["annotation without a question"] == 1
+
+
 def test_hidden_files_are_no_data(tmp_path):
     """An archive of a Mac has `._NAME` beside NAME, and an open spreadsheet leaves `~$NAME`."""
     root = write("shikra", tmp_path)
@@ -149,6 +207,10 @@ def test_a_pickle_runs_no_code(tmp_path, capsys):
         {"image": "/etc/passwd", "question": "?", "answers": [{"answer": "x"}]},
         {"image": "VizWiz_train_00000007.jpg", "question": "?", "answers": [{"answer": 5}]},
         {"image": "VizWiz_train_00000007.jpg", "question": "?", "answers": {"answer": "x"}},
+        {"image": "VizWiz_train_00000007.jpg", "question": "half \ud83d", "answers": [{"answer": "x"}]},
+        {"image": "x" * 5000, "question": "?", "answers": [{"answer": "x"}]},
+        {"image": "\0", "question": "?", "answers": [{"answer": "x"}]},
+        {"image": "https://example.org/a.jpg", "question": "?", "answers": [{"answer": "x"}]},
     ],
 )
 def test_hostile_records_are_counted(tmp_path, record):
