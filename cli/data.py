@@ -153,7 +153,7 @@ def describe_format(data: Format) -> str:
     lines.append(f"  pictures: {data.layout}")
     for name, split in data.splits.items():
         size = f" ({split.size:,} {data.unit})" if split.size else ""
-        lines.append(f"  {name}{size}: {', '.join(split.files)}")
+        lines.append(f"  {name}{size}: {', '.join(split.files).replace('|', ' or ')}")
     return "\n".join(lines)
 
 

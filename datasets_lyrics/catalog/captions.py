@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def _karpathy_rows(folder: Folder, image: dict[str, Any], starts: tuple[str, ...
     yield Row(str(key), [folder.picture(names, starts)], "caption", answers=captions)
 
 
+def _flickr_records(folder: Folder) -> Iterator[Record]:
+    """Yield the images of a split of Karpathy's file; or those of the authors' file (`NAME#NUMBER<TAB>caption` a line)."""
+    if folder.split_name != "all":
+        yield from _karpathy_records(folder)
+        return
+    path = folder.file()
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            lines = (line.strip() for line in file if line.strip())
+            for name, group in groupby(lines, lambda line: line.partition("#")[0]):
+                yield f"{path.name}, image {name:.80}", (name, [line.partition("\t")[2] for line in group])
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} cannot be read: it is not UTF-8: {error.reason}.") from error
+
+
+def _flickr_rows(folder: Folder, record: Any) -> Iterable[Row]:
+    if not isinstance(record, tuple):
+        yield from _karpathy_rows(folder, record, _FLICKR_STARTS)
+        return
+    name, captions = record
+    yield Row(name, [folder.picture(name, _FLICKR_STARTS)], "caption", answers=texts_of(captions, "caption"))
+
+
 def textcaps_records(folder: Folder) -> Iterator[Record]:
     """Yield each picture of TextCaps once, with all captions: its records are captions."""
     path = folder.file()
@@ -158,18 +182,20 @@ FORMATS = (
     ),
     Format(
         "flickr30k",
-        "Flickr30k, Karpathy's split",
+        "Flickr30k, Karpathy's split (all: the authors' file)",
         "captions",
         "CC BY 4.0 (captions of the authors' site); pictures: Flickr terms",
-        "the pictures from the authors' form; dataset_flickr30k.json of Karpathy's caption_datasets.zip",
+        "the pictures from the authors' form; dataset_flickr30k.json of Karpathy's caption_datasets.zip, or the "
+        "authors' results_20130124.token (all pictures, without splits)",
         "flickr30k-images/*.jpg or images/*.jpg",
         {
             "train": Split(("dataset_flickr30k.json",), 29_000),
             "val": Split(("dataset_flickr30k.json",), 1_014),
             "test": Split(("dataset_flickr30k.json",), 1_000),
+            "all": Split(("results_20130124.token|results.token",), 31_783),
         },
-        _karpathy_records,
-        partial(_karpathy_rows, starts=_FLICKR_STARTS),
+        _flickr_records,
+        _flickr_rows,
         source="flickr30k",
     ),
     Format(

@@ -25,7 +25,7 @@ class Split:
     """A split of a data set.
 
     Attributes:
-        files: file names, or patterns, below the root.
+        files: file names below the root, or patterns; `|` stands between alternatives.
         size: int, number that the field reports, or `None`; its unit is that of the format.
         pictures: str, name of the pictures' folder, where it depends on the split.
     """
@@ -83,15 +83,15 @@ class Folder:
         """Return a file, in the root or up to two folders below it.
 
         Args:
-            names: names of which the first that exists is taken; wildcards are allowed.
+            names: names of which the first that exists is taken; wildcards are allowed, and `|` between alternatives.
 
         Raises:
             FileNotFoundError: naming what was looked for.
             ValueError: when several files have the name.
         """
         for name in names:
-            for pattern in (name, f"*/{name}", f"*/*/{name}"):
-                found = self._matching(pattern)
+            for start in ("", "*/", "*/*/"):
+                found = self._matching(*(f"{start}{pattern}" for pattern in name.split("|")))
                 if len(found) > 1:
                     listed = ", ".join(str(path.relative_to(self.root)) for path in found[:4])
                     raise ValueError(f"{self.root} has several files {name}: {listed}. Name the one to read.")
@@ -112,9 +112,9 @@ class Folder:
                 return found
         raise FileNotFoundError(f"There is no file {' or '.join(patterns)} in {self.root}.")
 
-    def _matching(self, pattern: str) -> list[Path]:
-        """Return the files of a pattern, without those that a system or a program hides beside them (`._a`, `~$a`)."""
-        found = self.root.glob(pattern)
+    def _matching(self, *patterns: str) -> list[Path]:
+        """Return the files of patterns, without those that a system or a program hides beside them (`._a`, `~$a`)."""
+        found = {path for pattern in patterns for path in self.root.glob(pattern)}
         return sorted(path for path in found if not path.name.startswith((".", "~$")) and path.is_file())
 
     def picture(self, names: str | Iterable[str], starts: Iterable[str] = ("", "images/")) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 
 from . import captions, dialogue, own_data, pairs, referring, tables, text_vqa, visual_genome, vqa
 from .formats import Format
@@ -57,7 +58,7 @@ def open_reader(name: str, root: str | os.PathLike, split: str | None = None) ->
     data = find_format(name)
     if os.path.isfile(root):
         folder, file = os.path.split(os.path.abspath(root))
-        own = [key for key, one in data.splits.items() if fnmatchcase(file, one.files[0])]
+        own = [key for key, one in data.splits.items() if any(map(partial(fnmatchcase, file), one.files[0].split("|")))]
         splits = {key: one if key in own else replace(one, size=None) for key, one in data.splits.items()}
         return CatalogReader(replace(data, splits=splits), folder, split or next(iter(own), None), file)
     return CatalogReader(data, root, split)

@@ -127,7 +127,7 @@ FORMATS = (
         "yours",
         "a .csv, .tsv or .xlsx (its first sheet) with a header; without a question the answer is a caption",
         "as the column of files says",
-        {"train": Split(("*.[ctx][sl][vs]*",))},
+        {"train": Split(("*.csv|*.tsv|*.xlsx",))},
         _records,
         _rows,
         unit="records",

@@ -161,6 +161,16 @@ def test_what_one_file_lists_and_the_other_lacks_is_told(tmp_path):
     assert reader.folder.omissions.counts["annotation without a question"] == 1
 
 
+def test_flickr_as_its_authors_write_it(tmp_path):
+    """Lines of name, number and caption; a picture without captions and a missing one are told."""
+    put(tmp_path, "flickr30k-images/7.jpg", "flickr30k-images/8.jpg")
+    lines = ["7.jpg#0\tA dog runs .", "7.jpg#1\tEin Hund läuft .", "", "8.jpg", "9.jpg#0\tGone ."]
+    (tmp_path / "results_20130124.token").write_text("\r\n".join(lines), encoding="utf-8-sig")
+    reader = open_reader("flickr30k", tmp_path, "all")
+    assert [(row.id, row.answers) for row in reader] == [("7.jpg", ["A dog runs .", "Ein Hund läuft ."])]
+    assert reader.folder.omissions.counts == {"missing picture": 1, "empty text": 1}
+
+
 def test_hidden_files_are_no_data(tmp_path):
     """An archive of a Mac has `._NAME` beside NAME, and an open spreadsheet leaves `~$NAME`."""
     root = write("shikra", tmp_path)
