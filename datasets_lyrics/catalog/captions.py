@@ -85,7 +85,7 @@ def _karpathy_rows(folder: Folder, image: dict[str, Any], starts: tuple[str, ...
 
 
 def _flickr_records(folder: Folder) -> Iterator[Record]:
-    """Yield the images of a split of Karpathy's file; or those of the authors' file (`NAME#NUMBER<TAB>caption` a line)."""
+    """Yield the images of a split of Karpathy's file; or those of the authors' file (`NAME#N<TAB>caption` a line)."""
     if folder.split_name != "all":
         yield from _karpathy_records(folder)
         return

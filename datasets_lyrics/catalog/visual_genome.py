@@ -55,8 +55,8 @@ def _region_rows(folder: Folder, record: Image) -> Iterable[Row]:
     image, found = record
     number = field_of(image, "id", "image_id")
     picture = folder.picture(f"{number}.jpg", VG_STARTS)
-    known = found is not None and all(isinstance(side, int) and side > 0 for side in found[:2])
-    size = (found[0], found[1]) if known else folder.size(picture)
+    sides = [] if found is None else [side for side in found[:2] if isinstance(side, int) and side > 0]
+    size = (sides[0], sides[1]) if len(sides) == 2 else folder.size(picture)
     for region in field_of(image, "regions"):
         try:  # one bad region of fifty costs itself alone
             box = from_xywh([field_of(region, name) for name in ("x", "y", "width", "height")], size)
