@@ -248,7 +248,7 @@ def test_copies_are_left_out(tmp_path):
         ("data: [vqav2]\ntemperature: 0.5", "`temperature` must be a number from 1 on, got 0.5"),
         ("data: [vqav2]\nrows_per_epoch: 0", "`rows_per_epoch` must be a whole number from 1 on, got 0"),
         ("data: [vqav2]\nprompts: {captoin: [a]}", "`prompts` has the unknown key 'captoin'"),
-        ("data: [vqav2]\nprompts: {locate: [Where?]}", "`prompts` of locate: 'Where?' lacks {name}"),
+        ("data: [vqav2]\nprompts: {locate: [Where]}", "`prompts` of locate: 'Where' lacks {name}"),
         ("data: [{data: vqav2, weight: 0}]", "No data set of the mixture has a row with a weight above 0"),
         ("data: [{data: vqav2, tasks: [sing]}]", "There is no task 'sing'"),
         ("data: [{data: vqav2, tasks: [locate]}]", "has no regions, which its task needs"),
