@@ -14,6 +14,8 @@ from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.protocols import Refiner
 from ..utils.model_card import (
     CARD,
+    FOLLOWS,
+    PUBLISHED_LICENSE,
     BaseModel,
     CardFacts,
     find_hub_id,
@@ -29,6 +31,7 @@ from .remote_code import add_remote_code, has_remote_code
 
 _ADAPTER, _DETAILS = "adapter_config.json", "lyrics_adapter.json"
 WITHOUT_REFINER = "none"
+_UNDER_GPL = (PUBLISHED_LICENSE, "agpl-3.0")  # licences that GPL-3.0 allows for what was made of it
 
 
 def export_model(
@@ -71,7 +74,9 @@ def export_model(
     _require_model(source)
     is_adapter = not (source / "config.json").is_file()
     remote_code = remote_code or has_remote_code(source)  # of an exported directory, the code is written anew
-    facts = _describe(source, is_adapter, name_of_folder(out) if repo_id is None else repo_id, base_model)
+    _require_license(source, license)
+    name = name_of_folder(out) if repo_id is None else repo_id
+    facts = _describe(source, is_adapter, name, base_model, keeps_bases=license is not None)
     _require_effect(source, license=license, language=language, base_model=None if is_adapter else base_model)
     facts = replace(facts, place=repo_id or ".", license=license, language=language, has_remote_code=remote_code)
     with write_model(out) as folder:
@@ -118,8 +123,15 @@ def _require_effect(source: Path, **options: Any) -> None:
         )
 
 
-def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None) -> CardFacts:
+def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None, keeps_bases: bool) -> CardFacts:
     """Return the facts of the exported model's card.
+
+    Args:
+        source: folder of the model.
+        is_adapter: whether it is that of an adapter.
+        name: name of the model.
+        base_model: Hub id of the base model, or `None` for the one that is known.
+        keeps_bases: whether the base models of the present card are named again, since its licence is new.
 
     Raises:
         ValueError: `base_model` is no Hub id, or the base model of an adapter has none.
@@ -136,9 +148,23 @@ def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None)
                 "publish it first, and name it by its Hub id (--base-model OWNER/NAME). Or publish the merged model "
                 "(`lyrics merge`)."
             )
-    bases = [] if place is None else [BaseModel(place, hub_id=place, license=_license_of(place, known))]
+    named = known.get("base_model") or []
+    named = [named] if isinstance(named, str) else named
+    places = [place] if place is not None else named if keeps_bases else []
+    bases = [BaseModel(one, hub_id=one, license=_license_of(one, known)) for one in places]
     relation = ("adapter" if is_adapter else known.get("base_model_relation", "finetune")) if bases else None
     return CardFacts(name.split("/")[-1], bases=bases, relation=relation)
+
+
+def _require_license(source: Path, license: str | None) -> None:
+    """Raise a `ValueError` for another licence than GPL-3.0, where the model was made of weights under it."""
+    card = source / CARD
+    follows = card.is_file() and FOLLOWS in card.read_text(encoding="utf-8")
+    if follows and license not in (None, *_UNDER_GPL):
+        raise ValueError(
+            f"The licence cannot be {license!r}: {card} says that the model was made of weights under GPL-3.0, which "
+            "follows everything that is made of them. Leave --license out."
+        )
 
 
 def _license_of(base: str, known: dict[str, Any]) -> str | None:

@@ -66,6 +66,8 @@ def open_word(word: str, split: str | None = None) -> CatalogReader:
         raise ValueError(f"{word!r} names no folder: write {name}:FOLDER.")
     splits = find_format(name).splits
     if not own_split and split not in splits:
-        usual = {"train": next(iter(splits)), "validation": "val"}
+        first = next(iter(splits))
+        has_none = len(splits) == 1 and os.path.isfile(os.path.expanduser(root))  # one file, such as a table
+        usual = {"train": first, "validation": first if has_none else "val"}
         split = usual.get(split or "train", split)
     return open_reader(name, os.path.expanduser(root), own_split or split)
