@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
+from ..modeling_lyrics.checkpoint_files import naming
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.protocols import Refiner
 from ..utils.model_card import (
@@ -25,11 +28,11 @@ from ..utils.model_card import (
     write_card,
 )
 from ..utils.model_folder import holds_model, write_model
-from ..utils.published_files import check_nothing_private, list_published, rewrite_json, without_machine
+from ..utils.published_files import TOKENIZERS, check_nothing_private, list_published, rewrite_json, without_machine
 from .card_facts import name_of_folder
 from .remote_code import add_remote_code, has_remote_code
 
-_ADAPTER, _DETAILS = "adapter_config.json", "lyrics_adapter.json"
+ADAPTER_CONFIG, _DETAILS = "adapter_config.json", "lyrics_adapter.json"
 WITHOUT_REFINER = "none"
 _UNDER_GPL = (PUBLISHED_LICENSE, "agpl-3.0")  # licences that GPL-3.0 allows for what was made of it
 
@@ -110,6 +113,23 @@ def _require_model(source: Path) -> None:
         raise ValueError(f"{source} holds no processor of this package (processor_config.json): {advice}.")
     if not any(source.glob("*model*.safetensors")):
         raise ValueError(f"{source} holds no weights as safetensors: save the model again with `save_pretrained`.")
+    _require_complete(source)
+
+
+def _require_complete(source: Path) -> None:
+    """Raise a `ValueError` that names the first file of a model that is missing or damaged."""
+    index = source / "model.safetensors.index.json"
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+    for place, what in ((source, "of the language model"), (source / "mqformer_tokenizer", "of the MQ-Former")):
+        if not any((place / name).is_file() for name in TOKENIZERS):
+            raise ValueError(f"{source} holds no tokenizer {what}: save the processor there (`save_pretrained`).")
+    if (source / "refiner" / "config.json").is_file() and not any((source / "refiner").glob("*.safetensors")):
+        raise ValueError(f"{source} holds no weights of the refiner (refiner/model.safetensors): save it there again.")
+    for path in sorted({*(source / name for name in shards), *source.glob("*model*.safetensors")}):
+        if not path.is_file():
+            raise ValueError(f"{source} lacks {path.name}, which {index.name} names: copy or save the model again.")
+        with naming(path), safe_open(path, "pt"):  # reads the header, and compares it with the size of the file
+            pass
 
 
 def _require_effect(source: Path, **options: Any) -> None:
@@ -174,7 +194,7 @@ def _license_of(base: str, known: dict[str, Any]) -> str | None:
 
 def _find_base(source: Path) -> str | None:
     """Return the place of an adapter's base model."""
-    details = source / _DETAILS if (source / _DETAILS).is_file() else source / _ADAPTER
+    details = source / _DETAILS if (source / _DETAILS).is_file() else source / ADAPTER_CONFIG
     settings = json.loads(details.read_text(encoding="utf-8"))
     return settings.get("base_model", settings.get("base_model_name_or_path"))
 
@@ -197,13 +217,13 @@ def copy_file(source: Path, target: Path, link: bool) -> None:
 
 def name_base(folder: Path, base_id: str) -> list[str]:
     """Write the Hub id of the base model into an adapter's files, drop the machine's settings, and name the files."""
-    rewrite_json(folder / _ADAPTER, base_model_name_or_path=base_id)
+    rewrite_json(folder / ADAPTER_CONFIG, base_model_name_or_path=base_id)
     if not (folder / _DETAILS).is_file():
-        return [_ADAPTER]
+        return [ADAPTER_CONFIG]
     details = json.loads((folder / _DETAILS).read_text(encoding="utf-8"))
     arguments = without_machine(details.get("arguments") or {})
     rewrite_json(folder / _DETAILS, base_model=base_id, arguments=arguments)
-    return [_ADAPTER, _DETAILS]
+    return [ADAPTER_CONFIG, _DETAILS]
 
 
 def _complete_refiner(source: Path, folder: Path, refiner: str | os.PathLike[str] | Refiner | None) -> None:

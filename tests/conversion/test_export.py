@@ -99,6 +99,31 @@ def test_a_missing_refiner_is_asked_for(mine, tmp_path):
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", None, "holds no tokenizer of the language model"),
+        ("mqformer_tokenizer/tokenizer.json", None, "holds no tokenizer of the MQ-Former"),
+        ("model.safetensors", None, "holds no weights as safetensors"),
+        ("model.safetensors", b"", r"model\.safetensors' is damaged or incomplete"),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"a": "model-2.safetensors"}}',
+            r"lacks model-2\.safetensors",
+        ),
+        ("refiner/model.safetensors", None, "holds no weights of the refiner"),
+    ],
+)
+def test_an_incomplete_model_is_not_published(mine, tmp_path, name, content, message):
+    if content is None:
+        (mine / name).unlink()
+    else:
+        (mine / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        export_model(mine, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_temporary_export_leaves_no_copy(mine):
     """Weights are links, and the folder is gone afterwards."""
     with export_aside(mine, "me/ready") as folder:

@@ -20,6 +20,7 @@ from . import PUBLISHED, STRATEGIES
 from .server import run_hub
 
 ROOT = Path(__file__).parents[2]
+WEIGHTS = {"dpo": "adapter_model.safetensors", "full": "model.safetensors", "first": "model.safetensors"}
 TOKEN = "hf_" + "notatoken1" * 4
 
 
@@ -147,6 +148,16 @@ def test_an_interrupted_upload_changes_nothing(found, hub):
     assert hub.repositories["me/interrupted"].titles == ["initial commit", "Upload the model with ziya-lyrics"]
 
 
+def test_a_push_that_would_surprise_is_refused(found, hub):
+    """An adapter that nobody could load; a private model into a public repository. Nothing is sent."""
+    (typo, _, of_typo), (public, _, of_public) = check(found, "refused")
+    assert (typo, public) == (2, 2)
+    assert "The base model me/typo is not on the Hub" in of_typo
+    assert "other/moving exists and is public" in of_public
+    assert "me/adapter" not in hub.repositories
+    assert "Upload the model with ziya-lyrics" not in hub.repositories["other/moving"].titles
+
+
 def test_trainers_upload_what_a_reader_needs(found, hub):
     """Of every strategy: adapter, its description and card at each push; checkpoints without pickled arguments."""
     result = check(found, "trained")
@@ -181,6 +192,25 @@ def test_trainers_upload_what_a_reader_needs(found, hub):
     assert "last-checkpoint/optimizer.pt" in hub.repositories["me/checkpoint"].files()
 
 
+def test_every_trainer_uploads_with_every_strategy(found, hub):
+    """Adapter, whole model and first stage: their weights and card at each push, and checkpoints to resume from."""
+    resumed = check(found, "others_trained")
+    assert resumed == {kind: [1, 2] for kind in WEIGHTS}
+    for kind, weights in WEIGHTS.items():
+        for strategy in STRATEGIES:
+            repository = hub.repositories[f"me/{kind}-{strategy}"]
+            during = {"end": 0, "every_save": 1, "checkpoint": 2, "all_checkpoints": 2}[strategy]
+            assert repository.titles[-1] == "Model save"
+            assert len(repository.titles) == 2 + during
+            for files in list(repository.commits.values())[1:]:
+                assert {weights, "README.md", "processor_config.json"} <= files.keys()
+                assert is_ours(files["README.md"].decode())
+                assert not [name for name in files if "refiner" in name]
+            names = {path.split("/")[0] for path in files if path.endswith("optimizer.pt")}
+            kept = {"checkpoint": {"last-checkpoint"}, "all_checkpoints": {"checkpoint-1"}}
+            assert names == kept.get(strategy, set())
+
+
 def test_the_first_stage(found, hub):
     result = check(found, "first_stage")
     assert result["model"] == "LyricsForPreTraining"
@@ -204,7 +234,7 @@ def test_nothing_that_was_uploaded_names_this_machine(found, hub):
     """In no commit of any repository: no path, user, token or pickled arguments."""
     secrets = [found["folder"], str(ROOT), os.path.expanduser("~") + "/", TOKEN, "private"]
     own = {name: repository for name, repository in hub.repositories.items() if name.startswith("me/")}
-    assert len(own) == 9
+    assert len(own) == 9 + len(WEIGHTS) * len(STRATEGIES)
     for name, repository in own.items():
         for files in repository.commits.values():
             assert not [path for path in files if path.endswith("training_args.bin")]
@@ -220,7 +250,7 @@ def test_a_machine_without_the_package(found, hub, tmp_path):
     assert check(found, "with_code")[0] == check(found, "first_stage")["code"][0] == 0
     stage1 = Path(found["folder"]) / "stage1-code"
     file = Path(__file__).with_name("without_package.py")
-    result = run_python(hub, tmp_path, file, "me/micro", SCENE_PICTURE, tmp_path / "again", stage1)
+    result = run_python(hub, tmp_path, file, "me/micro", SCENE_PICTURE, tmp_path / "again", "--stage1", stage1)
     assert result["module"] == "transformers_modules"
     assert result["first stage"] == ["LyricsForPreTraining", "LyricsProcessor"]
     assert result["AutoConfig"] == "LyricsConfig"
@@ -231,7 +261,7 @@ def test_a_machine_without_the_package(found, hub, tmp_path):
     assert (result["AutoProcessor"], result["AutoImageProcessor"]) == ("LyricsProcessor", "LyricsImageProcessorPil")
     processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
     assert result["labels"] == processor.refine(str(SCENE_PICTURE))[0].labels
-    assert result["generate"] == result["pipeline"] == result["again"]
+    assert result["generate"] == result["image-text-to-text"] == result["again"]
     assert result["generate"].strip().isdigit()
 
 

@@ -6,21 +6,25 @@ FOLDER holds the checkpoint `tiny`. The last line of the output is a JSON object
 import contextlib
 import io
 import json
+import shutil
 import sys
 import traceback
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lyrics import LyricsForConditionalGeneration, LyricsForPreTraining, LyricsProcessor
-from lyrics.assets import MICRO_CHECKPOINT, ShapeChats
+from lyrics.assets import MICRO_CHECKPOINT, ShapeChats, ShapePairs
 from lyrics.conversion import merge_adapter
 from lyrics.modeling_lyrics.adapter_checks import mark_base
 from lyrics.trainers import LyricsSFTConfig, LyricsSFTTrainer
+from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
 from lyrics_cli.main import main
 
+from ..pretraining_parts import build_rows
 from ..trainers.two_ranks import build_trainer as build_pretraining_trainer
 from . import PUBLISHED, STRATEGIES
 
@@ -55,7 +59,8 @@ def pushed():
 
 def with_code():
     """The shipped model, for the machine without the package."""
-    return run("push", MICRO_CHECKPOINT, "me/micro", "--remote-code")
+    shutil.copytree(MICRO_CHECKPOINT, FOLDER / "micro")  # a push makes links beside the weights for a moment
+    return run("push", FOLDER / "micro", "me/micro", "--remote-code")
 
 
 def revisions():
@@ -91,11 +96,26 @@ def interrupted():
     return [run("push", TINY, "me/interrupted") for _ in range(2)]
 
 
-def _build(name, steps=2, **settings):
-    rows = [{key: ShapeChats(4)[index][key] for key in ("images", "messages")} for index in range(4)]
+def refused():
+    """An adapter of a base model that is not there; a private push to a public repository."""
+    model, processor = LyricsForConditionalGeneration.from_pretrained(TINY), LyricsProcessor.from_pretrained(TINY)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(FOLDER / "peft")
+    processor.save_pretrained(FOLDER / "peft", save_refiner=False)
+    return [
+        run("push", FOLDER / "peft", "me/adapter", "--base-model", "me/typo"),
+        run("push", TINY, "other/moving", "--private"),
+    ]
+
+
+def _settings(steps=2, **settings):
     settings = {"max_steps": steps, "save_steps": 1, "save_strategy": "steps", "logging_steps": 1} | settings
-    settings |= {"bf16": False, "use_cpu": True, "report_to": [], "disable_tqdm": True, "seed": 3}
-    args = LyricsSFTConfig(str(FOLDER / name), per_device_train_batch_size=2, **settings)
+    settings |= {"use_cpu": True, "report_to": [], "disable_tqdm": True, "seed": 3}
+    return settings | {"per_device_train_batch_size": 2}
+
+
+def _build(name, **settings):
+    rows = [{key: ShapeChats(4)[index][key] for key in ("images", "messages")} for index in range(4)]
+    args = LyricsSFTConfig(str(FOLDER / name), bf16=False, **_settings(**settings))
     processor = LyricsProcessor.from_pretrained("me/tiny", refiner=False)
     trainer = LyricsSFTTrainer("me/tiny", args, rows, processing_class=processor)
     trainer.training_data = str(FOLDER / "private" / "chats.jsonl")
@@ -123,6 +143,38 @@ def trained():
         "has_refiner": processor.has_refiner,
         "steps": [line["step"] for line in again.state.log_history if "loss" in line],
     }
+
+
+def _build_dpo(name, **settings):
+    args = LyricsDPOConfig(str(FOLDER / name), bf16=False, gradient_checkpointing=False, **_settings(**settings))
+    trainer = LyricsDPOTrainer("me/tiny", args, to_dataset(ShapePairs(2)), None, LyricsProcessor.from_pretrained(TINY))
+    trainer.training_data = "pairs:2"
+    return trainer
+
+
+def _build_full(name, **settings):
+    return _build(name, use_lora=False, **settings)
+
+
+def _build_first_stage(name, **settings):
+    return build_pretraining_trainer(FOLDER / name, 1, build_rows(2), **_settings(**settings))
+
+
+def others_trained():
+    """Runs of the other trainers with every strategy; each goes on from the checkpoint that it has uploaded."""
+    resumed = {}
+    for kind, build in {"dpo": _build_dpo, "full": _build_full, "first": _build_first_stage}.items():
+        for strategy in STRATEGIES:
+            name = f"{kind}-{strategy}"
+            hub = {"push_to_hub": True, "hub_model_id": f"me/{name}", "hub_strategy": strategy}
+            trainer = build(name, steps=1, hub_always_push=True, **hub)
+            trainer.train()
+            trainer.save_model()
+        place = Path(snapshot_download(f"me/{kind}-checkpoint")) / "last-checkpoint"
+        again = build(f"{kind}-again", steps=2)
+        again.train(resume_from_checkpoint=str(place))
+        resumed[kind] = [line["step"] for line in again.state.log_history if "loss" in line]
+    return resumed
 
 
 def first_stage():
@@ -158,7 +210,9 @@ STEPS = (
     moving,
     gated,
     interrupted,
+    refused,
     trained,
+    others_trained,
     first_stage,
     by_transformers,
     local_base,
