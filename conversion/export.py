@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from ..modeling_lyrics.checkpoint_files import naming
+from ..modeling_lyrics.checkpoint_files import naming, read_object
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.protocols import Refiner
 from ..utils.model_card import (
@@ -82,8 +82,12 @@ def export_model(
     facts = _describe(source, is_adapter, name, base_model, keeps_bases=license is not None)
     _require_effect(source, license=license, language=language, base_model=None if is_adapter else base_model)
     facts = replace(facts, place=repo_id or ".", license=license, language=language, has_remote_code=remote_code)
+    _require_refiner(source, is_adapter, refiner)
+    left = "refiner" if refiner == WITHOUT_REFINER else ""
     with write_model(out) as folder:
         for path in list_published(source, is_adapter):
+            if path.parts[0] == left:
+                continue
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             copy_file(source / path, folder / path, link)
         if is_adapter:
@@ -118,14 +122,18 @@ def _require_model(source: Path) -> None:
 
 def _require_complete(source: Path) -> None:
     """Raise a `ValueError` that names the first file of a model that is missing or damaged."""
+    for name in ("config.json", "processor_config.json", ADAPTER_CONFIG, _DETAILS, "refiner/config.json"):
+        if (source / name).is_file():
+            read_object(source / name)
     index = source / "model.safetensors.index.json"
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+    shards = read_object(index).get("weight_map", {}).values() if index.is_file() else ()
     for place, what in ((source, "of the language model"), (source / "mqformer_tokenizer", "of the MQ-Former")):
         if not any((place / name).is_file() for name in TOKENIZERS):
             raise ValueError(f"{source} holds no tokenizer {what}: save the processor there (`save_pretrained`).")
     if (source / "refiner" / "config.json").is_file() and not any((source / "refiner").glob("*.safetensors")):
         raise ValueError(f"{source} holds no weights of the refiner (refiner/model.safetensors): save it there again.")
-    for path in sorted({*(source / name for name in shards), *source.glob("*model*.safetensors")}):
+    weights = {*source.glob("*model*.safetensors"), *source.glob("refiner/*.safetensors")}
+    for path in sorted(weights.union(source / name for name in shards)):
         if not path.is_file():
             raise ValueError(f"{source} lacks {path.name}, which {index.name} names: copy or save the model again.")
         with naming(path), safe_open(path, "pt"):  # reads the header, and compares it with the size of the file
@@ -168,6 +176,8 @@ def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None,
                 "publish it first, and name it by its Hub id (--base-model OWNER/NAME). Or publish the merged model "
                 "(`lyrics merge`)."
             )
+    if place is not None and place == name:
+        raise ValueError(f"{name} cannot be its own base model: give the adapter a repository of its own.")
     named = known.get("base_model") or []
     named = [named] if isinstance(named, str) else named
     places = [place] if place is not None else named if keeps_bases else []
@@ -224,6 +234,16 @@ def name_base(folder: Path, base_id: str) -> list[str]:
     arguments = without_machine(details.get("arguments") or {})
     rewrite_json(folder / _DETAILS, base_model=base_id, arguments=arguments)
     return [ADAPTER_CONFIG, _DETAILS]
+
+
+def _require_refiner(source: Path, is_adapter: bool, refiner: Any) -> None:
+    """Raise a `ValueError` for a place of a refiner that would have no effect."""
+    if not isinstance(refiner, str | os.PathLike) or refiner == WITHOUT_REFINER:
+        return
+    if is_adapter:
+        raise ValueError(f"The refiner of the adapter in {source} is that of its base model: leave --refiner out.")
+    if (source / "refiner" / "config.json").is_file():
+        raise ValueError(f"{source} holds a refiner, so that {os.fspath(refiner)} would have no effect: leave it out.")
 
 
 def _complete_refiner(source: Path, folder: Path, refiner: str | os.PathLike[str] | Refiner | None) -> None:

@@ -18,11 +18,22 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..utils.model_card import CARD, is_hub_id, merge_cards
+from ..utils.model_card import CARD, LOSSES_PICTURE, is_hub_id, merge_cards
 from .export import ADAPTER_CONFIG, export_model
+from .remote_code import module_names
 
-# Weights of an earlier model in the repository: of two kinds side by side, a reader would load either.
-_REPLACED = ("model*.safetensors", "model.safetensors.index.json", "adapter_*", "lyrics_adapter.json", "refiner/*")
+# Files of an earlier model in the repository: of two kinds side by side, a reader would load either.
+_REPLACED = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_*",
+    "lyrics_adapter.json",
+    "refiner/*",
+    LOSSES_PICTURE,
+    *module_names(),
+)
 
 
 def push_model(
@@ -38,7 +49,7 @@ def push_model(
 ) -> CommitInfo:
     """Export a model to a temporary folder, and upload it to a repository of the Hub in one commit.
 
-    The repository is created if it is missing. Its weights are replaced; other files stay, and so does a card that a
+    The repository is created if it is missing. The model in it is replaced; other files stay, and so does a card that a
     person wrote there. An upload that is interrupted changes nothing in the repository, and repeating it sends only
     what is missing.
 

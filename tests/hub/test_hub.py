@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.utils.model_card.card_file import is_ours, read_metadata
 
 from ..cards import TEXTS
-from . import PUBLISHED, STRATEGIES
+from . import CHECKPOINTS, OTHERS, PUBLISHED, STRATEGIES
 from .server import run_hub
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +159,15 @@ def test_a_push_that_would_surprise_is_refused(found, hub):
     assert "Upload the model with ziya-lyrics" not in hub.repositories["other/moving"].titles
 
 
+def test_a_push_replaces_the_model_that_was_there(found, hub):
+    """With its code: a reader would load either of two models side by side."""
+    assert check(found, "replaced") == [0, 0]
+    *_, before, after = hub.repositories["me/replaced"].commits.values()
+    assert {"modeling_lyrics.py", "config.json", "model.safetensors", "refiner/config.json"} <= before.keys()
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= after.keys()
+    assert not [name for name in after if name.endswith(".py") or name.startswith(("config", "model", "refiner"))]
+
+
 def test_trainers_upload_what_a_reader_needs(found, hub):
     """Of every strategy: adapter, its description and card at each push; checkpoints without pickled arguments."""
     result = check(found, "trained")
@@ -192,23 +202,36 @@ def test_trainers_upload_what_a_reader_needs(found, hub):
     assert "last-checkpoint/optimizer.pt" in hub.repositories["me/checkpoint"].files()
 
 
-def test_every_trainer_uploads_with_every_strategy(found, hub):
-    """Adapter, whole model and first stage: their weights and card at each push, and checkpoints to resume from."""
+def check_uploads(hub, kind, strategy):
+    """Check that weights and card come with each push, and checkpoints as the strategy says."""
+    repository = hub.repositories[f"me/{kind}-{strategy}"]
+    during = {"end": 0, "every_save": 1, "checkpoint": 2, "all_checkpoints": 2}[strategy]
+    assert repository.titles[-1] == "Model save"
+    assert len(repository.titles) == 2 + during
+    for files in list(repository.commits.values())[1:]:
+        assert {WEIGHTS[kind], "README.md", "processor_config.json"} <= files.keys()
+        assert is_ours(files["README.md"].decode())
+        assert not [name for name in files if "refiner" in name]
+    folders = {path.split("/")[0] for path in files if path.endswith("optimizer.pt")}
+    assert folders == ({CHECKPOINTS[strategy]} if strategy in CHECKPOINTS else set())
+
+
+def test_every_trainer_uploads(found, hub):
+    """Preferences, the whole model and the first stage."""
     resumed = check(found, "others_trained")
-    assert resumed == {kind: [1, 2] for kind in WEIGHTS}
-    for kind, weights in WEIGHTS.items():
-        for strategy in STRATEGIES:
-            repository = hub.repositories[f"me/{kind}-{strategy}"]
-            during = {"end": 0, "every_save": 1, "checkpoint": 2, "all_checkpoints": 2}[strategy]
-            assert repository.titles[-1] == "Model save"
-            assert len(repository.titles) == 2 + during
-            for files in list(repository.commits.values())[1:]:
-                assert {weights, "README.md", "processor_config.json"} <= files.keys()
-                assert is_ours(files["README.md"].decode())
-                assert not [name for name in files if "refiner" in name]
-            names = {path.split("/")[0] for path in files if path.endswith("optimizer.pt")}
-            kept = {"checkpoint": {"last-checkpoint"}, "all_checkpoints": {"checkpoint-1"}}
-            assert names == kept.get(strategy, set())
+    assert resumed == {f"{kind}-{strategy}": [1, 2] for kind, strategy in OTHERS if strategy in CHECKPOINTS}
+    for kind, strategy in OTHERS:
+        check_uploads(hub, kind, strategy)
+
+
+@pytest.mark.slow
+def test_every_trainer_uploads_with_every_strategy(saved, tmp_path):
+    with run_hub() as hub:
+        shutil.copytree(saved, tmp_path / "tiny")
+        results = run_python(hub, tmp_path, "-m", "tests.hub.with_package", tmp_path, "pushed", "every_strategy")
+        assert set(map(tuple, check(results, "every_strategy").values())) == {(1, 2)}
+        for kind, strategy in product(WEIGHTS, STRATEGIES):
+            check_uploads(hub, kind, strategy)
 
 
 def test_the_first_stage(found, hub):
@@ -234,7 +257,7 @@ def test_nothing_that_was_uploaded_names_this_machine(found, hub):
     """In no commit of any repository: no path, user, token or pickled arguments."""
     secrets = [found["folder"], str(ROOT), os.path.expanduser("~") + "/", TOKEN, "private"]
     own = {name: repository for name, repository in hub.repositories.items() if name.startswith("me/")}
-    assert len(own) == 9 + len(WEIGHTS) * len(STRATEGIES)
+    assert len(own) == 10 + len(OTHERS)
     for name, repository in own.items():
         for files in repository.commits.values():
             assert not [path for path in files if path.endswith("training_args.bin")]

@@ -1,6 +1,6 @@
-"""What a user of the package does on the Hub: `python -m tests.hub.with_package FOLDER`, with HF_ENDPOINT set.
+"""What a user of the package does on the Hub: `python -m tests.hub.with_package FOLDER [STEP ...]`.
 
-FOLDER holds the checkpoint `tiny`. The last line of the output is a JSON object of the results.
+HF_ENDPOINT names the Hub, and FOLDER holds the checkpoint `tiny`. The last line of the output is a JSON object.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import traceback
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from lyrics_cli.main import main
 
 from ..pretraining_parts import build_rows
 from ..trainers.two_ranks import build_trainer as build_pretraining_trainer
-from . import PUBLISHED, STRATEGIES
+from . import CHECKPOINTS, OTHERS, PUBLISHED, STRATEGIES
 
 FOLDER = Path(sys.argv[1])
 TINY = FOLDER / "tiny"
@@ -107,6 +108,12 @@ def refused():
     ]
 
 
+def replaced():
+    """An adapter in the place of a model with its code."""
+    words = (TINY, "me/replaced", "--remote-code"), (FOLDER / "peft", "me/replaced", "--base-model", "me/tiny")
+    return [run("push", *one)[0] for one in words]
+
+
 def _settings(steps=2, **settings):
     settings = {"max_steps": steps, "save_steps": 1, "save_strategy": "steps", "logging_steps": 1} | settings
     settings |= {"use_cpu": True, "report_to": [], "disable_tqdm": True, "seed": 3}
@@ -160,21 +167,29 @@ def _build_first_stage(name, **settings):
     return build_pretraining_trainer(FOLDER / name, 1, build_rows(2), **_settings(**settings))
 
 
-def others_trained():
-    """Runs of the other trainers with every strategy; each goes on from the checkpoint that it has uploaded."""
+BUILDERS = {"dpo": _build_dpo, "full": _build_full, "first": _build_first_stage}
+
+
+def others_trained(runs=OTHERS):
+    """Runs of the other trainers; one that has uploaded a checkpoint is resumed from its download."""
     resumed = {}
-    for kind, build in {"dpo": _build_dpo, "full": _build_full, "first": _build_first_stage}.items():
-        for strategy in STRATEGIES:
-            name = f"{kind}-{strategy}"
-            hub = {"push_to_hub": True, "hub_model_id": f"me/{name}", "hub_strategy": strategy}
-            trainer = build(name, steps=1, hub_always_push=True, **hub)
-            trainer.train()
-            trainer.save_model()
-        place = Path(snapshot_download(f"me/{kind}-checkpoint")) / "last-checkpoint"
-        again = build(f"{kind}-again", steps=2)
-        again.train(resume_from_checkpoint=str(place))
-        resumed[kind] = [line["step"] for line in again.state.log_history if "loss" in line]
+    for kind, strategy in runs:
+        name = f"{kind}-{strategy}"
+        hub = {"push_to_hub": True, "hub_model_id": f"me/{name}", "hub_strategy": strategy}
+        trainer = BUILDERS[kind](name, steps=1, hub_always_push=True, **hub)
+        trainer.train()
+        trainer.save_model()
+        if strategy in CHECKPOINTS:
+            place = Path(snapshot_download(f"me/{name}")) / CHECKPOINTS[strategy]
+            again = BUILDERS[kind](f"{name}-again", steps=2)
+            again.train(resume_from_checkpoint=str(place))
+            resumed[name] = [line["step"] for line in again.state.log_history if "loss" in line]
     return resumed
+
+
+def every_strategy():
+    """Runs of the other trainers with each strategy."""
+    return others_trained(tuple(product(BUILDERS, STRATEGIES)))
 
 
 def first_stage():
@@ -211,6 +226,7 @@ STEPS = (
     gated,
     interrupted,
     refused,
+    replaced,
     trained,
     others_trained,
     first_stage,
@@ -222,7 +238,7 @@ STEPS = (
 def run_steps():
     """Run all steps; one that fails does not stop the others."""
     results = {}
-    for step in STEPS:
+    for step in [globals()[name] for name in sys.argv[2:]] or STEPS:
         try:
             results[step.__name__] = step()
         except Exception:  # noqa: BLE001  (the test shows it)
