@@ -104,7 +104,8 @@ def require_on_hub(api: HfApi, base_id: str) -> None:
     except RepositoryNotFoundError as error:
         raise ValueError(
             f"The base model {base_id} is not on the Hub, or this token may not see it, so that nobody could load the "
-            "adapter: push the base model first, or name another one (--base-model OWNER/NAME)."
+            "adapter: push the base model first, or name another one (--base-model OWNER/NAME; in a training, "
+            "base_model_id)."
         ) from error
 
 

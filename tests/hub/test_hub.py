@@ -250,7 +250,9 @@ def test_a_push_by_transformers_has_our_card(found, hub):
 
 
 def test_an_adapter_of_a_folder_is_refused_before_the_training(found, hub):
-    assert "give its id as base_model_id" in check(found, "local_base")
+    local, typo = check(found, "local_base")
+    assert "give its id as base_model_id" in local
+    assert "The base model me/typo is not on the Hub" in typo
     assert "me/local" not in hub.repositories
 
 

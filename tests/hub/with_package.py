@@ -120,11 +120,11 @@ def _settings(steps=2, **settings):
     return settings | {"per_device_train_batch_size": 2}
 
 
-def _build(name, **settings):
+def _build(name, model="me/tiny", **settings):
     rows = [{key: ShapeChats(4)[index][key] for key in ("images", "messages")} for index in range(4)]
     args = LyricsSFTConfig(str(FOLDER / name), bf16=False, **_settings(**settings))
     processor = LyricsProcessor.from_pretrained("me/tiny", refiner=False)
-    trainer = LyricsSFTTrainer("me/tiny", args, rows, processing_class=processor)
+    trainer = LyricsSFTTrainer(model, args, rows, processing_class=processor)
     trainer.training_data = str(FOLDER / "private" / "chats.jsonl")
     return trainer
 
@@ -175,8 +175,8 @@ def others_trained(runs=OTHERS):
     resumed = {}
     for kind, strategy in runs:
         name = f"{kind}-{strategy}"
-        hub = {"push_to_hub": True, "hub_model_id": f"me/{name}", "hub_strategy": strategy}
-        trainer = BUILDERS[kind](name, steps=1, hub_always_push=True, **hub)
+        hub = {"push_to_hub": True, "hub_strategy": strategy, "hub_always_push": True}
+        trainer = BUILDERS[kind](name, steps=1, **hub)  # the repository is named after the output directory
         trainer.train()
         trainer.save_model()
         if strategy in CHECKPOINTS:
@@ -208,13 +208,15 @@ def by_transformers():
 
 
 def local_base():
-    """An adapter of a folder is refused before the training."""
-    args = LyricsSFTConfig(str(FOLDER / "local"), bf16=False, use_cpu=True, push_to_hub=True, hub_model_id="me/local")
-    try:
-        LyricsSFTTrainer(str(TINY), args, [], processing_class=LyricsProcessor.from_pretrained(TINY, refiner=False))
-    except ValueError as error:
-        return str(error)
-    return ""
+    """An adapter whose base model nobody can load is refused before the training."""
+    errors = []
+    for base_id in (None, "me/typo"):
+        hub = {"push_to_hub": True, "hub_model_id": "me/local", "base_model_id": base_id}
+        try:
+            _build("local", model=str(TINY), **hub)
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
 
 
 STEPS = (
