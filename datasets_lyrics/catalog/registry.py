@@ -79,11 +79,14 @@ def open_word(word: str, split: str | None = None) -> CatalogReader:
     if not root:
         raise ValueError(f"{word!r} names no folder: write {name}:FOLDER.")
     splits, root = find_format(name).splits, os.path.expanduser(root)
+    is_file = os.path.isfile(root)
     if own_split:
         split = own_split
-    elif split in (None, "train") and os.path.isfile(root):
+    elif split in (None, "train") and is_file:
         split = None  # that of the file
     elif split not in splits:
-        usual = {"train": next(iter(splits)), "validation": "val"}
+        first = next(iter(splits))
+        has_none = len(splits) == 1 and is_file  # one file, such as a table
+        usual = {"train": first, "validation": first if has_none else "val"}
         split = usual.get(split or "train", split)
     return open_reader(name, root, split)
