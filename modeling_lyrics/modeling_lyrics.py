@@ -35,6 +35,7 @@ from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsConfig
 from .distributed import num_ranks
 from .generation_lyrics import LyricsGenerationMixin
+from .logit_scaling import scale_logits
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
 from .vision_encoder import build_vision_model, prepare_parts, run_vision_model
@@ -556,6 +557,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
             **kwargs,
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits = scale_logits(logits, self.config.text_config)
         loss = None
         if labels is not None:
             labels = self._countable_labels(labels, attention_mask)
@@ -603,11 +605,19 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         Returns:
             The model in evaluation mode. The language projection is new, and so is a part that was given as a
             configuration.
+
+        Raises:
+            ValueError: the language model's head has a bias, which this model would lose.
         """
         vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
         text: Any = language_model
         if isinstance(language_model, str | Path):
             text = AutoModelForCausalLM.from_pretrained(language_model, trust_remote_code=False)
+        if getattr(text.get_output_embeddings(), "bias", None) is not None:
+            raise ValueError(
+                f"The head of this {text.config.model_type} has a bias, and that of a Lyrics model has none: choose "
+                "another language model."
+            )
         queries_config = queries.config if isinstance(queries, PreTrainedModel) else queries
         config_kwargs.setdefault("tie_word_embeddings", bool(getattr(text.config, "tie_word_embeddings", False)))
         config = LyricsConfig(
