@@ -499,6 +499,10 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         super().__init__(config)
         self.model = LyricsModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        words = self.model.get_input_embeddings()
+        name = next(name for name, module in self.model.language_model.named_modules() if module is words)
+        # each family has its own name for the word embeddings
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}.weight"}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
