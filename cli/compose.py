@@ -32,9 +32,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--tagger", metavar="DIR|ID", help="with --from: a tagger (RAM)")
     parser.add_argument("--detector", metavar="DIR|ID", help="with --from: a zero-shot detector")
     parser.add_argument("--segmenter", metavar="DIR|ID", help="with --from: a segmenter (SAM)")
-    parser.add_argument(
-        "--refiner", metavar="DIR|ID", help="with STAGE1: a checkpoint whose refiner goes with the model"
-    )
+    parser.add_argument("--refiner", metavar="DIR|ID", help="with STAGE1: a checkpoint whose refiner is used")
     parser.add_argument(
         "--chat-template",
         metavar="own|vicuna|FILE",
