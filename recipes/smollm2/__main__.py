@@ -26,6 +26,8 @@ from .knowledge import ask_knowledge
 from .language_model import find_gguf, write_language_model
 from .train import LOOKUPS, evaluate, train
 
+logger = logging.get_logger(__name__)
+
 
 def main() -> None:
     """Run the steps that have not finished."""
@@ -61,7 +63,7 @@ def main() -> None:
         cases = draw_cases(settings["evaluation"]["per_kind"], kinds=LOOKUPS)
         results = evaluate(assistant.model, assistant.processor, cases)
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
+    logger.info("Right answers in percent: %s", results)
 
 
 def read_settings(smoke: bool) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def _knowledge(model: Path, path: Path) -> None:
         outcomes = ask_knowledge(assistant)
     path.write_text(json.dumps(outcomes, indent=2) + "\n")
     right = sum(outcome["right"] for outcome in outcomes)
-    print(f"{right} of {len(outcomes)} questions of general knowledge are answered rightly by {model}")
+    logger.info("%s answers %s of %s questions of general knowledge rightly", model.name, right, len(outcomes))
 
 
 if __name__ == "__main__":
