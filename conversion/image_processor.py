@@ -19,8 +19,16 @@ def build_image_processor(vision_model: str | os.PathLike[str] | None, vision_co
     Args:
         vision_model: folder or Hub id of the vision encoder, or `None` for a new one.
         vision_config: its configuration.
+
+    Raises:
+        ValueError: the vision encoder takes images of any size, as those of NaFlex do.
     """
-    side = vision_config.image_size
+    side: Any = getattr(vision_config, "image_size", None)
+    if side is None:
+        raise ValueError(
+            f"A {vision_config.model_type} has no fixed image_size; Lyrics reads images of one size. Choose a vision "
+            "encoder with one, such as a fixed-resolution SigLIP 2."
+        )
     height, width = side if isinstance(side, list | tuple) else (side, side)
     settings: dict[str, Any] = {"size": {"height": height, "width": width}}
     if vision_model is not None:

@@ -143,7 +143,7 @@ def test_untrusted_text_stays_text(name, texts):
         chat[0]["content"].insert(0, {"type": "image"})
     found = [control_tokens(processor, chat) for chat in (hostile, harmless)]
     assert found[0] == found[1]
-    marks = ("[INST]", "[/INST]", "<|user|>", "<|assistant|>", "<|system|>")
+    marks = [mark for mark in HOSTILE if mark[-1:] in ">]" and mark in FAMILIES[name].source]
     prompts = [processor.apply_chat_template(chat) for chat in (hostile, harmless)]
     assert [prompts[0].count(mark) for mark in marks] == [prompts[1].count(mark) for mark in marks]
 
