@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_told_before_weights_are_read(saved, tmp_path, caps
         (tmp_path / name / "config.json").write_text(json.dumps(config))
         return tmp_path / name
 
-    wide = place("wide", model_type="clip_vision_model", hidden_size=80, image_size=32)
+    wide = place("wide", model_type="clip_vision_model", hidden_size=80, num_attention_heads=4, image_size=32)
     bert = place("bert", model_type="t5")
     sam = place("sam", model_type="sam", mask_decoder_config={"hidden_size": 64})
     for words, message in (
