@@ -38,7 +38,7 @@ def build_model(name: str, args: LyricsSFTConfig) -> Any:
     width, layers, heads, key_value_heads, inner, vocabulary, is_tied = SIZES[name]
     vision = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16)
     vision.image_size, vision.patch_size = 224, 14
-    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    shape: dict[str, Any] = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
     shape |= {"num_key_value_heads": key_value_heads, "intermediate_size": inner, "vocab_size": vocabulary}
     text = LlamaConfig(**shape, tie_word_embeddings=is_tied)
     mqformer = LyricsMQFormerConfig(encoder_hidden_size=1024)

@@ -111,7 +111,7 @@ def _vision_config(place: Place) -> Any:
     """Return the configuration of a vision encoder, or of the one inside a model of images and text."""
     config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
     config = getattr(config, "vision_config", config)
-    if missing := [name for name in ("hidden_size", "image_size", "num_channels") if not hasattr(config, name)]:
+    if missing := [name for name in ("hidden_size", "image_size") if not hasattr(config, name)]:
         raise ValueError(f"{place} is a {config.model_type}, whose configuration has no {' and no '.join(missing)}.")
     return config
 

@@ -463,7 +463,7 @@ class LyricsModel(LyricsPreTrainedModel):
         side, regions = config.vision_config.image_size, None
         if config.mqformer_config.num_grounding_queries:
             regions = embeds.new_zeros(1, 1, config.mqformer_config.region_hidden_size)
-        blank = embeds.new_zeros(1, config.vision_config.num_channels, side, side)
+        blank = embeds.new_zeros(1, getattr(config.vision_config, "num_channels", 3), side, side)
         features: Any = self.get_image_features(blank, regions, return_dict=True).pooler_output
         return embeds + 0.0 * features.sum().to(embeds.dtype)
 
@@ -560,8 +560,8 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
             return_dict=True,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        logits = scale_logits(logits, self.config.text_config)
+        unscaled = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits: Any = scale_logits(unscaled, self.config.text_config)
         loss = None
         if labels is not None:
             labels = self._countable_labels(labels, attention_mask)

@@ -503,7 +503,9 @@ class LyricsProcessor(ProcessorMixin):
             text = build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
         return regions | text
 
-    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
+    def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, conversation: Any, chat_template: str | None = None, **kwargs: Any
+    ) -> Any:
         """Render conversations of unknown origin as prompts and, with `tokenize=True`, prepare them for the model.
 
         Text that imitates a placeholder, a role or a special token is changed so that it stays text. The MQ-Former

@@ -115,6 +115,7 @@ class LyricsSFTCollator:
             messages, learned_from, shortened = truncate_conversation(
                 messages, self._count_tokens, self.max_length, learned_from
             )
+        self.answers.check(messages)
         source = str(row.get("dataset") or "")
         return PreparedConversation(sample, messages, images, objects, learned_from, shortened, source=source)
 

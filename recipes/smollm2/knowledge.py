@@ -10,7 +10,7 @@ QUESTIONS = {  # any of the words makes an answer right
     "What is the capital of France?": ("paris",),
     "How many days are in a week?": ("seven", "7"),
     "What color is the sky on a clear day?": ("blue",),
-    "Which planet do we live on?": ("earth",),
+    "Which planet is known as the Red Planet?": ("mars",),
     "What is 2 + 2?": ("4", "four"),
     "Who wrote Romeo and Juliet?": ("shakespeare",),
     "What is frozen water called?": ("ice",),

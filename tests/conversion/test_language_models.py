@@ -178,3 +178,27 @@ def test_a_family_learns_by_heart(name, tuning, stage1, tmp_path):
         objects = rows[0]["visual_objects"]
         again = assistant.ask_messages(messages[:-1], objects=objects, max_new_tokens=12)
         assert [{"type": "text", "text": again.text}] == messages[-1]["content"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_in_4_bits(name, stage1, tmp_path):
+    """QLoRA on bitsandbytes: two steps of training have a finite loss."""
+    from lyrics import LyricsSFTConfig, LyricsSFTTrainer
+
+    pytest.importorskip("bitsandbytes")
+    model, processor = compose(stage1, save_language_model(FAMILIES[name], tmp_path / "lm"))
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "composed")
+    args = LyricsSFTConfig(
+        str(tmp_path / "run"),
+        max_steps=2,
+        load_in_4bit=True,
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+    )
+    rows = [without_system(row) for row in build_chats(3)]
+    trainer = LyricsSFTTrainer(str(tmp_path / "composed"), args, rows, processing_class=processor)
+    assert torch.tensor(trainer.train().training_loss).isfinite()

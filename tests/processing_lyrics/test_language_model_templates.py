@@ -127,7 +127,7 @@ texts_of_strangers = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=3), ma
 
 
 @pytest.mark.parametrize("name", OWN)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(texts=st.lists(texts_of_strangers, min_size=2, max_size=4))
 def test_untrusted_text_stays_text(name, texts):
     """Hostile messages get exactly the special tokens of harmless ones, and no further mark of a turn."""

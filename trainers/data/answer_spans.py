@@ -81,6 +81,21 @@ class AnswerFinder:
         """Return a conversation as text, as it is learned."""
         return self.processor.apply_chat_template(list(messages), chat_template=self.template)
 
+    def check(self, messages: Sequence[Message]) -> None:
+        """Raise a `ValueError` where a language model's own template refuses a conversation.
+
+        Lyrics' own templates take whatever a row may hold.
+        """
+        if self.ends_exactly and self.template is not None:
+            return
+        try:
+            if self.template is None:
+                self.locate(messages)
+            else:
+                self.render(messages)
+        except (AnswerError, TemplateError) as error:
+            raise AnswerError(f"The chat template does not take this conversation: {error}.") from error
+
     def encode(self, conversations: Sequence[list[Message]], options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model inputs of B conversations, and `assistant_masks` (B, L), 1 at the answers.
 

@@ -91,8 +91,12 @@ def test_a_template_without_exact_answers_is_refused():
         processor.chat_template = kept
 
 
-def test_a_row_that_is_not_exact_is_refused():
-    processor = processor_of("qwen3")
-    finder = AnswerFinder(processor)
+def test_a_row_that_does_not_fit_the_template_is_refused():
+    """When it is prepared, so that the error names the row."""
+    thoughtful = talk("x", "<think>\nHm.\n</think>\n\nOne.", "y", "Two.")
     with pytest.raises(AnswerError, match="depends on the answer"):
-        finder.locate(talk("x", "<think>\nHm.\n</think>\n\nOne.", "y", "Two."))
+        AnswerFinder(processor_of("qwen3")).locate(thoughtful)
+    told = [{"role": "system", "content": "Be brief."}, *talk("x", "One.")]
+    for name, reason in (("gemma2", "System role not supported"), ("mistral", "no system")):
+        with pytest.raises(AnswerError, match=f"does not take this conversation: {reason}"):
+            LyricsSFTCollator(processor_of(name)).prepare({"messages": told})
