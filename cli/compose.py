@@ -58,9 +58,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.language_model is not None:
         from lyrics.conversion.chat_template import describe_template
 
-        print(f"  {describe_template(processor)}")
+        print(f"  {describe_template(processor)}; answers are found by {_describe_answers(processor)}")
     print("\n".join(["To be trained:", *(f"  {on_one_line(line)}" for line in changes.to_train or ["nothing"])]))
     return 0
+
+
+def _describe_answers(processor: Any) -> str:
+    """Return how training finds answers under the chat template, or why it does not."""
+    from lyrics.trainers.data.answer_spans import AnswerFinder
+
+    try:
+        return AnswerFinder(processor).way
+    except ValueError as error:
+        return f"nothing, so that the model cannot be trained. {error}"
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:

@@ -46,7 +46,13 @@ def test_a_new_language_model(saved, parts, tmp_path, capsys):
     """It brings its tokenizer and template; the projection is new, and all else is kept."""
     assert run(saved, tmp_path / "out", "--language-model", parts / "language") == 0
     printed = capsys.readouterr().out
-    for line in ("New:", "language model:", "projection to its width", "own chat template", "To be trained:"):
+    for line in (
+        "New:",
+        "language model:",
+        "projection to its width",
+        "own chat template; answers are found by marks",
+        "To be trained:",
+    ):
         assert line in printed
     old, new = (LyricsForConditionalGeneration.from_pretrained(place) for place in (saved, tmp_path / "out"))
     assert same(new.model.vision_model, old.model.vision_model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ class AnswerFinder:
         cleaned = neutralize_messages(messages, self.processor.control_text())
         places = [place for place, message in enumerate(cleaned) if message["role"] == "assistant"]
         prompt = self._render(cleaned)
-        marks = [f"LyricsMark{number}Of{len(places)}" for number in range(len(places))]
+        salt = next(number for number in itertools.count() if f"LyricsMark{number}Of" not in prompt)
+        marks = [f"LyricsMark{salt}Of{number}Of{len(places)}" for number in range(len(places))]
         marked = list(cleaned)
         for place, mark in zip(places, marks, strict=True):
             marked[place] = {**cleaned[place], "content": mark}

@@ -29,7 +29,18 @@ def test_marks_find_each_answer_and_its_end(name, ends):
     """Also answers that are alike, empty, or words of the template and of the question."""
     finder = AnswerFinder(processor_of(name))
     assert finder.way == "marks"
-    texts = ("Yes?", "Yes?", "user", "user", "assistant", "", "a{{ b }}", "{% raw %}\\1")
+    texts = (
+        "Yes?",
+        "Yes?",
+        "LyricsMark0Of0Of4",
+        "LyricsMark0Of1Of4",
+        "user",
+        "user",
+        "assistant",
+        "",
+        "a{{ b }}",
+        "{% raw %}\\1",
+    )
     assert answers_of(finder, talk(*texts)) == [text + ends for text in texts[1::2]]
     assert answers_of(finder, talk("x", f"a{ends}b")) == [f"a{ends[:-1]} {ends[-1]}b{ends}"]
 
