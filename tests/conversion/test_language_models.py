@@ -1,9 +1,13 @@
 """Language models of many families: composed, trained in their own words, batched, merged and loaded again."""
 
+from typing import Any
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from lyrics.conversion import compose
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.processing_lyrics.language_model_templates import is_own_template, original_template
 from lyrics.trainers import LyricsSFTCollator
@@ -32,9 +36,19 @@ def learned(processor, batch, index):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family(name, stage1, tmp_path):
-    """Composed, it keeps its template, learns its answers with their end, and answers a batch as one by one."""
+    """Composed, it keeps its template, learns its answers with their end, and answers a batch as one by one.
+
+    All of that after it was saved and loaded again.
+    """
     family = FAMILIES[name]
-    model, processor = compose(stage1, save_language_model(family, tmp_path))
+    for part in compose(stage1, save_language_model(family, tmp_path / "language")):
+        part.save_pretrained(tmp_path / "composed")
+    model = LyricsForConditionalGeneration.from_pretrained(tmp_path / "composed").eval()
+    processor = LyricsProcessor.from_pretrained(tmp_path / "composed")
+    language: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "language").eval()
+    ids = torch.arange(1, 40)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(input_ids=ids).logits, language(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
     tokenizer = processor.tokenizer
     rows = [without_system(row) for row in build_chats(3)]
     assert is_own_template(processor.chat_template) == (family.template is not None)
@@ -131,7 +145,6 @@ def test_a_family_learns_by_heart(name, tuning, stage1, tmp_path):
     """Ten samples, with LoRA and in full; merged, saved and loaded again; then a chat of three turns on the cache."""
     from lyrics import Lyrics, LyricsSFTConfig, LyricsSFTTrainer
     from lyrics.conversion import merge_adapter
-    from lyrics.modeling_lyrics import LyricsForConditionalGeneration
     from lyrics.trainers.common.trainable_parts import find_lora_targets
 
     family = FAMILIES[name]
