@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -353,12 +354,26 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
         ]
         refined: dict[int, RefinedImage] = {}
+        prepared = self._preprocess_ahead([[pictures[index] for index in batch] for batch in batches])
         for batch in logging.tqdm(batches, desc="Refining", disable=not progress or len(batches) < 2):
             wanted: Any = None if tags is None else [tags[index] for index in batch]
-            inputs = self.preprocess([pictures[index] for index in batch])
-            output = self(**inputs, tags=wanted, return_masks=return_masks, return_dict=True)
+            output = self(**next(prepared), tags=wanted, return_masks=return_masks, return_dict=True)
             refined.update(zip(batch, self._unbatch(output, wanted), strict=True))
         return [refined[index] for index in range(len(pictures))]
+
+    def _preprocess_ahead(self, batches: Sequence[Sequence[Image.Image]]) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield the inputs of each batch; while one is used, a thread prepares the next."""
+        if len(batches) == 1:
+            yield self.preprocess(batches[0])
+        if len(batches) < 2:
+            return
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(self.preprocess, batches[0])
+            for following in batches[1:]:
+                inputs = coming.result()
+                coming = thread.submit(self.preprocess, following)
+                yield inputs
+            yield coming.result()
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """Return the tensors of `forward` on the refiner's device.

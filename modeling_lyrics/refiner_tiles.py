@@ -90,7 +90,7 @@ def join_tiles(
         if len(kept) == max_regions:
             break
         better = joined[kept]
-        if (box_iou(torch.cat([joined[candidate, None], better]))[0, 1:] > iou_threshold).any():
+        if (box_iou(joined[candidate], better) > iou_threshold).any():
             continue
         if not cut[candidate] or not _is_part(joined[candidate], better, areas[tile_of[candidate]]):
             kept.append(candidate)
