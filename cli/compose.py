@@ -45,7 +45,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the parts, join them and write the model."""
-    from lyrics.conversion.compose_checks import PartPlaces, check_parts
+    from lyrics.conversion import PartPlaces
+    from lyrics.conversion.compose_checks import check_parts
 
     _check_arguments(arguments)
     require_new_folder(arguments.out)
@@ -112,8 +113,8 @@ def _join(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def _replace(arguments: argparse.Namespace, parts: Any) -> tuple[Any, Any, Any]:
     """Return model, processor and facts of a model with new parts."""
+    from lyrics.conversion import replace_parts
     from lyrics.conversion.card_facts import describe_replacement, name_of_folder
-    from lyrics.conversion.compose import replace_parts
 
     model, processor = replace_parts(
         arguments.model, parts, dtype=arguments.dtype or "auto", chat_template=arguments.chat_template

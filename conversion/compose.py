@@ -48,11 +48,11 @@ def compose(
     check_parts(stage1, PartPlaces(language_model=language_model))
     old = LyricsProcessor.from_pretrained(stage1)
     processor = _with_tokenizer(old, language_model, chat_template)
-    text = _load_language_model(language_model, dtype)
-    first = LyricsForPreTraining.from_pretrained(stage1, dtype=text.dtype)
     with_refiner = old if refiner_of is None else LyricsProcessor.from_pretrained(refiner_of)
     if with_refiner.has_refiner:
         processor.attach_refiner(with_refiner.refiner)
+    text = _load_language_model(language_model, dtype)
+    first = LyricsForPreTraining.from_pretrained(stage1, dtype=text.dtype)
     model = _join(
         first.model.vision_model, first.model.mqformer, text, processor, layer=first.config.vision_feature_layer
     )

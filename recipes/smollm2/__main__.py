@@ -17,8 +17,7 @@ import yaml
 from transformers.utils import logging
 
 from ...assets import MICRO_CHECKPOINT
-from ...conversion.compose import replace_parts
-from ...conversion.compose_checks import PartPlaces
+from ...conversion import PartPlaces, replace_parts
 from ...serving import Lyrics
 from ...utils.model_folder import write_model
 from ..micro.world.cases import draw_cases
