@@ -27,7 +27,7 @@ ASK := $(VENV)-ask
 .PHONY: help setup ask docs micro micro-table micro-smoke smollm2 test test-slow test-wheel test-original benchmarks lint types format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(INSTALLED)  ## make the virtual environment
 
