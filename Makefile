@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SUITE := $(VENV)/transformers_suite
 ORIGINAL := $(VENV)-original
+LMMS_EVAL := $(VENV)-lmms-eval
 IMAGE ?= assets/scene.png
 QUESTION ?= What color is the ring?
 MODEL ?=
@@ -22,7 +23,7 @@ DOCS := $(VENV)/.docs
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original benchmarks lint types format clean
+.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original test-lmms-eval benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,7 +40,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	rm -rf build $(VENV)/.installed-*
-	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,chat,evaluation,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
 $(ASK)/.torch: constraints.txt
@@ -115,6 +116,18 @@ test-original: $(ORIGINAL)/.installed  ## the original packages against the nati
 	$(ORIGINAL)/bin/pip install --quiet --no-deps .
 	$(ORIGINAL)/bin/pytest -m original tests/conversion
 
+# lmms-eval wants the torchvision that belongs to its torch; these two run together without a GPU.
+$(LMMS_EVAL)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(LMMS_EVAL)
+	$(LMMS_EVAL)/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet '.[evaluation,lmms-eval]' torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet pytest hypothesis
+	touch $@
+
+test-lmms-eval: $(LMMS_EVAL)/.installed  ## lmms-eval against our metrics, and with the micro model, in an environment of 7 GB; needs Java
+	$(LMMS_EVAL)/bin/pip install --quiet --no-deps .
+	OMP_NUM_THREADS=1 $(LMMS_EVAL)/bin/pytest -m 'lmms_eval or java' tests/evaluation
+
 benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
 	$(BIN)/python benchmarks/serving.py
 
@@ -130,4 +143,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(ORIGINAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) $(LMMS_EVAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
