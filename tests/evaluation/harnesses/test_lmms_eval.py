@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,36 +39,34 @@ def rows(tmp_path_factory):
     ]
 
 
-def run(folder, rows, task, *options):
-    """Run a task; return its results, and the samples in the order of the rows."""
-    tasks = folder / "tasks"
-    shutil.copytree(TASKS, tasks)
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    file = tasks / f"{task}.yaml"
-    file.write_text(file.read_text().replace("ROWS", str(folder / "rows.jsonl")))
-    for other in tasks.glob("*.yaml"):
-        if other != file:
-            other.unlink()
-    command = [
-        sys.executable,
-        "-m",
-        "lmms_eval",
-        "eval",
-        "--model",
-        "lyrics",
-        "--tasks",
-        task,
-        "--include_path",
-        str(tasks),
-    ]
-    command += ["--device", "cpu", "--output_path", str(folder / "out"), "--log_samples", *options]
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "home")}
-    done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True, timeout=900, cwd=folder)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    [results] = (folder / "out").rglob("*_results.json")
-    [samples] = (folder / "out").rglob(f"*_samples_{task}.jsonl")
-    lines = [json.loads(line) for line in samples.read_text().splitlines()]
-    return json.loads(results.read_text())["results"][task], sorted(lines, key=lambda line: line["doc_id"])
+@pytest.fixture(scope="module")
+def run(rows, tmp_path_factory):
+    """A function that runs tasks; it returns for each its results, and the samples in the order of the rows."""
+
+    def run(tasks, *options):
+        folder = tmp_path_factory.mktemp("run")
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for file in [TASKS / "utils.py", *(TASKS / f"{task}.yaml" for task in tasks)]:
+            (folder / file.name).write_text(file.read_text().replace("ROWS", str(folder / "rows.jsonl")))
+        command = [sys.executable, "-m", "lmms_eval", "eval", "--model", "lyrics", "--tasks", ",".join(tasks)]
+        command += ["--include_path", str(folder), "--device", "cpu", "--batch_size", "3"]
+        command += ["--output_path", str(folder / "out"), "--log_samples", *options]
+        offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "home")}
+        done = subprocess.run(
+            command, env=os.environ | offline, capture_output=True, text=True, timeout=3000, cwd=folder
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        [results] = (folder / "out").rglob("*_results.json")
+        scores = json.loads(results.read_text())["results"]
+        return {task: (scores[task], samples_of(folder, task)) for task in tasks}
+
+    return run
+
+
+def samples_of(folder, task):
+    """The samples that lmms-eval wrote for a task."""
+    [file] = (folder / "out").rglob(f"*_samples_{task}.jsonl")
+    return sorted(map(json.loads, file.read_text().splitlines()), key=lambda line: line["doc_id"])
 
 
 def texts(samples):
@@ -78,29 +75,37 @@ def texts(samples):
 
 
 @pytest.fixture(scope="module")
-def chat_answers(rows, tmp_path_factory):
-    """Answers of the chat class in one batch."""
-    return texts(run(tmp_path_factory.mktemp("chat"), rows, "lyrics_messages", "--batch_size", "4")[1])
+def chat(run):
+    """The task of messages, with the chat class."""
+    return run(["lyrics_messages"])["lyrics_messages"]
 
 
-def test_chat_answers_in_order_with_stop_strings(rows, chat_answers):
-    assert chat_answers[:2] == ["purple", "yes"]
-    assert chat_answers[4] == rows[4]["answer"]
+@pytest.fixture(scope="module")
+def simple(run):
+    """The other tasks, with the simple class."""
+    options = ["--force_simple", "--model_args", "refiner=True,max_new_tokens=8"]
+    return run(["lyrics_simple", "lyrics_choice", "lyrics_rounds"], *options)
 
 
-def test_simple_class_searches_with_beams(rows, chat_answers, tmp_path):
-    options = ["--force_simple", "--batch_size", "1", "--model_args", "refiner=True,max_new_tokens=8"]
-    results, samples = run(tmp_path, rows, "lyrics_simple", *options)
-    assert texts(samples)[:2] == chat_answers[:2]
+def test_chat_answers_in_order_with_stop_strings(rows, chat):
+    answers = texts(chat[1])
+    assert answers[:2] == ["purple", "yes"]
+    assert answers[4] == rows[4]["answer"]
+
+
+def test_simple_class_searches_with_beams(simple, chat):
+    results, samples = simple["lyrics_simple"]
+    assert texts(samples)[:2] == texts(chat[1])[:2]
     assert results["exact_match,none"] >= 0.4
 
 
-def test_most_probable_choice_is_chosen(rows, tmp_path):
-    results, samples = run(tmp_path, rows[:2], "lyrics_choice", "--force_simple", "--batch_size", "2")
-    assert results["acc,none"] == 1
-    assert len(samples) == 2
+def test_most_probable_choice_is_chosen(simple):
+    _, samples = simple["lyrics_choice"]
+    assert [sample["acc"] for sample in samples[:2]] == [1, 1]
+    assert [sample["exact_match"] for sample in samples[:2]] == [1, 1]  # the model would have written it
 
 
-def test_rounds_go_on_until_the_task_ends_them(rows, tmp_path):
-    results, _ = run(tmp_path, rows[:2], "lyrics_rounds", "--force_simple", "--batch_size", "1")
+def test_rounds_go_on_until_the_task_ends_them(simple, rows):
+    results, samples = simple["lyrics_rounds"]
     assert results["rounds,none"] == 1
+    assert len(samples) == len(rows)
