@@ -40,7 +40,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	rm -rf build $(VENV)/.installed-*
-	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,chat,evaluation,dev]' -c constraints.txt --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet -e '.[train,refinement,evaluation,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
 $(ASK)/.torch: constraints.txt
