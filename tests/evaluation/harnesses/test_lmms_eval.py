@@ -71,7 +71,7 @@ def samples_of(folder, task):
 
 def texts(samples):
     """The answers of samples."""
-    return [sample["filtered_resps"][0] for sample in samples]
+    return [answer if isinstance(answer, str) else answer[0] for answer in (one["filtered_resps"] for one in samples)]
 
 
 @pytest.fixture(scope="module")
