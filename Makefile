@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SUITE := $(VENV)/transformers_suite
 ORIGINAL := $(VENV)-original
+LMMS_EVAL := $(VENV)-lmms-eval
 IMAGE ?= assets/scene.png
 QUESTION ?= What color is the ring?
 MODEL ?=
 
 # A strict editable install knows the files that were there when it was made: a new file makes a new install.
-FOLDERS := modeling_lyrics processing_lyrics datasets_lyrics refinement trainers conversion utils assets serving recipes cli
+FOLDERS := modeling_lyrics processing_lyrics datasets_lyrics refinement trainers conversion utils assets serving evaluation recipes cli
 SOURCES := $(sort $(wildcard *.py) $(shell find $(FOLDERS) -type f -not -name '*.pyc'))
 INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
@@ -24,7 +25,7 @@ SMOLLM2 := runs/smollm2
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original benchmarks lint types format clean
+.PHONY: help setup ask docs micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original test-lmms-eval benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,7 +42,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	rm -rf build $(VENV)/.installed-*
-	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet -e '.[train,refinement,evaluation,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
 $(ASK)/.torch: constraints.txt
@@ -82,7 +83,7 @@ docs: $(INSTALLED) $(DOCS)  ## the documentation, into site/; warnings are error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 test: lint types  ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original and not lmms_eval and not java'
 
 # The source distribution brings Transformers' own test suites, in the version that is installed.
 $(SUITE): constraints.txt tests/suites/unpack.py | $(INSTALLED)
@@ -135,6 +136,18 @@ test-original: $(ORIGINAL)/.installed  ## the original packages against the nati
 	$(ORIGINAL)/bin/pip install --quiet --no-deps .
 	$(ORIGINAL)/bin/pytest -m original tests/conversion
 
+# lmms-eval wants the torchvision that belongs to its torch; these two run together without a GPU.
+$(LMMS_EVAL)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(LMMS_EVAL)
+	$(LMMS_EVAL)/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet '.[evaluation,lmms-eval]' torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet pytest hypothesis
+	touch $@
+
+test-lmms-eval: $(LMMS_EVAL)/.installed  ## lmms-eval against our metrics, and with the micro model, in an environment of 7 GB; needs Java
+	$(LMMS_EVAL)/bin/pip install --quiet --no-deps .
+	OMP_NUM_THREADS=1 $(LMMS_EVAL)/bin/pytest -m 'lmms_eval or java' tests/evaluation
+
 benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
 	$(BIN)/python benchmarks/serving.py
 
@@ -150,4 +163,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(ORIGINAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) $(LMMS_EVAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
