@@ -54,8 +54,8 @@ class Row:
         regions: list of `Region`.
         messages: list of messages with blocks, for tasks whose text cannot be written from the other fields.
         identity: str, identity of the picture across data sets, such as `coco/7`; empty where the path says it.
-        groups: dictionary of the parts of the data set that scores are reported for, such as `{"answer type": "number"}`;
-            for evaluation alone, and not stored with the row.
+        groups: dictionary of the groups that scores are reported for, such as `{"answer type": "number"}`; only for
+            evaluation, and not stored with the row.
     """
 
     id: str
