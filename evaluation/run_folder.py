@@ -23,7 +23,7 @@ from ..utils.atomic_files import is_aside, naming_disk_errors, remove_leftovers,
 from ..utils.folder_lock import LOCK_NAME
 from ..utils.run_record import compare_rows, compare_values
 from .samples import Response
-from .tasks import TaskData, Unit
+from .tasks import TASKS, TaskData, Unit
 
 FORMAT = 1
 RUN, RESULTS, SAMPLES, REPORT, OBJECTS = "run.json", "results.json", "samples.jsonl", "report.html", "objects"
@@ -166,12 +166,10 @@ class RunFolder:
                 yield json.loads(line)
 
     def units(self) -> dict[str, dict[str, Any]]:
-        """Return the results of all units that are complete, by name, in the order of their folders."""
-        found = {}
-        for path in sorted(self.path.glob(f"*/{RESULTS}")):
-            results = json.loads(path.read_text("utf-8"))
-            found[results["name"]] = results
-        return found
+        """Return the results of all units that are complete, by name, in the order of the table of tasks."""
+        found = [json.loads(path.read_text("utf-8")) for path in self.path.glob(f"*/{RESULTS}")]
+        order = [f"{task.name}/{split}" for task in TASKS.values() for split in task.splits]
+        return {one["name"]: one for one in sorted(found, key=lambda one: order.index(one["name"]))}
 
 
 def write_response(file: IO[bytes], sample: int, response: Response) -> None:

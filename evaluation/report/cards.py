@@ -20,6 +20,7 @@ SHOWN = 12  # samples of a unit
 _SIDE = 360  # pixels of a picture's longer side
 _QUALITY = 82
 _LONGEST_TEXT = 600  # characters of a text
+_REFERENCES = 3  # reference answers of a sample
 _MAX_PIXELS = 178_956_970
 
 
@@ -43,7 +44,7 @@ def _card(line: Mapping[str, Any], root: Path | None) -> str:
     expected = _expected(line)
     said = line["said"] if "said" in line else {"answer": line.get("answer", "")}
     rows = [("asked", line["prompt"]), *said.items(), *([("expected", expected)] if expected else [])]
-    score = f"score {line['score']:.2f}" if line.get("score") is not None else ""
+    score = f"score {100 * line['score']:.0f}" if line.get("score") is not None else ""
     score += f", IoU {line['iou']:.2f}" if line.get("iou") is not None else ""
     items = "".join(f"<dt>{html.escape(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows)
     return (
@@ -55,7 +56,9 @@ def _card(line: Mapping[str, Any], root: Path | None) -> str:
 def _expected(line: Mapping[str, Any]) -> str:
     if "box" in line:
         return "the green box" if line.get("images") else str(line["box"])
-    return " / ".join(dict.fromkeys(line.get("answers", ())))
+    answers = list(dict.fromkeys(line.get("answers", ())))
+    more = f"\nand {len(answers) - _REFERENCES} more" if len(answers) > _REFERENCES else ""
+    return "\n".join(answers[:_REFERENCES]) + more
 
 
 def _text(text: str) -> str:

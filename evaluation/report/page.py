@@ -98,7 +98,7 @@ def _write_unit(folder: RunFolder, unit: Mapping[str, Any]) -> str:
             ]
             for name, one in unit["values"].items()
         ]
-        parts.append(table([f"{unit['metric']} ({unit['variant']})", "value", "95 % interval"], rows))
+        parts.append(table([f"{unit['metric']} ({unit['variant']})", "value", "95 % interval"], rows, is_narrow=True))
     parts.append(_write_facts(unit))
     parts += [_write_groups(kind, groups) for kind, groups in unit["groups"].items()]
     if worst := choose_worst(folder.samples(unit["name"])):
@@ -133,6 +133,6 @@ def _write_groups(kind: str, groups: Sequence[Mapping[str, Any]]) -> str:
             [html.escape(one["name"]), f"{one['value']:.1f}", show_interval(one["interval"]), f"{one['samples']:,}"]
             for one in groups
         ]
-        listed = table([kind, "value", "95 % interval", "samples"], rows)
+        listed = table([kind, "value", "95 % interval", "samples"], rows, is_narrow=True)
         more = f"<details><summary>All {len(groups)} groups</summary>{listed}</details>"
     return f"<h3>{html.escape(title)}</h3>\n{draw_bars(shown, title)}{more}"

@@ -31,6 +31,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; font-size: 13px; color: var(--muted); }
 td.number, th.number { text-align: right; white-space: nowrap; }
+table.narrow { max-width: 560px; }
 .chart { width: 100%; max-width: 680px; height: auto; display: block; }
 .chart text { font-size: 12.5px; fill: var(--text); }
 .chart .muted { fill: var(--muted); }
@@ -68,7 +69,7 @@ def frame(title: str, body: str) -> str:
     )
 
 
-def table(columns: list[str], rows: list[list[str]], numbers: int = 1) -> str:
+def table(columns: list[str], rows: list[list[str]], numbers: int = 1, is_narrow: bool = False) -> str:
     """Return a table of cells that are HTML; the columns from `numbers` on are numbers."""
     kinds = ["" if place < numbers else ' class="number"' for place in range(len(columns))]
     head = "".join(f"<th{kind}>{html.escape(name)}</th>" for name, kind in zip(columns, kinds, strict=True))
@@ -76,4 +77,5 @@ def table(columns: list[str], rows: list[list[str]], numbers: int = 1) -> str:
         "<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>\n"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+    width = ' class="narrow"' if is_narrow else ""
+    return f'<div class="scroll"><table{width}><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'

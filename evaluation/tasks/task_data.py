@@ -89,7 +89,7 @@ def read_task(unit: Unit, limit: int | None = None, image_root: str | os.PathLik
     samples = _with_unique_ids(_sample(row, unit.task.prompt) for row in chosen)
     summary = reader.summary
     assert summary is not None
-    notes = summary.notes(reader)
+    notes = [note.replace(f" in {reader.folder.root}", "") for note in summary.notes(reader)]  # no path of a machine
     if limit is not None and len(chosen) < len(rows):
         notes.append(f"{unit.name}: a draw of {len(chosen):,} of {len(rows):,} samples.")
     return TaskData(unit, samples, guard_of(reader, image_root), dict(summary.omissions.counts), notes)
