@@ -85,8 +85,8 @@ class Comparison:
             low, high = unit.interval
             lines.append(
                 f"{unit.name}: {unit.before:.1f} -> {unit.after:.1f}, {unit.difference:+.1f} "
-                f"[{low:+.1f}, {high:+.1f}], p = {unit.p_value:.3g}: {unit.verdict} ({unit.samples:,} samples, {len(unit.better):,} better, "
-                f"{len(unit.worse):,} worse)"
+                f"[{low:+.1f}, {high:+.1f}], p = {unit.p_value:.3g}: {unit.verdict} "
+                f"({unit.samples:,} samples, {len(unit.better):,} better, {len(unit.worse):,} worse)"
             )
             lines += [f"  note: {note}" for note in unit.notes]
             for mark, changed in (("+", unit.better), ("-", unit.worse)):

@@ -15,6 +15,7 @@ from .tasks import TaskData
 _COUNTS = ((0, "none"), (1, "1"), (3, "2 to 3"), (6, "4 to 6"), (10, "7 to 10"), (math.inf, "more than 10"))
 _AREAS = ((0.01, "below 1 %"), (0.1, "1 to 10 %"), (math.inf, "above 10 %"))
 NUMBER_SEEN, SIZE_SEEN, SIZE_ASKED = "objects seen", "size of the objects seen", "size of the box"
+_BINNED = (NUMBER_SEEN, SIZE_SEEN, SIZE_ASKED)
 _ORDER = [name for _, name in (*_COUNTS, *_AREAS)]
 
 
@@ -79,10 +80,10 @@ def _group(data: TaskData, outcomes: Sequence[Outcome]) -> dict[str, list[dict[s
     return {
         kind: [
             {"name": name, "samples": len(names[name]), **_as_json(of_group(names[name]))}
-            for name in sorted(names, key=lambda name: (_ORDER.index(name) if name in _ORDER else -1, name))
+            for name in sorted(names, key=_ORDER.index if kind in _BINNED else None)
         ]
         for kind, names in kinds.items()
-        if len(names) > 1 or kind in (NUMBER_SEEN, SIZE_SEEN, SIZE_ASKED)
+        if len(names) > 1 or kind in _BINNED
     }
 
 
