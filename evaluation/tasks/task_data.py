@@ -89,7 +89,8 @@ def read_task(unit: Unit, limit: int | None = None, image_root: str | os.PathLik
     samples = _with_unique_ids(_sample(row, unit.task.prompt) for row in chosen)
     summary = reader.summary
     assert summary is not None
-    notes = [note.replace(f" in {reader.folder.root}", "") for note in summary.notes(reader)]  # no path of a machine
+    root = str(reader.folder.root)  # results and reports name no path of a machine
+    notes = [note.replace(f" in {root}", "").replace(root, "the data's folder") for note in summary.notes(reader)]
     if limit is not None and len(chosen) < len(rows):
         notes.append(f"{unit.name}: a draw of {len(chosen):,} of {len(rows):,} samples.")
     return TaskData(unit, samples, guard_of(reader, image_root), dict(summary.omissions.counts), notes)

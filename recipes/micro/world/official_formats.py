@@ -67,7 +67,7 @@ def write_vqav2(folder: Path, cases: Sequence[Case]) -> None:
 
 
 def write_refcoco(folder: Path, cases: Sequence[Case]) -> None:
-    """Write questions for a box as RefCOCO: the split `val` has the even scenes, `testA` and `testB` the odd ones."""
+    """Write questions for a box as RefCOCO: half of them in the split `val`, the others in `testA` and `testB`."""
     _write_pictures(folder, "train2014", cases)
     images: dict[int, dict[str, Any]] = {}
     annotations, refs = [], []
@@ -79,7 +79,7 @@ def write_refcoco(folder: Path, cases: Sequence[Case]) -> None:
         images[case.number] = {"id": case.number, "file_name": name, "width": width, "height": height}
         annotations.append({"id": number, "image_id": case.number, "category_id": 1, "bbox": box, "iscrowd": 0})
         sentence = {"sent_id": number, "sent": case.question.answer, "raw": case.question.answer}
-        split = ("val", "testA", "val", "testB")[case.number % 4]
+        split = ("val", "testA", "val", "testB")[number % 4]
         refs.append(
             {
                 **{"ref_id": number, "ann_id": number, "category_id": 1, "image_id": case.number, "split": split},
