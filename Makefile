@@ -85,7 +85,7 @@ docs: $(INSTALLED) $(DOCS)  ## the documentation, into site/; warnings are error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 test: lint types  ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original and not lmms_eval and not java'
 
 # The source distribution brings Transformers' own test suites, in the version that is installed.
 $(SUITE): constraints.txt tests/suites/unpack.py | $(INSTALLED)
