@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects
-from ..refinement.storage.picture_hash import hash_picture
+from ..processing_lyrics.picture_hash import hash_picture
 
 _IN_MEMORY = 512  # pictures, whose questions often follow each other
 

@@ -18,6 +18,7 @@ from ...utils.seeding import stable_hash
 
 SHOWN = 12  # samples of a unit
 _SIDE = 360  # pixels of a picture's longer side
+_HEIGHT = 260  # pixels of the page, of the highest picture
 _QUALITY = 82
 _LONGEST_TEXT = 600  # characters of a text
 _REFERENCES = 3  # reference answers of a sample
@@ -69,9 +70,10 @@ def _text(text: str) -> str:
 def _picture(line: Mapping[str, Any], root: Path | None) -> str:
     """Return the last picture of a sample with boxes: green the one that is asked for, orange those of the answer."""
     images = line.get("images") or []
-    source = None if root is None or not images else _encode(root, images[-1])
-    if source is None:
+    encoded = None if root is None or not images else _encode(root, images[-1])
+    if encoded is None:
         return ""
+    source, aspect = encoded
     boxes = [("answered", one["box"]) for one in line.get("boxes", ())]
     boxes += [("wanted", line["box"])] if "box" in line else []
     rectangles = "".join(
@@ -80,11 +82,12 @@ def _picture(line: Mapping[str, Any], root: Path | None) -> str:
     )
     overlay = f'<svg viewBox="0 0 1 1" preserveAspectRatio="none">{rectangles}</svg>' if boxes else ""
     name = html.escape(os.path.basename(images[-1]), quote=True)
-    return f'<div class="picture"><img src="{source}" alt="{name}" loading="lazy">{overlay}</div>'
+    image = f'<img src="{source}" alt="{name}" loading="lazy">'
+    return f'<div class="picture"><div style="width:min(100%,{_HEIGHT * aspect:.0f}px)">{image}{overlay}</div></div>'
 
 
-def _encode(root: Path, path: str) -> str | None:
-    """Return a small version of a picture as a `data:` URI, or `None` where it cannot be read any more."""
+def _encode(root: Path, path: str) -> tuple[str, float] | None:
+    """Return a small version of a picture as a `data:` URI, and its aspect ratio; `None` where it cannot be read."""
     try:
         picture = load_picture(Path(PathGuard(root).check_path(str(root / path))), _MAX_PIXELS)
     except (ValueError, OSError):
@@ -92,4 +95,5 @@ def _encode(root: Path, path: str) -> str | None:
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     file = BytesIO()
     picture.convert("RGB").save(file, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    source = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return source, picture.width / picture.height

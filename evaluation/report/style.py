@@ -44,7 +44,8 @@ table.narrow { max-width: 560px; }
 .card dt { font-size: 12px; color: var(--muted); }
 .card dd { margin: 0 0 6px; overflow-wrap: anywhere; }
 .card p { margin: 0 12px 10px; font-size: 12px; overflow-wrap: anywhere; }
-.picture { position: relative; line-height: 0; }
+.picture { background: var(--page); }
+.picture div { position: relative; line-height: 0; margin: 0 auto; }
 .picture img { width: 100%; height: auto; }
 .picture svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .picture rect { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke; }

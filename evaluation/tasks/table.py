@@ -277,7 +277,7 @@ _ALL = (
         "MME",
         _splits("mme", "test", tasks=("vqa",)),
         ("test",),
-        _AS_IT_IS,
+        _SHORT,
         16,
         MME,
         submissions.MME,
