@@ -25,7 +25,7 @@ SMOLLM2 := runs/smollm2
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original test-lmms-eval benchmarks lint types format clean
+.PHONY: help setup ask docs evaluate micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original test-lmms-eval benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,18 @@ $(SMOLLM2)/packages: | $(INSTALLED)
 
 smollm2: $(SMOLLM2)/packages $(INSTALLED)  ## SmolLM2 with the micro model's eyes: two hours; goes on where it stopped
 	$(BIN)/python -m lyrics.recipes.smollm2 --packages $(SMOLLM2)/packages --out $(SMOLLM2)
+
+# The micro world as VQAv2, RefCOCO, POPE and COCO captions; captions are scored where there is Java.
+EVALUATE := runs/evaluate
+CAPTIONS := $(if $(shell command -v java),coco_caption/val2014)
+
+$(EVALUATE)/data: | $(INSTALLED)
+	$(BIN)/python -m lyrics.recipes.micro.world.official_formats --out $@
+
+evaluate: $(INSTALLED) $(EVALUATE)/data  ## evaluate the micro model on benchmarks of the micro world; report in runs/evaluate/scores
+	$(BIN)/lyrics evaluate vqav2 refcoco pope $(CAPTIONS) --data $(EVALUATE)/data --out $(EVALUATE)/scores \
+	  --prompt 'vqav2={question}' --prompt 'pope={question}' --prompt 'refcoco=Where is the {question}?' \
+	  $(if $(CAPTIONS),--prompt 'coco_caption=Describe the picture.') $(if $(MODEL),--model '$(MODEL)')
 
 $(DOCS): constraints.txt pyproject.toml | $(INSTALLED)
 	$(BIN)/pip install --quiet mkdocs-material 'mkdocstrings[python]' -c constraints.txt
