@@ -15,6 +15,7 @@ _EXTRAS = {
     **dict.fromkeys(("starlette", "uvicorn"), "serve"),
     "torchvision": "vision",
     "prompt_toolkit": "chat",
+    "gradio": "demo",
 }
 
 

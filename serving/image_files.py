@@ -1,0 +1,29 @@
+"""Image files of strangers: the formats that are read, and their size before anything is decoded."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+
+from PIL import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow has forty more readers, some of them old
+
+
+def read_image_size(file: bytes) -> tuple[int, int]:
+    """Return width and height of an image file without decoding it.
+
+    Args:
+        file: bytes of the file.
+
+    Raises:
+        ValueError: it is damaged, or in none of `FORMATS`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # callers have smaller limits
+        try:
+            with Image.open(BytesIO(file), formats=FORMATS) as image:
+                return image.size
+        except Exception as error:  # noqa: BLE001  (Pillow's readers fail in many ways on damaged files)
+            message = f"The image is damaged, or not in one of the formats {', '.join(FORMATS)}."
+            raise ValueError(message) from error
