@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ...assets.example import SCENE_PICTURE
+from ...assets.example import EXAMPLE_PICTURE, SCENE_PICTURE
 from .page_picture import PagePicture, encode_picture, shrink
 
 MAX_EXAMPLES = 12
@@ -36,9 +36,17 @@ class Example:
 
 
 def shipped_examples() -> list[Example]:
-    """Return the examples for the micro model: scenes of shapes, none of which training showed."""
+    """Return the examples for the micro model: scenes that training never showed, and a picture that it does not know."""
+    stars = ("Where is the red star?", "What color is the ring?", "How many objects are there?")
+    squares = ("Where is the pink ring?", "Which character is on the orange square?", "How many squares are there?")
+    wide = ("Find the yellow ring.", "What color is the triangle?", "Which character is on the blue triangle?")
+    seven = ("Where is the blue circle?", "What color is the circle?", "How many rings are there?")
     return [
-        Example(SCENE_PICTURE, "stars and a ring", ("Where is the red star?", "What color is the ring?", "How many stars are there?")),
+        Example(SCENE_PICTURE, "stars and a ring", stars),
+        Example(_SHIPPED / "squares_and_a_ring.png", "squares and a ring", squares),
+        Example(_SHIPPED / "wide_scene.png", "a wide scene", wide),
+        Example(_SHIPPED / "seven_shapes.png", "seven shapes", seven),
+        Example(EXAMPLE_PICTURE, "a table, which the micro model does not know", ("What is this?",)),
     ]
 
 

@@ -93,6 +93,8 @@ def render_viewer(session: PageSession) -> str:
         turn = None if view.turn is None else session.turns[view.turn]
         chosen = session.chosen if session.can_choose else []
         stage = render_stage(picture, turn, chosen, session.can_choose)
+        if turn is not None and turn.answer is not None and turn.answer.labels:
+            stage += f'<div class="ly-below">{button("back", 0, "Back to the objects", kind="ly-small")}</div>'
     notices = "".join(f'<p class="ly-notice">{escape(one)}</p>' for one in picture.notices)
     return f'{render_pictures(session)}<div class="ly-stage-frame">{stage}</div>{notices}'
 
@@ -198,7 +200,7 @@ def render_conversation(session: PageSession, is_writing: bool = False) -> str:
         is_writing: whether the last answer is being written.
     """
     if not session.turns:
-        hint = "Ask about the picture below. Press an object in it to ask about that one."
+        hint = "Ask about the picture, or press an object in it to ask about that one."
         start = "Show a picture to begin: its objects appear at once."
         return f'<p class="ly-hint">{hint if session.pictures else start}</p>'
     last = len(session.turns) - 1

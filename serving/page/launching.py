@@ -13,6 +13,8 @@ from .page_picture import MAX_FILE_BYTES
 _FOLDER = Path(__file__).parent
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing is loaded from elsewhere
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+# Gradio confines the rules of `css_paths` to what is inside of these
+_OUTER = "@media (max-width: 760px) { .gradio-container .main.fillable { padding: 4px 8px !important; } }"
 MAX_SESSIONS = 256  # conversations that are kept at once, with their pictures
 
 
@@ -60,6 +62,6 @@ def launch_page(page: Any, host: str = "127.0.0.1", port: int = 7860, share: boo
         footer_links=["settings"],
         theme=theme,
         css_paths=_FOLDER / "page.css",
-        head=f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
+        head=f"<style>{_OUTER}</style><script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
     )
     return PageAddress(local, public)

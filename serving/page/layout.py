@@ -38,6 +38,7 @@ element.addEventListener('click', (event) => {{
 }});
 """
 _TELL = "watch('value', () => window.lyricsPage.tell(element.textContent));"
+_FOLLOW = "watch('value', () => window.lyricsPage.follow());"
 _THRESHOLDS = {  # label, description
     "box_threshold": ("Box threshold", "Score from which a box is kept"),
     "text_threshold": ("Text threshold", "Score from which a word belongs to a box"),
@@ -122,8 +123,7 @@ class _Page:
         gr = self.gr
         self.start = gr.HTML(render_start(self.examples), elem_id="ly-start", js_on_load=_MAKE_EVENTS)
         self.viewer = gr.HTML("", elem_id="ly-viewer", js_on_load=_MAKE_EVENTS, visible=False)
-        with gr.Group(visible=False, elem_id="ly-shown") as self.shown:
-            self.layers = gr.CheckboxGroup(LAYERS, value=list(LAYERS), label="Show", elem_id="ly-layers")
+        self.layers = gr.CheckboxGroup(LAYERS, value=list(LAYERS), label="Show", elem_id="ly-layers", visible=False)
         with gr.Row(elem_id="ly-actions"):
             self.upload = gr.UploadButton("Add a picture", type="filepath", elem_id="ly-upload", size="sm")
             self.reset = gr.Button("New conversation", size="sm", elem_id="ly-reset")
@@ -150,8 +150,7 @@ class _Page:
         self.conversation = gr.HTML(
             render_conversation(PageSession(self.assistant)),
             elem_id="ly-conversation",
-            js_on_load=_MAKE_EVENTS,
-            autoscroll=True,
+            js_on_load=f"{_MAKE_EVENTS}{_FOLLOW}",
         )
         self.chosen = gr.HTML("", elem_id="ly-next", js_on_load=_MAKE_EVENTS)
         with gr.Row(elem_id="ly-composer", equal_height=True):
@@ -190,7 +189,7 @@ class _Page:
             self.chosen,
             self.status,
             self.code,
-            self.shown,
+            self.layers,
             self.again,
             self.take,
         ]

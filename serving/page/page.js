@@ -4,8 +4,7 @@ window.lyricsPage = (() => {
   const TYPES = 'image/png,image/jpeg,image/webp,image/gif,image/bmp';
   const LAYERS = ['Boxes', 'Masks', 'Labels', 'Scores'];
 
-  const picker = () => document.querySelector('#ly-upload input[type=file]') ||
-    document.querySelector('input[type=file]');
+  const picker = () => document.querySelector('#ly-actions input[type=file]');
 
   const tell = (text) => {
     const region = document.getElementById('ly-live');
@@ -86,13 +85,20 @@ window.lyricsPage = (() => {
     if (plate) document.querySelectorAll(`.ly-found[data-found="${plate.dataset.found}"]`).forEach((one) => one.classList.add('ly-lit'));
   });
 
+  // the last turn of a conversation stays in sight
+  const follow = () => {
+    const turns = document.querySelector('.ly-turns');
+    if (turns) turns.scrollTop = turns.scrollHeight;
+  };
+
   return {
     tell,
+    follow,
     showLayers(shown) {
       LAYERS.forEach((name) => document.body.classList.toggle(`ly-no-${name.toLowerCase()}`, !shown.includes(name)));
     },
     focusQuestion() {
-      if (window.matchMedia('(pointer: fine)').matches) document.querySelector('#ly-question textarea')?.focus();
+      if (window.matchMedia('(pointer: fine)').matches) document.querySelector('#ly-question textarea')?.focus({ preventScroll: true });
     },
     download(text) {
       const end = text.indexOf('\n');
