@@ -19,10 +19,13 @@ MICRO := runs/micro
 # What builds the documentation is asked for by name alone.
 DOCS := $(VENV)/.docs
 
+# Gradio wants an older Pillow than the other environments have.
+DEMO := $(VENV)-demo
+
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original benchmarks lint types format clean
+.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original test-demo benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -115,6 +118,20 @@ test-original: $(ORIGINAL)/.installed  ## the original packages against the nati
 	$(ORIGINAL)/bin/pip install --quiet --no-deps .
 	$(ORIGINAL)/bin/pytest -m original tests/conversion
 
+$(DEMO)/constraints.txt: constraints.txt constraints-demo.txt
+	$(PYTHON) -m venv $(DEMO)
+	grep -v '^Pillow==' constraints.txt | cat - constraints-demo.txt > $@
+
+$(DEMO)/.installed: pyproject.toml $(DEMO)/constraints.txt
+	$(DEMO)/bin/pip install --quiet torch -c $(DEMO)/constraints.txt
+	$(DEMO)/bin/pip install --quiet '.[demo]' playwright pytest hypothesis -c $(DEMO)/constraints.txt
+	touch $@
+
+test-demo: $(DEMO)/.installed  ## the page of `lyrics demo` in a browser; needs Chromium
+	rm -rf build/lib build/bdist*
+	$(DEMO)/bin/pip install --quiet --no-deps .
+	OMP_NUM_THREADS=1 $(DEMO)/bin/pytest tests/demo
+
 benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
 	$(BIN)/python benchmarks/serving.py
 
@@ -130,4 +147,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(ORIGINAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) $(ASK) $(DEMO) build dist site *.egg-info .pytest_cache .ruff_cache seen.png

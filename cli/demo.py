@@ -47,7 +47,9 @@ def add_parser(commands: Any) -> None:
     add_generation_arguments(parser)
     add_model_arguments(parser, json=False)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    parser.add_argument("--port", type=port_number, default=7860, help="port to listen on; 0 takes a free one (default: 7860)")
+    parser.add_argument(
+        "--port", type=port_number, default=7860, help="port to listen on; 0 takes a free one (default: 7860)"
+    )
     parser.add_argument("--share", action="store_true", help="give the page a public address, through Gradio's servers")
     parser.add_argument(
         "--examples", metavar="DIR", type=Path, help="folder of pictures to try (default: drawings of the micro model)"

@@ -17,13 +17,15 @@ def read_image_size(file: bytes) -> tuple[int, int]:
         file: bytes of the file.
 
     Raises:
-        ValueError: it is damaged, or in none of `FORMATS`.
+        ValueError: it is damaged, in none of `FORMATS`, or has more pixels than Pillow opens.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # callers have smaller limits
         try:
             with Image.open(BytesIO(file), formats=FORMATS) as image:
                 return image.size
-        except Exception as error:  # noqa: BLE001  (Pillow's readers fail in many ways on damaged files)
+        except Image.DecompressionBombError as error:
+            raise ValueError("The image has far more pixels than are read.") from error
+        except Exception as error:
             message = f"The image is damaged, or not in one of the formats {', '.join(FORMATS)}."
             raise ValueError(message) from error

@@ -36,7 +36,7 @@ class Example:
 
 
 def shipped_examples() -> list[Example]:
-    """Return the examples for the micro model: scenes that training never showed, and a picture that it does not know."""
+    """Return the examples for the micro model: scenes that training never showed, and a picture of another kind."""
     stars = ("Where is the red star?", "What color is the ring?", "How many objects are there?")
     squares = ("Where is the pink ring?", "Which character is on the orange square?", "How many squares are there?")
     wide = ("Find the yellow ring.", "What color is the triangle?", "Which character is on the blue triangle?")
@@ -46,7 +46,7 @@ def shipped_examples() -> list[Example]:
         Example(_SHIPPED / "squares_and_a_ring.png", "squares and a ring", squares),
         Example(_SHIPPED / "wide_scene.png", "a wide scene", wide),
         Example(_SHIPPED / "seven_shapes.png", "seven shapes", seven),
-        Example(EXAMPLE_PICTURE, "a table, which the micro model does not know", ("What is this?",)),
+        Example(EXAMPLE_PICTURE, "a table, unlike what the micro model knows", ("What is this?",)),
     ]
 
 

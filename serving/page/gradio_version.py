@@ -20,11 +20,18 @@ def import_gradio() -> Any:
         ImportError: it is missing, or of a version that the page cannot run on.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-    try:
-        check_gradio_version(version("gradio"))  # before the import: that of an old version fails in other libraries
-    except PackageNotFoundError:
-        pass
+    installed = installed_version()
+    if installed is not None:
+        check_gradio_version(installed)  # before the import: that of an old version fails in other libraries
     return import_optional("gradio")
+
+
+def installed_version() -> str | None:
+    """Return the version of Gradio that is installed, or `None`."""
+    try:
+        return version("gradio")
+    except PackageNotFoundError:
+        return None
 
 
 def check_gradio_version(installed: str) -> None:

@@ -33,7 +33,8 @@ def button(event: str, index: int, content: str, *, label: str = "", kind: str =
         extra: further attributes, as HTML.
     """
     spoken = f' aria-label="{escape(label)}" title="{escape(label)}"' if label else ""
-    return f'<button type="button" class="{kind}" data-event="{event}" data-index="{index}"{spoken}{extra}>{content}</button>'
+    data = f'data-event="{event}" data-index="{index}"'
+    return f'<button type="button" class="{kind}" {data}{spoken}{extra}>{content}</button>'
 
 
 def color_style(color: Color) -> str:
@@ -114,11 +115,11 @@ def render_stage(picture: PagePicture, turn: Turn | None, chosen: Sequence[Chose
     answered = "" if turn is None else render_answer_boxes(turn)
     masks = "" if picture.masks is None else f'<img class="ly-masks" src="{picture.masks}" alt="">'
     objects = "" if found is None else render_objects(found, {one.index for one in chosen}, can_choose)
+    place = f"aspect-ratio:{width}/{height};--ly-ratio:{width / height:.4f}"
+    name, described = escape(f"{picture.name} with objects"), escape(f"{picture.name}: {seen}")
     return (
-        f'<div class="ly-stage{" ly-answered" if answered else ""}" role="group" '
-        f'aria-label="{escape(f"{picture.name} with objects")}" style="aspect-ratio:{width}/{height};--ly-ratio:{width / height:.4f}">'
-        f'<img class="ly-picture" src="{picture.shown}" alt="{escape(f"{picture.name}: {seen}")}" width="{width}" height="{height}">'
-        f"{masks}{objects}{answered}</div>"
+        f'<div class="ly-stage{" ly-answered" if answered else ""}" role="group" aria-label="{name}" style="{place}">'
+        f'<img class="ly-picture" src="{picture.shown}" alt="{described}">{masks}{objects}{answered}</div>'
     )
 
 
@@ -137,7 +138,9 @@ def render_objects(objects: VisualObjects, chosen: set[int], can_choose: bool) -
         words = f'<b class="ly-label">{escape(label)}</b><i class="ly-score">{float(score):.2f}</i>'
         plate = f'<span class="ly-plate{inside}">{words}</span>'
         kind = "ly-object ly-chosen" if index in chosen else "ly-object"
-        extra = f' style="{place_style(box)};{color_style(colors[label])}" aria-pressed="{str(index in chosen).lower()}"'
+        extra = (
+            f' style="{place_style(box)};{color_style(colors[label])}" aria-pressed="{str(index in chosen).lower()}"'
+        )
         spoken = f"Ask about {label}, score {float(score):.2f}"
         extra += "" if can_choose else " disabled"
         parts.append(button("object", index, plate, label=spoken, kind=kind, extra=extra))
@@ -163,9 +166,10 @@ def render_reasons(reasons: Reasons, picture: PagePicture) -> str:
         f"<span>{weight:.2f}</span></li>"
         for label, weight in reasons.weights
     )
-    described = "; ".join(f"{label} {weight:.2f}" for label, weight in reasons.weights[:5])
+    first = "; ".join(f"{label} {weight:.2f}" for label, weight in reasons.weights[:5])
+    described = f"{picture.name}, bright where the answer looked: {first}"
     return (
-        f'<div class="ly-reasons"><img src="{reasons.shown}" alt="{escape(f"{picture.name}, bright where the answer looked: {described}")}">'
+        f'<div class="ly-reasons"><img src="{reasons.shown}" alt="{escape(described)}">'
         f"<h3>What the answer looked at</h3><ol>{rows}</ol>"
         f"{button('back', 0, 'Back to the objects', kind='ly-small')}</div>"
     )
@@ -211,18 +215,17 @@ def render_conversation(session: PageSession, is_writing: bool = False) -> str:
 def render_turn(session: PageSession, number: int, is_writing: bool) -> str:
     """Return a question with its answer."""
     turn = session.turns[number]
-    shown = "".join(
-        f'<img src="{thumbnail(session.pictures[one])}" alt="{escape(f"Picture {one + 1}: {session.pictures[one].name}")}">'
-        for one in turn.pictures
-    )
-    chosen = "".join(f'<span class="ly-chip">{escape(one.label)}</span>' for one in turn.chosen)
+    shown = ""
+    for one in turn.pictures:
+        picture = session.pictures[one]
+        shown += f'<img src="{thumbnail(picture)}" alt="{escape(f"Picture {one + 1}: {picture.name}")}">'
+    chosen = "".join(f' <span class="ly-chip">{escape(one.label)}</span>' for one in turn.chosen)
     cursor = '<span class="ly-cursor" aria-hidden="true"></span>' if is_writing else ""
     current = " ly-current" if number == session.view.turn else ""
-    return (
-        f'<li class="ly-question">{shown}<p><span class="ly-hidden">Question: </span>{escape(turn.question)} {chosen}</p></li>'
-        f'<li class="ly-answer{current}"><p><span class="ly-hidden">Answer: </span>{render_text(turn.text)}{cursor}</p>'
-        f"{'' if turn.answer is None else render_tools(turn.answer, number)}</li>"
-    )
+    asked = f'<p><span class="ly-hidden">Question: </span>{escape(turn.question)}{chosen}</p>'
+    answered = f'<p><span class="ly-hidden">Answer: </span>{render_text(turn.text)}{cursor}</p>'
+    tools = "" if turn.answer is None else render_tools(turn.answer, number)
+    return f'<li class="ly-question">{shown}{asked}</li><li class="ly-answer{current}">{answered}{tools}</li>'
 
 
 def render_tools(answer: Answer, number: int) -> str:
@@ -247,8 +250,8 @@ def render_text(text: str) -> str:
         head = head.removesuffix(label) if label else before
         style = color_style(PALETTE[number % len(PALETTE)])
         name = f"<b>{escape(label)}</b> " if label else ""
-        plate = f'<mark class="ly-box" data-found="{number}" style="{style}">{name}<small>{escape(text[start:stop])}</small></mark>'
-        parts += [escape(head), plate]
+        inside = f"{name}<small>{escape(text[start:stop])}</small>"
+        parts += [escape(head), f'<mark class="ly-box" data-found="{number}" style="{style}">{inside}</mark>']
         end = stop
     return "".join([*parts, escape(text[end:])])
 

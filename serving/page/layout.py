@@ -34,7 +34,8 @@ _MAKE_EVENTS = f"""
 const known = {list(_EVENTS)!r};
 element.addEventListener('click', (event) => {{
   const pressed = event.target.closest('[data-event]');
-  if (pressed && known.includes(pressed.dataset.event)) trigger(pressed.dataset.event, {{index: Number(pressed.dataset.index)}});
+  if (!pressed || !known.includes(pressed.dataset.event)) return;
+  trigger(pressed.dataset.event, {{index: Number(pressed.dataset.index)}});
 }});
 """
 _TELL = "watch('value', () => window.lyricsPage.tell(element.textContent));"
@@ -170,9 +171,13 @@ class _Page:
             self.ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id="ly-ask")
             self.stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, elem_id="ly-stop", visible=False)
         with gr.Accordion("Take it along", open=False, visible=False, elem_id="ly-take") as self.take:
-            self.code = gr.Code(language="python", label="As Python", interactive=False, elem_id="ly-code", lines=4)
+            self.code = gr.Code(
+                language="python", label="As Python", interactive=False, elem_id="ly-code", lines=4, buttons=["copy"]
+            )
             with gr.Row():
-                self.save_conversation = gr.Button("Download the conversation", size="sm", elem_id="ly-save-conversation")
+                self.save_conversation = gr.Button(
+                    "Download the conversation", size="sm", elem_id="ly-save-conversation"
+                )
                 self.save_objects = gr.Button("Download the objects", size="sm", elem_id="ly-save-objects")
             self.file = gr.Textbox("", visible="hidden", elem_id="ly-file")
 

@@ -47,6 +47,9 @@ class RefinerSettings:
         return arguments | ({"thresholds": dict(self.thresholds)} if self.thresholds else {})
 
 
+USUAL_SETTINGS = RefinerSettings()
+
+
 @dataclass(frozen=True, eq=False)
 class PagePicture:
     """A picture and what the refiner saw in it.
@@ -67,7 +70,7 @@ class PagePicture:
     objects: VisualObjects | None = None
     masks: str | None = None
     notices: tuple[str, ...] = ()
-    settings: RefinerSettings = RefinerSettings()
+    settings: RefinerSettings = USUAL_SETTINGS
 
     @classmethod
     def load(cls, file: bytes, name: str) -> PagePicture:
@@ -121,7 +124,7 @@ def clean_name(name: str) -> str:
     """Return the last part of a path, with printable characters alone, and at most 80 of them."""
     last = os.path.basename(name.replace("\\", "/"))
     kept = "".join(character for character in last if character.isprintable()).strip()
-    return kept if len(kept) <= 80 else f"{kept[:60]}...{kept[-17:]}" if kept else "picture"
+    return f"{kept[:60]}...{kept[-17:]}" if len(kept) > 80 else kept or "picture"
 
 
 def shrink(image: Image.Image, side: int = DISPLAY_SIDE) -> Image.Image:
@@ -159,5 +162,5 @@ def encode_masks(objects: VisualObjects, size: Sequence[int]) -> str:
     masks = np.zeros((0, 1, 1), bool) if objects.masks is None else objects.masks
     for label, mask in reversed(list(zip(objects.labels, masks, strict=True))):  # the best object on top
         stencil = Image.fromarray((mask * 255).astype(np.uint8)).resize(shown)
-        canvas.paste((*colors[label], round(255 * MASK_OPACITY)), mask=stencil.point(lambda value: 255 * (value > 127)))
+        canvas.paste((*colors[label], round(255 * MASK_OPACITY)), mask=stencil)
     return encode_picture(canvas)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .page_picture import RefinerSettings
+from .page_picture import USUAL_SETTINGS, RefinerSettings
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Step:
 
     kind: Literal["picture", "refine", "ask"]
     picture: int = 0
-    settings: RefinerSettings = RefinerSettings()
+    settings: RefinerSettings = USUAL_SETTINGS
     question: str = ""
     boxes: tuple[tuple[float, ...], ...] = ()
 

@@ -14,7 +14,7 @@ from ..answer_stream import AnswerStream
 from ..assistant import Lyrics
 from ..generation_options import GenerationOptions
 from ..refined_pictures import THRESHOLDS
-from .page_picture import PagePicture, RefinerSettings, encode_picture, shrink
+from .page_picture import USUAL_SETTINGS, PagePicture, RefinerSettings, encode_picture, shrink
 from .python_code import Step, write_code
 
 MAX_PICTURES = 8
@@ -139,7 +139,7 @@ class PageSession:
         """
         if len(self.pictures) >= MAX_PICTURES:
             raise ValueError(f"A conversation has at most {MAX_PICTURES} pictures: begin a new one.")
-        picture = PagePicture.load(file, name).refine(self.assistant, RefinerSettings())
+        picture = PagePicture.load(file, name).refine(self.assistant, USUAL_SETTINGS)
         with self._lock:
             self._chat.add_image(picture.image, picture.objects)
             self.pictures.append(picture)

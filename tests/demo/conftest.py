@@ -19,10 +19,10 @@ if CHROMIUM is None:
 if MISSING:
     pytest.exit(f"The page's tests need a browser and Gradio: {'; '.join(MISSING)}. `make test-demo` does the rest.", 2)
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import sync_playwright  # noqa: E402
 
-from lyrics import SCENE_PICTURE, Lyrics
-from lyrics.serving.page import build_page, launch_page, shipped_examples
+from lyrics import SCENE_PICTURE, Lyrics  # noqa: E402
+from lyrics.serving.page import build_page, launch_page, shipped_examples  # noqa: E402
 
 REACHED = set()  # addresses outside of this machine that this process connects to
 
@@ -64,7 +64,9 @@ def visit(server, browser):
     def watch(page):
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on("console", lambda line: wrong.append(f"console: {line.text}") if line.type == "error" else None)
-        page.on("request", lambda one: None if one.url.startswith((server.url, "data:", "blob:")) else wrong.append(one.url))
+        page.on(
+            "request", lambda one: None if one.url.startswith((server.url, "data:", "blob:")) else wrong.append(one.url)
+        )
 
     def open_page(**options):
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
