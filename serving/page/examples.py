@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...assets.example import EXAMPLE_PICTURE, SCENE_PICTURE
-from .page_picture import PagePicture, encode_picture, shrink
+from .page_picture import PagePicture
 
 MAX_EXAMPLES = 12
 _SHIPPED = Path(__file__).with_name("examples")
@@ -32,7 +32,7 @@ class Example:
     @cached_property
     def thumbnail(self) -> str:
         """Data URL of a small copy."""
-        return encode_picture(shrink(PagePicture.load(self.path.read_bytes(), self.path.name).image, 192))
+        return PagePicture.load(self.path.read_bytes(), self.path.name).thumbnail
 
 
 def shipped_examples() -> list[Example]:

@@ -13,11 +13,10 @@ from ...processing_lyrics import VisualObjects, parse_spatial_text
 from ...processing_lyrics.drawing import PALETTE, color_labels, ink_on
 from ..answer import Answer
 from .examples import Example
-from .page_picture import PagePicture, encode_picture, shrink
+from .page_picture import PagePicture
 from .session import DEFAULT_QUESTION, ChosenObject, PageSession, Reasons, Turn
 
 Color = tuple[int, int, int]
-_THUMBNAIL_SIDE = 96
 _ENDS = {"length": "The answer reached its longest length.", "cancelled": "Stopped.", "timeout": "It took too long."}
 
 
@@ -111,7 +110,7 @@ def render_stage(picture: PagePicture, turn: Turn | None, chosen: Sequence[Chose
     """
     width, height = picture.image.size
     found = picture.objects
-    seen = "what the model has no refiner for" if found is None else ", ".join(found.labels) or "no objects"
+    seen = "not refined" if found is None else ", ".join(found.labels) or "no objects"
     answered = "" if turn is None else render_answer_boxes(turn)
     masks = "" if picture.masks is None else f'<img class="ly-masks" src="{picture.masks}" alt="">'
     objects = "" if found is None else render_objects(found, {one.index for one in chosen}, can_choose)
@@ -170,7 +169,7 @@ def render_reasons(reasons: Reasons, picture: PagePicture) -> str:
     described = f"{picture.name}, bright where the answer looked: {first}"
     return (
         f'<div class="ly-reasons"><img src="{reasons.shown}" alt="{escape(described)}">'
-        f"<h3>What the answer looked at</h3><ol>{rows}</ol>"
+        f"<h2>What the answer looked at</h2><ol>{rows}</ol>"
         f"{button('back', 0, 'Back to the objects', kind='ly-small')}</div>"
     )
 
@@ -182,15 +181,10 @@ def render_pictures(session: PageSession) -> str:
     items = []
     for number, one in enumerate(session.pictures):
         current = ' aria-current="true"' if number == session.view.picture else ""
-        small = f'<img src="{thumbnail(one)}" alt="">'
+        small = f'<img src="{one.thumbnail}" alt="">'
         spoken = f"Show picture {number + 1}, {one.name}"
         items.append(f"<li>{button('picture', number, small, label=spoken, kind='ly-thumb', extra=current)}</li>")
     return f'<ul class="ly-pictures" aria-label="Pictures">{"".join(items)}</ul>'
-
-
-def thumbnail(picture: PagePicture) -> str:
-    """Return a data URL of a small copy of a picture."""
-    return encode_picture(shrink(picture.image, _THUMBNAIL_SIDE))
 
 
 # ---------------------------------------------------------------- the conversation
@@ -218,7 +212,7 @@ def render_turn(session: PageSession, number: int, is_writing: bool) -> str:
     shown = ""
     for one in turn.pictures:
         picture = session.pictures[one]
-        shown += f'<img src="{thumbnail(picture)}" alt="{escape(f"Picture {one + 1}: {picture.name}")}">'
+        shown += f'<img src="{picture.thumbnail}" alt="{escape(f"Picture {one + 1}: {picture.name}")}">'
     chosen = "".join(f' <span class="ly-chip">{escape(one.label)}</span>' for one in turn.chosen)
     cursor = '<span class="ly-cursor" aria-hidden="true"></span>' if is_writing else ""
     current = " ly-current" if number == session.view.turn else ""

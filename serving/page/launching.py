@@ -60,6 +60,7 @@ def launch_page(page: Any, host: str = "127.0.0.1", port: int = 7860, share: boo
         max_file_size=MAX_FILE_BYTES,
         state_session_capacity=MAX_SESSIONS,
         footer_links=["settings"],
+        run_history=False,  # else Gradio keeps every question in the browser
         theme=theme,
         css_paths=_FOLDER / "page.css",
         head=f"<style>{_OUTER}</style><script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",

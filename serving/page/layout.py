@@ -199,9 +199,10 @@ class _Page:
             self.take,
         ]
         on, on_button, usual = self._on, self._on_button, list(self.thresholds.values())
-        on(self.upload.upload, self._add_picture, [self.upload], "full")
+        uploaded = on(self.upload.upload, self._add_picture, [self.upload], "full")
+        uploaded.then(None, None, [self.upload], js="() => null")  # so that the same file can be given again
         on_button(self.start.example, self._add_example, "full")
-        on(self.reset.click, self._reset)
+        on(self.reset.click, PageSession.reset)
         on(self.refine.click, self._refine, [self.tags, *self.sliders], "full")
         self._listen(self.usual.click, lambda: ["", *usual], [], [self.tags, *self.sliders])
         self.layers.change(None, [self.layers], None, js="(shown) => window.lyricsPage.showLayers(shown)")
@@ -223,8 +224,12 @@ class _Page:
         asked = {"fn": self._ask, "inputs": [self.session, self.question], "outputs": self._asked_outputs()}
         asked |= {"show_progress": "hidden", "api_visibility": "private"}
         self.gr.on([self.question.submit, self.ask.click], **asked)
-        self._takes_event(self._suggested.__func__)  # type: ignore[attr-defined]
-        self._listen(self.chosen.suggestion, self._suggested, [self.session], [self.question]).then(**asked)
+
+        def suggest(session: PageSession | None, event: Any) -> str:
+            return self._suggested(session, read_index(event))
+
+        self._takes_event(suggest)
+        self._listen(self.chosen.suggestion, suggest, [self.session], [self.question]).then(**asked)
         self.stop.click(self._stop, [self.session], None, show_progress="hidden", api_visibility="private", queue=False)
 
     def _asked_outputs(self) -> list[Any]:
@@ -233,7 +238,7 @@ class _Page:
     def _on(
         self,
         event: Callable[..., Any],
-        handler: Callable[..., PageSession | None],
+        handler: Callable[..., None],
         inputs: Sequence[Any] = (),
         progress: str = "hidden",
     ) -> Any:
@@ -241,7 +246,8 @@ class _Page:
 
         def run(session: PageSession | None, *values: Any) -> list[Any]:
             session = session or self._new_session()
-            return self._refresh(handler(session, *values) or session)
+            handler(session, *values)
+            return self._refresh(session)
 
         return self._listen(event, run, [self.session, *inputs], self.outputs, progress)
 
@@ -320,10 +326,6 @@ class _Page:
         example = self.examples[index]
         session.add_picture(example.path.read_bytes(), example.path.name, example.questions)
 
-    def _reset(self, session: PageSession) -> PageSession:
-        session.stop()
-        return self._new_session()
-
     def _refine(self, session: PageSession, tags: str, *thresholds: Any) -> None:
         given = dict(zip(self.thresholds, thresholds, strict=True))
         session.refine(read_settings(self.thresholds, tags or "", given))
@@ -334,9 +336,9 @@ class _Page:
 
     # ---------------------------------------------------------------- answers
 
-    def _suggested(self, session: PageSession | None, event: Any) -> str:
+    def _suggested(self, session: PageSession | None, index: int) -> str:
         """Return the suggestion that was pressed."""
-        suggestions, index = list_suggestions(session or self._new_session()), read_index(event)
+        suggestions = list_suggestions(session or self._new_session())
         if not 0 <= index < len(suggestions):
             raise ValueError("There is no such suggestion any more.")
         return suggestions[index]

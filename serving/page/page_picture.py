@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from io import BytesIO
 
 import numpy as np
@@ -21,6 +22,7 @@ MAX_FILE_BYTES = 20_000_000
 MAX_PIXELS = 25_000_000
 MAX_MASK_BYTES = 512 * 2**20  # of the masks of one picture, a byte for each pixel and object, while it is refined
 DISPLAY_SIDE = 1280  # longest side in the browser, in pixels
+THUMBNAIL_SIDE = 192
 _LOSSLESS_PIXELS = 600_000  # pictures up to this size are sent as PNG, photographs mostly as JPEG
 
 
@@ -90,6 +92,11 @@ class PagePicture:
             raise ValueError(f"The picture has {width} x {height} pixels, and the limit is {MAX_PIXELS:,} pixels.")
         image = load_picture(file, MAX_PIXELS)
         return cls(clean_name(name), image, encode_picture(shrink(image)))
+
+    @cached_property
+    def thumbnail(self) -> str:
+        """Data URL of a small copy, which is shown beside questions."""
+        return encode_picture(shrink(self.image, THUMBNAIL_SIDE))
 
     def refine(self, assistant: Lyrics, settings: RefinerSettings) -> PagePicture:
         """Return the picture with what the refiner sees in it; without a refiner, as it is.

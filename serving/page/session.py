@@ -245,6 +245,8 @@ class PageSession:
             stream.cancel()  # has no effect on a finished answer
         with self._lock:
             answer = stream.result()
+            if turn not in self.turns:
+                return  # the conversation was begun anew meanwhile
             if not answer.text and answer.finish_reason not in ("stop", "length"):
                 self._forget(turn)  # as `Chat` does
             else:
@@ -256,6 +258,15 @@ class PageSession:
         """Stop the answer that is being written."""
         if self._stream is not None:
             self._stream.cancel()
+
+    def reset(self) -> None:
+        """Forget everything, and stop the answer that is being written."""
+        self.stop()
+        with self._lock:
+            self._chat.reset(keep_pictures=False)
+            for kept in (self.pictures, self.turns, self.chosen, self._steps):
+                kept.clear()
+            self.suggestions, self.view = (), View()
 
     def _forget(self, turn: Turn) -> None:
         if turn in self.turns:

@@ -314,6 +314,16 @@ def test_a_reloaded_page_is_a_new_one(visit, scene, other_scene):
     assert ask(page, "Which character is on the orange square?") == "A"
 
 
+def test_a_browser_keeps_nothing(visit, server, scene):
+    page = visit()
+    show(page, scene)
+    ask(page, RED_STAR)
+    kept = page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
+    assert RED_STAR not in kept
+    assert page.evaluate("indexedDB.databases().then(found => found.length)") == 0
+    assert page.context.cookies() == []
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -140,6 +140,18 @@ def test_a_stopped_answer_ends(session):
     assert finish(session.ask("What color is the ring?")).text == "purple"
 
 
+def test_a_conversation_that_is_begun_anew_stays_empty(session):
+    stream = session.ask("Describe the picture.")
+    next(stream)
+    session.reset()
+    with contextlib.suppress(CancelledError):
+        list(stream)
+    assert (session.pictures, session.turns, session.shown) == ([], [], None)
+    session.add_picture(SCENE, "scene.png")
+    assert finish(session.ask("What color is the ring?")).text == "purple"
+    assert session.python_code().count("chat.") == 3
+
+
 def test_what_an_answer_looked_at(session):
     finish(session.ask(RED_STAR))
     session.show_reasons(0)
