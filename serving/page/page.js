@@ -42,10 +42,10 @@ window.lyricsPage = (() => {
 
   // before Gradio's own listener, so that nothing is sent that would be refused
   document.addEventListener('change', (event) => {
-    if (event.target === picker() && event.target.files.length && isTooLarge(event.target.files[0])) {
-      event.stopImmediatePropagation();
-      event.target.value = '';
-    }
+    const input = event.target;
+    if (input !== picker() || !input.files.length) return;
+    if (isTooLarge(input.files[0])) event.stopImmediatePropagation();
+    setTimeout(() => { input.value = ''; }); // so that the same file can be chosen again
   }, true);
 
   document.addEventListener('click', (event) => {
