@@ -149,7 +149,7 @@ def test_a_conversation_that_is_begun_anew_stays_empty(session):
     assert (session.pictures, session.turns, session.shown) == ([], [], None)
     session.add_picture(SCENE, "scene.png")
     assert finish(session.ask("What color is the ring?")).text == "purple"
-    assert session.python_code().count("chat.") == 3
+    assert session.python_code().count("chat.") == 2
 
 
 def test_what_an_answer_looked_at(session):
