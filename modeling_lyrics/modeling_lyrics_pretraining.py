@@ -3,7 +3,9 @@
 A step runs the MQ-Former at most four times: queries followed by the caption (contrast and captioning share the
 queries), text alone (contrast), right and wrong pairs (matching), and masked objects (spatial prediction). Keys and
 values of an image are projected once and shared by all passes. There is no loop over samples. On several ranks the host
-waits once, for the choice of negatives.
+waits once, for the choice of negatives. Where matching reads the queries alone, and spatial prediction the text alone,
+the last layer computes no more; it computes everything where no other objective would use the rest of its weights, so
+that all ranks exchange the same gradients.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .distributed import RowExchange, gather, num_ranks, this_rank
 from .modeling_lyrics import LyricsPreTrainedModel
-from .modeling_mqformer import LyricsMQFormerModel
+from .modeling_mqformer import KeptPart, LyricsMQFormerModel
 from .mqformer_attention_masks import SegmentedText, run_mqformer
 from .mqformer_key_values import LyricsImageKeyValues
 from .pretraining_objectives import (
@@ -58,6 +60,8 @@ class LyricsPreTrainingOutput(ModelOutput):
         masked_label_accuracy, masked_coordinate_accuracy: scalars, over masked items; all tokens of an item must be
             right.
         metric_counts: dictionary of the number of trials of each metric; a metric without any is 0.
+        row_losses: dictionary of float tensors of shape (B, 2) by the name of a loss: for each row of this rank the sum
+            of its terms and their number, without gradient. Over all rows and ranks they give the loss.
         negative_images, negative_texts: int64 tensors of shape (B,), the wrong image of each text and the wrong text of
             each image, counted over the joined batch.
     """
@@ -74,6 +78,7 @@ class LyricsPreTrainingOutput(ModelOutput):
     masked_label_accuracy: torch.Tensor | None = None
     masked_coordinate_accuracy: torch.Tensor | None = None
     metric_counts: dict[str, torch.Tensor] | None = None
+    row_losses: dict[str, torch.Tensor] | None = None
     negative_images: torch.Tensor | None = None
     negative_texts: torch.Tensor | None = None
 
@@ -301,7 +306,9 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         _require("model", segment_ids=segment_ids)
         text: Any = SegmentedText(input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
         images = self.model(pixel_values, region_features, region_attention_mask)
+        own = torch.arange(len(text.input_ids), device=text.input_ids.device)
         outputs: dict[str, ObjectiveOutput] = {}
+        rows: dict[str, torch.Tensor] = {"itc": own, "itm": own.repeat(3)}  # row of each term of an objective
         queries = None
         if self.captioning is not None:
             _require("captioning", caption_input_ids=caption_input_ids, caption_segment_ids=caption_segment_ids)
@@ -310,6 +317,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
             queries, states = run_mqformer(self.model.mqformer, self.captioning.table, caption, images.key_values)
             labels: Any = Labels(caption_positions, caption_labels)  # pyright: ignore[reportArgumentType]
             outputs["icg"] = self.captioning(states, labels, self.lm_head)
+            rows["icg"] = labels.positions // states.shape[1]
         negatives: list[Any] = [None, None]
         if self.contrastive is not None or self.matching is not None:
             pairs = self._pair(images, queries, text, image_ids, caption_ids)
@@ -321,10 +329,13 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
             _require("spatial", masked_input_ids=masked_input_ids, masked_positions=masked_positions)
             _require("spatial", masked_labels=masked_labels, masked_items=masked_items, masked_kinds=masked_kinds)
             masked: Any = SegmentedText(masked_input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
-            _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values)
+            kept: KeptPart = "text" if self.contrastive is not None or self.matching is not None else "all"
+            _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values, kept)
             labels = Labels(masked_positions, masked_labels)  # pyright: ignore[reportArgumentType]
             outputs["msp"] = self.spatial(states, labels, masked_items, masked_kinds, self.lm_head)
-        return self._collect(outputs, *negatives)
+            rows["msp"] = labels.positions // states.shape[1]
+        by_row = {f"loss_{name}": one.sum_by_row(rows[name], len(own)) for name, one in outputs.items()}
+        return self._collect(outputs, by_row, *negatives)
 
     @staticmethod
     def _caption(input_ids: Any, segment_ids: Any) -> SegmentedText:
@@ -369,11 +380,13 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         key_values, image_rows, text_rows = images.key_values, wrong_images, wrong_texts
         if num_ranks() > 1:
             key_values, text, image_rows, text_rows = self._exchange(images, text, wrong_images, wrong_texts)
+        others = (self.contrastive, self.captioning, self.spatial)
         queries, _ = run_mqformer(
             self.model.mqformer,
             self.matching.table,
             text.select(torch.cat([own, own, text_rows])),
             key_values.select(torch.cat([own, image_rows, own])),
+            "queries" if any(other is not None for other in others) else "all",
         )
         matches = torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])
         counts = torch.cat([torch.ones_like(has_image), has_image, has_text])
@@ -406,7 +419,11 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         return key_values, text, image_exchange.rows, text_exchange.rows
 
     def _collect(
-        self, outputs: dict[str, ObjectiveOutput], negative_images: Any, negative_texts: Any
+        self,
+        outputs: dict[str, ObjectiveOutput],
+        row_losses: dict[str, torch.Tensor],
+        negative_images: Any,
+        negative_texts: Any,
     ) -> LyricsPreTrainingOutput:
         """Return the output of a step from those of its objectives."""
         weights = self.config.loss_weights()
@@ -416,6 +433,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
             **{f"loss_{name}": output.loss for name, output in outputs.items()},
             **{name: hits / trials.clamp(min=1) for name, (hits, trials) in metrics.items()},
             metric_counts={name: trials for name, (_, trials) in metrics.items()},
+            row_losses=row_losses,
             negative_images=negative_images,
             negative_texts=negative_texts,
         )

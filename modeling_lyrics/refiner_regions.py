@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,13 +17,12 @@ def to_corners(boxes: torch.Tensor) -> torch.Tensor:
     return torch.cat([center - size / 2, center + size / 2], dim=-1).clamp(0.0, 1.0)
 
 
-def box_iou(boxes: torch.Tensor) -> torch.Tensor:
-    """Return the intersection over union of all pairs of boxes, (R, 4) xyxy -> (R, R)."""
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
-    top_left = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    bottom_right = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+def box_iou(box: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the intersection over union of a box (4,) with others (R, 4), all xyxy: a float tensor of shape (R,)."""
+    top_left, bottom_right = torch.maximum(box[:2], others[:, :2]), torch.minimum(box[2:], others[:, 2:])
     intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
-    return intersection / (area[:, None] + area[None, :] - intersection).clamp(min=torch.finfo(boxes.dtype).tiny)
+    areas = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(dim=-1)
+    return intersection / (areas - intersection).clamp(min=torch.finfo(others.dtype).tiny)
 
 
 def non_maximum_suppression(boxes: torch.Tensor, iou_threshold: float, max_boxes: int) -> torch.Tensor:
@@ -35,13 +35,13 @@ def non_maximum_suppression(boxes: torch.Tensor, iou_threshold: float, max_boxes
         iou_threshold: largest overlap of two kept boxes.
         max_boxes: largest number of kept boxes.
     """
-    overlaps = (box_iou(boxes) > iou_threshold).tolist()
     kept: list[int] = []
-    for candidate, row in enumerate(overlaps):
-        if len(kept) == max_boxes:
-            break
-        if not any(row[other] for other in kept):
-            kept.append(candidate)
+    left = np.arange(len(boxes))  # candidates, best first
+    on_cpu = boxes.cpu()  # few numbers, and each kept box decides about the next
+    while len(left) and len(kept) < max_boxes:
+        kept.append(int(left[0]))
+        left = left[1:]
+        left = left[(box_iou(on_cpu[kept[-1]], on_cpu[left]) <= iou_threshold).numpy()]
     return torch.tensor(kept, dtype=torch.long, device=boxes.device)
 
 

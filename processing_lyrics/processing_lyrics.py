@@ -46,6 +46,7 @@ from .processor_checks import (
 )
 from .prompt_truncation import Truncation
 from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
+from .refined_cache import RefinedCache
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
 from .spatial_text import as_text, parse_spatial_text
 from .visual_objects import VisualObjects
@@ -288,6 +289,11 @@ class LyricsProcessor(ProcessorMixin):
         return self._refiner.config()
 
     @property
+    def refined_cache(self) -> RefinedCache:
+        """What the refiner found in the last pictures; `max_bytes` bounds it, `stats()` tells its size."""
+        return self._refiner.cache
+
+    @property
     def store(self) -> ObjectStore | None:
         """Store of visual objects that is asked before the refiner, or `None`.
 
@@ -345,7 +351,7 @@ class LyricsProcessor(ProcessorMixin):
         return_masks: bool = False,
         progress: bool = True,
     ) -> list[VisualObjects]:
-        """Find the objects of pictures; those that are in the store are not computed again.
+        """Find the objects of pictures; those that are in the store or in `refined_cache` are not computed again.
 
         Args:
             images: picture or sequence of pictures.
@@ -358,31 +364,29 @@ class LyricsProcessor(ProcessorMixin):
             One `VisualObjects` per picture, in their order.
 
         Raises:
-            ValueError: a picture cannot be read, or `tags` are not words for these pictures.
+            ValueError: a picture cannot be read, `tags` are not words for these pictures, or `batch_size` is below 1.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         pictures = self.load_pictures(images)
         wanted = None if tags is None else tags_of_each(tags, len(pictures))
         found: dict[int, Any] = {}
         if self.store is not None and tags is None and not return_masks:
             found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
-        twins: dict[int, int] = {}
-        if tags is None:  # a picture that is given twice, as in pairs of answers, is refined once
-            first = {id(pictures[index]): index for index in reversed(missing)}
-            twins = {index: first[id(pictures[index])] for index in missing if first[id(pictures[index])] != index}
-            missing = [index for index in missing if index not in twins]
         if missing and found and not self.has_refiner:
             raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
         if missing:
-            refined = self.refiner.refine(
+            refined = self.refined_cache.refine(
+                self.refiner,
                 [pictures[index] for index in missing],
-                tags=wanted,
+                wanted,
                 batch_size=batch_size,
                 return_masks=return_masks,
                 progress=progress,
             )
-            found.update(zip(missing, (VisualObjects(**vars(image)) for image in refined), strict=True))
-        return [found[twins.get(index, index)] for index in range(len(pictures))]
+            found.update(zip(missing, refined, strict=True))
+        return [found[index] for index in range(len(pictures))]
 
     def looks_familiar(self, visual_objects: VisualObjects) -> bool:
         """Return whether a picture looks like those that the detector was trained on, as its scores tell.

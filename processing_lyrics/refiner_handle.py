@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, AutoModel
 
 from .processor_checks import HUB_KWARGS, find_adapter_base, find_file, is_published, pin_revision
 from .protocols import ObjectStore, Refiner, RefinerConfig
+from .refined_cache import RefinedCache
 
 REFINER_FOLDER = "refiner"
 REFINER_TYPE = "lyrics_refiner"
@@ -47,6 +48,7 @@ class RefinerHandle:
         device, dtype: device and dtype that the refiner gets when it is loaded.
         skipped: whether the refiner at the source must not be used.
         store: store of visual objects that is asked before the refiner, or `None`.
+        cache: `RefinedCache` of what the refiner found.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class RefinerHandle:
         self.dtype: torch.dtype | None = None
         self.skipped = False
         self.store: ObjectStore | None = None
+        self.cache = RefinedCache()
         self._module: Refiner | None = None
         self._is_attached = False
         self._loaded_state: Any = None
@@ -115,6 +118,7 @@ class RefinerHandle:
 
     def attach(self, module: Refiner) -> None:
         """Use a refiner that is in memory."""
+        self.cache.clear()
         self._module = module
         self._is_attached = True
 
@@ -174,6 +178,7 @@ class RefinerHandle:
 
     def _place(self, module: Refiner) -> None:
         """Move a refiner to the chosen device and dtype."""
+        self.cache.clear()
         if self.device is not None or self.dtype is not None:
             module.to(device=self.device, dtype=self.dtype)
 

@@ -1,10 +1,10 @@
 """Serving: one object behind the command line, the page and the server, which answers questions about pictures."""
 
+from ..processing_lyrics.byte_cache import CacheStats
 from .answer import Answer
 from .answer_stream import AnswerStream
 from .answering import CacheLimits
 from .assistant import Lyrics
-from .byte_cache import CacheStats
 from .chat import Chat
 from .engine import BusyError, ClosedError
 from .generation_options import GenerationOptions

@@ -14,9 +14,9 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
+from ..processing_lyrics.byte_cache import ByteCache, CacheStats
 from .answer import Answer, ModelDescription
 from .answer_stream import AnswerStream
-from .byte_cache import ByteCache, CacheStats
 from .generation_options import GenerationOptions
 from .prefix_cache import PrefixCache
 from .question import Question, encoding_keys, prepare_inputs
@@ -31,7 +31,8 @@ class CacheLimits:
     """Largest sizes in bytes of what is kept between questions; 0 keeps nothing.
 
     Attributes:
-        refined: objects of pictures, in main memory.
+        refined: objects of pictures, in main memory: the bound of the processor's `refined_cache`, which all users of
+            the processor share.
         encoded: embeddings of pictures, where the model is.
         prefix: keys and values of conversations, where the model is.
     """
@@ -181,14 +182,12 @@ class Answerer:
     def _see(self, requests: Sequence[Request]) -> None:
         """Find the objects of all pictures, and look for something to remark."""
         asked = [
-            (picture, key)
+            picture
             for request in requests
-            for picture, key, given in zip(
-                request.question.pictures, request.question.picture_keys, request.question.objects, strict=True
-            )
+            for picture, given in zip(request.question.pictures, request.question.objects, strict=True)
             if given is None
         ]
-        found = iter(self.refined.see(*zip(*asked, strict=True)) if asked else ())
+        found = iter(self.refined.see(asked) if asked else ())
         for request in requests:
             question = request.question
             request.seen = [next(found) if given is None else SeenPicture.of(given) for given in question.objects]
@@ -295,13 +294,17 @@ class Answerer:
 
     def clear(self) -> None:
         """Forget everything that was kept between questions."""
-        self.refined.clear()
+        self.processor.refined_cache.clear()
         self.encoded.clear()
         self.prefixes.clear()
 
     def stats(self) -> dict[str, CacheStats]:
         """Return the numbers of each cache."""
-        return {"refined": self.refined.stats(), "encoded": self.encoded.stats(), "prefix": self.prefixes.stats()}
+        return {
+            "refined": self.processor.refined_cache.stats(),
+            "encoded": self.encoded.stats(),
+            "prefix": self.prefixes.stats(),
+        }
 
 
 def _is_over(request: Request) -> bool:

@@ -15,12 +15,11 @@ from typing import Any, Literal
 from ..datasets_lyrics.conversations import Conversation, read_question
 from ..datasets_lyrics.path_guard import RequestedURL
 from ..processing_lyrics import LyricsProcessor, VisualObjects
+from ..processing_lyrics.byte_cache import CacheStats
 from ..processing_lyrics.chat_templates import message_as_dict
-from ..refinement.storage.picture_hash import hash_picture
 from .answer import Answer, ModelDescription
 from .answer_stream import AnswerStream
 from .answering import Answerer, CacheLimits, Request
-from .byte_cache import CacheStats
 from .chat import Chat
 from .engine import Engine
 from .generation_options import LARGEST_SEED, GenerationOptions
@@ -80,7 +79,8 @@ class Lyrics:
         self.notice_checks: list[NoticeCheck] = [notice_unfamiliar(processor), *notice_checks]
         limits = CacheLimits() if caches is None else caches
         self._description = ModelDescription(model, processor)
-        self._refined = RefinedPictures(processor, limits.refined)
+        processor.refined_cache.max_bytes = limits.refined
+        self._refined = RefinedPictures(processor)
         self._answerer = Answerer(self._description, self._refined, limits, self.notice_checks)
         self._engine = Engine(self._answerer, max_batch_size, max_waiting)
         weakref.finalize(self, self._engine.close, finish=False, wait=False).atexit = False
@@ -319,7 +319,7 @@ class Lyrics:
         if not self._refined.can_refine:
             _ = self.processor.refiner  # raises the error that says why there is none
         picture = self.processor.load_pictures([image])[0]
-        seen = self._refined.see([picture], [hash_picture(picture)], tags=tags, masks=masks, thresholds=thresholds)
+        seen = self._refined.see([picture], tags=tags, masks=masks, thresholds=thresholds)
         found = seen[0].objects
         return VisualObjects() if found is None else found
 

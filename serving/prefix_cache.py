@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from .byte_cache import ByteCache, CacheStats
+from ..processing_lyrics.byte_cache import ByteCache, CacheStats
 
 
 @dataclass(frozen=True)

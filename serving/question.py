@@ -14,7 +14,7 @@ from PIL import Image
 from ..datasets_lyrics.conversations import Conversation, Message, box_blocks
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
 from ..processing_lyrics.chat_templates import instructions_of_messages
-from ..refinement.storage.picture_hash import hash_picture
+from ..processing_lyrics.picture_hash import hash_picture
 
 _BLANK = Image.new("RGB", (8, 8))
 

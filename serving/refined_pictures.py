@@ -12,7 +12,6 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects
-from .byte_cache import ByteCache, CacheStats
 from .question import hash_objects
 
 THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
@@ -43,13 +42,12 @@ class RefinedPictures:
     """Refines pictures, each content once; threads that ask for the same picture wait for one another.
 
     Args:
-        processor: `LyricsProcessor` with a refiner, a store, or neither.
-        max_bytes: largest size of the objects that are kept.
+        processor: `LyricsProcessor` with a refiner, a store, or neither. What its refiner finds is kept in its
+            `refined_cache`.
     """
 
-    def __init__(self, processor: LyricsProcessor, max_bytes: int) -> None:
+    def __init__(self, processor: LyricsProcessor) -> None:
         self.processor = processor
-        self._seen: ByteCache[Any, SeenPicture] = ByteCache(max_bytes)
         self._refining = threading.Lock()
 
     @property
@@ -60,7 +58,6 @@ class RefinedPictures:
     def see(
         self,
         pictures: Sequence[Image.Image],
-        keys: Sequence[bytes],
         *,
         tags: Sequence[str] | None = None,
         masks: bool = False,
@@ -70,46 +67,27 @@ class RefinedPictures:
 
         Args:
             pictures: sequence of RGB pictures.
-            keys: sequence of the hashes of their pixels.
             tags: words to look for, instead of asking the tagger.
             masks: whether each object's mask is wanted too.
             thresholds: other values of `box_threshold`, `text_threshold`, `iou_threshold` or `max_regions`.
         """
         if not self.can_refine:
             return [SeenPicture(None, None)] * len(pictures)
-        changed = tuple(sorted((thresholds or {}).items()))
-        how = (None if tags is None else tuple(tags), masks, changed)
-        wanted = [(key, how) for key in keys]
-        found = {key: seen for key in dict.fromkeys(wanted) if (seen := self._seen.get(key)) is not None}
-        if len(found) < len(set(wanted)):
-            with self._refining:
-                missing = {}
-                for key, picture in zip(wanted, pictures, strict=True):
-                    if key in found or key in missing:
-                        continue
-                    if (
-                        seen := self._seen.get(key, is_counted=False)
-                    ) is not None:  # another thread has refined it meanwhile
-                        found[key] = seen
-                    else:
-                        missing[key] = picture
-                refined = self._refine(list(missing.values()), tags, masks, dict(changed)) if missing else []
-                for key, objects in zip(missing, refined, strict=True):
-                    found[key] = seen = SeenPicture.of(objects)
-                    self._seen.put(key, seen, _size_of(objects))
-        return [found[key] for key in wanted]
+        words = None if tags is None else [list(tags)] * len(pictures)
+        options: dict[str, Any] = {"tags": words, "return_masks": masks, "progress": False}
+        with self._refining:
+            if thresholds:
+                refiner = self._refiner_with(thresholds)
+                found = self.processor.refined_cache.refine(refiner, pictures, **options)
+            else:
+                found = self.processor.refine(pictures, **options)
+        return [SeenPicture.of(objects) for objects in found]
 
-    def _refine(
-        self, pictures: list[Image.Image], tags: Sequence[str] | None, masks: bool, thresholds: dict[str, Any]
-    ) -> list[VisualObjects]:
-        options: dict[str, Any] = {"return_masks": masks, "progress": False}
-        if tags is not None:
-            options["tags"] = [list(tags)] * len(pictures)
-        if not thresholds:
-            return self.processor.refine(pictures, **options)
+    def _refiner_with(self, thresholds: Mapping[str, float]) -> Any:
+        """Return a refiner that shares all weights, and has other thresholds."""
         if unknown := thresholds.keys() - set(THRESHOLDS):
             raise ValueError(f"Unknown thresholds {', '.join(sorted(unknown))}: known are {', '.join(THRESHOLDS)}.")
-        refiner: Any = copy.copy(self.processor.refiner)  # it shares all weights, and has settings of its own
+        refiner: Any = copy.copy(self.processor.refiner)
         refiner.config = copy.deepcopy(refiner.config)
         for name, value in thresholds.items():
             setattr(refiner.config, name, value)
@@ -117,17 +95,4 @@ class RefinedPictures:
             refiner.config.validate()
         except StrictDataclassError as error:
             raise ValueError(str(error.__cause__ or error)) from error
-        return [VisualObjects(**vars(one)) for one in refiner.refine(pictures, **options)]
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._seen.clear()
-
-    def stats(self) -> CacheStats:
-        """Return numbers of pictures, bytes and look-ups."""
-        return self._seen.stats()
-
-
-def _size_of(objects: VisualObjects) -> int:
-    arrays = [one for one in (objects.boxes, objects.scores, objects.region_features, objects.masks) if one is not None]
-    return sum(one.nbytes for one in arrays) + 100 * (len(objects.labels) + len(objects.tags) + 1)
+        return refiner

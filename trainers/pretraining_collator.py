@@ -48,6 +48,7 @@ class PreparedRow(FromDataSet):
         epoch: epoch in which the row is used.
         image: upright RGB image, kept only if the refiner must still find its objects.
         pixel_values: float32 array of shape (3, H, W).
+        image_id: hash of `pixel_values`, by which equal images are recognized.
         objects: visual objects of the image, or `None` if the refiner must still find them.
         caption: caption of the image.
     """
@@ -56,6 +57,7 @@ class PreparedRow(FromDataSet):
     epoch: int
     image: Image.Image | None
     pixel_values: np.ndarray
+    image_id: int
     objects: VisualObjects | None
     caption: str
 
@@ -129,16 +131,17 @@ class LyricsPretrainingCollator:
         """
         image = self._read_image(row)
         pixel_values = np.asarray(self.processor.image_processor(image, return_tensors="np")["pixel_values"][0])
+        image_id = stable_hash(pixel_values)
         captions = self._read_captions(row)
         if sample is None:
-            sample = str(stable_hash(pixel_values.tobytes(), *captions))
+            sample = str(stable_hash(image_id, *captions))
         caption = captions[int(generator(self.seed, epoch, sample, "caption").integers(len(captions)))]
         objects = row.get(self.objects_column) if self.use_objects else None
         if objects is not None and not isinstance(objects, VisualObjects):
             objects = VisualObjects.from_dict(objects)
         kept = image if objects is None and self.use_objects else None
         source = str(row.get("dataset") or "")
-        return PreparedRow(sample, epoch, kept, pixel_values, objects, caption, source=source)
+        return PreparedRow(sample, epoch, kept, pixel_values, image_id, objects, caption, source=source)
 
     def _read_image(self, row: Mapping[str, Any]) -> Image.Image:
         column = self.image_column
@@ -170,7 +173,7 @@ class LyricsPretrainingCollator:
         batch |= self._text_inputs(texts) | self._caption_inputs(texts)
         if self.use_objects:
             batch |= self._masked_inputs(texts, batch["input_ids"])
-        batch["image_ids"] = np.array([stable_hash(row.pixel_values.tobytes()) for row in prepared])
+        batch["image_ids"] = np.array([row.image_id for row in prepared])
         batch["caption_ids"] = np.array([stable_hash(" ".join(row.caption.lower().split())) for row in prepared])
         draws = [generator(self.seed, row.epoch, row.sample, "negatives").random(2) for row in prepared]
         batch["negative_draws"] = np.array(draws, np.float32)  # (B, 2)

@@ -16,6 +16,7 @@ _EXTRAS = {
     "torchvision": "vision",
     "prompt_toolkit": "chat",
     "gradio": "demo",
+    "openpyxl": "spreadsheets",
 }
 
 

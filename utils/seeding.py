@@ -9,11 +9,25 @@ import hashlib
 
 import numpy as np
 
+_SEPARATOR = b"\x1f"
+
 
 def stable_hash(*parts: object) -> int:
-    """Return a signed 64-bit hash of the text of `parts`, the same in every process."""
-    content = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+    """Return a signed 64-bit hash of `parts`, the same in every process.
+
+    Args:
+        parts: bytes, arrays whose values are hashed as they lie in memory, and anything else, which is hashed as text.
+    """
+    hashed = hashlib.blake2b(digest_size=8)
+    for index, part in enumerate(parts):
+        hashed.update(_SEPARATOR if index else b"")
+        if isinstance(part, bytes):
+            hashed.update(part)
+        elif isinstance(part, np.ndarray):
+            hashed.update(np.ascontiguousarray(part).data)
+        else:
+            hashed.update(str(part).encode("utf-8", "surrogatepass"))
+    return int.from_bytes(hashed.digest(), "little", signed=True)
 
 
 def generator(seed: int, epoch: int, sample: object, purpose: str) -> np.random.Generator:

@@ -66,6 +66,13 @@ class Row:
     messages: list[dict[str, Any]] = field(default_factory=list)
     identity: str = ""
 
+    def texts(self) -> Iterator[str]:
+        """Yield every text of the row."""
+        yield from (self.id, self.question, self.identity, *self.images, *self.answers, *self.choices)
+        yield from (region.phrase for region in self.regions)
+        for message in self.messages:
+            yield from (block["text"] for block in message["content"] if "text" in block)
+
 
 @dataclass(frozen=True)
 class Format:
@@ -104,6 +111,7 @@ def text_of(record: Mapping[str, Any], *names: str) -> str:
     Raises:
         OmittedError: when there is no such field, or it is empty or no text.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             value = record[name]
@@ -121,6 +129,7 @@ def field_of(record: Mapping[str, Any], *names: str) -> Any:
     Raises:
         OmittedError: when there is none, with the names of those that there are.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             return record[name]
@@ -140,6 +149,11 @@ def texts_of(values: Any, name: str) -> list[str]:
     if not texts:
         raise OmittedError("empty text", f"{name!r} holds no text")
     return texts
+
+
+def _require_mapping(record: Any) -> None:
+    if not isinstance(record, Mapping):
+        raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
 
 
 def missing_field(record: Mapping[str, Any], *names: str) -> OmittedError:

@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from ...processing_lyrics.image_loading import load_picture
+from ...processing_lyrics.picture_hash import hash_picture
 
-PIXELS_COPIED = 1 << 22  # at a time
 MAX_FILE_SIZE = 1 << 30  # bytes; no image within the pixel budget has a larger file
 
 
@@ -30,16 +30,6 @@ class LoadedPicture:
     picture: Image.Image
     image_hash: bytes
     file_sha256: bytes | None
-
-
-def hash_picture(picture: Image.Image) -> bytes:
-    """Return the SHA-256 of mode, size and pixels of an upright RGB image."""
-    width, height = picture.size
-    digest = hashlib.sha256(f"{picture.mode} {width} {height} ".encode())
-    step = max(1, PIXELS_COPIED // width)
-    for top in range(0, height, step):  # in strips, so that a large image is not copied as a whole
-        digest.update(picture.crop((0, top, width, min(top + step, height))).tobytes())
-    return digest.digest()
 
 
 def read_picture(source: Any, max_pixels: int) -> LoadedPicture:

@@ -113,10 +113,10 @@ def test_thresholds_are_exclusive_and_ties_keep_their_order():
 def test_suppression_by_its_definition(corners, threshold, limit):
     boxes = torch.tensor(corners, dtype=torch.float32).view(-1, 4)
     boxes = torch.cat([boxes[:, :2].minimum(boxes[:, 2:]), boxes[:, :2].maximum(boxes[:, 2:]) + 1], dim=1)
-    iou = box_iou(boxes)
+    iou = [box_iou(box, boxes) for box in boxes]
     kept = []
     for box in range(len(boxes)):
-        if len(kept) < limit and all(iou[box, other] <= threshold for other in kept):
+        if len(kept) < limit and all(iou[box][other] <= threshold for other in kept):
             kept.append(box)
     assert non_maximum_suppression(boxes, threshold, limit).tolist() == kept
 
@@ -124,7 +124,7 @@ def test_suppression_by_its_definition(corners, threshold, limit):
 def test_overlap():
     boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 1.0, 3.0, 3.0], [5.0, 5.0, 5.0, 5.0]])
     expected = torch.tensor([[1.0, 1 / 7, 0.0], [1 / 7, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    torch.testing.assert_close(box_iou(boxes), expected)
+    torch.testing.assert_close(torch.stack([box_iou(box, boxes) for box in boxes]), expected)
 
 
 # ---------------------------------------------------------------------------------------------------- region features

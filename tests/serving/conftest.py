@@ -24,4 +24,5 @@ def assistant(parts):
 @pytest.fixture(scope="session")
 def forgetful(parts):
     """The same without caches."""
-    return Lyrics(*parts, caches=CacheLimits(0, 0, 0))
+    processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)  # its own: what is refined is kept in the processor
+    return Lyrics(parts[0], processor, caches=CacheLimits(0, 0, 0))

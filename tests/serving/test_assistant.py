@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lyrics import SCENE_PICTURE, Lyrics, LyricsProcessor, VisualObjects
+from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, Lyrics, LyricsProcessor, VisualObjects
 from lyrics.assets import EXAMPLE_PICTURE
 from lyrics.serving import BusyError, CacheLimits, ClosedError, GenerationOptions
 from lyrics.serving.notices import UNFAMILIAR
@@ -335,7 +335,7 @@ def test_notices_come_with_the_answer(parts):
 def test_caches_stay_within_their_bytes(parts):
     limits = CacheLimits(refined=8000, encoded=30000, prefix=400_000)
     scene = Image.open(SCENE_PICTURE).convert("RGB")
-    with Lyrics(*parts, caches=limits) as assistant:
+    with Lyrics(parts[0], LyricsProcessor.from_pretrained(MICRO_CHECKPOINT), caches=limits) as assistant:
         for size in (500, 520, 540):
             assistant.ask(scene.resize((size, size)), COLOR)
             for name, stats in assistant.cache_stats().items():

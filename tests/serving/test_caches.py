@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lyrics.serving.byte_cache import ByteCache
+from lyrics.processing_lyrics.byte_cache import ByteCache
 from lyrics.serving.prefix_cache import PrefixCache
 
 from ..threads import run_at_once

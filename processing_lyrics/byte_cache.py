@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -34,6 +34,8 @@ class CacheStats:
 class ByteCache(Generic[Key, Value]):
     """Mapping that drops what was not used for longest, as soon as its values take more than `max_bytes`.
 
+    Copies and pickles of it are empty.
+
     Args:
         max_bytes: largest size of all values together; a larger value is not kept, and 0 keeps none.
     """
@@ -45,6 +47,9 @@ class ByteCache(Generic[Key, Value]):
         self._lock = threading.Lock()
         self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._bytes = self._hits = self._misses = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.max_bytes,)
 
     def get(self, key: Key, is_counted: bool = True) -> Value | None:
         """Return a value, which thereby becomes the last to be dropped, or `None`.

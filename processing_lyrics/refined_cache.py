@@ -1,0 +1,125 @@
+"""What a refiner found in pictures, kept by their content: a later turn about a picture does not refine it again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedConfig
+
+from .byte_cache import ByteCache
+from .picture_hash import hash_picture
+from .protocols import Refiner
+from .visual_objects import VisualObjects
+
+MAX_BYTES = 64 * 2**20  # about 1,700 pictures with 36 objects each, without masks
+
+
+class RefinedCache(ByteCache[Hashable, VisualObjects]):
+    """Cache of visual objects. Weights and settings of the refiner, the picture, tags and masks make the key.
+
+    Args:
+        max_bytes: largest size of all arrays together; 0 keeps nothing.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        super().__init__(max_bytes)
+
+    def refine(
+        self,
+        refiner: Refiner,
+        pictures: Sequence[Image.Image],
+        tags: Sequence[Sequence[str]] | None = None,
+        batch_size: int = 8,
+        return_masks: bool = False,
+        progress: bool = False,
+    ) -> list[VisualObjects]:
+        """Return the objects of pictures; equal pictures are refined once.
+
+        Args:
+            refiner: refiner.
+            pictures: sequence of upright RGB pictures.
+            tags: list of words to look for in each picture, or `None` to ask the tagger.
+            batch_size: number of pictures at a time.
+            return_masks: whether masks are returned.
+            progress: whether a progress bar is shown when there are several batches.
+        """
+        state = _state_of(refiner)
+        words = [None] * len(pictures) if tags is None else [tuple(own) for own in tags]
+        keys = [(state, hash_picture(picture), own) for picture, own in zip(pictures, words, strict=True)]
+        found = {key: seen for key in dict.fromkeys(keys) if (seen := self._find(key, return_masks)) is not None}
+        missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in found}
+        places = sorted(missing.values())
+        if places:
+            refined = refiner.refine(
+                [pictures[place] for place in places],
+                tags=None if tags is None else [tags[place] for place in places],
+                batch_size=batch_size,
+                return_masks=return_masks,
+                progress=progress,
+            )
+            for place, image in zip(places, refined, strict=True):
+                found[keys[place]] = objects = VisualObjects(**vars(image))
+                self.put((keys[place], return_masks), _copy(objects), _size_of(objects))
+        given: set[Hashable] = set()
+        results = []
+        for key in keys:  # no two results share their arrays, which a caller may change
+            results.append(_copy(found[key]) if key in given else found[key])
+            given.add(key)
+        return results
+
+    def _find(self, key: Hashable, masks: bool) -> VisualObjects | None:
+        """Return a copy of kept objects; those with masks also serve where no masks are wanted."""
+        seen = self.get((key, masks))
+        if seen is None and not masks and (seen := self.get((key, True), is_counted=False)) is not None:
+            seen = replace(seen, masks=None)
+        return None if seen is None else _copy(seen)
+
+
+def _copy(objects: VisualObjects) -> VisualObjects:
+    return replace(
+        objects,
+        labels=[*objects.labels],
+        boxes=objects.boxes.copy(),
+        scores=objects.scores.copy(),
+        region_features=objects.region_features.copy(),
+        masks=None if objects.masks is None else objects.masks.copy(),
+        tags=[*objects.tags],
+    )
+
+
+def _size_of(objects: VisualObjects) -> int:
+    arrays = [one for one in (objects.boxes, objects.scores, objects.region_features, objects.masks) if one is not None]
+    return sum(one.nbytes for one in arrays) + 100 * (len(objects.labels) + len(objects.tags) + 1)
+
+
+def _state_of(refiner: Any) -> Hashable:
+    """Return what changes with the weights and the settings of a refiner.
+
+    PyTorch counts the changes of a tensor. Changes that it is not told of (by `.data`) and hooks are not noticed.
+    """
+    numbers: list[int] = []
+    if isinstance(refiner, torch.nn.Module):
+        for tensor in chain(refiner.parameters(), refiner.buffers()):
+            numbers += (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+    return id(getattr(refiner, "tokenizer", None)), _settings_of(refiner.config), hash(tuple(numbers))
+
+
+def _settings_of(config: Any) -> int:
+    """Return a hash of the values of a configuration and of its parts."""
+    return hash(tuple((name, _hash_of(value)) for name, value in vars(config).items()))
+
+
+def _hash_of(value: Any) -> int:
+    if isinstance(value, PreTrainedConfig):
+        return _settings_of(value)
+    if isinstance(value, dict):
+        value = tuple(value.items())
+    try:
+        return hash(tuple(value) if isinstance(value, list) else value)
+    except TypeError:  # lists in lists
+        return hash(repr(value))
