@@ -9,7 +9,7 @@ QUESTION ?= What color is the ring?
 MODEL ?=
 
 # A strict editable install knows the files that were there when it was made: a new file makes a new install.
-FOLDERS := modeling_lyrics processing_lyrics datasets_lyrics refinement trainers conversion utils assets serving recipes cli
+FOLDERS := modeling_lyrics processing_lyrics datasets_lyrics refinement trainers conversion utils assets serving evaluation recipes cli
 SOURCES := $(sort $(wildcard *.py) $(shell find $(FOLDERS) -type f -not -name '*.pyc'))
 INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
