@@ -110,7 +110,7 @@ class LyricsForImageTextRetrieval(LyricsForPreTraining):
         """Return `[BOS] [CLS] text [SEP]` for `[CLS] text [SEP]`: a text without objects."""
         present = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         segments = torch.where(present.bool(), Segment.CAPTION.value, Segment.PADDING.value)
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        positions = (present.long().cumsum(dim=1) - 1).clamp(min=0)  # padding may stand on either side
         if not self.config.mqformer_config.num_grounding_queries:
             return {"input_ids": input_ids, "position_ids": positions, "segment_ids": segments}
         if (start := self.config.object_start_token_id) is None:

@@ -1,7 +1,7 @@
 """What a trained first stage is used for: features to search with, scores of pairs, captions, and masked objects.
 
-`LyricsForPreTraining` inherits these methods. `LyricsProcessor` makes their inputs: `prepare_images`, `prepare_texts` and
-`prepare_masked`; it also decodes what they return.
+`LyricsForPreTraining` inherits these methods. `LyricsProcessor` makes their inputs (`prepare_images`, `prepare_texts`,
+`prepare_masked`) and decodes what they return.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from transformers.utils import logging
 
-from ..datasets_lyrics.sources import FolderImages, Item, Source
+from ..datasets_lyrics.sources import FolderImages, Item, Source, as_key
 from ..processing_lyrics import VisualObjects
 from ..processing_lyrics.image_loading import load_picture
 from ..refinement.engines.task import RefiningTask
@@ -28,7 +28,7 @@ from .nearest import nearest_in_folder
 logger = logging.get_logger(__name__)
 
 COMPLETE = "complete"  # file in the index of pictures that do not change: all of them are in it
-RERANKED = 20  # pictures whose score of the pair is computed
+RERANKED = 128  # as in BLIP-2; pictures whose score of the pair is computed
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,7 @@ class PictureSearch:
         with FolderLock(self.path, "indexing"):
             index = self._open()
             before, self.failures = len(index), {}
-            if self._is_complete():
-                current = index.latest()
-            else:
-                current = self._embed_new(index, progress)
+            current = index.latest() if self._is_complete() else self._embed_new(index, progress)
         if not current:
             key, reason = next(iter(self.failures.items()), ("", "there is none"))
             raise ValueError(f"None of the {len(self.failures)} pictures could be read; {key}: {reason}")
@@ -160,7 +157,8 @@ class PictureSearch:
     def _items_near(self, key: str) -> Iterator[Item]:
         """Yield items of the source among which is that of a key."""
         if isinstance(self.source, FolderImages):
-            yield self.source.item(key)
+            names = [key] if "\\" not in key else self.source.members  # bytes that UTF-8 lacks are escaped in a key
+            yield from (self.source.item(name) for name in names if as_key(name) == key)
         else:
             yield from self.source.items(self._index.shards[self._index.latest()[key]])
 

@@ -100,9 +100,7 @@ def _settings(config: RefinerConfig, dtype: Any) -> dict[str, Any]:
     return json.loads(json.dumps(named, sort_keys=True, default=str))
 
 
-def compare_settings(
-    here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = ""
-) -> dict[str, tuple[Any, Any]]:
+def compare_settings(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ on any level, by their dotted names, with both values."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in sorted({*here, *there}):
