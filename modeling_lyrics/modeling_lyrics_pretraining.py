@@ -3,7 +3,9 @@
 A step runs the MQ-Former at most four times: queries followed by the caption (contrast and captioning share the
 queries), text alone (contrast), right and wrong pairs (matching), and masked objects (spatial prediction). Keys and
 values of an image are projected once and shared by all passes. There is no loop over samples. On several ranks the host
-waits once, for the choice of negatives.
+waits once, for the choice of negatives. Where matching reads the queries alone, and spatial prediction the text alone,
+the last layer computes no more; it computes everything where no other objective would use the rest of its weights, so
+that all ranks exchange the same gradients.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .distributed import RowExchange, gather, num_ranks, this_rank
 from .modeling_lyrics import LyricsPreTrainedModel
-from .modeling_mqformer import LyricsMQFormerModel
+from .modeling_mqformer import KeptPart, LyricsMQFormerModel
 from .mqformer_attention_masks import SegmentedText, run_mqformer
 from .mqformer_key_values import LyricsImageKeyValues
 from .pretraining_objectives import (
@@ -323,7 +325,8 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
             _require("spatial", masked_input_ids=masked_input_ids, masked_positions=masked_positions)
             _require("spatial", masked_labels=masked_labels, masked_items=masked_items, masked_kinds=masked_kinds)
             masked: Any = SegmentedText(masked_input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
-            _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values)
+            kept: KeptPart = "text" if self.contrastive is not None or self.matching is not None else "all"
+            _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values, kept)
             labels = Labels(masked_positions, masked_labels)  # pyright: ignore[reportArgumentType]
             outputs["msp"] = self.spatial(states, labels, masked_items, masked_kinds, self.lm_head)
         return self._collect(outputs, *negatives)
@@ -371,11 +374,13 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         key_values, image_rows, text_rows = images.key_values, wrong_images, wrong_texts
         if num_ranks() > 1:
             key_values, text, image_rows, text_rows = self._exchange(images, text, wrong_images, wrong_texts)
+        others = (self.contrastive, self.captioning, self.spatial)
         queries, _ = run_mqformer(
             self.model.mqformer,
             self.matching.table,
             text.select(torch.cat([own, own, text_rows])),
             key_values.select(torch.cat([own, image_rows, own])),
+            "queries" if any(other is not None for other in others) else "all",
         )
         matches = torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])
         counts = torch.cat([torch.ones_like(has_image), has_image, has_text])

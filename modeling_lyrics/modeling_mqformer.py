@@ -9,7 +9,7 @@ then grounding queries, then the text.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ from .bert_blocks import AttentionBlock, FeedForwardBlock, prepare_attention_mas
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_mqformer import LyricsMQFormerConfig
 from .mqformer_key_values import LayerKeyValues, LyricsImageKeyValues
+
+KeptPart = Literal["all", "queries", "text"]
 
 
 @dataclass
@@ -137,6 +139,7 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
         encoder_hidden_states: torch.Tensor | None = None,
         region_features: torch.Tensor | None = None,
         text_only: bool = False,
+        kept: KeptPart = "all",
         **kwargs: Any,
     ) -> Any:
         """Apply the layer, or only project keys and values.
@@ -151,16 +154,22 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
             encoder_hidden_states: float tensor of shape (N, P, encoder_hidden_size).
             region_features: float tensor of shape (N, R, region_input_size).
             text_only: whether there are no queries.
+            kept: part whose states are computed; the self-attention sees all of them.
             kwargs: further arguments of the attention implementation.
 
         Returns:
-            float tensor of shape (N, Q + L, hidden), or the keys and values.
+            float tensor of shape (N, Q + L, hidden), or of the part that is kept, or the keys and values.
         """
         if key_values is None and not text_only:
             key_values = self._project(encoder_hidden_states, region_features)
         if hidden_states is None:
             return key_values
         key_value = self.self_attention.key_value(hidden_states)
+        if kept != "all":
+            rows = slice(self.num_queries) if kept == "queries" else slice(self.num_queries, None)
+            hidden_states = hidden_states[:, rows]
+            attention_mask = None if attention_mask is None else attention_mask[:, :, rows]
+            key_values = None if kept == "text" else key_values
         states, _ = self.self_attention(hidden_states, key_value, attention_mask, **kwargs)
         if key_values is None:
             return self.text_mlp(states)
@@ -283,6 +292,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         text_only: bool = False,
         image_key_values: LyricsImageKeyValues | None = None,
         project_only: bool = False,
+        kept: KeptPart = "all",
         **kwargs: Any,
     ) -> LyricsMQFormerOutput:
         """Run the queries, the text, or both.
@@ -301,10 +311,13 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
             text_only: whether the text runs alone, without queries and cross-attention.
             image_key_values: `LyricsImageKeyValues` of N images, instead of the features and their masks.
             project_only: whether only the `image_key_values` of the features are computed and returned.
+            kept: part that is returned where queries and text run together. The last layer then computes the states of
+                `"queries"` or `"text"` alone, which do not change by it.
             kwargs: further arguments of the attention implementation, and what to record.
 
         Returns:
-            `LyricsMQFormerOutput`, with a `last_hidden_state` of shape (N, V + G + L, hidden).
+            `LyricsMQFormerOutput`, with a `last_hidden_state` of shape (N, V + G + L, hidden), or of the part that is
+            kept.
 
         Raises:
             ValueError: an input of the queries or of the text is missing, or shapes do not match.
@@ -325,7 +338,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         query_embeds = None if text_only else self._expand_queries(query_embeds, image_key_values, *others)
         hidden_states = self.embeddings(query_embeds, input_ids, position_ids)
         text_length = 0 if input_ids is None else input_ids.shape[1]
-        attention_mask = self._prepare_self_attention_mask(attention_mask, hidden_states.shape[1], text_length)
+        self_mask: Any = self._prepare_self_attention_mask(attention_mask, hidden_states.shape[1], text_length)
         if image_key_values is not None:
             encoder_attention_mask = image_key_values.encoder_attention_mask
             region_attention_mask = image_key_values.region_attention_mask
@@ -333,18 +346,25 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         if region_attention_mask is not None and self.config.region_nothing:
             region_attention_mask = nn.functional.pad(region_attention_mask.bool(), (1, 0), value=True)
         region_attention_mask = self._broadcast_mask(region_attention_mask, self.config.num_grounding_queries)
+        both = not text_only and text_length > 0
+        sliceable = self_mask is None or isinstance(self_mask, torch.Tensor)  # a block mask is not
         for index, layer in enumerate(self.layers):
+            is_last = index == len(self.layers) - 1
             hidden_states = layer(
                 hidden_states,
-                attention_mask,
+                self_mask,
                 None if image_key_values is None else image_key_values.layers[index],
                 encoder_attention_mask,
                 region_attention_mask,
                 encoder_hidden_states,
                 region_features,
                 text_only,
+                kept if is_last and both and sliceable else "all",
                 **kwargs,
             )
+        if both and not sliceable and kept != "all":
+            queries, text = hidden_states.tensor_split((self.config.num_queries,), dim=1)
+            hidden_states = queries if kept == "queries" else text
         return LyricsMQFormerOutput(last_hidden_state=hidden_states)
 
     def _check_inputs(

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import torch
 
-from .modeling_mqformer import LyricsMQFormerModel
+from .modeling_mqformer import KeptPart, LyricsMQFormerModel
 from .mqformer_key_values import LyricsImageKeyValues
 
 
@@ -103,6 +103,7 @@ def run_mqformer(
     table: AttentionTable,
     text: SegmentedText | None = None,
     images: LyricsImageKeyValues | None = None,
+    kept: KeptPart = "all",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run queries over images, text, or both, with the mask of an objective.
 
@@ -111,9 +112,11 @@ def run_mqformer(
         table: attention table of the objective.
         text: texts of N rows, or `None` for the queries alone.
         images: keys and values of N images, or `None` for the text alone.
+        kept: part whose states are computed in the last layer, where both run.
 
     Returns:
-        States of the queries (N, V + G, hidden) and of the text (N, L, hidden); a part that did not run has length 0.
+        States of the queries (N, V + G, hidden) and of the text (N, L, hidden); a part that did not run, or was not
+        kept, has length 0.
     """
     config = mqformer.config
     parts = [] if text is None else [text.segment_ids]
@@ -126,6 +129,8 @@ def run_mqformer(
         attention_mask=table.mask(torch.cat(parts, dim=1)),
         image_key_values=images,
         text_only=images is None,
+        kept=kept,
         return_dict=True,
     ).last_hidden_state
-    return states.tensor_split((0 if images is None else config.num_queries,), dim=1)
+    has_queries = images is not None and (kept != "text" or text is None)
+    return states.tensor_split((config.num_queries if has_queries else 0,), dim=1)

@@ -100,7 +100,7 @@ def _size_of(objects: VisualObjects) -> int:
 def _state_of(refiner: Any) -> Hashable:
     """Return what changes with the weights and the settings of a refiner.
 
-    PyTorch counts the changes of a tensor; one that `.data` hides from it is not noticed.
+    PyTorch counts the changes of a tensor. Changes that it is not told of (by `.data`) and hooks are not noticed.
     """
     numbers: list[int] = []
     if isinstance(refiner, torch.nn.Module):

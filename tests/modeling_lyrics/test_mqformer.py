@@ -319,3 +319,15 @@ def test_save_and_load(mqformer, inputs, tmp_path):
     """Learned queries included."""
     mqformer.save_pretrained(tmp_path)
     assert torch.equal(run(LyricsMQFormerModel.from_pretrained(tmp_path), inputs), run(mqformer, inputs))
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", FLEX])
+@pytest.mark.parametrize("kept", ["queries", "text"])
+def test_a_part_is_computed_as_beside_the_other(mqformer, inputs, kept, implementation):
+    model = copy.deepcopy(mqformer)
+    model.set_attn_implementation(implementation)
+    whole = run(model, inputs)
+    part = run(model, inputs, kept=kept)
+    torch.testing.assert_close(part, whole[:, : V + G] if kept == "queries" else whole[:, V + G :])
+    no_text = inputs | {"input_ids": None, "attention_mask": None}
+    torch.testing.assert_close(run(model, no_text, kept="queries"), run(model, no_text))

@@ -195,6 +195,7 @@ def test_a_part_that_overflows_is_named(part, name, caplog):
         return output
 
     getattr(processor.refiner, part).register_forward_hook(overflow)
+    processor.refined_cache.clear()  # a hook is not noticed
     assert processor.refine(SCENE_PICTURE)[0] != expected
     assert f"The refiner's {part} computed" in caplog.text
     assert "not finite, in torch.float32" in caplog.text
