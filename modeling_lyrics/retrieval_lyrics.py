@@ -153,7 +153,7 @@ class RetrievalMethods:
         rows = torch.arange(max(num_images, num_texts), device=input_ids.device)
         key_values = images.key_values if num_images == len(rows) else images.key_values.select(rows * 0)
         text = text if num_texts == len(rows) else text.select(rows * 0)
-        queries, _ = run_mqformer(self.model.mqformer, self.matching.table, text, key_values)
+        queries, _ = run_mqformer(self.model.mqformer, self.matching.table, text, key_values, "queries")
         has_objects = (text.segment_ids == Segment.SPATIAL.value).sum(dim=1) > 1  # more than [BOS]
         logits = self.matching.logits(queries, has_objects).float()
         return LyricsMatchingOutput(logits=logits, scores=logits.softmax(dim=-1)[:, 1])
@@ -198,7 +198,7 @@ class RetrievalMethods:
         for _ in range(max_new_tokens):
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
             text = SegmentedText(tokens, positions, torch.full_like(tokens, Segment.CAPTION.value))
-            _, states = run_mqformer(self.model.mqformer, self.captioning.table, text, key_values)
+            _, states = run_mqformer(self.model.mqformer, self.captioning.table, text, key_values, "text")
             following = self.lm_head(states[:, -1]).argmax(dim=-1).masked_fill(done, pad_token_id)
             tokens = torch.cat([tokens, following[:, None]], dim=1)  # (N, L + 1)
             done |= following == eos_token_id
@@ -235,7 +235,7 @@ class RetrievalMethods:
         self._require_head("spatial", "fill")
         images = self.model(pixel_values, region_features, region_attention_mask)
         text = SegmentedText(masked_input_ids, position_ids, segment_ids)
-        _, states = run_mqformer(self.model.mqformer, self.spatial.table, text, images.key_values)
+        _, states = run_mqformer(self.model.mqformer, self.spatial.table, text, images.key_values, "text")
         logits = self.lm_head(states.flatten(0, 1).index_select(0, masked_positions)).float()
         scores, token_ids = logits.softmax(dim=-1).max(dim=-1)
         return LyricsMaskedOutput(logits=logits, token_ids=token_ids, scores=scores)

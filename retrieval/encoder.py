@@ -34,8 +34,8 @@ class PairEncoder:
         self.reads_objects = model.config.mqformer_config.num_grounding_queries > 0
         if self.reads_objects and not processor.has_refiner and processor.store is None:
             raise ValueError(
-                "This first stage reads the objects of pictures, and its processor has neither refiner nor store. "
-                "Attach one (`processor.attach_refiner`, `processor.store`), or name the refiner's checkpoint."
+                "This first stage reads the objects of pictures, and its processor has neither refiner nor store. Name "
+                "a model whose refiner it takes (`load_encoder(refiner=...)`, `--refiner`), or a store that holds them."
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ def describe_encoder(encoder: PairEncoder) -> dict[str, Any]:
     described = {
         "model": {"weights": fingerprint(model, {}), **settings},
         "image_processor": processor.image_processor.to_dict(),
-        "tokenizer": fingerprint_text(processor.mqformer_tokenizer.backend_tokenizer.to_str()),
+        "tokenizer": _hash_tokenizer(processor.mqformer_tokenizer),
         "refiner": None,
         "behaviour_version": BEHAVIOUR_VERSION,
     }
@@ -43,11 +44,11 @@ def _describe_refiner(encoder: PairEncoder) -> dict[str, Any]:
     return {"fingerprint": identity.fingerprint, **(identity.settings or {})}
 
 
-def fingerprint_text(text: str) -> str:
-    """Return the SHA-256 of a text, in hexadecimal."""
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash_tokenizer(tokenizer: Any) -> str:
+    """Return the SHA-256 of a tokenizer, without the truncation and padding of its last call, which it keeps."""
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings = {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def explain_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

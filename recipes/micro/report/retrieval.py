@@ -26,7 +26,7 @@ Captions = tuple[str, str]  # a right and a wrong one
 
 
 def measure_retrieval(
-    encoder: PairEncoder, pairs: int = 500, negatives: int = 500, reranked: int = 128, first: int = FIRST_SCENE
+    encoder: PairEncoder, pairs: int = 500, negatives: int = 200, reranked: int = 20, first: int = FIRST_SCENE
 ) -> dict[str, Any]:
     """Return recall among pairs of scenes and captions, and how often a caption with one wrong attribute loses.
 
