@@ -9,6 +9,7 @@ from .evaluation import RetrievalResult, evaluate_retrieval
 from .index import EmbeddingIndex, EmbeddingIndexError
 from .loading import load_encoder
 from .search import Hit, PictureSearch
+from .tasks import evaluate_tasks, parse_retrieval_words
 
 __all__ = [
     "EmbeddingIndex",
@@ -19,5 +20,7 @@ __all__ = [
     "RetrievalResult",
     "draw_contact_sheet",
     "evaluate_retrieval",
+    "evaluate_tasks",
     "load_encoder",
+    "parse_retrieval_words",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,7 +69,8 @@ def _faiss_index(folder: Path, embeddings: Array) -> Any:
     import faiss  # pyright: ignore[reportMissingImports]
 
     kind = import_optional("datasets.search").FaissIndex
-    path = folder / f"faiss-{len(embeddings)}.index"
+    digest = hashlib.blake2b(np.ascontiguousarray(embeddings).data, digest_size=8).hexdigest()
+    path = folder / f"faiss-{digest}.index"
     if path.is_file():
         index = kind.load(path)
     else:

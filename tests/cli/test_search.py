@@ -1,4 +1,4 @@
-"""`lyrics search`, as a stranger uses it with the models that ship: what is found, what is said, and what is refused."""
+"""`lyrics search` with the models that ship: what is found, what is said, and what is refused."""
 
 import json
 import shutil

@@ -1,8 +1,7 @@
 """Search in pictures: what is found, an index that grows, survives a kill, and belongs to one model."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +10,17 @@ from PIL import Image
 
 from lyrics.datasets_lyrics.open_data import open_source
 from lyrics.modeling_lyrics import LyricsForPreTraining
+from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.refinement import RefinementStore, refine_dataset
-from lyrics.retrieval import EmbeddingIndexError, PairEncoder, PictureSearch, draw_contact_sheet, evaluate_retrieval
+from lyrics.refinement.engines import task
+from lyrics.retrieval import (
+    EmbeddingIndexError,
+    PairEncoder,
+    PictureSearch,
+    draw_contact_sheet,
+    evaluate_retrieval,
+    index,
+)
 from lyrics.retrieval.nearest import nearest
 from lyrics.utils.folder_lock import FolderLock, FolderLockedError
 
@@ -157,8 +165,6 @@ def test_one_process_at_a_time(photos, encoder):
 
 
 def test_objects_come_from_a_store_without_a_refiner(photos, encoder, micro, tmp_path, saved):
-    from lyrics.processing_lyrics import LyricsProcessor
-
     refine_dataset(open_source(photos), tmp_path / "store", LyricsProcessor.from_pretrained(saved))
     processor = LyricsProcessor.from_pretrained(saved, refiner=False)
     processor.store = RefinementStore.open(tmp_path / "store")
@@ -182,40 +188,30 @@ def test_pictures_that_are_drawn_keep_their_index(tmp_path, encoder):
         search("shapes:6").update(progress=False)
 
 
-KILLED = """
-import os, sys
-from lyrics.retrieval.index import EmbeddingIndex
-import lyrics.retrieval.index as index
-from tests.retrieval.test_search import build_encoder, open_search
-from lyrics.assets import random_parts
-from pathlib import Path
+def update_and_die(photos, encoder):
+    """Index pictures in this process, which ends in the middle of writing the second part."""
+    count, write = 0, index.write_file
 
-write, count = index.write_file, 0
+    def dies(path, *arguments, **options):
+        nonlocal count
+        count += "part-" in str(path)
+        if count == 2:
+            path.with_name(f".{path.name}.tmp-0123456789ab").write_bytes(b"half")
+            os._exit(9)
+        return write(path, *arguments, **options)
 
-def dies(path, *arguments, **options):
-    global count
-    count += "part-" in str(path)
-    if count == 2:
-        (Path(path).parent / ".part-000001.parquet.tmp-0123456789ab").write_bytes(b"half")
-        os._exit(9)
-    return write(path, *arguments, **options)
-
-index.write_file = dies
-open_search(Path(sys.argv[1]), build_encoder(random_parts(seed=0), batch_size=1)).update(progress=False)
-"""
+    index.write_file = dies
+    open_search(photos, encoder).update(progress=False)
 
 
 def test_the_index_of_a_killed_process_is_resumed(photos, encoder, monkeypatch):
-    from lyrics.refinement.engines import task
-
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = "import lyrics.refinement.engines.task as task; task.BATCHES_AT_ONCE = 2\n" + KILLED
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, *sys.path])}
-    run = subprocess.run([sys.executable, "-c", code, str(photos)], env=environment, capture_output=True, text=True)
-    assert run.returncode == 9, run.stderr[-2000:]
+    monkeypatch.setattr(task, "BATCHES_AT_ONCE", 2)
+    process = multiprocessing.get_context("fork").Process(target=update_and_die, args=(photos, encoder))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
     folder = photos.parent / "index"
     assert sorted(path.name for path in folder.glob("part*")) == ["part-000000.parquet"]
-    monkeypatch.setattr(task, "BATCHES_AT_ONCE", 2)
     search = open_search(photos, encoder)
     assert search.update(progress=False) == 4
     assert len(search) == 6
@@ -249,7 +245,5 @@ def test_a_sheet_shows_every_picture_with_its_line():
 
 
 def test_an_encoder_without_objects_is_refused(encoder, saved):
-    from lyrics.processing_lyrics import LyricsProcessor
-
     with pytest.raises(ValueError, match="neither refiner nor store"):
         PairEncoder(encoder.model, LyricsProcessor.from_pretrained(saved, refiner=False))
