@@ -22,7 +22,7 @@ DOCS := $(VENV)/.docs
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke test test-slow test-wheel test-original benchmarks lint types format clean
+.PHONY: help setup ask docs evaluate micro micro-table micro-smoke test test-slow test-wheel test-original benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,7 +39,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	rm -rf build $(VENV)/.installed-*
-	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet -e '.[train,refinement,evaluation,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
 $(ASK)/.torch: constraints.txt
@@ -65,6 +65,18 @@ micro-smoke: $(INSTALLED)  ## run every step of it on a few scenes
 	rm -rf $(MICRO)-smoke
 	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)-smoke --smoke
 
+# The micro world as VQAv2, RefCOCO, POPE and COCO captions; captions are scored where there is Java.
+EVALUATE := runs/evaluate
+CAPTIONS := $(if $(shell command -v java),coco_caption/val2014)
+
+$(EVALUATE)/data: | $(INSTALLED)
+	$(BIN)/python -m lyrics.recipes.micro.world.official_formats --out $@
+
+evaluate: $(INSTALLED) $(EVALUATE)/data  ## evaluate the micro model on benchmarks of the micro world; report in runs/evaluate/scores
+	$(BIN)/lyrics evaluate vqav2 refcoco pope $(CAPTIONS) --data $(EVALUATE)/data --out $(EVALUATE)/scores \
+	  --prompt 'vqav2={question}' --prompt 'pope={question}' --prompt 'refcoco=Where is the {question}?' \
+	  $(if $(CAPTIONS),--prompt 'coco_caption=Describe the picture.') $(if $(MODEL),--model '$(MODEL)')
+
 $(DOCS): constraints.txt pyproject.toml | $(INSTALLED)
 	$(BIN)/pip install --quiet mkdocs-material 'mkdocstrings[python]' -c constraints.txt
 	touch $@
@@ -73,7 +85,7 @@ docs: $(INSTALLED) $(DOCS)  ## the documentation, into site/; warnings are error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 test: lint types  ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original and not lmms_eval and not java'
 
 # The source distribution brings Transformers' own test suites, in the version that is installed.
 $(SUITE): constraints.txt tests/suites/unpack.py | $(INSTALLED)

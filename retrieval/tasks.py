@@ -76,6 +76,7 @@ def evaluate_tasks(
     *,
     reranked: int = RERANKED,
     limit: int | None = None,
+    image_root: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Measure recall on data sets, and write `retrieval.json` after each; those that it has are not measured again.
 
@@ -85,6 +86,7 @@ def evaluate_tasks(
         out: folder of the results.
         reranked: int, number of candidates of each query that are scored as pairs; 0 for none.
         limit: int, number of images, drawn the same way each time; recall among fewer images is larger.
+        image_root: further folder that links of pictures may lead to.
 
     Returns:
         Content of the file: `encoder`, `options`, and `results` by data set.
@@ -100,7 +102,7 @@ def evaluate_tasks(
         for task in tasks:
             if task.name in content["results"]:
                 continue
-            rows = open_rows(task.word, need_captions=True)
+            rows = open_rows(task.word, image_root=image_root, need_captions=True)
             if limit is not None and limit < len(rows):
                 rows = rows.select(sorted(np.random.default_rng(0).permutation(len(rows))[:limit].tolist()))
             result = evaluate_retrieval(encoder, rows, reranked=reranked)

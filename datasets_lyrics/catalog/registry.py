@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from . import captions, dialogue, own_data, pairs, referring, text_vqa, visual_genome, vqa
+from . import benchmarks, captions, dialogue, own_data, pairs, referring, text_vqa, visual_genome, vqa
 from .formats import Format
 from .reading import CatalogReader
 
-MODULES = (captions, pairs, vqa, visual_genome, text_vqa, referring, dialogue, own_data)
+MODULES = (captions, pairs, vqa, visual_genome, text_vqa, referring, dialogue, benchmarks, own_data)
 CATALOG: dict[str, Format] = {one.name: one for module in MODULES for one in module.FORMATS}
 
 

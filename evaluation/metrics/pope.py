@@ -13,12 +13,16 @@ def score_pope(answer: str, label: YesNo, *, variant: YesNoVariant = "official")
     return float(parse_yes_no(answer, variant=variant) == label)
 
 
-def summarize_pope(predictions: Sequence[YesNo | None], labels: Sequence[YesNo]) -> dict[str, float]:
+def summarize_pope(
+    predictions: Sequence[YesNo | None], labels: Sequence[YesNo], *, variant: YesNoVariant = "official"
+) -> dict[str, float]:
     """Return accuracy, precision, recall, F1 and yes ratio in percent, with yes as the positive class.
 
     Args:
         predictions: sequence of N "yes", "no" or `None`, from `parse_yes_no`. `None` is wrong, and not a yes.
         labels: sequence of N "yes" or "no".
+        variant: name of the code that is followed, as in `parse_yes_no`. With "lmms-eval", recall and F1 leave out the
+            questions whose prediction is `None`, so that unreadable answers raise them.
 
     Returns:
         Percent under "accuracy", "precision", "recall", "f1" and "yes_ratio". A ratio with a zero denominator is 0,
@@ -39,7 +43,7 @@ def summarize_pope(predictions: Sequence[YesNo | None], labels: Sequence[YesNo])
     pairs = list(zip(predictions, labels, strict=True))
     true_positives = sum(prediction == label == "yes" for prediction, label in pairs)
     positives = sum(prediction == "yes" for prediction in predictions)
-    relevant = sum(label == "yes" for label in labels)
+    relevant = sum(label == "yes" and (prediction is not None or variant != "lmms-eval") for prediction, label in pairs)
     return {
         "accuracy": percent([float(prediction == label) for prediction, label in pairs]),
         "precision": 100 * true_positives / positives if positives else 0.0,

@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
 
 _METADATA = re.compile(r"<!-- lyrics:metadata(?P<digests>( [\w-]+=[0-9a-f]{8})*) -->\n?")
 _SECTION = re.compile(r"<!-- lyrics:(?P<name>[\w-]+) -->\n(?P<text>.*?)<!-- /lyrics:(?P=name) -->\n?", re.DOTALL)
@@ -49,6 +50,19 @@ def read_metadata(card: str) -> dict[str, Any]:
         return ModelCard(card, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # noqa: BLE001  (a card of anybody; YAML's errors are of many classes)
         return {}
+
+
+def read_results(card: str) -> tuple[str | None, list[EvalResult]]:
+    """Return the model's name and the results in the metadata of a card; none where they are missing or damaged.
+
+    Args:
+        card: text of a `README.md`.
+    """
+    index = read_metadata(card).get("model-index")
+    try:
+        return model_index_to_eval_results(index) if index else (None, [])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None, []
 
 
 def refresh_card(old: str | None, metadata: Mapping[str, Any], sections: Mapping[str, str], keep: bool = False) -> str:
