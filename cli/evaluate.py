@@ -51,9 +51,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("tasks", metavar="TASK", nargs="*", help="tasks, see --list")
     add_model_arguments(parser, json=False)
-    parser.add_argument(
-        "--refiner", metavar="DIR|ID", help="a model whose refiner the first stage of `retrieval` takes"
-    )
+    parser.add_argument("--refiner", metavar="DIR|ID", help="a model whose refiner `retrieval` takes")
     parser.add_argument("--data", metavar="ROOT", type=Path, help="folder with one folder for each data set")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder of answers, scores and report")
     parser.add_argument(
@@ -222,6 +220,7 @@ def _list(arguments: argparse.Namespace) -> int:
         data = " and ".join(dict.fromkeys(source.data for source in task.splits.values()))
         print(f"{task.name}: {task.title}\n  splits: {splits}\n  metric: {task.metric.name}, {task.metric.variant}")
         print(f"  data:   {data}\n  prompt: {task.prompt!r}, at most {task.max_new_tokens} tokens")
+    print(evaluate_retrieval.DESCRIPTION)
     print("\nSplits in brackets are evaluated where they are named (TASK/SPLIT).")
     return 0
 

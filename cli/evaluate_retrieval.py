@@ -7,10 +7,10 @@ import json
 
 from .common import on_one_line, quiet_loading
 
-LINES = """retrieval             recall at 1, 5 and 10 of a first stage, images to texts and back
-  retrieval/flickr30k   Flickr30k, test
-  retrieval/coco        COCO, Karpathy's test
-"""
+DESCRIPTION = """retrieval: images and captions, of a first stage
+  splits: flickr30k, coco
+  metric: recall at 1, 5 and 10 in both directions, by similarity and re-ranked
+  data:   flickr30k and coco_karpathy, test; retrieval/NAME:FOLDER"""
 
 
 def is_retrieval(word: str) -> bool:
