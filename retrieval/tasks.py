@@ -99,10 +99,9 @@ def evaluate_tasks(
     described = {"encoder": describe_encoder(encoder), "options": {"reranked": reranked, "limit": limit}}
     with FolderLock(folder, "evaluating retrieval"):
         content = _resume(folder / RESULTS, described)
-        for task in tasks:
-            if task.name in content["results"]:
-                continue
-            rows = open_rows(task.word, image_root=image_root, need_captions=True)
+        missing = [task for task in tasks if task.name not in content["results"]]
+        opened = [open_rows(task.word, image_root=image_root, need_captions=True) for task in missing]
+        for task, rows in zip(missing, opened, strict=True):
             if limit is not None and limit < len(rows):
                 rows = rows.select(sorted(np.random.default_rng(0).permutation(len(rows))[:limit].tolist()))
             result = evaluate_retrieval(encoder, rows, reranked=reranked)
