@@ -86,7 +86,7 @@ class LyricsForImageTextRetrieval(LyricsForPreTraining):
             ValueError: the model lacks the objective that is asked for, or texts without `segment_ids` need the id of
                 `[BOS]`, which the configuration does not have.
         """
-        text = {"input_ids": input_ids, "position_ids": position_ids, "segment_ids": segment_ids}
+        text: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "segment_ids": segment_ids}
         if segment_ids is None:
             text = self._as_queries(input_ids, attention_mask)
         images = {"region_features": region_features, "region_attention_mask": region_attention_mask}

@@ -188,15 +188,19 @@ class PretrainingInputs:
         return BatchFeature(data, tensor_type=return_tensors)
 
     def prepare_texts(
-        self, texts: str | Sequence[str], use_objects: bool = True, return_tensors: str | None = "pt", **options: Any
+        self,
+        texts: str | Sequence[str],
+        visual_objects: Sequence[VisualObjects] | None = None,
+        use_objects: bool = True,
+        return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """Prepare N texts for `get_text_features` and `match` of `LyricsForPreTraining`.
 
         Args:
             texts: text or sequence of texts.
+            visual_objects: objects of the image of each text, as in training; a query of a search has none.
             use_objects: bool, whether the model has grounding queries and reads `[BOS]` and objects before a text.
             return_tensors: `"pt"` or `"np"`.
-            options: `visual_objects`, the objects of each text's image, as in training; a query of a search has none.
 
         Returns:
             `input_ids`, `position_ids` and `segment_ids` (N, L).
@@ -205,7 +209,7 @@ class PretrainingInputs:
             ValueError: a text is no string, the numbers of texts and objects differ, or the tokenizer is not that of a
                 first stage.
         """
-        pairs = self._pair_texts(texts, options.get("visual_objects"), use_objects)
+        pairs = self._pair_texts(texts, visual_objects, use_objects)
         return BatchFeature(pair_inputs(pairs, self.mqformer_tokenizer), tensor_type=return_tensors)
 
     def prepare_masked(

@@ -95,7 +95,8 @@ class PairEncoder:
 
     @torch.inference_mode()
     def _score(self, batches: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Array:
-        logits = [self.model.match(**images, **texts).logits.float().cpu().numpy() for images, texts in batches]
+        match: Any = self.model.match
+        logits = [match(**images, **texts).logits.float().cpu().numpy() for images, texts in batches]
         return np.concatenate([one[:, 1] - one[:, 0] for one in logits]) if logits else np.zeros(0, np.float32)
 
     def _images(self, pictures: Sequence[Any], objects: Sequence[VisualObjects]) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class PairEncoder:
         return self._placed(inputs)
 
     def _texts(self, texts: Sequence[str], objects: Sequence[VisualObjects]) -> dict[str, Any]:
-        return self._placed(self.processor.prepare_texts(list(texts), self.reads_objects, visual_objects=objects))
+        return self._placed(self.processor.prepare_texts(list(texts), objects, self.reads_objects))
 
     def _placed(self, inputs: Any) -> dict[str, Any]:
         """Return inputs on the model's device and, where they are not integers, in its dtype."""

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from ..assets.example import MICRO_CHECKPOINT, MICRO_PRETRAINING
-from ..modeling_lyrics import LyricsForPreTraining
+from ..modeling_lyrics import LyricsForPreTraining, LyricsPreTrainingConfig
 from ..serving import loading
 from .encoder import PairEncoder
 
@@ -43,7 +43,7 @@ def load_encoder(
     place = loading.check_place(MICRO_PRETRAINING if model is None else model)
     chosen = loading.choose_device(device)
     kind = AutoConfig.from_pretrained(place, trust_remote_code=False).model_type
-    if kind != LyricsForPreTraining.config_class.model_type:
+    if kind != LyricsPreTrainingConfig.model_type:
         raise ValueError(
             f"{place} is a model of type {kind!r}, and retrieval needs a first stage (lyrics_pretraining), as `lyrics "
             "pretrain` writes it. The whole model answers questions, but it has no features to search with."

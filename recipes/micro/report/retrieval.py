@@ -55,7 +55,7 @@ def measure_retrieval(
     return measured | {"recall": _as_lists(recall), "preferred": _as_lists(preferred)}
 
 
-class SceneRows(Sequence[Mapping[str, Any]]):
+class SceneRows:
     """Test scenes with one caption each, as rows.
 
     Args:
@@ -69,11 +69,10 @@ class SceneRows(Sequence[Mapping[str, Any]]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: Any) -> Mapping[str, Any]:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        scene = draw_test_scene(self.first + index)
-        return {"image": scene.image, "caption": caption(scene, np.random.default_rng((self.first + index, 5)))}
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for number in range(self.first, self.first + self.count):
+            scene = draw_test_scene(number)
+            yield {"image": scene.image, "caption": caption(scene, np.random.default_rng((number, 5)))}
 
 
 def _recall_with_objects(encoder: PairEncoder, rows: SceneRows) -> Any:
