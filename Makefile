@@ -22,7 +22,7 @@ DOCS := $(VENV)/.docs
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs evaluate micro micro-table micro-smoke test test-slow test-wheel test-original benchmarks lint types format clean
+.PHONY: help setup ask docs evaluate micro micro-table micro-smoke test test-slow test-wheel test-remote-code test-original benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -112,6 +112,17 @@ test-wheel: $(INSTALLED)  ## build wheel and sdist, and run in fresh environment
 	  $$folder/$$kind/bin/pip install --quiet dist/*.whl -c $$folder/$$kind.txt && \
 	  $(BIN)/python tests/wheel/first_steps.py $$folder/$$kind/bin/python README.md || exit 1; \
 	done
+
+# What `lyrics export --remote-code` writes, where this package was never installed. Transformers' `any-to-any` requires
+# torchvision, which plain pip takes with the torch that belongs to it.
+test-remote-code: $(INSTALLED)  ## the code beside the weights, in a fresh environment without this package
+	folder=$$(mktemp -d) && trap 'rm -rf '$$folder EXIT && \
+	$(BIN)/lyrics export assets/lyrics_micro --out $$folder/model --remote-code > /dev/null && \
+	grep -v '^torch' constraints.txt > $$folder/constraints.txt && $(PYTHON) -m venv $$folder/env && \
+	$$folder/env/bin/pip install --quiet torch torchvision && \
+	$$folder/env/bin/pip install --quiet transformers Pillow -c $$folder/constraints.txt && \
+	HF_HOME=$$folder/home HF_HUB_OFFLINE=1 $$folder/env/bin/python tests/hub/without_package.py \
+	  $$folder/model assets/scene.png $$folder/again --torchvision
 
 # The packages want the torchvision that belongs to their torch, and one of them versions that no others want; what
 # they need to compute is named here.

@@ -1,6 +1,7 @@
 """Mixtures: rows as a function of seed, epoch and position; shares, packing, tasks, contamination, recipes."""
 
 import json
+import os
 import pickle
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ import pytest
 from lyrics.datasets_lyrics.conversations import read_conversation
 from lyrics.datasets_lyrics.mixtures.recipe import SHIPPED, read_mixture
 from lyrics.datasets_lyrics.mixtures.vocabulary import Vocabulary
-from lyrics.datasets_lyrics.open_data import open_rows
+from lyrics.datasets_lyrics.open_data import open_rows, open_source
 from lyrics.utils.seeding import generator
 
 from ..catalog.data_sets import coco, dump, put, write
@@ -190,6 +191,25 @@ def test_pictures_of_evaluation_splits_are_left_out(tmp_path):
     assert "1 left out for evaluation" in mixture.describe()
 
 
+def test_a_mixture_is_refined_picture_by_picture(tmp_path):
+    """A picture that two data sets share through a link is there once; those left out of training are not there."""
+    questions(tmp_path, 4, 2)
+    write("table", tmp_path)
+    write("refcoco", tmp_path)  # shows picture 7
+    put(tmp_path / "vqav2", coco(7))
+    os.symlink(tmp_path / "vqav2/train2014", tmp_path / "aside")
+    (tmp_path / "table/more.csv").write_text("file,question,answer\nlinked/COCO_train2014_000000000001.jpg,What?,1\n")
+    os.symlink("../aside", tmp_path / "table/linked")
+    (tmp_path / "mixture.yaml").write_text("data: [vqav2, 'table:table/more.csv']\nexclude: [refcoco]")
+    source = open_source(tmp_path / "mixture.yaml", root=tmp_path)
+    items = list(source.items(0))
+    assert [item.key for item in items] == [f"vqav2/{coco(number)}" for number in (1, 2, 3, 4)]
+    assert [item.image for item in items] == [tmp_path / "vqav2" / coco(number) for number in (1, 2, 3, 4)]
+    assert source.total == 4
+    with pytest.raises(ValueError, match="has no columns"):
+        open_source(tmp_path / "mixture.yaml", root=tmp_path, image="image")
+
+
 def test_copies_are_left_out(tmp_path):
     from lyrics.datasets_lyrics.toy_data import ShapeRows
 
@@ -211,7 +231,7 @@ def test_copies_are_left_out(tmp_path):
         ("[1", "is not YAML"),
         ("7", "the recipe must be a mapping"),
         ("data: []", "`data` must be a list"),
-        ("data: [vqav3]", "There is no data set 'vqav3'"),
+        ("data: [vqav3]", "There is no data set 'vqav3'. Did you mean vqav2"),
         ("data: [vqav2]\ncolour: red", "the recipe has the unknown key 'colour'; known are data, root"),
         ("data: [{data: vqav2, wait: 1}]", "a data set has the unknown key 'wait'"),
         ("data: [{weight: 1}]", "a data set has no `data`"),
