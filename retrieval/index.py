@@ -24,6 +24,8 @@ from .model_identity import explain_differences
 
 MANIFEST = "index.json"
 VERSION = 1
+ROWS_OF_GROUP = 128  # are read together when the objects of one are needed
+ROWS_OF_PART = 8192  # in a file, when there are as many: 40 MB with 10 objects of 260 numbers each
 
 
 class EmbeddingIndexError(ValueError):
@@ -56,7 +58,6 @@ class EmbeddingIndex:
         keys: list of the keys of all rows.
         signatures: list of the signatures of all rows.
         shards: list of the shards of all rows.
-        embeddings: float32 array of shape (rows, D).
     """
 
     def __init__(self, path: Path, rows: RowFormat, size: int) -> None:
@@ -64,9 +65,9 @@ class EmbeddingIndex:
         self.keys: list[str] = []
         self.signatures: list[str] = []
         self.shards: list[int] = []
-        self.embeddings = np.zeros((0, size), np.float32)
+        self._vectors: list[npt.NDArray[np.float32]] = [np.zeros((0, size), np.float32)]
         self._places: list[tuple[Path, int]] = []
-        for part in self._parts():
+        for part in list_parts(path):
             self._read(part)
 
     @classmethod
@@ -100,7 +101,15 @@ class EmbeddingIndex:
             if (differences := explain_differences(saved[name], described[name])) is not None:
                 advice = "Name another folder for the index, or remove this one"
                 raise EmbeddingIndexError(f"{path} was made with {owner}: {differences}. {advice}.")
+        merge_parts(path)
         return cls(path, rows, size)
+
+    @property
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        """Embeddings of all rows, float32 array of shape (rows, D)."""
+        if len(self._vectors) > 1:
+            self._vectors = [np.concatenate(self._vectors)]
+        return self._vectors[0]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -120,25 +129,23 @@ class EmbeddingIndex:
         table = table.append_column("signature", pa.array([one.signature for one in pictures], pa.string()))
         table = table.append_column("shard", pa.array([one.shard for one in pictures], pa.int64()))
         table = table.append_column("embedding", pa.FixedSizeListArray.from_arrays(flat, self._size))
-        parts = self._parts()
+        parts = list_parts(self.path)
         number = 1 + int(parts[-1].stem.rpartition("-")[2]) if parts else 0
         path = self.path / f"part-{number:06d}.parquet"
         with write_file(path) as file:
-            pq.write_table(table, file)
+            pq.write_table(table, file, row_group_size=ROWS_OF_GROUP)
         self._read(path)
 
     def objects(self, number: int) -> VisualObjects:
         """Return the objects of a row."""
         path, place = self._places[number]
-        pq = import_optional("pyarrow.parquet")
         columns = ["labels", "boxes", "scores", "region_features", "tags"]
-        values = pq.read_table(path, columns=columns).slice(place, 1).to_pylist()[0]
+        with import_optional("pyarrow.parquet").ParquetFile(path) as file:
+            group = file.read_row_group(place // ROWS_OF_GROUP, columns)
+        values = group.slice(place % ROWS_OF_GROUP, 1).to_pylist()[0]
         width = self.rows.region_feature_size
         values["region_features"] = np.array(values["region_features"], np.float16).reshape(-1, width)
         return VisualObjects.from_dict(values)
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.path.glob("part-*.parquet"))
 
     def _read(self, path: Path) -> None:
         """Add the rows of a file to those in memory."""
@@ -154,8 +161,45 @@ class EmbeddingIndex:
         self.keys += keys
         self.signatures += signatures
         self.shards += shards
-        self.embeddings = np.concatenate([self.embeddings, vectors])
+        self._vectors.append(vectors)
         self._places += [(path, place) for place in range(len(keys))]
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Return the files with rows, in their order."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def merge_parts(folder: Path, rows: int = ROWS_OF_PART) -> None:
+    """Join consecutive files until each has at least some number of rows, so that few files have to be opened.
+
+    A joined file takes the place of its last one before the others are removed: a row that is found twice meanwhile is
+    the same row.
+
+    Args:
+        folder: folder of an index, whose lock is held.
+        rows: int, number of rows.
+    """
+    pa, pq = import_optional("pyarrow"), import_optional("pyarrow.parquet")
+    waiting: list[Path] = []
+    count = 0
+    for path in list_parts(folder):
+        try:
+            found = pq.read_metadata(path).num_rows
+        except (pa.ArrowException, OSError):  # a damaged file is named when its rows are read
+            return
+        if found >= rows:
+            waiting, count = [], 0
+            continue
+        waiting.append(path)
+        count += found
+        if count >= rows:
+            table = pa.concat_tables([pq.read_table(one) for one in waiting])
+            with write_file(path) as file:
+                pq.write_table(table, file, row_group_size=ROWS_OF_GROUP)
+            for one in waiting[:-1]:
+                one.unlink()
+            waiting, count = [], 0
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

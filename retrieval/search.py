@@ -75,12 +75,14 @@ class PictureSearch:
         self.source, self.encoder, self.path = source, encoder, Path(os.path.abspath(index))
         self.failures: dict[str, str] = {}
         self._index: Any = None
-        self._rows = np.zeros(0, np.int64)
+        self._row_of: dict[str, int] = {}
+        self._keys: list[str] = []
+        self._embeddings = np.zeros((0, 0), np.float32)
 
     def update(self, progress: bool = True) -> int:
         """Embed the pictures that are new or have changed, and return their number.
 
-        Pictures that are gone are no longer found. The work of at most one file of the index is lost when it is
+        Pictures that are gone are no longer found. Another open search of the same index has to call `update`, too. The work of at most one file of the index is lost when it is
         interrupted: `batch_size` times eight pictures.
 
         Args:
@@ -99,12 +101,13 @@ class PictureSearch:
         if not current:
             key, reason = next(iter(self.failures.items()), ("", "there is none"))
             raise ValueError(f"None of the {len(self.failures)} pictures could be read; {key}: {reason}")
-        self._index, self._rows = index, np.array(list(current.values()), np.int64)
+        self._index, self._row_of, self._keys = index, current, list(current)
+        self._embeddings = index.embeddings[list(current.values())]
         return len(index) - before
 
     def __len__(self) -> int:
         """Number of pictures that can be found."""
-        return len(self._rows)
+        return len(self._keys)
 
     def by_text(self, query: str, top: int = 5, rerank: int = RERANKED) -> list[Hit]:
         """Return the pictures that fit a text best.
@@ -160,11 +163,11 @@ class PictureSearch:
             names = [key] if "\\" not in key else self.source.members  # bytes that UTF-8 lacks are escaped in a key
             yield from (self.source.item(name) for name in names if as_key(name) == key)
         else:
-            yield from self.source.items(self._index.shards[self._index.latest()[key]])
+            yield from self.source.items(self._index.shards[self._row_of[key]])
 
     def objects(self, key: str) -> VisualObjects:
         """Return the objects of an indexed picture."""
-        return self._index.objects(self._index.latest()[key])
+        return self._index.objects(self._row_of[key])
 
     def _open(self) -> EmbeddingIndex:
         described = describe_encoder(self.encoder)
@@ -243,9 +246,8 @@ class PictureSearch:
             raise ValueError(f"top must be at least 1 and rerank at least 0, got {top} and {rerank}.")
 
     def _nearest(self, embedding: npt.NDArray[np.float32], count: int) -> list[Hit]:
-        embeddings = self._index.embeddings[self._rows]
-        rows = nearest_in_folder(self.path, embeddings, embedding, count)
-        return [Hit(self._index.keys[self._rows[row]], float(embeddings[row] @ embedding)) for row in rows]
+        rows = nearest_in_folder(self.path, self._embeddings, embedding, count)
+        return [Hit(self._keys[row], float(self._embeddings[row] @ embedding)) for row in rows]
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
         """Return hits in the order of similarity plus the logit of the pair; unreadable pictures come last."""

@@ -21,6 +21,7 @@ from lyrics.retrieval import (
     evaluate_retrieval,
     index,
 )
+from lyrics.retrieval.index import list_parts, merge_parts
 from lyrics.retrieval.nearest import nearest
 from lyrics.utils.folder_lock import FolderLock, FolderLockedError
 
@@ -156,6 +157,20 @@ def test_a_folder_with_other_things_is_not_taken_for_an_index(photos, encoder):
     (photos.parent / "index" / "index.json").write_text("{")
     with pytest.raises(EmbeddingIndexError, match="no description of an index"):
         open_search(photos, encoder).update(progress=False)
+
+
+def test_many_files_become_few_and_nothing_else_changes(photos, encoder, monkeypatch):
+    monkeypatch.setattr(task, "BATCHES_AT_ONCE", 1)  # one picture a file
+    first = open_search(photos, encoder)
+    first.update(progress=False)
+    hits, objects = first.by_text("a red ball", top=6), first.objects("sub/gray.png")
+    folder = photos.parent / "index"
+    merge_parts(folder, rows=4)
+    assert [path.stem for path in list_parts(folder)] == ["part-000003", "part-000004", "part-000005"]
+    again = open_search(photos, encoder)
+    assert again.update(progress=False) == 0
+    assert again.by_text("a red ball", top=6) == hits
+    assert again.objects("sub/gray.png") == objects
 
 
 def test_one_process_at_a_time(photos, encoder):

@@ -156,10 +156,10 @@ def _relation(scene: Scene, random: np.random.Generator) -> Captions | None:
     for one, other in itertools.permutations(unique, 2):
         for before, behind, axis in DIRECTIONS:
             if _center(one)[axis] < _center(other)[axis] - MIN_DISTANCE:
-                right, wrong = (
-                    f"{with_article(name(one))} {way} {with_article(name(other))}." for way in (before, behind)
-                )
-                options += [(right, wrong)]
+                # said both ways, so that a model that prefers a word finds half
+                for first, second, ways in ((one, other, (before, behind)), (other, one, (behind, before))):
+                    right, wrong = (f"{with_article(name(first))} {way} {with_article(name(second))}." for way in ways)
+                    options.append((right, wrong))
     return options[int(random.integers(len(options)))] if options else None
 
 
