@@ -87,7 +87,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if not isinstance(args, TuningArguments):
             raise TypeError(
                 f"args is a {type(args).__name__}, and {type(self).__name__} needs the Lyrics class of the same fields "
-                "(LyricsSFTConfig or LyricsDPOConfig)."
+                "(LyricsSFTConfig, LyricsDPOConfig or LyricsGRPOConfig)."
             )
         if isinstance(model, str | os.PathLike):
             model = load_model(os.fspath(model), args, kwargs.pop("quantization_config", None))
@@ -139,7 +139,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if not self.args.should_save or peft_configs is None:
             return
         folder = Path(output_dir or str(self.args.output_dir))
-        for name in set(peft_configs) - {ADAPTER}:  # the reference that TRL's DPO copies from the adapter
+        for name in set(peft_configs) - {ADAPTER}:  # the reference that TRL copies from the adapter
             shutil.rmtree(folder / name, ignore_errors=True)
         peft_config = peft_configs[ADAPTER]
         details = {
