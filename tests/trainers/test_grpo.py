@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -225,6 +226,7 @@ def test_rows_say_what_is_expected(processor):
     assert read_row.columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
     own = {"images": [PICTURE], "prompt": TALK, "expected_boxes": [[10, 10, 60, 40]]}
     assert read(processor, own, box_units="pixel").columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
+    assert read(processor, {"prompt": TALK, "expected_count": np.float64(3)}).columns["expected_count"] == 3
     answers = {"7": "expected_count", "None.": "expected_count", "No.": "expected_existence", "red": "expected_answer"}
     for answer, name in answers.items():
         row = {"prompt": "What?", "completion": answer}
@@ -237,6 +239,8 @@ def test_rows_say_what_is_expected(processor):
     [
         ({"prompt": TALK}, "No reward scores the row: it needs one of expected_boxes, expected_count"),
         ({"prompt": TALK, "expected_count": "two"}, "expected_count must be a whole number, got 'two'"),
+        ({"prompt": TALK, "expected_count": 2.5}, "expected_count must be a whole number, got 2.5"),
+        ({"prompt": TALK, "expected_existence": "no"}, "expected_existence must be true or false, got 'no'"),
         ({"prompt": TALK, "expected_count": True}, "expected_count must be a whole number, got True"),
         (
             {"prompt": TALK, "expected_boxes": [0.1, 0.2, 0.3, 0.4]},
