@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -123,7 +122,7 @@ def _check_type(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
 
 def _check_count(value: Any) -> int:
     """Return a whole number; as a float it comes from tables in which rows lack it."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value != int(value):
         raise ValueError(f"expected_count must be a whole number, got {value!r:.100}.")
     return int(value)
