@@ -151,7 +151,7 @@ def tuned(base, tmp_path_factory):
     """A run that learned a trivial reward, with checkpoints."""
     out = tmp_path_factory.mktemp("tuned")
     settings = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "num_generations": 8, "lora_r": 16}
-    settings |= {"learning_rate": 2e-3, "per_device_train_batch_size": 8}
+    settings |= {"learning_rate": 3e-4, "per_device_train_batch_size": 8}
     settings |= {"lora_targets": ["q_proj", "v_proj", "up_proj", "down_proj"]}
     trainer = build_trainer(base, out, ShapeChats(5), [has_low_numbers], **settings)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
