@@ -22,7 +22,8 @@ Grouped = tuple[dict[str, Any], list[str]]  # an image, and its captions
 def records_by_image(folder: Folder, caption: str = "caption") -> Iterator[Record]:
     """Yield the images of a file of COCO's shape with their captions."""
     path = folder.file()
-    annotations = ((entry.get("image_id"), entry.get(caption)) for entry in _objects(path, "annotations"))
+    entries = _objects(path, "annotations") if folder.split.has_answers else ()
+    annotations = ((entry.get("image_id"), entry.get(caption)) for entry in entries)
     with DiskIndex(annotations) as captions:
         for image in _objects(path, "images"):
             yield f"{path.name}, image {image.get('id')}", (image, captions.all(image.get("id")))
@@ -44,7 +45,9 @@ def _nocaps_rows(folder: Folder, record: Grouped) -> Iterable[Row]:
     image, captions = record
     name = text_of(image, "file_name")
     picture = folder.picture(name, ("", "images/", "val/", "nocaps/", "nocaps/images/", "images/val/"))
-    yield Row(str(field_of(image, "id")), [picture], "caption", answers=_captions(captions))
+    groups = {"domain": image["domain"]} if isinstance(image.get("domain"), str) else {}
+    answers = _captions(captions) if folder.split.has_answers else []
+    yield Row(str(field_of(image, "id")), [picture], "caption", answers=answers, groups=groups)
 
 
 def _captions(captions: list[Any]) -> list[str]:
@@ -205,7 +208,10 @@ FORMATS = (
         "CC BY 2.0",
         "nocaps.org: nocaps_val_4500_captions.json, and its Open Images pictures",
         "*.jpg, or images/*.jpg",
-        {"val": Split(("nocaps_val_4500_captions.json",), 4_500)},
+        {
+            "val": Split(("nocaps_val_4500_captions.json",), 4_500),
+            "test": Split(("nocaps_test_image_info.json",), 10_600, has_answers=False),
+        },
         records_by_image,
         _nocaps_rows,
         source="openimages",

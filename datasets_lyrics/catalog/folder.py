@@ -28,11 +28,13 @@ class Split:
         files: file names below the root, or patterns; `|` stands between alternatives.
         size: int, number that the field reports, or `None`; its unit is that of the format.
         pictures: str, name of the pictures' folder, where it depends on the split.
+        has_answers: bool, whether the answers are public; rows of other splits have none, and a server scores them.
     """
 
     files: tuple[str, ...]
     size: int | None = None
     pictures: str = ""
+    has_answers: bool = True
 
 
 class Folder:

@@ -23,7 +23,7 @@ Task = Literal[
     "detect",  # regions: all objects with their names
     "dialogue",  # messages, as the data set has them
 ]
-Family = Literal["captions", "vqa", "text vqa", "referring", "dialogue", "your own"]
+Family = Literal["captions", "vqa", "text vqa", "referring", "dialogue", "benchmarks", "your own"]
 Record = tuple[str, Any]  # place for messages (file and record), and the record
 
 
@@ -54,6 +54,8 @@ class Row:
         regions: list of `Region`.
         messages: list of messages with blocks, for tasks whose text cannot be written from the other fields.
         identity: str, identity of the picture across data sets, such as `coco/7`; empty where the path says it.
+        groups: dictionary of the groups that scores are reported for, such as `{"answer type": "number"}`; only for
+            evaluation, and not stored with the row.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Row:
     regions: list[Region] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     identity: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
 
     def texts(self) -> Iterator[str]:
         """Yield every text of the row."""
@@ -154,6 +157,15 @@ def texts_of(values: Any, name: str) -> list[str]:
 def _require_mapping(record: Any) -> None:
     if not isinstance(record, Mapping):
         raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
+
+
+def answers_of(folder: Folder, record: Mapping[str, Any], name: str) -> list[str]:
+    """Return the answers in a field of a record; none in a split whose answers are not public.
+
+    Raises:
+        OmittedError: when they are public, and there is no such field, or it holds no text.
+    """
+    return texts_of(field_of(record, name), name) if folder.split.has_answers else []
 
 
 def missing_field(record: Mapping[str, Any], *names: str) -> OmittedError:

@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 
-from . import captions, dialogue, own_data, pairs, referring, tables, text_vqa, visual_genome, vqa
+from . import benchmarks, captions, dialogue, own_data, pairs, referring, tables, text_vqa, visual_genome, vqa
 from .formats import Format
 from .reading import CatalogReader
 
-MODULES = (captions, pairs, vqa, visual_genome, text_vqa, referring, dialogue, own_data, tables)
+MODULES = (captions, pairs, vqa, visual_genome, text_vqa, referring, dialogue, benchmarks, own_data, tables)
 CATALOG: dict[str, Format] = {one.name: one for module in MODULES for one in module.FORMATS}
 
 

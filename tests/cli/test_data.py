@@ -26,7 +26,7 @@ def test_list_tells_what_to_download(capsys):
     assert main(["data", "list", "--family", "text vqa", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in listed] == ["textvqa", "stvqa", "ocrvqa", "docvqa"]
-    assert listed[0]["splits"] == {"train": 34_602, "val": 5_000}
+    assert listed[0]["splits"] == {"train": 34_602, "val": 5_000, "test": 5_734}
 
 
 def test_check_counts_faults_by_kind(tmp_path, capsys):
