@@ -181,9 +181,7 @@ def _read_contexts(data: TaskData) -> dict[str, str]:
     """
     found = sorted(data.unit.root.glob("**/context.jsonl"))
     if not found:
-        raise FileNotFoundError(
-            f"There is no context.jsonl in {data.unit.root}, whose texts the judge reads."
-        )
+        raise FileNotFoundError(f"There is no context.jsonl in {data.unit.root}, whose texts the judge reads.")
     rows = [row for _, row in stream_lines(found[0]) if isinstance(row, dict)]
     contexts: dict[str, str] = {}
     for row in rows:
