@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SUITE := $(VENV)/transformers_suite
 ORIGINAL := $(VENV)-original
+LMMS_EVAL := $(VENV)-lmms-eval
 IMAGE ?= assets/scene.png
 QUESTION ?= What color is the ring?
 MODEL ?=
@@ -22,7 +23,7 @@ DOCS := $(VENV)/.docs
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs evaluate micro micro-table micro-smoke test test-slow test-wheel test-original benchmarks lint types format clean
+.PHONY: help setup ask docs evaluate micro micro-table micro-smoke test test-slow test-wheel test-remote-code test-original test-lmms-eval benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -113,6 +114,17 @@ test-wheel: $(INSTALLED)  ## build wheel and sdist, and run in fresh environment
 	  $(BIN)/python tests/wheel/first_steps.py $$folder/$$kind/bin/python README.md || exit 1; \
 	done
 
+# What `lyrics export --remote-code` writes, where this package was never installed. Transformers' `any-to-any` requires
+# torchvision, which plain pip takes with the torch that belongs to it.
+test-remote-code: $(INSTALLED)  ## the code beside the weights, in a fresh environment without this package
+	folder=$$(mktemp -d) && trap 'rm -rf '$$folder EXIT && \
+	$(BIN)/lyrics export assets/lyrics_micro --out $$folder/model --remote-code > /dev/null && \
+	grep -v '^torch' constraints.txt > $$folder/constraints.txt && $(PYTHON) -m venv $$folder/env && \
+	$$folder/env/bin/pip install --quiet torch torchvision && \
+	$$folder/env/bin/pip install --quiet transformers Pillow -c $$folder/constraints.txt && \
+	HF_HOME=$$folder/home HF_HUB_OFFLINE=1 $$folder/env/bin/python tests/hub/without_package.py \
+	  $$folder/model assets/scene.png $$folder/again --torchvision
+
 # The packages want the torchvision that belongs to their torch, and one of them versions that no others want; what
 # they need to compute is named here.
 $(ORIGINAL)/.installed: constraints.txt pyproject.toml
@@ -126,6 +138,18 @@ $(ORIGINAL)/.installed: constraints.txt pyproject.toml
 test-original: $(ORIGINAL)/.installed  ## the original packages against the native path, in an environment of 6 GB
 	$(ORIGINAL)/bin/pip install --quiet --no-deps .
 	$(ORIGINAL)/bin/pytest -m original tests/conversion
+
+# lmms-eval wants the torchvision that belongs to its torch; these two run together without a GPU.
+$(LMMS_EVAL)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(LMMS_EVAL)
+	$(LMMS_EVAL)/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet '.[evaluation,lmms-eval]' torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet pytest hypothesis
+	touch $@
+
+test-lmms-eval: $(LMMS_EVAL)/.installed  ## lmms-eval against our metrics, and with the micro model, in an environment of 7 GB; needs Java
+	$(LMMS_EVAL)/bin/pip install --quiet --no-deps .
+	OMP_NUM_THREADS=1 $(LMMS_EVAL)/bin/pytest -m 'lmms_eval or java' tests/evaluation
 
 benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
 	$(BIN)/python benchmarks/serving.py
@@ -142,4 +166,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(ORIGINAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) $(LMMS_EVAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png

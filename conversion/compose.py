@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ..modeling_lyrics import LyricsForConditionalGeneration, LyricsForPreTraining
 from ..processing_lyrics import LyricsProcessor
@@ -31,9 +31,9 @@ def compose(
         The model in evaluation mode, and its processor with Vicuna's chat template.
 
     Raises:
-        ValueError: if the refiner does not fit the first stage.
+        ValueError: if the refiner does not fit the first stage, or the language model is none.
     """
-    text: Any = AutoModelForCausalLM.from_pretrained(language_model, dtype=dtype, trust_remote_code=False)
+    text = _load_language_model(language_model, dtype)
     first = LyricsForPreTraining.from_pretrained(stage1, dtype=text.dtype)
     old = LyricsProcessor.from_pretrained(stage1)
     processor = LyricsProcessor(
@@ -57,3 +57,11 @@ def compose(
         image_token_id=processor.image_token_id,
     )
     return model, processor
+
+
+def _load_language_model(place: str | os.PathLike[str], dtype: torch.dtype | str) -> Any:
+    """Load a causal language model; raise a `ValueError` that names the kind of a model of another kind."""
+    config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{os.fspath(place)} is no causal language model: its model_type is {config.model_type!r}.")
+    return AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, trust_remote_code=False)

@@ -86,6 +86,11 @@ def has_remote_code(folder: Path) -> bool:
     return config.is_file() and "auto_map" in json.loads(config.read_text(encoding="utf-8"))
 
 
+def module_names() -> list[str]:
+    """Return the names of all files that may lie beside a model's weights as its code."""
+    return sorted(file.name for package in _MODULES for file in (_PACKAGE / package).glob("[!_]*.py"))
+
+
 def find_modules(names: set[str]) -> list[Path]:
     """Return the files of modules, and of all that they import.
 

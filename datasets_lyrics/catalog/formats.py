@@ -69,6 +69,13 @@ class Row:
     identity: str = ""
     groups: dict[str, str] = field(default_factory=dict)
 
+    def texts(self) -> Iterator[str]:
+        """Yield every text of the row."""
+        yield from (self.id, self.question, self.identity, *self.images, *self.answers, *self.choices)
+        yield from (region.phrase for region in self.regions)
+        for message in self.messages:
+            yield from (block["text"] for block in message["content"] if "text" in block)
+
 
 @dataclass(frozen=True)
 class Format:
@@ -107,6 +114,7 @@ def text_of(record: Mapping[str, Any], *names: str) -> str:
     Raises:
         OmittedError: when there is no such field, or it is empty or no text.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             value = record[name]
@@ -124,6 +132,7 @@ def field_of(record: Mapping[str, Any], *names: str) -> Any:
     Raises:
         OmittedError: when there is none, with the names of those that there are.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             return record[name]
@@ -152,6 +161,11 @@ def answers_of(folder: Folder, record: Mapping[str, Any], name: str) -> list[str
         OmittedError: when they are public, and there is no such field, or it holds no text.
     """
     return texts_of(field_of(record, name), name) if folder.split.has_answers else []
+
+
+def _require_mapping(record: Any) -> None:
+    if not isinstance(record, Mapping):
+        raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
 
 
 def missing_field(record: Mapping[str, Any], *names: str) -> OmittedError:

@@ -51,8 +51,11 @@ def ocrvqa_records(folder: Folder) -> Iterator[Record]:
     path = folder.file()
     wanted = _SPLIT_NUMBERS[folder.split_name]
     for key, book in stream_members(path):
-        if not isinstance(book, dict) or book.get("split", wanted) == wanted:
+        number = book.get("split", wanted) if isinstance(book, dict) else wanted
+        if number == wanted:
             yield f"{path.name}, book {key}", (key, book)
+        elif number not in _SPLIT_NUMBERS.values():
+            yield f"{path.name}, book {key}", OmittedError.of_unknown_split(number, _SPLIT_NUMBERS.values())
 
 
 def _ocrvqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Row]:

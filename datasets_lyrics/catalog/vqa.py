@@ -10,6 +10,7 @@ from .disk_index import DiskIndex
 from .folder import COCO_STARTS, Folder, Split, coco_names, picture_names
 from .formats import Format, Record, Region, Row, answers_of, field_of, missing_field, text_of, texts_of
 from .json_stream import stream_elements, stream_members
+from .messages import LETTERS
 from .omissions import OmittedError
 
 # ---------------------------------------------------------------- VQAv2 and OKVQA
@@ -32,9 +33,13 @@ def joined_records(folder: Folder) -> Iterator[Record]:
         for question in stream_elements(questions, "questions"):
             key = question.get("question_id") if _is_object(question) else None
             yield f"{questions.name}, question {key}", (question, index.get(key))
-        if (left := len(index) - index.found) > 0:
-            error = OmittedError("annotation without a question", f"{left:,} of them")
-            folder.omissions.add(annotations.name, error, left)
+        keys = index.count_keys()
+        for kind, count in (
+            ("annotation without a question", keys - index.count_found()),
+            ("repeated annotation", len(index) - keys),
+        ):
+            if count:
+                folder.omissions.add(annotations.name, OmittedError(kind, f"{count:,} of them"), count)
 
 
 def _reduced(entries: Iterable[tuple[Any, dict[str, Any]]]) -> Iterator[tuple[Any, Any]]:
@@ -55,8 +60,6 @@ def _is_object(value: Any) -> bool:
 
 def _vqa_rows(folder: Folder, record: tuple[dict[str, Any], Any]) -> Iterable[Row]:
     question, annotation = record
-    if not isinstance(question, dict):
-        raise OmittedError("malformed record", f"{question!r:.60} is no question")
     key, text, image = field_of(question, "question_id"), text_of(question, "question"), field_of(question, "image_id")
     if annotation is None:
         raise OmittedError("question without an annotation", f"question {key}")
@@ -96,6 +99,8 @@ def _aokvqa_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
 def _choose(choices: list[str], index: Any, name: str) -> str:
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(choices):
         raise OmittedError("no right choice", f"{name} is {index!r:.40}, and there are {len(choices)} choices")
+    if len(choices) > len(LETTERS):
+        raise OmittedError("too many choices", f"{len(choices)} choices, and {len(LETTERS)} letters")
     return choices[index]
 
 
@@ -134,11 +139,15 @@ def _gqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Ro
 
 def scienceqa_records(folder: Folder) -> Iterator[Record]:
     """Yield the problems of a split, as the file of splits lists them."""
-    wanted = {one for name, ids in stream_members(folder.file(1)) if name == folder.split_name for one in map(str, ids)}
+    listed = folder.file(1)
+    wanted = {one for name, ids in stream_members(listed) if name == folder.split_name for one in map(str, ids)}
     path = folder.file(0)
     for key, entry in stream_members(path):
         if key in wanted:
+            wanted.remove(key)
             yield f"{path.name}, problem {key}", (key, entry)
+    for key in sorted(wanted):
+        yield f"{listed.name}, problem {key}", OmittedError("missing problem", f"it is not in {path.name}")
 
 
 def _scienceqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Row]:
@@ -168,6 +177,9 @@ def visual7w_records(folder: Folder) -> Iterator[Record]:
             if not _is_object(image) or "qa_pairs" not in image:
                 yield f"{path.name}, image {image!r:.40}", OmittedError("no field 'qa_pairs'", f"{image!r:.60}")
                 continue
+            if image.get("split") not in _SPLITS_7W:
+                error = OmittedError.of_unknown_split(image.get("split"), _SPLITS_7W)
+                yield f"{path.name}, image {image.get('image_id')}", error
             if image.get("split") != folder.split_name:
                 continue
             for one in image["qa_pairs"]:

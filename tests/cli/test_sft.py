@@ -149,19 +149,25 @@ def test_no_preferences(tmp_path, capsys):
     assert "'pairs:0' has no rows: COUNT must be at least 1" in capsys.readouterr().err
 
 
-def test_preferences(tmp_path, capsys):
-    """Of the model that is made in memory, too, the adapter finds its base, which a dry run does not write."""
-    words = ["--config", "smoke", "--output_dir", str(tmp_path), "--train_data", "pairs:4", "--max_steps", "1"]
+def test_preferences(tmp_path, capsys, monkeypatch):
+    """Of the model that is made in memory, too, the adapter finds its base, which a dry run does not write.
+
+    It is found from any folder, even if the run's was named relative to another one: the quick start runs there.
+    """
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "smoke", "--output_dir", "run", "--train_data", "pairs:4", "--max_steps", "1"]
     words += ["--per_device_train_batch_size", "2", "--report_to", "none", "--use_cpu", "true"]
     assert main(["dpo", *words, "--dry-run"]) == 0
-    assert not (tmp_path / "base").exists()
+    assert not (tmp_path / "run" / "base").exists()
     assert main(["dpo", *words]) == 0
     assert "Wrote model and processor" in capsys.readouterr().out
-    assert (tmp_path / "lyrics_adapter.json").is_file()
-    assert (
-        "Stage: preference tuning (DPO).\n\n- Data: `pairs:4` (4 rows)." in check_card(tmp_path, language=["en"]).text
-    )
-    assert main(["merge", str(tmp_path), "--out", str(tmp_path / "merged")]) == 0
+    assert (tmp_path / "run" / "lyrics_adapter.json").is_file()
+    card = check_card(tmp_path / "run", language=["en"])
+    drawn = "- Data: `pairs:4` (drawings of `ziya-lyrics`) (4 rows)."
+    assert f"Stage: preference tuning (DPO).\n\n{drawn}" in card.text
+    assert "`pip install '.[train]'`" in card.text
+    assert run_quick_start(card, monkeypatch, tmp_path / "run")
+    assert main(["merge", ".", "--out", str(tmp_path / "merged")]) == 0
     assert LyricsProcessor.from_pretrained(tmp_path / "merged").has_refiner
 
 

@@ -92,6 +92,8 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if isinstance(model, str | os.PathLike):
             model = load_model(os.fspath(model), args, kwargs.pop("quantization_config", None))
         base: Any = model if isinstance(model, LyricsForConditionalGeneration) else model.get_base_model()
+        if os.path.isdir(base.name_or_path):  # so that the adapter is loaded from any folder
+            base.name_or_path = os.path.abspath(base.name_or_path)
         # Before PEFT changes the model and training changes its weights.
         self.base_model_name, self.base_mark = base.name_or_path, mark_base(model)
         if not self.base_model_name:

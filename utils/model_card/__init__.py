@@ -17,9 +17,10 @@ from huggingface_hub import EvalResult
 from ..atomic_files import write_file
 from .card_file import is_ours, merge_cards, read_metadata, read_results, refresh_card
 from .facts import CardFacts, DataName, ModelFiles, TrainingFacts
-from .metadata import LICENSES, BaseModel, build_metadata, choose_license, find_hub_id, is_hub_id
+from .metadata import LICENSES, PUBLISHED_LICENSE, BaseModel, build_metadata, choose_license, find_hub_id, is_hub_id
 from .quick_start import write_quick_start
 from .sections import (
+    FOLLOWS,
     LOSSES_PICTURE,
     write_citation,
     write_evaluation,
@@ -33,7 +34,6 @@ from .sections import (
 )
 
 CARD = "README.md"
-_DRAWN = ("shapes:", "chats:", "pairs:")  # data that the package draws, with English words
 
 
 def write_card(
@@ -131,7 +131,8 @@ def compose_card(folder: Path, facts: CardFacts, old: str | None = None, keep: b
         sections |= {"title": write_title(facts, files), "limits": write_limits(facts, files)}
         sections |= {"citation": write_citation()}
     if not keep or results:
-        sections["evaluation"] = write_evaluation(results)
+        step = facts.training.evaluated_step() if facts.training and not facts.results else None
+        sections["evaluation"] = write_evaluation(results, step)
     if not keep or files.config:
         sections["seeing"] = write_seeing(files)
     if not keep or facts.bases or facts.license:
@@ -157,9 +158,9 @@ def _tags(files: ModelFiles, facts: CardFacts) -> list[str]:
 
 
 def _language_of(facts: CardFacts) -> Sequence[str]:
-    """Return the language of data that the package draws; of other data it is not known."""
+    """Return English for data that the package draws; of other data the language is not known."""
     data = facts.training.data if facts.training else ()
-    return ("en",) if data and all(one.name.startswith(_DRAWN) for one in data) else ()
+    return ("en",) if data and all(one.is_drawn for one in data) else ()
 
 
 def read_text(path: Path) -> str | None:
@@ -172,8 +173,10 @@ def read_text(path: Path) -> str | None:
 
 __all__ = [
     "CARD",
+    "FOLLOWS",
     "LICENSES",
     "LOSSES_PICTURE",
+    "PUBLISHED_LICENSE",
     "BaseModel",
     "CardFacts",
     "DataName",
