@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SUITE := $(VENV)/transformers_suite
 ORIGINAL := $(VENV)-original
+LMMS_EVAL := $(VENV)-lmms-eval
 IMAGE ?= assets/scene.png
 QUESTION ?= What color is the ring?
 MODEL ?=
 
 # A strict editable install knows the files that were there when it was made: a new file makes a new install.
-FOLDERS := modeling_lyrics processing_lyrics datasets_lyrics refinement trainers conversion utils assets serving recipes cli
+FOLDERS := modeling_lyrics processing_lyrics datasets_lyrics refinement trainers conversion utils assets serving evaluation recipes cli
 SOURCES := $(sort $(wildcard *.py) $(shell find $(FOLDERS) -type f -not -name '*.pyc'))
 INSTALLED := $(VENV)/.installed-$(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
@@ -21,10 +22,13 @@ DOCS := $(VENV)/.docs
 
 SMOLLM2 := runs/smollm2
 
+# Gradio wants an older Pillow than the other environments have.
+DEMO := $(VENV)-demo
+
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs micro micro-table micro-smoke smollm2 test test-slow test-wheel test-original benchmarks lint types format clean
+.PHONY: help setup ask docs evaluate micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original test-lmms-eval test-demo benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,7 +45,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED): pyproject.toml constraints.txt $(VENV)/.torch
 	rm -rf build $(VENV)/.installed-*
-	$(BIN)/pip install --quiet -e '.[train,refinement,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet -e '.[train,refinement,evaluation,scale,quantization,chat,dev]' -c constraints.txt --config-settings editable_mode=strict
 	touch $@
 
 $(ASK)/.torch: constraints.txt
@@ -74,6 +78,18 @@ $(SMOLLM2)/packages: | $(INSTALLED)
 smollm2: $(SMOLLM2)/packages $(INSTALLED)  ## SmolLM2 with the micro model's eyes: two hours; goes on where it stopped
 	$(BIN)/python -m lyrics.recipes.smollm2 --packages $(SMOLLM2)/packages --out $(SMOLLM2)
 
+# The micro world as VQAv2, RefCOCO, POPE and COCO captions; captions are scored where there is Java.
+EVALUATE := runs/evaluate
+CAPTIONS := $(if $(shell command -v java),coco_caption/val2014)
+
+$(EVALUATE)/data: | $(INSTALLED)
+	$(BIN)/python -m lyrics.recipes.micro.world.official_formats --out $@
+
+evaluate: $(INSTALLED) $(EVALUATE)/data  ## evaluate the micro model on benchmarks of the micro world; report in runs/evaluate/scores
+	$(BIN)/lyrics evaluate vqav2 refcoco pope $(CAPTIONS) --data $(EVALUATE)/data --out $(EVALUATE)/scores \
+	  --prompt 'vqav2={question}' --prompt 'pope={question}' --prompt 'refcoco=Where is the {question}?' \
+	  $(if $(CAPTIONS),--prompt 'coco_caption=Describe the picture.') $(if $(MODEL),--model '$(MODEL)')
+
 $(DOCS): constraints.txt pyproject.toml | $(INSTALLED)
 	$(BIN)/pip install --quiet mkdocs-material 'mkdocstrings[python]' -c constraints.txt
 	touch $@
@@ -82,7 +98,7 @@ docs: $(INSTALLED) $(DOCS)  ## the documentation, into site/; warnings are error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 test: lint types  ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not original and not lmms_eval and not java'
 
 # The source distribution brings Transformers' own test suites, in the version that is installed.
 $(SUITE): constraints.txt tests/suites/unpack.py | $(INSTALLED)
@@ -110,6 +126,17 @@ test-wheel: $(INSTALLED)  ## build wheel and sdist, and run in fresh environment
 	  $(BIN)/python tests/wheel/first_steps.py $$folder/$$kind/bin/python README.md || exit 1; \
 	done
 
+# What `lyrics export --remote-code` writes, where this package was never installed. Transformers' `any-to-any` requires
+# torchvision, which plain pip takes with the torch that belongs to it.
+test-remote-code: $(INSTALLED)  ## the code beside the weights, in a fresh environment without this package
+	folder=$$(mktemp -d) && trap 'rm -rf '$$folder EXIT && \
+	$(BIN)/lyrics export assets/lyrics_micro --out $$folder/model --remote-code > /dev/null && \
+	grep -v '^torch' constraints.txt > $$folder/constraints.txt && $(PYTHON) -m venv $$folder/env && \
+	$$folder/env/bin/pip install --quiet torch torchvision && \
+	$$folder/env/bin/pip install --quiet transformers Pillow -c $$folder/constraints.txt && \
+	HF_HOME=$$folder/home HF_HUB_OFFLINE=1 $$folder/env/bin/python tests/hub/without_package.py \
+	  $$folder/model assets/scene.png $$folder/again --torchvision
+
 # The packages want the torchvision that belongs to their torch, and one of them versions that no others want; what
 # they need to compute is named here.
 $(ORIGINAL)/.installed: constraints.txt pyproject.toml
@@ -123,6 +150,32 @@ $(ORIGINAL)/.installed: constraints.txt pyproject.toml
 test-original: $(ORIGINAL)/.installed  ## the original packages against the native path, in an environment of 6 GB
 	$(ORIGINAL)/bin/pip install --quiet --no-deps .
 	$(ORIGINAL)/bin/pytest -m original tests/conversion
+
+# lmms-eval wants the torchvision that belongs to its torch; these two run together without a GPU.
+$(LMMS_EVAL)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(LMMS_EVAL)
+	$(LMMS_EVAL)/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet '.[evaluation,lmms-eval]' torch==2.14.1 torchvision==0.29.1
+	$(LMMS_EVAL)/bin/pip install --quiet pytest hypothesis
+	touch $@
+
+test-lmms-eval: $(LMMS_EVAL)/.installed  ## lmms-eval against our metrics, and with the micro model, in an environment of 7 GB; needs Java
+	$(LMMS_EVAL)/bin/pip install --quiet --no-deps .
+	OMP_NUM_THREADS=1 $(LMMS_EVAL)/bin/pytest -m 'lmms_eval or java' tests/evaluation
+
+$(DEMO)/constraints.txt: constraints.txt constraints-demo.txt
+	$(PYTHON) -m venv $(DEMO)
+	grep -v '^Pillow==' constraints.txt | cat - constraints-demo.txt > $@
+
+$(DEMO)/.installed: pyproject.toml $(DEMO)/constraints.txt
+	$(DEMO)/bin/pip install --quiet torch -c $(DEMO)/constraints.txt
+	$(DEMO)/bin/pip install --quiet '.[demo]' playwright pytest hypothesis -c $(DEMO)/constraints.txt
+	touch $@
+
+test-demo: $(DEMO)/.installed  ## the page of `lyrics demo` in a browser; needs Chromium
+	rm -rf build/lib build/bdist*
+	$(DEMO)/bin/pip install --quiet --no-deps .
+	OMP_NUM_THREADS=1 $(DEMO)/bin/pytest tests/demo
 
 benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
 	$(BIN)/python benchmarks/serving.py
@@ -139,4 +192,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(ORIGINAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) $(LMMS_EVAL) $(ASK) $(DEMO) build dist site *.egg-info .pytest_cache .ruff_cache seen.png

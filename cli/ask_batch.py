@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -17,8 +16,6 @@ from .common import generation_options, load_assistant, load_processor, on_one_l
 if TYPE_CHECKING:
     from lyrics import Answer
 
-_DIGITS = 12  # of the hash of a row
-
 
 def run_batch(arguments: argparse.Namespace) -> int:
     """Answer the rows that have no line in the output yet.
@@ -27,6 +24,7 @@ def run_batch(arguments: argparse.Namespace) -> int:
         ValueError: a line of the rows is no JSON object, or the output was written with something else.
     """
     from lyrics.datasets_lyrics.path_guard import PathGuard
+    from lyrics.utils.run_record import hash_row
 
     options = generation_options(arguments)
     rows = read_rows(arguments.batch)
@@ -43,7 +41,7 @@ def run_batch(arguments: argparse.Namespace) -> int:
     ):
         origin = assistant.provenance()
         record = {
-            "rows": [_hash(row) for row in rows],
+            "rows": [hash_row(row) for row in rows],
             "model": origin["model"],
             "refiner": origin["refiner"],
             "options": options | {"image_root": str(arguments.image_root) if arguments.image_root else None},
@@ -90,11 +88,6 @@ def _checked(row: dict[str, Any], guard: Any) -> Any:
         return guard.check_row(row)
     except ValueError as error:
         return error
-
-
-def _hash(row: dict[str, Any]) -> str:
-    content = json.dumps(row, sort_keys=True)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 
 # ---------------------------------------------------------------- the output
@@ -152,36 +145,12 @@ def _resume(out: Path, file: IO[bytes], record: dict[str, Any]) -> int:
 
 def _compare(saved: dict[str, Any], record: dict[str, Any]) -> list[str]:
     """Return what differs between the record of an output and that of this command, in words."""
-    found = []
-    old, new = saved["rows"], record["rows"]
-    if old != new:
-        first = next((row for row, pair in enumerate(zip(old, new, strict=False), 1) if pair[0] != pair[1]), None)
-        place = f"the first other one is row {first}" if first else f"{len(old)} instead of {len(new)}"
-        found.append(f"other rows ({place})")
-    for name, other in (("model", "another model"), ("refiner", "another refiner"), ("options", "other options")):
-        before, now = _flatten(saved[name]), _flatten(record[name])
-        changed = [
-            f"{key or name} {_short(before.get(key))} instead of {_short(now.get(key))}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
-        if changed:
-            found.append(f"{other} ({', '.join(changed)})")
+    from lyrics.utils.run_record import compare_rows, compare_values
+
+    found = compare_rows(saved["rows"], record["rows"])
+    for name, title in (("model", "another model"), ("refiner", "another refiner"), ("options", "other options")):
+        found += compare_values(saved[name], record[name], title, name)
     return found
-
-
-def _flatten(value: Any, before: str = "") -> dict[str, Any]:
-    """Return the values of nested dictionaries by their names in a row."""
-    if not isinstance(value, dict):
-        return {before: value}
-    return {
-        key: one for name, inner in value.items() for key, one in _flatten(inner, f"{before} {name}".strip()).items()
-    }
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def _write_answers(

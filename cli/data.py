@@ -13,10 +13,13 @@ from .common import add_command, on_one_line, positive_int, printable, require_p
 
 if TYPE_CHECKING:
     from lyrics.datasets_lyrics.catalog.checking import CheckResult
+    from lyrics.datasets_lyrics.catalog.formats import Format
+    from lyrics.datasets_lyrics.catalog.omissions import Omissions
     from lyrics.datasets_lyrics.catalog.reading import CatalogReader
 
 EXAMPLES = """examples:
   lyrics data list --family vqa                              # what to download, and where it must lie
+  lyrics data list refcoco vg_regions
   lyrics data check vqav2 --root data/vqav2                  # read every record, decode every picture
   lyrics data show refcoco --root data/refcoco --split testA -n 9 --save sheet.png
   lyrics data stats okvqa --root data/okvqa
@@ -76,6 +79,7 @@ def _add_filter(actions: Any) -> None:
 
 def _add_list(actions: Any) -> None:
     parser = actions.add_parser("list", help="families, data sets, licences, what to download and where it must lie")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="data sets (default: all)")
     parser.add_argument("--family", help="one family only, such as captions or vqa")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -97,50 +101,76 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _reader(arguments: argparse.Namespace) -> CatalogReader:
-    from lyrics.datasets_lyrics.catalog.registry import find_format, is_catalog_word, open_reader, open_word
+    from lyrics.datasets_lyrics.catalog.registry import find_format, open_word
 
-    if is_catalog_word(arguments.data):
-        return open_word(arguments.data, arguments.split)
-    find_format(arguments.data)
-    if arguments.root is None:
-        raise ValueError(f"--root is missing: in which folder is {arguments.data}?")
-    return open_reader(arguments.data, arguments.root, arguments.split)
+    name, _, root = arguments.data.partition(":")
+    find_format(name.partition("/")[0])
+    if root and arguments.root is not None:
+        raise ValueError(f"{arguments.data!r} names a folder, and so does --root {arguments.root}: give one of them.")
+    if not root and arguments.root is None:
+        raise ValueError(f"--root is missing: in which folder is {name}?")
+    reader = open_word(f"{name}:{root or arguments.root}", arguments.split)
+    reader.warns = False  # faults are printed, by kind
+    return reader
+
+
+def _rows_bar() -> Any:
+    """Return a bar that counts rows, where standard error is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(unit=" rows", disable=not sys.stderr.isatty())
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from lyrics.datasets_lyrics.catalog.registry import CATALOG
+    from lyrics.datasets_lyrics.catalog.registry import CATALOG, find_format
 
     families = list(dict.fromkeys(one.family for one in CATALOG.values()))
     if arguments.family not in (None, *families):
         raise ValueError(f"There is no family {arguments.family!r}; known are {', '.join(families)}.")
-    chosen = [one for one in CATALOG.values() if arguments.family in (None, one.family)]
+    named = [find_format(name).name for name in arguments.names] or list(CATALOG)
+    chosen = [one for one in CATALOG.values() if one.name in named and arguments.family in (None, one.family)]
     if arguments.json:
         names = ("name", "title", "family", "license", "get", "layout")
-        rows = [{**{name: getattr(one, name) for name in names}, "splits": _splits(one)} for one in chosen]
+        sizes = [{name: split.size for name, split in one.splits.items()} for one in chosen]
+        files = [{name: split.files for name, split in one.splits.items()} for one in chosen]
+        rows = [
+            {**{name: getattr(one, name) for name in names}, "splits": size, "files": file}
+            for one, size, file in zip(chosen, sizes, files, strict=True)
+        ]
         print(json.dumps(rows, ensure_ascii=False))
         return 0
     for family in dict.fromkeys(one.family for one in chosen):
         print(f"{family}\n{'-' * len(family)}")
         for one in (entry for entry in chosen if entry.family == family):
-            sizes = ", ".join(f"{name} ({size:,} {one.unit})" if size else name for name, size in _splits(one).items())
-            print(f"{one.name}: {one.title}\n  licence:  {one.license}\n  download: {one.get}")
-            print(f"  pictures: {one.layout}\n  splits:   {sizes}")
+            print(describe_format(one))
         print()
     return 0
 
 
-def _splits(data: Any) -> dict[str, int | None]:
-    return {name: split.size for name, split in data.splits.items()}
+def describe_format(data: Format) -> str:
+    """Return what a data set is, what to download, and where it must lie, as lines of text."""
+    lines = [f"{data.name}: {data.title}", f"  licence:  {data.license}", f"  download: {data.get}"]
+    lines.append(f"  pictures: {data.layout}")
+    for name, split in data.splits.items():
+        size = f" ({split.size:,} {data.unit})" if split.size else ""
+        lines.append(f"  {name}{size}: {', '.join(split.files).replace('|', ' or ')}")
+    return "\n".join(lines)
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from lyrics.datasets_lyrics.catalog.checking import check_data_set
+    from lyrics.datasets_lyrics.catalog.reading import NoUsableRowError
 
     reader = _reader(arguments)
-    with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
-        found = check_data_set(reader, arguments.image_root, not arguments.no_pictures, bar.update)
+    try:
+        with _rows_bar() as bar:
+            found = check_data_set(reader, arguments.image_root, not arguments.no_pictures, bar.update)
+    except NoUsableRowError:
+        if arguments.json:
+            raise
+        print(on_one_line(f"{reader.format.title} ({reader.split}) in {reader.folder.root}"))
+        print(f"Rows: none from {reader.folder.records:,} records\n{describe_faults(reader.folder.omissions)}")
+        return 1
     print(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else describe_check(reader, found))
     return 1 if found.faults.total else 0
 
@@ -155,12 +185,19 @@ def describe_check(reader: CatalogReader, found: CheckResult) -> str:
     if summary.expected is not None:
         verdict = "which differs from" if summary.differs else "as"
         lines.append(f"Size: {summary.counted:,} {summary.unit}, {verdict} the {summary.expected:,} that are reported")
+    if found.repeated_ids:
+        lines.append(f"Repeated ids: {found.repeated_ids:,} rows have the id of an earlier one")
     if found.pixels[1]:
         lines.append(f"Pixels: {found.pixels[0]:,} to {found.pixels[1]:,}")
-    lines.append(f"Faults: {found.faults.total:,}")
-    for kind, count in found.faults.counts.most_common():
-        lines.append(printable(f"  {count:>9,}  {kind}"))
-        lines += [on_one_line(f"             {example}") for example in found.faults.examples[kind]]
+    return "\n".join([*lines, describe_faults(found.faults)])
+
+
+def describe_faults(faults: Omissions) -> str:
+    """Return what was left out, by kind and with examples, as lines of text."""
+    lines = [f"Faults: {faults.total:,}"]
+    for kind, count in faults.counts.most_common():
+        lines.append(on_one_line(f"  {count:>9,}  {kind}"))
+        lines += [on_one_line(f"             {example}") for example in faults.examples[kind]]
     return "\n".join(lines)
 
 
@@ -168,15 +205,18 @@ def _show(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from lyrics.datasets_lyrics.catalog.contact_sheet import draw_sheet
-    from lyrics.datasets_lyrics.catalog.row_store import CatalogTransform, guard_of, store_rows
+    from lyrics.datasets_lyrics.catalog.row_store import guard_of, store_rows
+    from lyrics.datasets_lyrics.catalog.rows import canonical
 
     require_picture_file("--save", arguments.save, [])
     reader = _reader(arguments)
-    rows = store_rows(reader)
-    rows = rows.with_transform(CatalogTransform(guard_of(reader, arguments.image_root)))
+    reader.warns = True  # as where the rows come from the cache
+    with _rows_bar() as bar:
+        rows = store_rows(reader, progress=bar.update)
     count = min(arguments.n, len(rows))
     chosen = np.sort(np.random.default_rng(arguments.seed).choice(len(rows), count, replace=False))
-    draw_sheet([rows[int(number)] for number in chosen]).save(arguments.save)
+    drawn = [canonical(rows[int(number)]) for number in chosen]
+    draw_sheet(drawn, guard_of(reader, arguments.image_root)).save(arguments.save)
     print(on_one_line(f"Wrote {count} of {len(rows):,} rows to {arguments.save}"))
     return 0
 
@@ -184,22 +224,36 @@ def _show(arguments: argparse.Namespace) -> int:
 def _stats(arguments: argparse.Namespace) -> int:
     from lyrics.datasets_lyrics.catalog.statistics import measure
 
-    found = measure(_reader(arguments))
-    print(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else printable(found.describe()))
+    reader = _reader(arguments)
+    with _rows_bar() as bar:
+        found = measure(reader, bar.update)
+    faults = reader.folder.omissions
+    if arguments.json:
+        print(json.dumps({**found.as_dict(), "faults": dict(faults.counts)}, ensure_ascii=False))
+    else:
+        print("\n".join([printable(found.describe()), describe_faults(faults)]))
     return 0
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
     from lyrics.datasets_lyrics.catalog.parquet import write_parquet
-    from lyrics.datasets_lyrics.catalog.registry import open_word
+    from lyrics.datasets_lyrics.catalog.registry import find_format, open_word
 
     if arguments.out.suffix != ".parquet" or not arguments.out.absolute().parent.is_dir():
         raise ValueError(f"--out {arguments.out} must end in .parquet, in a folder that exists.")
     if arguments.out.exists():
         raise ValueError(f"--out {arguments.out} exists.")
+    for word in arguments.data:
+        find_format(word.partition(":")[0].partition("/")[0])
     readers = [open_word(word) for word in arguments.data]
     root = os.path.commonpath([reader.folder.root for reader in readers])
-    count = write_parquet(readers, arguments.out, root)
+    for reader in readers:
+        reader.warns = False
+    with _rows_bar() as bar:
+        count = write_parquet(readers, arguments.out, root, bar.update)
+    for reader in readers:
+        print(on_one_line(f"{reader.format.name} ({reader.split}) in {reader.folder.root}"))
+        print(describe_faults(reader.folder.omissions))
     print(on_one_line(f"Wrote {count:,} rows to {arguments.out}"))
     print(on_one_line(f"Train with --train_data {arguments.out} --image_root {root}"))
     return 0

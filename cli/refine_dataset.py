@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   lyrics refine-dataset photos --out seen --model DIR
   lyrics refine-dataset captions.jsonl --image-column file --out seen --model DIR --dry-run
   lyrics refine-dataset 'shards/{00000..01242}.tar' --out seen --model DIR --dtype bfloat16 --engine ray
+  lyrics refine-dataset mixture:stage2 --root data --out seen --model DIR
   lyrics refine-dataset OWNER/NAME --split train --streaming --out seen --model DIR
 
 The same command goes on where it was interrupted. `processor.store = RefinementStore.open("seen")` uses what it wrote;
@@ -39,7 +40,8 @@ def add_parser(commands: Any) -> None:
         "source",
         metavar="SOURCE",
         help="a folder of images; a JSONL or Parquet file that names or holds them; tar shards (braces and "
-        "wildcards in quotes); a folder of save_to_disk; NAME:DIR of `lyrics data list`; or a data set's Hub id",
+        "wildcards in quotes); a folder of save_to_disk; NAME:DIR of `lyrics data list`; a mixture (mixture:NAME or a "
+        ".yaml file); or a data set's Hub id",
     )
     parser.add_argument("--out", metavar="STORE", type=Path, required=True, help="folder of the store")
     parser.add_argument("--batch-size", metavar="N", type=positive_int, default=8, help="images at a time (default: 8)")

@@ -31,17 +31,20 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or print what would be trained."""
+    from lyrics.evaluation.training_callback import EvaluationArguments, build_callback
     from lyrics.trainers.common.data_arguments import DataArguments
     from lyrics.trainers.common.dry_run import describe_sft
     from lyrics.trainers.sft_config import LyricsSFTConfig
     from lyrics.trainers.sft_setup import SFTModelArguments, build_sft
     from lyrics.trainers.sft_trainer import LyricsSFTTrainer
 
-    kinds = (SFTModelArguments, DataArguments, LyricsSFTConfig)
-    model_arguments, data, training = parse_recipe(arguments, STAGE, kinds)
+    kinds = (SFTModelArguments, DataArguments, EvaluationArguments, LyricsSFTConfig)
+    model_arguments, data, tasks, training = parse_recipe(arguments, STAGE, kinds)
     train_rows, eval_rows = data.open()
     model, processor = build_sft(model_arguments, training, keep=not arguments.dry_run)
     data.attach_store(processor)
     trainer = LyricsSFTTrainer(model, training, train_rows, eval_rows, processor)
     trainer.training_data, trainer.evaluation_data = data.train_data, data.eval_data
+    if tasks.eval_tasks:
+        trainer.add_callback(build_callback(tasks, trainer, processor))
     return Run(trainer, arguments).start(describe_sft)

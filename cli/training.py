@@ -97,6 +97,10 @@ class Run:
 def _describe_result(trainer: Any, folder: Path) -> list[str]:
     """Return where the result is, the best evaluation, and the next command, as lines."""
     lines = [f"Wrote model and processor to {folder}"]
+    if trainer.args.push_to_hub:
+        from huggingface_hub import constants
+
+        lines.append(f"Pushed to {constants.ENDPOINT}/{trainer.hub_model_id}")
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     if evaluations:
         best = min(evaluations, key=lambda entry: entry["eval_loss"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -11,11 +10,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from ..modeling_lyrics import LyricsForConditionalGeneration, LyricsForPreTraining
 from ..processing_lyrics import LyricsProcessor
 from .chat_template import choose_template, stop_token_ids
-from .compose_checks import PartPlaces, check_parts
+from .compose_checks import PartPlaces, Place, check_parts
 from .image_processor import build_image_processor
 from .refiner_parts import replace_refiner_parts
 
-Place = str | os.PathLike[str]
 _SAME = 0.02  # largest difference of logits, as a share of the largest one; bfloat16 has 8 bits
 
 

@@ -10,25 +10,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
+from ..modeling_lyrics.checkpoint_files import naming, read_object
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.protocols import Refiner
 from ..utils.model_card import (
     CARD,
+    FOLLOWS,
+    PUBLISHED_LICENSE,
     BaseModel,
     CardFacts,
     find_hub_id,
+    is_by_hand,
     is_hub_id,
-    is_ours,
     read_metadata,
     write_card,
 )
 from ..utils.model_folder import holds_model, write_model
-from ..utils.published_files import check_nothing_private, list_published, rewrite_json, without_machine
+from ..utils.published_files import TOKENIZERS, check_nothing_private, list_published, rewrite_json, without_machine
 from .card_facts import name_of_folder
 from .remote_code import add_remote_code, has_remote_code
 
-_ADAPTER, _DETAILS = "adapter_config.json", "lyrics_adapter.json"
+ADAPTER_CONFIG, _DETAILS = "adapter_config.json", "lyrics_adapter.json"
 WITHOUT_REFINER = "none"
+_UNDER_GPL = (PUBLISHED_LICENSE, "agpl-3.0")  # licences that GPL-3.0 allows for what was made of it
 
 
 def export_model(
@@ -71,11 +77,17 @@ def export_model(
     _require_model(source)
     is_adapter = not (source / "config.json").is_file()
     remote_code = remote_code or has_remote_code(source)  # of an exported directory, the code is written anew
-    facts = _describe(source, is_adapter, name_of_folder(out) if repo_id is None else repo_id, base_model)
+    _require_license(source, license)
+    name = name_of_folder(out) if repo_id is None else repo_id
+    facts = _describe(source, is_adapter, name, base_model, keeps_bases=license is not None)
     _require_effect(source, license=license, language=language, base_model=None if is_adapter else base_model)
     facts = replace(facts, place=repo_id or ".", license=license, language=language, has_remote_code=remote_code)
+    _require_refiner(source, is_adapter, refiner)
+    left = "refiner" if refiner == WITHOUT_REFINER else ""
     with write_model(out) as folder:
         for path in list_published(source, is_adapter):
+            if path.parts[0] == left:
+                continue
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             copy_file(source / path, folder / path, link)
         if is_adapter:
@@ -85,7 +97,9 @@ def export_model(
         if remote_code:
             add_remote_code(folder)
         _write_card(source, folder, facts)
-        check_nothing_private(folder, [f"{source.absolute()}", f"{out.absolute()}"])
+        base = _find_base(source) if is_adapter else None
+        places = [base] if base is not None and os.path.isabs(base) else []
+        check_nothing_private(folder, [f"{source.absolute()}", f"{out.absolute()}", *places])
         return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
@@ -105,21 +119,49 @@ def _require_model(source: Path) -> None:
         raise ValueError(f"{source} holds no processor of this package (processor_config.json): {advice}.")
     if not any(source.glob("*model*.safetensors")):
         raise ValueError(f"{source} holds no weights as safetensors: save the model again with `save_pretrained`.")
+    _require_complete(source)
+
+
+def _require_complete(source: Path) -> None:
+    """Raise a `ValueError` that names the first file of a model that is missing or damaged."""
+    for name in ("config.json", "processor_config.json", ADAPTER_CONFIG, _DETAILS, "refiner/config.json"):
+        if (source / name).is_file():
+            read_object(source / name)
+    index = source / "model.safetensors.index.json"
+    shards = read_object(index).get("weight_map", {}).values() if index.is_file() else ()
+    for place, what in ((source, "of the language model"), (source / "mqformer_tokenizer", "of the MQ-Former")):
+        if not any((place / name).is_file() for name in TOKENIZERS):
+            raise ValueError(f"{source} holds no tokenizer {what}: save the processor there (`save_pretrained`).")
+    if (source / "refiner" / "config.json").is_file() and not any((source / "refiner").glob("*.safetensors")):
+        raise ValueError(f"{source} holds no weights of the refiner (refiner/model.safetensors): save it there again.")
+    weights = {*source.glob("*model*.safetensors"), *source.glob("refiner/*.safetensors")}
+    for path in sorted(weights.union(source / name for name in shards)):
+        if not path.is_file():
+            raise ValueError(f"{source} lacks {path.name}, which {index.name} names: copy or save the model again.")
+        with naming(path), safe_open(path, "pt"):  # reads the header, and compares it with the size of the file
+            pass
 
 
 def _require_effect(source: Path, **options: Any) -> None:
     """Raise a `ValueError` for options that would only change a card that a person wrote, which stays as it is."""
     card = source / CARD
     given = [name for name, value in options.items() if value]
-    if given and card.is_file() and not is_ours(card.read_text(encoding="utf-8")):
+    if given and card.is_file() and is_by_hand(card.read_text(encoding="utf-8")):
         raise ValueError(
             f"{card} was written by a person and stays as it is, so that {', '.join(given)} would have no effect: "
             "write it there, into the metadata at the beginning."
         )
 
 
-def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None) -> CardFacts:
+def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None, keeps_bases: bool) -> CardFacts:
     """Return the facts of the exported model's card.
+
+    Args:
+        source: folder of the model.
+        is_adapter: whether it is that of an adapter.
+        name: name of the model.
+        base_model: Hub id of the base model, or `None` for the one that is known.
+        keeps_bases: whether the base models of the present card are named again, since its licence is new.
 
     Raises:
         ValueError: `base_model` is no Hub id, or the base model of an adapter has none.
@@ -136,9 +178,25 @@ def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None)
                 "publish it first, and name it by its Hub id (--base-model OWNER/NAME). Or publish the merged model "
                 "(`lyrics merge`)."
             )
-    bases = [] if place is None else [BaseModel(place, hub_id=place, license=_license_of(place, known))]
+    if place is not None and place == name:
+        raise ValueError(f"{name} cannot be its own base model: give the adapter a repository of its own.")
+    named = known.get("base_model") or []
+    named = [named] if isinstance(named, str) else named
+    places = [place] if place is not None else named if keeps_bases else []
+    bases = [BaseModel(one, hub_id=one, license=_license_of(one, known)) for one in places]
     relation = ("adapter" if is_adapter else known.get("base_model_relation", "finetune")) if bases else None
     return CardFacts(name.split("/")[-1], bases=bases, relation=relation)
+
+
+def _require_license(source: Path, license: str | None) -> None:
+    """Raise a `ValueError` for another licence than GPL-3.0, where the model was made of weights under it."""
+    card = source / CARD
+    follows = card.is_file() and FOLLOWS in card.read_text(encoding="utf-8")
+    if follows and license not in (None, *_UNDER_GPL):
+        raise ValueError(
+            f"The licence cannot be {license!r}: {card} says that the model was made of weights under GPL-3.0, which "
+            "follows everything that is made of them. Leave --license out."
+        )
 
 
 def _license_of(base: str, known: dict[str, Any]) -> str | None:
@@ -148,7 +206,7 @@ def _license_of(base: str, known: dict[str, Any]) -> str | None:
 
 def _find_base(source: Path) -> str | None:
     """Return the place of an adapter's base model."""
-    details = source / _DETAILS if (source / _DETAILS).is_file() else source / _ADAPTER
+    details = source / _DETAILS if (source / _DETAILS).is_file() else source / ADAPTER_CONFIG
     settings = json.loads(details.read_text(encoding="utf-8"))
     return settings.get("base_model", settings.get("base_model_name_or_path"))
 
@@ -171,13 +229,23 @@ def copy_file(source: Path, target: Path, link: bool) -> None:
 
 def name_base(folder: Path, base_id: str) -> list[str]:
     """Write the Hub id of the base model into an adapter's files, drop the machine's settings, and name the files."""
-    rewrite_json(folder / _ADAPTER, base_model_name_or_path=base_id)
+    rewrite_json(folder / ADAPTER_CONFIG, base_model_name_or_path=base_id)
     if not (folder / _DETAILS).is_file():
-        return [_ADAPTER]
+        return [ADAPTER_CONFIG]
     details = json.loads((folder / _DETAILS).read_text(encoding="utf-8"))
     arguments = without_machine(details.get("arguments") or {})
     rewrite_json(folder / _DETAILS, base_model=base_id, arguments=arguments)
-    return [_ADAPTER, _DETAILS]
+    return [ADAPTER_CONFIG, _DETAILS]
+
+
+def _require_refiner(source: Path, is_adapter: bool, refiner: Any) -> None:
+    """Raise a `ValueError` for a place of a refiner that would have no effect."""
+    if not isinstance(refiner, str | os.PathLike) or refiner == WITHOUT_REFINER:
+        return
+    if is_adapter:
+        raise ValueError(f"The refiner of the adapter in {source} is that of its base model: leave --refiner out.")
+    if (source / "refiner" / "config.json").is_file():
+        raise ValueError(f"{source} holds a refiner, so that {os.fspath(refiner)} would have no effect: leave it out.")
 
 
 def _complete_refiner(source: Path, folder: Path, refiner: str | os.PathLike[str] | Refiner | None) -> None:
@@ -211,7 +279,7 @@ def _complete_refiner(source: Path, folder: Path, refiner: str | os.PathLike[str
 def _write_card(source: Path, folder: Path, facts: CardFacts) -> None:
     """Refresh our card for its new place; that of a person stays as it is."""
     card = source / CARD
-    if card.is_file() and not is_ours(card.read_text(encoding="utf-8")):
+    if card.is_file() and is_by_hand(card.read_text(encoding="utf-8")):
         return
     (folder / CARD).unlink(missing_ok=True)
     write_card(folder, facts, earlier=card)

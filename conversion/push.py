@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,13 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, constants
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from ..utils.model_card import CARD, is_hub_id, merge_cards
-from .export import export_model
+from ..utils.model_card import CARD, LOSSES_PICTURE, is_hub_id, merge_cards
+from .export import ADAPTER_CONFIG, export_model
+from .remote_code import module_names
 
-# Weights of an earlier model in the repository: of two kinds side by side, a reader would load either.
-_REPLACED = ("model*.safetensors", "model.safetensors.index.json", "adapter_*", "lyrics_adapter.json", "refiner/*")
+# Files of an earlier model in the repository: of two kinds side by side, a reader would load either.
+_REPLACED = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_*",
+    "lyrics_adapter.json",
+    "refiner/*",
+    LOSSES_PICTURE,
+    *module_names(),
+)
 
 
 def push_model(
@@ -32,7 +49,7 @@ def push_model(
 ) -> CommitInfo:
     """Export a model to a temporary folder, and upload it to a repository of the Hub in one commit.
 
-    The repository is created if it is missing. Its weights are replaced; other files stay, and so does a card that a
+    The repository is created if it is missing. The model in it is replaced; other files stay, and so does a card that a
     person wrote there. An upload that is interrupted changes nothing in the repository, and repeating it sends only
     what is missing.
 
@@ -50,7 +67,8 @@ def push_model(
         The commit, with its address.
 
     Raises:
-        ValueError: as in `export_model`; nothing was sent then.
+        ValueError: as in `export_model`; or the base model of an adapter is not on the Hub, or `private` is set and
+            the repository is public. Nothing was uploaded then.
         OSError: the Hub refuses the upload, or cannot be reached.
     """
     require_repo_id(repo_id)
@@ -58,10 +76,37 @@ def push_model(
         if constants.HF_HUB_OFFLINE:
             raise OSError(f"{repo_id} cannot be reached in offline mode: unset HF_HUB_OFFLINE.")
         api = HfApi(token=token)
+        if (folder / ADAPTER_CONFIG).is_file():
+            base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+            require_on_hub(api, base)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repo_id).private:
+            raise ValueError(
+                f"{repo_id} exists and is public, and --private makes new repositories private only: change it in its "
+                "settings first. Nothing was uploaded."
+            )
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         return upload(api, folder, repo_id, revision, create_pr, commit_message or "Upload the model with ziya-lyrics")
+
+
+def require_on_hub(api: HfApi, base_id: str) -> None:
+    """Raise a `ValueError` where the base model of an adapter is not on the Hub, so that nobody could load it.
+
+    Args:
+        api: client of the Hub; private and gated models count if it may see them.
+        base_id: Hub id.
+    """
+    try:
+        api.model_info(base_id)
+    except GatedRepoError:
+        return
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"The base model {base_id} is not on the Hub, or this token may not see it, so that nobody could load the "
+            "adapter: push the base model first, or name another one (--base-model OWNER/NAME; in a training, "
+            "base_model_id)."
+        ) from error
 
 
 @contextmanager

@@ -29,6 +29,7 @@ _AUTO_MAPS: dict[str, dict[str, Any]] = {  # model_type -> auto class -> module 
     "lyrics_pretraining": {
         "AutoConfig": "configuration_lyrics_pretraining.LyricsPreTrainingConfig",
         "AutoModelForPreTraining": "modeling_lyrics_pretraining.LyricsForPreTraining",
+        "AutoModelForZeroShotImageClassification": "modeling_lyrics_retrieval.LyricsForImageTextRetrieval",
     },
     "lyrics_refiner": {
         "AutoConfig": "configuration_lyrics.LyricsRefinerConfig",
@@ -84,6 +85,11 @@ def has_remote_code(folder: Path) -> bool:
     """Return whether the configuration of a model's folder names modules beside it."""
     config = folder / "config.json"
     return config.is_file() and "auto_map" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def module_names() -> list[str]:
+    """Return the names of all files that may lie beside a model's weights as its code."""
+    return sorted(file.name for package in _MODULES for file in (_PACKAGE / package).glob("[!_]*.py"))
 
 
 def find_modules(names: set[str]) -> list[Path]:

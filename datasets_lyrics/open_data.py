@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from .catalog.registry import CATALOG, is_catalog_word
+from .catalog.registry import CATALOG, is_catalog_word, suggest
 from .catalog.row_store import catalog_images, guard_of, open_catalog_rows
 from .hf_datasets import (
     FILE_FORMATS,
@@ -34,6 +34,7 @@ from .hf_datasets import (
     without_decoding,
 )
 from .mixtures.mixture import open_mixture
+from .mixtures.pictures import mixture_pictures
 from .mixtures.recipe import find_mixture, is_mixture_word, read_mixture
 from .path_guard import IMAGE_COLUMNS, PathGuard
 from .sources import DrawnImages, FolderImages, Source
@@ -73,7 +74,13 @@ def kind_of(word: str) -> Kind:
         raise ValueError(
             f"{word} is a data set of `lyrics data list`: write {word}:FOLDER, with the folder it lies in."
         )
-    if "://" in word or word.count("/") > 1 or word.startswith((".", "/")):
+    if "://" in word or word.startswith((".", "/")):
+        raise FileNotFoundError(f"There is no {word}.")
+    if ":" in word:  # which no name on the Hub has
+        known = (*CATALOG, *DRAWN, "mixture")
+        name = word.partition(":")[0].partition("/")[0]
+        raise ValueError(f"{word!r} opens nothing: there is no data set {name!r}. {suggest(name, known)}")
+    if word.count("/") > 1:
         raise FileNotFoundError(f"There is no {word}.")
     return "hub"
 
@@ -158,7 +165,7 @@ def open_source(
         limit: int, images to take, from the first on.
         image, key: names of columns. For tar shards `image` is the extension of the image.
         root: folder of relative paths, which neither a path nor a link leaves; by default the folder of the data.
-            Data sets of the Hub that hold paths rather than images need it.
+            Data sets of the Hub that hold paths rather than images need it. For a mixture, the folder of its data sets.
         split, name, revision, streaming: split, configuration and revision of a data set, and whether it is a stream.
         fetch_urls: bool, whether rows may name URLs of images.
 
@@ -186,7 +193,11 @@ def open_source(
         images, reader = catalog_images(word, split)
         return DatasetImages(images, shard_size, "image", None, guard_of(reader, root), limit)
     if kind == "mixture":
-        raise ValueError(f"{word} is a mixture: refine its data sets one by one (NAME:DIR), and join the stores.")
+        _refuse(word, key=key, image=image)
+        _refuse_stream(word, streaming)
+        recipe = read_mixture(find_mixture(word))
+        images, guard = mixture_pictures(open_mixture(recipe, root), root or recipe.root)
+        return DatasetImages(images, shard_size, "image", "key", guard, limit)
     if kind == "folder":
         _refuse(word, key=key, image=image)
         return FolderImages(word, shard_size, limit, root)

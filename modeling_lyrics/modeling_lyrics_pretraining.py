@@ -39,6 +39,7 @@ from .pretraining_objectives import (
     find_same,
 )
 from .published_checkpoint import DROPPED_BY_MODEL
+from .retrieval_lyrics import RetrievalMethods
 from .vision_encoder import build_vision_model, prepare_parts, run_vision_model
 
 logger = logging.get_logger(__name__)
@@ -60,6 +61,8 @@ class LyricsPreTrainingOutput(ModelOutput):
         masked_label_accuracy, masked_coordinate_accuracy: scalars, over masked items; all tokens of an item must be
             right.
         metric_counts: dictionary of the number of trials of each metric; a metric without any is 0.
+        row_losses: dictionary of float tensors of shape (B, 2) by the name of a loss: for each row of this rank the sum
+            of its terms and their number, without gradient. Over all rows and ranks they give the loss.
         negative_images, negative_texts: int64 tensors of shape (B,), the wrong image of each text and the wrong text of
             each image, counted over the joined batch.
     """
@@ -76,6 +79,7 @@ class LyricsPreTrainingOutput(ModelOutput):
     masked_label_accuracy: torch.Tensor | None = None
     masked_coordinate_accuracy: torch.Tensor | None = None
     metric_counts: dict[str, torch.Tensor] | None = None
+    row_losses: dict[str, torch.Tensor] | None = None
     negative_images: torch.Tensor | None = None
     negative_texts: torch.Tensor | None = None
 
@@ -164,12 +168,13 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
         return _Images(key_values, vision_features, region_features, region_attention_mask)
 
 
-class LyricsForPreTraining(LyricsPreTrainedModel):
+class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
     """The first training stage: vision encoder, MQ-Former, and the heads of the objectives that have a weight.
 
     `LyricsPretrainingCollator` makes the inputs from images, objects and captions, and `LyricsPretrainingTrainer`
     trains on them. Weights are new unless they are loaded; `from_parts` takes pretrained parts. The trained model
-    becomes a part of `LyricsForConditionalGeneration.from_parts`.
+    becomes a part of `LyricsForConditionalGeneration.from_parts`. It can also be used as it is: `get_image_features`,
+    `get_text_features`, `match`, `caption` and `fill`.
 
     Args:
         config: `LyricsPreTrainingConfig`.
@@ -303,7 +308,9 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         _require("model", segment_ids=segment_ids)
         text: Any = SegmentedText(input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
         images = self.model(pixel_values, region_features, region_attention_mask)
+        own = torch.arange(len(text.input_ids), device=text.input_ids.device)
         outputs: dict[str, ObjectiveOutput] = {}
+        rows: dict[str, torch.Tensor] = {"itc": own, "itm": own.repeat(3)}  # row of each term of an objective
         queries = None
         if self.captioning is not None:
             _require("captioning", caption_input_ids=caption_input_ids, caption_segment_ids=caption_segment_ids)
@@ -312,6 +319,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
             queries, states = run_mqformer(self.model.mqformer, self.captioning.table, caption, images.key_values)
             labels: Any = Labels(caption_positions, caption_labels)  # pyright: ignore[reportArgumentType]
             outputs["icg"] = self.captioning(states, labels, self.lm_head)
+            rows["icg"] = labels.positions // states.shape[1]
         negatives: list[Any] = [None, None]
         if self.contrastive is not None or self.matching is not None:
             pairs = self._pair(images, queries, text, image_ids, caption_ids)
@@ -327,7 +335,9 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
             _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values, kept)
             labels = Labels(masked_positions, masked_labels)  # pyright: ignore[reportArgumentType]
             outputs["msp"] = self.spatial(states, labels, masked_items, masked_kinds, self.lm_head)
-        return self._collect(outputs, *negatives)
+            rows["msp"] = labels.positions // states.shape[1]
+        by_row = {f"loss_{name}": one.sum_by_row(rows[name], len(own)) for name, one in outputs.items()}
+        return self._collect(outputs, by_row, *negatives)
 
     @staticmethod
     def _caption(input_ids: Any, segment_ids: Any) -> SegmentedText:
@@ -411,7 +421,11 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
         return key_values, text, image_exchange.rows, text_exchange.rows
 
     def _collect(
-        self, outputs: dict[str, ObjectiveOutput], negative_images: Any, negative_texts: Any
+        self,
+        outputs: dict[str, ObjectiveOutput],
+        row_losses: dict[str, torch.Tensor],
+        negative_images: Any,
+        negative_texts: Any,
     ) -> LyricsPreTrainingOutput:
         """Return the output of a step from those of its objectives."""
         weights = self.config.loss_weights()
@@ -421,6 +435,7 @@ class LyricsForPreTraining(LyricsPreTrainedModel):
             **{f"loss_{name}": output.loss for name, output in outputs.items()},
             **{name: hits / trials.clamp(min=1) for name, (hits, trials) in metrics.items()},
             metric_counts={name: trials for name, (_, trials) in metrics.items()},
+            row_losses=row_losses,
             negative_images=negative_images,
             negative_texts=negative_texts,
         )

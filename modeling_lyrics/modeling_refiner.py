@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,24 +20,24 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForMaskGeneration,
     AutoModelForZeroShotObjectDetection,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
-from .checkpoint_files import HUB_KWARGS, find_file, naming_disk_errors, pin_revision, read_object
+from .checkpoint_files import HUB_KWARGS, naming_disk_errors, pin_revision
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsRefinerConfig
 from .configuration_ram import read_tag_thresholds
 from .modeling_ram import RamForImageTagging
-from .provenance_lyrics import fingerprint, has_new_settings, relevant_settings
-from .published_checkpoint import DROPPED_BY_REFINER, find_tokenizer_folder
+from .published_checkpoint import DROPPED_BY_REFINER
+from .refiner_checkpoint import check_fingerprint, fingerprint_with, load_tokenizer, used_settings
 from .refiner_detection import detect, keep_coordinates_in_float32, make_mask_additive, warn_of_lost_numbers
 from .refiner_detection_owlv2 import detect_each
 from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
+from .refiner_output import LyricsRefinerOutput, RefinedImage
 from .refiner_prompts import tags_of_each
 from .refiner_regions import select_objects
 from .refiner_segmentation import segment
@@ -48,55 +47,6 @@ logger = logging.get_logger(__name__)
 
 SUPPORTED_DETECTORS = ("grounding-dino", "mm-grounding-dino", "owlv2")
 SUPPORTED_SEGMENTERS = ("sam", "sam_hq", "sam2", "sam2_video")
-
-
-@dataclass
-class LyricsRefinerOutput(ModelOutput):
-    """Objects of N images. R is the largest number of objects, Q of region features, d_r their width, T of tags.
-
-    Attributes:
-        region_features: float32 tensor of shape (N, Q, d_r), zero-padded. Q is R for `"mask"` features, and the number
-            of the detector's queries for `"detection"` features.
-        region_attention_mask: int64 tensor of shape (N, Q), 1 for a feature and 0 for padding.
-        boxes: float32 tensor of shape (N, R, 4), xyxy in [0, 1] of the image, zero-padded.
-        scores: float32 tensor of shape (N, R), best first, zero-padded.
-        label_ids: int64 tensor of shape (N, R), indices into the given tags or else into the tagger's vocabulary; -1 is
-            padding.
-        tag_logits: float tensor of shape (N, T), when the tagger ran.
-        tag_mask: int64 tensor of shape (N, T), 1 for the tags above their threshold, when the tagger ran.
-        masks: tuple of one bool tensor of shape (objects, height, width) for each image, at the image's size, when
-            asked for.
-    """
-
-    region_features: torch.Tensor | None = None
-    region_attention_mask: torch.Tensor | None = None
-    boxes: torch.Tensor | None = None
-    scores: torch.Tensor | None = None
-    label_ids: torch.Tensor | None = None
-    tag_logits: torch.Tensor | None = None
-    tag_mask: torch.Tensor | None = None
-    masks: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class RefinedImage:
-    """Objects of one image, on the CPU; the attributes are those of `VisualObjects`.
-
-    Attributes:
-        labels: list of one tag per object.
-        boxes: float32 tensor of shape (R, 4), xyxy in [0, 1] of the image.
-        scores: float32 tensor of shape (R,), best first.
-        region_features: float32 tensor of shape (Q, d_r).
-        masks: bool tensor of shape (R, height, width), or `None`.
-        tags: list of the tags that the detector looked for.
-    """
-
-    labels: list[str]
-    boxes: torch.Tensor
-    scores: torch.Tensor
-    region_features: torch.Tensor
-    masks: torch.Tensor | None = None
-    tags: list[str] = field(default_factory=list)
 
 
 class LyricsRefinerPreTrainedModel(NativeCheckpointModel):
@@ -232,42 +182,14 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         tokenizer = None
         if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
             trusted = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # `None` would ask on standard input
-            tokenizer = _load_tokenizer(pretrained_model_name_or_path, hub_kwargs, trusted)
+            tokenizer = load_tokenizer(pretrained_model_name_or_path, hub_kwargs, trusted)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         refiner = loaded[0] if isinstance(loaded, tuple) else loaded
         refiner.tokenizer = tokenizer
         PreTrainedModel.requires_grad_(refiner, False)  # loading created new parameters
         if pretrained_model_name_or_path is not None:
-            refiner._check_fingerprint(pretrained_model_name_or_path, hub_kwargs)
+            check_fingerprint(refiner, pretrained_model_name_or_path, hub_kwargs)
         return loaded
-
-    def _check_fingerprint(self, checkpoint: str | os.PathLike[str], hub_kwargs: dict[str, Any]) -> None:
-        """Raise a `ValueError` where the loaded weights are not those whose fingerprint the checkpoint records.
-
-        It cannot be told of weights in another dtype than the saved one, on the disk, or quantized.
-        """
-        path = find_file(checkpoint, "config.json", **hub_kwargs)
-        saved = {} if path is None else read_object(path)
-        recorded = saved.get("fingerprint")
-        if recorded is None or str(self.dtype).removeprefix("torch.") != saved.get("dtype"):
-            return
-        if self.device.type == "meta" or hasattr(self, "hf_device_map") or getattr(self, "hf_quantizer", None):
-            return
-        settings = _used_settings(LyricsRefinerConfig.from_dict(dict(saved)))  # without what the caller changed
-        if (found := self._fingerprint_with(settings)) == recorded:
-            return
-        place = os.path.dirname(str(path))
-        message = (
-            f"The refiner in {place} has the fingerprint {found}, but {recorded} is recorded in its config.json: "
-            "weights, settings or tokenizer were changed after they were saved together."
-        )
-        if has_new_settings(settings, saved):
-            logger.warning_once(f"{message} Or it is since this release of Transformers has further settings.")
-            return
-        raise ValueError(
-            f"{message} Restore the files. If the change is meant, remove `fingerprint` from that file, and "
-            "`refiner_fingerprint` from the processor_config.json beside its folder."
-        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, tokenizer, and the configuration with the fingerprint."""
@@ -283,12 +205,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         It covers weights, thresholds, tags, tokenizer and preprocessing, but not paths and batch size. All weights are
         read, which takes seconds at full size.
         """
-        return self._fingerprint_with(_used_settings(self.config))
-
-    def _fingerprint_with(self, settings: dict[str, Any]) -> str:
-        """Return the fingerprint that the refiner has with other settings."""
-        vocabulary = None if self.tokenizer is None else sorted(self.tokenizer.get_vocab().items())
-        return fingerprint(self, {"config": relevant_settings(settings), "vocabulary": vocabulary})
+        return fingerprint_with(self, used_settings(self.config))
 
     def refine(
         self,
@@ -548,34 +465,6 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 masks=None if output.masks is None else output.masks[index].cpu(),
                 tags=words,
             )
-
-
-def _used_settings(config: LyricsRefinerConfig) -> dict[str, Any]:
-    """Return the settings that objects depend on.
-
-    Those of tiles are missing where there are none, since they are newer than saved fingerprints.
-    """
-    settings = config.to_dict()
-    del settings["familiar_score"]
-    if config.tile_aspect_ratio is None:
-        del settings["tile_aspect_ratio"], settings["tile_overlap"]
-    return settings
-
-
-def _load_tokenizer(
-    checkpoint: str | os.PathLike[str], hub_kwargs: dict[str, Any], trusted: dict[str, Any]
-) -> PreTrainedTokenizerBase:
-    """Load the detector's tokenizer; an error names its damaged file."""
-    folder = find_tokenizer_folder(checkpoint, **hub_kwargs)
-    in_folder: Any = hub_kwargs | {"subfolder": folder}
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint, **in_folder, **trusted)
-    except Exception as error:
-        for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
-            if (path := find_file(checkpoint, name, **in_folder)) is not None:
-                read_object(path)
-        place = os.path.join(checkpoint, folder)
-        raise ValueError(f"The detector's tokenizer in {place} cannot be read: {error!r}") from error
 
 
 def _check_supported(part: str, config: PreTrainedConfig, supported: tuple[str, ...]) -> None:

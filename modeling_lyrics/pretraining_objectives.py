@@ -27,10 +27,32 @@ LABEL = 0  # kind of a spatial item; 1 to 4 are coordinates
 
 @dataclass
 class ObjectiveOutput:
-    """Loss of an objective, and for each metric the numbers of hits and of trials (scalars)."""
+    """Loss of an objective, its terms, and its metrics.
+
+    Attributes:
+        loss: scalar, this rank's share of the mean of the terms over all ranks.
+        terms: float tensor of shape (M, 2), for each term its loss, 0 where it does not count, and whether it counts;
+            without gradient.
+        metrics: for each metric the numbers of hits and of trials (scalars).
+    """
 
     loss: torch.Tensor
+    terms: torch.Tensor
     metrics: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def sum_by_row(self, rows: torch.Tensor, batch_size: int) -> torch.Tensor:
+        """Return the terms summed by the row of the batch that they belong to, (M, 2) -> (B, 2).
+
+        Args:
+            rows: int64 tensor of shape (M,), row of each term.
+            batch_size: B.
+        """
+        return self.terms.new_zeros(batch_size, 2).index_add(0, rows, self.terms)
+
+
+def _as_terms(losses: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return losses (M,) that are 0 where `counts` (M,) is False as the terms of an objective, (M, 2)."""
+    return torch.stack([losses.detach(), counts.to(losses.dtype)], dim=1)
 
 
 @dataclass
@@ -138,12 +160,12 @@ class ContrastiveObjective(nn.Module):
         own = own_columns(len(pairs.same), pairs.same)
         excluded = pairs.same & ~own
         directions = {"image_to_text": pairs.image_to_text, "text_to_image": pairs.text_to_image}
-        loss, metrics = torch.zeros((), device=pairs.same.device), {}
+        losses, metrics = torch.zeros(len(pairs.same), device=pairs.same.device), {}
         for name, similarity in directions.items():
-            loss = loss + smoothed_cross_entropy(similarity, own, excluded, self.label_smoothing).mean() / 2
+            losses = losses + smoothed_cross_entropy(similarity, own, excluded, self.label_smoothing) / 2
             found = pairs.same.gather(1, similarity.argmax(dim=1, keepdim=True))
             metrics[f"recall_{name}"] = (found.sum(), torch.ones_like(found).sum())
-        return ObjectiveOutput(loss, metrics)
+        return ObjectiveOutput(losses.mean(), _as_terms(losses, torch.ones_like(losses)), metrics)
 
 
 def smoothed_cross_entropy(
@@ -196,6 +218,19 @@ class MatchingObjective(nn.Module):
         columns = torch.searchsorted(edges, marks, right=True).squeeze(1)
         return columns.clamp(max=same.shape[1] - 1), ~same.all(dim=1)
 
+    def logits(self, query_states: torch.Tensor, has_objects: torch.Tensor | None = None) -> torch.Tensor:
+        """Return logits of a wrong and of a right pair, (N, V + G, hidden) -> (N, 2).
+
+        Args:
+            query_states: float tensor of shape (N, V + G, hidden).
+            has_objects: bool tensor of shape (N,), False for texts without objects, which the grounding queries have
+                nothing to compare with: the visual queries decide alone. All texts count as complete by default.
+        """
+        of_kinds = torch.stack([self.head(mean) for mean in mean_by_kind(query_states, self.num_visual_queries)])
+        if has_objects is None or len(of_kinds) == 1:
+            return of_kinds.mean(0)
+        return torch.where(has_objects[:, None], of_kinds.mean(0), of_kinds[0])
+
     def forward(self, query_states: torch.Tensor, matches: torch.Tensor, counts: torch.Tensor) -> ObjectiveOutput:
         """Compute the loss and the accuracy.
 
@@ -204,11 +239,11 @@ class MatchingObjective(nn.Module):
             matches: int64 tensor of shape (N,), 1 for a right pair and 0 for a wrong one.
             counts: bool tensor of shape (N,), False for rows to ignore.
         """
-        logits = torch.stack([self.head(mean) for mean in mean_by_kind(query_states, self.num_visual_queries)]).mean(0)
-        losses = cross_entropy(logits.float(), matches, reduction="none")
+        logits = self.logits(query_states)
+        losses = cross_entropy(logits.float(), matches, reduction="none") * counts
         hits = (logits.argmax(dim=-1) == matches) & counts
-        loss = mean_over_ranks((losses * counts).sum(), counts.sum())
-        return ObjectiveOutput(loss, {"matching_accuracy": (hits.sum(), counts.sum())})
+        loss = mean_over_ranks(losses.sum(), counts.sum())
+        return ObjectiveOutput(loss, _as_terms(losses, counts), {"matching_accuracy": (hits.sum(), counts.sum())})
 
 
 class LanguageModelingHead(nn.Module):
@@ -241,20 +276,22 @@ class Labels:
 
 def predict(
     text_states: torch.Tensor, labels: Labels, head: LanguageModelingHead, smoothing: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[ObjectiveOutput, torch.Tensor, torch.Tensor]:
     """Compute the language modeling loss at the labels.
 
     The head runs at the K labeled positions alone, (N, L, hidden) -> (K, vocabulary).
 
     Returns:
-        The loss, and two bool tensors of shape (K,): whether the label counts, and whether the prediction is right.
+        The loss with its K terms, and two bool tensors of shape (K,): whether the label counts, and whether the
+        prediction is right.
     """
     logits = head(text_states.flatten(0, 1).index_select(0, labels.positions)).float()
     counts = labels.token_ids != IGNORE_INDEX
-    total = cross_entropy(
-        logits, labels.token_ids, ignore_index=IGNORE_INDEX, label_smoothing=smoothing, reduction="sum"
+    losses = cross_entropy(
+        logits, labels.token_ids, ignore_index=IGNORE_INDEX, label_smoothing=smoothing, reduction="none"
     )
-    return mean_over_ranks(total, counts.sum()), counts, (logits.argmax(dim=-1) == labels.token_ids) & counts
+    output = ObjectiveOutput(mean_over_ranks(losses.sum(), counts.sum()), _as_terms(losses, counts))
+    return output, counts, (logits.argmax(dim=-1) == labels.token_ids) & counts
 
 
 class CaptioningObjective(nn.Module):
@@ -277,8 +314,9 @@ class CaptioningObjective(nn.Module):
             labels: tokens after each position.
             head: language modeling head.
         """
-        loss, counts, hits = predict(text_states, labels, head, self.label_smoothing)
-        return ObjectiveOutput(loss, {"caption_accuracy": (hits.sum(), counts.sum())})
+        output, counts, hits = predict(text_states, labels, head, self.label_smoothing)
+        output.metrics["caption_accuracy"] = (hits.sum(), counts.sum())
+        return output
 
 
 class SpatialObjective(nn.Module):
@@ -311,15 +349,14 @@ class SpatialObjective(nn.Module):
             kinds: int64 tensor of shape (K,), 0 for a token of a label and 1 to 4 for one of x1, y1, x2, y2.
             head: language modeling head.
         """
-        loss, counts, hits = predict(text_states, labels, head, self.label_smoothing)
+        output, counts, hits = predict(text_states, labels, head, self.label_smoothing)
         tokens, right = torch.zeros_like(items), torch.zeros_like(items)
         tokens = tokens.index_add(0, items, counts.long())
         right = right.index_add(0, items, hits.long())
         item_kinds = torch.zeros_like(items).index_add(0, items, (kinds == LABEL).long() * counts)
-        metrics = {}
         for name, belongs in (("label", item_kinds > 0), ("coordinate", (item_kinds == 0) & (tokens > 0))):
-            metrics[f"masked_{name}_accuracy"] = ((belongs & (right == tokens)).sum(), belongs.sum())
-        return ObjectiveOutput(loss, metrics)
+            output.metrics[f"masked_{name}_accuracy"] = ((belongs & (right == tokens)).sum(), belongs.sum())
+        return output
 
 
 __all__ = [

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
+from .refiner_output import RefinedImage
 from .refiner_regions import box_iou
 
 _EDGE = 0.02  # distance from an inner edge, in shares of the tile's side, up to which a box counts as cut
@@ -57,8 +57,13 @@ def cut_tiles(width: int, height: int, aspect_ratio: float, overlap: float) -> l
 
 
 def join_tiles(
-    parts: Sequence[Any], tiles: Sequence[Tile], width: int, height: int, iou_threshold: float, max_regions: int
-) -> Any:
+    parts: Sequence[RefinedImage],
+    tiles: Sequence[Tile],
+    width: int,
+    height: int,
+    iou_threshold: float,
+    max_regions: int,
+) -> RefinedImage:
     """Join the objects that the tiles of a picture show.
 
     An object is dropped where it overlaps a better one by more than `iou_threshold`. Objects that an inner edge cuts
@@ -97,18 +102,18 @@ def join_tiles(
     labels = [label for part in parts for label in part.labels]
     features = torch.cat([part.region_features for part in parts])[kept]
     features[:, -_BOX_SIZE:] = joined[kept]
-    masks = None
-    if parts[0].masks is not None:
-        masks = torch.cat([_place(part.masks, tile, width, height) for part, tile in zip(parts, tiles, strict=True)])[
-            kept
-        ]
+    placed = [
+        _place(part.masks, tile, width, height)
+        for part, tile in zip(parts, tiles, strict=True)
+        if part.masks is not None
+    ]
     return replace(
         parts[0],
         labels=[labels[index] for index in kept],
         boxes=joined[kept],
         scores=scores[kept],
         region_features=features,
-        masks=masks,
+        masks=torch.cat(placed)[kept] if placed else None,
         tags=list(dict.fromkeys(tag for part in parts for tag in part.tags)),
     )
 

@@ -35,6 +35,7 @@ from .image_loading import PictureLike, flatten_pictures, load_picture
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .language_model_templates import TurnText, instructions_of_turns, is_own_template, turn_text
 from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions, tags_of_each
+from .pretraining_inputs import PretrainingInputs
 from .processor_checks import (
     HUB_KWARGS,
     PUBLISHED_FOLDER,
@@ -64,7 +65,7 @@ class LyricsProcessorKwargs(ProcessingKwargs, total=False):
     _defaults = {"text_kwargs": {"padding_side": "left"}}  # pyright: ignore[reportGeneralTypeIssues]
 
 
-class LyricsProcessor(ProcessorMixin):
+class LyricsProcessor(PretrainingInputs, ProcessorMixin):
     """Processor of Lyrics: image processor, both tokenizers and, behind them, the visual refiner.
 
     One call turns pictures and prompts into all inputs of the model. It refines the pictures, or takes their objects
@@ -331,6 +332,29 @@ class LyricsProcessor(ProcessorMixin):
         store, self.store = self.store, None
         self._refiner.attach(refiner)
         self.store = store  # asked again, since the refiner has changed
+        return self
+
+    def share_refiner_of(self, other: LyricsProcessor) -> LyricsProcessor:
+        """Use the refiner of another processor, which is loaded when either first needs it, and return this processor.
+
+        A first stage is saved without its refiner: that of a model made of the same refiner can then be used.
+
+        Raises:
+            ValueError: the other processor has no refiner, or another one than this processor was saved with.
+        """
+        theirs, config = other.refiner_fingerprint, other.refiner_config
+        if not other.has_refiner or config is None:
+            raise ValueError("The processor whose refiner is to be shared has none.")
+        if config.region_feature_size != self.region_feature_size or self.refiner_fingerprint not in (None, theirs):
+            raise ValueError(
+                f"The refiner gives region features of width {config.region_feature_size} and has the fingerprint "
+                f"{theirs}; this processor's model was trained with width {self.region_feature_size} and the "
+                f"fingerprint {self.refiner_fingerprint}. Name the model that has its refiner."
+            )
+        store, self.store = self.store, None
+        self._refiner = other._refiner
+        if store is not None:
+            self.store = store
         return self
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LyricsProcessor:

@@ -15,7 +15,8 @@ from ..conversion.image_processor import build_image_processor
 from ..modeling_lyrics import LyricsForPreTraining, LyricsMQFormerConfig
 from ..modeling_lyrics.modeling_lyrics import build_vision_model
 from ..processing_lyrics import LyricsProcessor
-from .pretraining_collator import add_stage_1_tokens
+from ..processing_lyrics.model_inputs import BOS
+from ..processing_lyrics.pretraining_inputs import add_stage_1_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -93,6 +94,7 @@ def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPr
         vision, mqformer, head, projection_size=arguments.projection_size, **settings
     )
     model.set_attn_implementation(arguments.attn_implementation)
+    model.config.object_start_token_id = tokenizer.convert_tokens_to_ids(BOS)
     return model, processor
 
 

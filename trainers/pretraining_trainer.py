@@ -15,6 +15,7 @@ from ..processing_lyrics import LyricsProcessor
 from ..utils.model_card import BaseModel
 from .common.run_facts import find_bases
 from .common.trainer_mixin import PreparedRowsMixin
+from .data.source_losses import losses_of_mixture
 from .pretraining_collator import LyricsPretrainingCollator
 from .pretraining_config import LyricsPretrainingArguments
 
@@ -22,15 +23,16 @@ from .pretraining_config import LyricsPretrainingArguments
 class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
     """Trainer of the first stage: alignment of a `LyricsForPreTraining` on images with captions and objects.
 
-    Losses and metrics of the objectives are logged beside the total loss, averaged over micro-batches and processes. A
-    loss that is not finite stops the run before the optimizer uses it. The vision encoder is frozen and stays in
-    evaluation mode, unless `args.train_vision_model` is set.
+    Losses and metrics of the objectives are logged beside the total loss, averaged over micro-batches and processes.
+    For a mixture the losses of each data set are logged too, such as `loss_itc_textcaps`: the mean over its rows, pairs
+    or tokens, whichever the objective counts. A loss that is not finite stops the run before the optimizer uses it. The
+    vision encoder is frozen and stays in evaluation mode, unless `args.train_vision_model` is set.
 
     Args:
         model: model to be trained.
         args: training arguments.
-        train_dataset: map-style dataset, `datasets.IterableDataset` or `TarSource`, whose rows have an image and a
-            caption. Streams need `max_steps`.
+        train_dataset: map-style dataset, `Mixture`, `datasets.IterableDataset` or `TarSource`, whose rows have an image
+            and a caption. Streams need `max_steps`.
         eval_dataset: map-style dataset of such rows, or a dictionary of several.
         processing_class: processor; saved with the model, without its refiner.
         data_collator: collator; by default a `LyricsPretrainingCollator` with the settings of `args`.
@@ -83,6 +85,8 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
             processing_class=processing_class,  # pyright: ignore[reportArgumentType]
             **kwargs,
         )
+        kinds = [f"loss_{name}" for name in model.config.loss_weights()]
+        self._losses = losses_of_mixture(train_dataset, self.accelerator.device, kinds)
         self._watch()
 
     def base_models(self) -> list[BaseModel]:
@@ -107,12 +111,17 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
                 averages.add(name, value)
         for name, count in outputs.metric_counts.items():
             averages.add(name, outputs[name], count)
+        if model.training and self._losses is not None and self._sources:
+            for name, rows in outputs.row_losses.items():
+                self._losses.add(self._sources, rows, name)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as in Transformers, with the losses and metrics of the objectives beside the total loss."""
+        """Log as in Transformers, with the losses and metrics of the objectives, and those of a mixture's data sets."""
         if "loss" in logs:
             logs = {**logs, **self._averages["train"].pop(self.accelerator)}
+            if self._losses is not None:
+                logs |= self._losses.pop(self.accelerator)
         super().log(logs, start_time)
 
     def prediction_step(

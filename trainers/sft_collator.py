@@ -95,6 +95,22 @@ class LyricsSFTCollator:
         sample = "row" if sample is None else sample
         conversation = read_conversation(row)
         _warn_of_empty_answers(conversation, sample)
+        return self.prepare_conversation(conversation, row, sample, epoch)
+
+    def prepare_conversation(
+        self, conversation: Conversation, row: Mapping[str, Any], sample: str, epoch: int = 0
+    ) -> PreparedConversation:
+        """Load the images and the objects of a conversation that was read, as `prepare` does.
+
+        Args:
+            conversation: conversation of the row; its blocks of boxes become text.
+            row: mapping with the objects of the images and the units of the boxes, where it has them.
+            sample: name of the row.
+            epoch: epoch in which the row is used.
+
+        Raises:
+            ValueError: if the row cannot be used; the message gives the reason.
+        """
         images = self.processor.load_pictures(conversation.pictures)
         objects = self._read_objects(row, len(images))
         boxes = self._read_boxes(conversation, images, row.get("box_units") or self.box_units)
@@ -204,7 +220,7 @@ class LyricsSFTCollator:
                 objects[place] = found
         if any(one is not None for one in objects):
             options["visual_objects"] = objects
-        batch = self.answers.encode([_with_images(row) for row in prepared], options)
+        batch = self.answers.encode([with_images(row) for row in prepared], options)
         batch = {name: torch.from_numpy(np.asarray(values)) for name, values in batch.items()}
         batch["labels"] = self._label(batch, batch.pop("assistant_masks").bool(), prepared)
         return batch | describe_rows(prepared)
@@ -247,8 +263,8 @@ def _warn_of_empty_answers(conversation: Conversation, sample: str) -> None:
             )
 
 
-def _with_images(row: PreparedConversation) -> list[Message]:
-    """Return the messages with the images in their blocks."""
+def with_images(row: PreparedConversation) -> list[Message]:
+    """Return the messages of a row with the images in their blocks."""
     images = iter(row.images)
     return [
         {

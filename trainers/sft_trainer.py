@@ -19,7 +19,7 @@ from .common.trainer_mixin import PreparedRowsMixin
 from .data.augmentation import Augmentation
 from .data.datasets import MapRows
 from .data.length_sampler import GroupedByLength, measure_rows
-from .data.source_losses import LossesBySource
+from .data.source_losses import losses_of_mixture
 from .sft_collator import LyricsSFTCollator
 from .sft_config import LyricsSFTConfig
 
@@ -124,10 +124,9 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
             **kwargs,
         )
         self.train_dataset = self.prepare_rows(train_dataset, args, streams=True)
-        names = getattr(train_dataset, "names", None) if hasattr(train_dataset, "row_at") else None
         tuned: Any = self.model
-        self._losses = None if names is None else LossesBySource(names, self.accelerator.device)
-        if names is not None:
+        self._losses = losses_of_mixture(train_dataset, self.accelerator.device)
+        if self._losses is not None:
             if args.train_sampling_strategy == "group_by_length":
                 raise ValueError(
                     "A mixture has other rows in each epoch, so that they cannot be grouped by length: set "
@@ -143,7 +142,9 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         """Record the losses of a micro-batch by data set; a forward hook, as TRL returns its outputs to nobody."""
         log_probs = getattr(outputs, "log_probs", None)  # of TRL's fused head alone
         if model.training and self._losses is not None and self._sources and log_probs is not None:
-            self._losses.add(self._sources, log_probs, outputs.label_mask)
+            mask = outputs.label_mask
+            losses = -(log_probs.detach() * mask).sum(1, dtype=torch.float64)
+            self._losses.add(self._sources, torch.stack([losses, mask.sum(1).double()], dim=1))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as in TRL; for a mixture also the loss of each data set (`loss_NAME`), a mean over tokens."""

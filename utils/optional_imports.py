@@ -13,8 +13,12 @@ _EXTRAS = {
     **dict.fromkeys(("bitsandbytes", "torchao"), "quantization"),
     **dict.fromkeys(("groundingdino", "segment_anything"), "original"),
     **dict.fromkeys(("starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("pycocoevalcap", "rapidfuzz"), "evaluation"),
+    "lmms_eval": "lmms-eval",
     "torchvision": "vision",
     "prompt_toolkit": "chat",
+    "gradio": "demo",
+    "openpyxl": "spreadsheets",
 }
 
 

@@ -10,6 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 # What belongs to a model on the Hub; everything else, such as optimizer states, checkpoints, logs and pickled
 # arguments, stays where it is. The refiner of an adapter is that of its base model.
 _OF_A_MODEL = (
@@ -32,14 +34,12 @@ _OF_A_MODEL = (
     "*.webp",
     "*.svg",
 )
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")  # one of them makes a tokenizer
 _OF_A_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer.model",
+    *TOKENIZERS,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
     "merges.txt",
 )
 _OF_AN_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "lyrics_adapter.json")
@@ -65,7 +65,7 @@ _SECRET_VARIABLES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIA
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 _USERS_PATH = re.compile(r"""(?:/home/|/root/|/Users/|[A-Za-z]:\\+Users\\+)[^\s"'`<>]+""")
 _LONG_ENOUGH = 8  # characters of a secret or a path, below which anything would match
-_SCANNED = (".json", ".md", ".jinja", ".py", ".txt")
+_SCANNED = (".json", ".md", ".jinja", ".py", ".txt", ".svg", "")  # without an ending: LICENSE
 _VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")  # words of a language, paths among them
 
 
@@ -120,15 +120,23 @@ def check_nothing_private(folder: Path, private: Iterable[str | os.PathLike[str]
     words = {os.fspath(word) for word in (*private, *_private_words())}
     words = {word for word in words if len(word) >= _LONG_ENOUGH}
     for path in sorted(folder.rglob("*")):
-        if path.suffix not in _SCANNED or path.name in _VOCABULARY or not path.is_file():
+        if path.name in _VOCABULARY or not path.is_file():
             continue
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        for number, line in enumerate(_read_lines(path), 1):
             if any(word in line for word in words) or _TOKEN.search(line) or _USERS_PATH.search(line):
                 name = path.relative_to(folder).as_posix()
                 raise ValueError(
                     f"{name} names a path, a token or a secret of this machine in line {number}: remove it there "
                     "before the model is published."
                 )
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file, the metadata of a file of weights, and nothing of other files."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as weights:
+            return [f"{name}: {value}" for name, value in (weights.metadata() or {}).items()]
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.suffix in _SCANNED else []
 
 
 def _private_words() -> Iterator[str]:

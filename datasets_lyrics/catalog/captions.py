@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from .formats import Format, Record, Row, field_of, text_of, texts_of
 from .json_stream import stream_elements
 from .omissions import OmittedError
 
+_KARPATHY = ("train", "restval", "val", "test")  # words of the field `split`
 Grouped = tuple[dict[str, Any], list[str]]  # an image, and its captions
 
 
 def records_by_image(folder: Folder, caption: str = "caption") -> Iterator[Record]:
     """Yield the images of a file of COCO's shape with their captions."""
     path = folder.file()
-    annotations = ((entry.get("image_id"), entry.get(caption)) for entry in _objects(path, "annotations"))
+    entries = _objects(path, "annotations") if folder.split.has_answers else ()
+    annotations = ((entry.get("image_id"), entry.get(caption)) for entry in entries)
     with DiskIndex(annotations) as captions:
         for image in _objects(path, "images"):
             yield f"{path.name}, image {image.get('id')}", (image, captions.all(image.get("id")))
@@ -42,7 +45,9 @@ def _nocaps_rows(folder: Folder, record: Grouped) -> Iterable[Row]:
     image, captions = record
     name = text_of(image, "file_name")
     picture = folder.picture(name, ("", "images/", "val/", "nocaps/", "nocaps/images/", "images/val/"))
-    yield Row(str(field_of(image, "id")), [picture], "caption", answers=_captions(captions))
+    groups = {"domain": image["domain"]} if isinstance(image.get("domain"), str) else {}
+    answers = _captions(captions) if folder.split.has_answers else []
+    yield Row(str(field_of(image, "id")), [picture], "caption", answers=answers, groups=groups)
 
 
 def _captions(captions: list[Any]) -> list[str]:
@@ -51,21 +56,24 @@ def _captions(captions: list[Any]) -> list[str]:
     return texts_of(captions, "caption")
 
 
-def karpathy_records(folder: Folder, file: str, splits: tuple[str, ...]) -> Iterator[Record]:
+def karpathy_records(folder: Folder, splits: tuple[str, ...]) -> Iterator[Record]:
     """Yield the images of Karpathy's file that belong to some splits."""
-    path = folder.find(file)
+    path = folder.file()
     for image in stream_elements(path, "images"):
+        place = f"{path.name}, image {_name(image)}"
         if not isinstance(image, dict) or image.get("split") in splits or "split" not in image:
-            yield f"{path.name}, image {_name(image)}", image
+            yield place, image
+        elif image["split"] not in _KARPATHY:
+            yield place, OmittedError.of_unknown_split(image["split"], _KARPATHY)
 
 
 def _name(image: Any) -> Any:
     return image.get("filename") if isinstance(image, dict) else image
 
 
-def _karpathy_records(folder: Folder, file: str) -> Iterator[Record]:
+def _karpathy_records(folder: Folder) -> Iterator[Record]:
     wanted = ("train", "restval") if folder.split_name == "train" else (folder.split_name,)
-    return karpathy_records(folder, file, wanted)
+    return karpathy_records(folder, wanted)
 
 
 def _karpathy_rows(folder: Folder, image: dict[str, Any], starts: tuple[str, ...]) -> Iterable[Row]:
@@ -77,6 +85,29 @@ def _karpathy_rows(folder: Folder, image: dict[str, Any], starts: tuple[str, ...
     captions = texts_of([text_of(sentence, "raw") for sentence in field_of(image, "sentences")], "sentences")
     key = image.get("cocoid", image.get("imgid", name))
     yield Row(str(key), [folder.picture(names, starts)], "caption", answers=captions)
+
+
+def _flickr_records(folder: Folder) -> Iterator[Record]:
+    """Yield the images of a split of Karpathy's file; or those of the authors' file (`NAME#N<TAB>caption` a line)."""
+    if folder.split_name != "all":
+        yield from _karpathy_records(folder)
+        return
+    path = folder.file()
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            lines = (line.strip() for line in file if line.strip())
+            for name, group in groupby(lines, lambda line: line.partition("#")[0]):
+                yield f"{path.name}, image {name:.80}", (name, [line.partition("\t")[2] for line in group])
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} cannot be read: it is not UTF-8: {error.reason}.") from error
+
+
+def _flickr_rows(folder: Folder, record: Any) -> Iterable[Row]:
+    if not isinstance(record, tuple):
+        yield from _karpathy_rows(folder, record, _FLICKR_STARTS)
+        return
+    name, captions = record
+    yield Row(name, [folder.picture(name, _FLICKR_STARTS)], "caption", answers=texts_of(captions, "caption"))
 
 
 def textcaps_records(folder: Folder) -> Iterator[Record]:
@@ -148,24 +179,26 @@ FORMATS = (
             "val": Split(("dataset_coco.json",), 5_000),
             "test": Split(("dataset_coco.json",), 5_000),
         },
-        partial(_karpathy_records, file="dataset_coco.json"),
+        _karpathy_records,
         partial(_karpathy_rows, starts=COCO_STARTS),
         source="coco",
     ),
     Format(
         "flickr30k",
-        "Flickr30k, Karpathy's split",
+        "Flickr30k, Karpathy's split (all: the authors' file)",
         "captions",
         "CC BY 4.0 (captions of the authors' site); pictures: Flickr terms",
-        "the pictures from the authors' form; dataset_flickr30k.json of Karpathy's caption_datasets.zip",
+        "the pictures from the authors' form; dataset_flickr30k.json of Karpathy's caption_datasets.zip, or the "
+        "authors' results_20130124.token (all pictures, without splits)",
         "flickr30k-images/*.jpg or images/*.jpg",
         {
             "train": Split(("dataset_flickr30k.json",), 29_000),
             "val": Split(("dataset_flickr30k.json",), 1_014),
             "test": Split(("dataset_flickr30k.json",), 1_000),
+            "all": Split(("results_20130124.token|results.token",), 31_783),
         },
-        partial(_karpathy_records, file="dataset_flickr30k.json"),
-        partial(_karpathy_rows, starts=_FLICKR_STARTS),
+        _flickr_records,
+        _flickr_rows,
         source="flickr30k",
     ),
     Format(
@@ -175,7 +208,10 @@ FORMATS = (
         "CC BY 2.0",
         "nocaps.org: nocaps_val_4500_captions.json, and its Open Images pictures",
         "*.jpg, or images/*.jpg",
-        {"val": Split(("nocaps_val_4500_captions.json",), 4_500)},
+        {
+            "val": Split(("nocaps_val_4500_captions.json",), 4_500),
+            "test": Split(("nocaps_test_image_info.json",), 10_600, has_answers=False),
+        },
         records_by_image,
         _nocaps_rows,
         source="openimages",

@@ -25,12 +25,14 @@ class CheckResult:
         summary: result of reading the files.
         pictures: int, number of different pictures.
         pixels: list of the smallest and the largest number of pixels.
+        repeated_ids: int, number of rows whose id an earlier row has; some data sets have such.
         faults: faults of records and of pictures.
     """
 
     summary: Summary
     pictures: int
     pixels: tuple[int, int]
+    repeated_ids: int
     faults: Omissions
 
     def as_dict(self) -> dict[str, Any]:
@@ -43,6 +45,7 @@ class CheckResult:
             "unit": self.summary.unit,
             "pictures": self.pictures,
             "pixels": list(self.pixels),
+            "repeated_ids": self.repeated_ids,
             "faults": dict(self.faults.counts),
             "examples": dict(self.faults.examples),
         }
@@ -66,11 +69,13 @@ def check_data_set(
         FileNotFoundError, ValueError: as iterating the reader does.
     """
     guard = guard_of(reader, image_root)
-    seen: set[int] = set()
+    seen, ids = set[int](), set[int]()
     found: Omissions = Omissions()
-    smallest, largest = MAX_PIXELS, 0
+    smallest, largest, rows = MAX_PIXELS, 0, 0
     for row in reader:
         progress()
+        ids.add(hash(row.id))
+        rows += 1
         for path in row.images:
             if (key := hash(path)) in seen:  # a number takes less memory than a path
                 continue
@@ -88,7 +93,8 @@ def check_data_set(
     for kind, examples in found.examples.items():
         faults.counts[kind] += found.counts[kind]
         faults.examples[kind] = [*faults.examples.get(kind, []), *examples]
-    return CheckResult(reader.summary, len(seen), (smallest if largest else 0, largest), faults)
+    pixels = (smallest if largest else 0, largest)
+    return CheckResult(reader.summary, len(seen), pixels, rows - len(ids), faults)
 
 
 def _decode(path: str, guard: PathGuard) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from ...processing_lyrics.drawing import draw_objects
 from ...processing_lyrics.image_loading import load_picture
 from ...processing_lyrics.label_fonts import load_label_font
 from ...processing_lyrics.spatial_text import GroundedObject
+from ..path_guard import PathGuard
 from .checking import MAX_PIXELS
 
 CELL = (360, 270)  # pixels of a picture
@@ -22,11 +23,12 @@ LINES, LINE_HEIGHT, COLUMNS = 8, 16, 52
 MARGIN = 8
 
 
-def draw_sheet(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """Draw canonical rows, whose paths are absolute.
+def draw_sheet(rows: Sequence[Mapping[str, Any]], guard: PathGuard) -> Image.Image:
+    """Draw canonical rows; a picture that cannot be read is a gray one that says why.
 
     Args:
         rows: at least one row.
+        guard: rule for the paths of the pictures.
 
     Returns:
         RGB picture, about as many cells wide as high.
@@ -37,19 +39,19 @@ def draw_sheet(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
     font = load_label_font([text for row in rows for text in _lines(row)], 12)
     for number, row in enumerate(rows):
         x, y = number % width * cell[0] + MARGIN // 2, number // width * cell[1] + MARGIN // 2
-        picture = _picture(row)
+        picture = _picture(row, guard)
         sheet.paste(picture, (x + (CELL[0] - picture.width) // 2, y))
         for place, line in enumerate(_lines(row)[:LINES]):
             ImageDraw.Draw(sheet).text((x, y + CELL[1] + place * LINE_HEIGHT), line, "black", font)
     return sheet
 
 
-def _picture(row: Mapping[str, Any]) -> Image.Image:
+def _picture(row: Mapping[str, Any], guard: PathGuard) -> Image.Image:
     """Return the first picture of a row with its boxes, or a gray one that says what is wrong."""
     if not row["images"]:
         return _gray("no picture")
     try:
-        picture = load_picture(Path(row["images"][0]), MAX_PIXELS)
+        picture = load_picture(Path(guard.check_path(row["images"][0])), MAX_PIXELS)
     except (ValueError, OSError) as error:
         return _gray(str(error))
     drawn = draw_objects(picture, VisualObjects(), _boxes(row), scores=False)
@@ -73,14 +75,22 @@ def _boxes(row: Mapping[str, Any]) -> list[GroundedObject]:
 
 def _lines(row: Mapping[str, Any]) -> list[str]:
     """Return what is said in a row, wrapped."""
-    lines = [f"{row['dataset']} {row['id']}"[:COLUMNS]]
+    lines = [_visible(f"{row['dataset']} {row['id']}")[:COLUMNS]]
     for message in row["messages"]:
-        text = "".join(map(_say, message["content"]))
-        lines += textwrap.wrap(f"{'Q' if message['role'] == 'user' else 'A'}: {text}", COLUMNS)
+        text = f"{'Q' if message['role'] == 'user' else 'A'}: {''.join(map(_say, message['content']))}"
+        lines += [part for line in text.splitlines() for part in textwrap.wrap(_visible(line), COLUMNS)]
     return lines
+
+
+def _visible(text: str) -> str:
+    """Return text with escapes for characters that are not drawn, or that turn the direction of what follows."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _say(block: Mapping[str, Any]) -> str:
     if block["type"] == "text":
         return block["text"]
-    return "" if block["type"] == "image" else f"[{', '.join(f'{value:.2f}' for value in block['box'])}]"
+    if block["type"] == "image":
+        return ""
+    label = f"{block['label']} " if block.get("label") else ""
+    return f"{label}[{', '.join(f'{value:.2f}' for value in block['box'])}]"

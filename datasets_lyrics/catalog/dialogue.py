@@ -9,7 +9,7 @@ from typing import Any
 
 from .boxes import from_padded_square
 from .folder import Folder, Split, coco_names
-from .formats import Format, Record, Row
+from .formats import Format, Record, Row, field_of
 from .json_stream import stream_elements, stream_lines
 from .omissions import OmittedError
 
@@ -30,11 +30,11 @@ def conversation_of(record: dict[str, Any]) -> list[Turn]:
         OmittedError: when it is no conversation in which user and assistant take turns.
     """
     turns: list[Turn] = []
-    given = record["conversations"] if "conversations" in record else record["messages"]
+    given = field_of(record, "conversations", "messages")
     if not isinstance(given, list) or not given:
         raise OmittedError("no conversation", f"{given!r:.60}")
     for one in given:
-        role, text = one.get("from", one.get("role")), one.get("value", one.get("content"))
+        role, text = field_of(one, "from", "role"), field_of(one, "value", "content")
         if role not in ROLES or not isinstance(text, str):
             raise OmittedError("malformed record", f"a message is {one!r:.80}")
         turns.append((ROLES[role], text.strip()))

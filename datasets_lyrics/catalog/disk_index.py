@@ -30,7 +30,7 @@ class DiskIndex:
     def __init__(self, entries: Iterable[tuple[Any, Any]], folder: str | os.PathLike | None = None) -> None:
         descriptor, self.path = tempfile.mkstemp(prefix="lyrics-join-", suffix=".sqlite", dir=folder)
         os.close(descriptor)
-        self._found = 0
+        self._found = bytearray()  # for each entry whether `get` returned it
         self._database = sqlite3.connect(self.path)
         try:
             self._fill(entries)
@@ -49,23 +49,26 @@ class DiskIndex:
 
     def all(self, key: Any) -> list[Any]:
         """Return the values of a key, in the order in which they came."""
-        rows = self._database.execute("SELECT value FROM entries WHERE key = ? ORDER BY number", (str(key),))
+        rows = self._database.execute("SELECT value FROM entries WHERE key = ? ORDER BY number", (_as_text(key),))
         return [json.loads(text) for (text,) in rows]
 
     def get(self, key: Any) -> Any:
         """Return the first value of a key, or `None` where there is none."""
         row = self._database.execute(
-            "SELECT value FROM entries WHERE key = ? ORDER BY number LIMIT 1", (str(key),)
+            "SELECT number, value FROM entries WHERE key = ? ORDER BY number LIMIT 1", (_as_text(key),)
         ).fetchone()
         if row is None:
             return None
-        self._found += 1
-        return json.loads(row[0])
+        self._found[row[0] - 1] = 1
+        return json.loads(row[1])
 
-    @property
-    def found(self) -> int:
-        """Number of `get` calls that found a value."""
-        return self._found
+    def count_keys(self) -> int:
+        """Return the number of different keys."""
+        return self._database.execute("SELECT COUNT(DISTINCT key) FROM entries").fetchone()[0]
+
+    def count_found(self) -> int:
+        """Return the number of different keys that `get` found."""
+        return sum(self._found)
 
     def close(self) -> None:
         """Close and remove the file."""
@@ -80,13 +83,20 @@ class DiskIndex:
         database.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, value TEXT)")
         batch: list[tuple[str, str]] = []
         for key, value in entries:
-            batch.append((str(key), json.dumps(value, ensure_ascii=True)))
+            batch.append((_as_text(key), json.dumps(value, ensure_ascii=True)))
             if len(batch) == _ROWS:
                 self._insert(batch)
                 batch = []
         self._insert(batch)
         database.execute("CREATE INDEX by_key ON entries (key)")
         database.commit()
+        self._found = bytearray(len(self))
 
     def _insert(self, batch: list[tuple[str, str]]) -> None:
         self._database.executemany("INSERT INTO entries (key, value) VALUES (?, ?)", batch)
+
+
+def _as_text(key: Any) -> str:
+    """Return a key as text that a database can hold: half a surrogate pair becomes its escape."""
+    text = str(key)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -16,6 +16,7 @@ from .omissions import Omissions, OmittedError
 COCO_STARTS = ("", "images/", "coco/", "coco/images/")  # folders that hold train2014, val2014, train2017, ...
 
 _COCO_2014, _COCO_2017 = ("train2014", "val2014", "test2015"), ("train2017", "val2017", "test2017")
+_URL = re.compile("(?:https?|ftp|s3|data):", re.IGNORECASE)
 _PLACES = 16_384  # pictures whose existence or size is remembered: consecutive records share pictures
 
 
@@ -24,14 +25,16 @@ class Split:
     """A split of a data set.
 
     Attributes:
-        files: file names, or patterns, below the root.
+        files: file names below the root, or patterns; `|` stands between alternatives.
         size: int, number that the field reports, or `None`; its unit is that of the format.
         pictures: str, name of the pictures' folder, where it depends on the split.
+        has_answers: bool, whether the answers are public; rows of other splits have none, and a server scores them.
     """
 
     files: tuple[str, ...]
     size: int | None = None
     pictures: str = ""
+    has_answers: bool = True
 
 
 class Folder:
@@ -41,8 +44,10 @@ class Folder:
         root: folder of the data set.
         split: the split to read.
         split_name: name of the split.
+        named: name of the file in the root that is read in place of the split's first one.
 
     Attributes:
+        named: path of that file, or `None`.
         omissions: things that were left out so far.
         records, unusable: ints, number of records so far, and of those without a row.
 
@@ -50,33 +55,45 @@ class Folder:
         FileNotFoundError: when the folder does not exist.
     """
 
-    def __init__(self, root: str | os.PathLike, split: Split, split_name: str = "") -> None:
+    def __init__(self, root: str | os.PathLike, split: Split, split_name: str = "", named: str | None = None) -> None:
         self.root = Path(os.path.abspath(root))
         if not self.root.is_dir():
             raise FileNotFoundError(f"There is no folder {self.root}.")
         self.split, self.split_name = split, split_name
+        self.named = None if named is None else self.root / named
         self.omissions, self.records, self.unusable = Omissions(), 0, 0
         self._last_start = ""
         self.exists = lru_cache(_PLACES)(self._exists)
         self.size = lru_cache(_PLACES)(self._size)
 
     def file(self, number: int = 0) -> Path:
-        """Return the `number`-th file of the split."""
+        """Return the `number`-th file of the split; the first one may have been named."""
+        if number == 0 and self.named is not None:
+            return self.named
         return self.find(self.split.files[number])
+
+    def require_folder(self) -> None:
+        """Refuse a named file.
+
+        Raises:
+            ValueError: when one was named, although the data set has a file for each picture.
+        """
+        if self.named is not None:
+            raise ValueError(f"{self.named} is one file of many: name the folder of the data set.")
 
     def find(self, *names: str) -> Path:
         """Return a file, in the root or up to two folders below it.
 
         Args:
-            names: names of which the first that exists is taken; wildcards are allowed.
+            names: names of which the first that exists is taken; wildcards are allowed, and `|` between alternatives.
 
         Raises:
             FileNotFoundError: naming what was looked for.
             ValueError: when several files have the name.
         """
         for name in names:
-            for pattern in (name, f"*/{name}", f"*/*/{name}"):
-                found = sorted(path for path in self.root.glob(pattern) if path.is_file())
+            for start in ("", "*/", "*/*/"):
+                found = self._matching(*(f"{start}{pattern}" for pattern in name.split("|")))
                 if len(found) > 1:
                     listed = ", ".join(str(path.relative_to(self.root)) for path in found[:4])
                     raise ValueError(f"{self.root} has several files {name}: {listed}. Name the one to read.")
@@ -84,16 +101,23 @@ class Folder:
                     return found[0]
         raise FileNotFoundError(f"There is no {' or '.join(names)} in {self.root} or up to two folders below it.")
 
-    def find_all(self, pattern: str) -> list[Path]:
-        """Return all files of a pattern below the root, sorted.
+    def find_all(self, *patterns: str) -> list[Path]:
+        """Return all files of the first pattern that any file below the root matches, sorted; or the named file.
 
         Raises:
             FileNotFoundError: when there is none.
         """
-        found = sorted(path for path in self.root.glob(pattern) if path.is_file())
-        if not found:
-            raise FileNotFoundError(f"There is no file {pattern} in {self.root}.")
-        return found
+        if self.named is not None:
+            return [self.named]
+        for pattern in patterns:
+            if found := self._matching(pattern):
+                return found
+        raise FileNotFoundError(f"There is no file {' or '.join(patterns)} in {self.root}.")
+
+    def _matching(self, *patterns: str) -> list[Path]:
+        """Return the files of patterns, without those that a system or a program hides beside them (`._a`, `~$a`)."""
+        found = {path for pattern in patterns for path in self.root.glob(pattern)}
+        return sorted(path for path in found if not path.name.startswith((".", "~$")) and path.is_file())
 
     def picture(self, names: str | Iterable[str], starts: Iterable[str] = ("", "images/")) -> str:
         """Return the path of a picture relative to the root.
@@ -112,12 +136,14 @@ class Folder:
                 if self.exists(start + name):
                     self._last_start = start
                     return start + name
-        raise OmittedError("missing picture", names[0])
+        raise OmittedError("missing picture", f"{names[0]:.200}")
 
     def _below_root(self, name: str) -> str:
         """Return a path relative to the root; an absolute one may lie below it."""
         if name.startswith(f"{self.root}{os.sep}"):
             name = name[len(str(self.root)) + 1 :]
+        if _URL.match(name):
+            raise OmittedError("a URL, not a file", f"{name:.80}: download the pictures first")
         if not name or os.path.isabs(name) or (".." in name and ".." in re.split(r"[/\\]", name)):
             raise OmittedError(
                 "path outside the root", f"{name!r:.100} is not below {self.root}: name a root that holds it"
@@ -125,7 +151,10 @@ class Folder:
         return name
 
     def _exists(self, path: str) -> bool:
-        return (self.root / path).is_file()
+        try:
+            return (self.root / path).is_file()
+        except OSError:  # a name that is too long
+            return False
 
     def _size(self, path: str) -> tuple[int, int]:
         try:

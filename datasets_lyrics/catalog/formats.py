@@ -23,7 +23,7 @@ Task = Literal[
     "detect",  # regions: all objects with their names
     "dialogue",  # messages, as the data set has them
 ]
-Family = Literal["captions", "vqa", "text vqa", "referring", "dialogue", "your own"]
+Family = Literal["captions", "vqa", "text vqa", "referring", "dialogue", "benchmarks", "your own"]
 Record = tuple[str, Any]  # place for messages (file and record), and the record
 
 
@@ -54,6 +54,8 @@ class Row:
         regions: list of `Region`.
         messages: list of messages with blocks, for tasks whose text cannot be written from the other fields.
         identity: str, identity of the picture across data sets, such as `coco/7`; empty where the path says it.
+        groups: dictionary of the groups that scores are reported for, such as `{"answer type": "number"}`; only for
+            evaluation, and not stored with the row.
     """
 
     id: str
@@ -65,6 +67,14 @@ class Row:
     regions: list[Region] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     identity: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text of the row."""
+        yield from (self.id, self.question, self.identity, *self.images, *self.answers, *self.choices)
+        yield from (region.phrase for region in self.regions)
+        for message in self.messages:
+            yield from (block["text"] for block in message["content"] if "text" in block)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,7 @@ def text_of(record: Mapping[str, Any], *names: str) -> str:
     Raises:
         OmittedError: when there is no such field, or it is empty or no text.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             value = record[name]
@@ -121,6 +132,7 @@ def field_of(record: Mapping[str, Any], *names: str) -> Any:
     Raises:
         OmittedError: when there is none, with the names of those that there are.
     """
+    _require_mapping(record)
     for name in names:
         if name in record:
             return record[name]
@@ -140,6 +152,20 @@ def texts_of(values: Any, name: str) -> list[str]:
     if not texts:
         raise OmittedError("empty text", f"{name!r} holds no text")
     return texts
+
+
+def _require_mapping(record: Any) -> None:
+    if not isinstance(record, Mapping):
+        raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
+
+
+def answers_of(folder: Folder, record: Mapping[str, Any], name: str) -> list[str]:
+    """Return the answers in a field of a record; none in a split whose answers are not public.
+
+    Raises:
+        OmittedError: when they are public, and there is no such field, or it holds no text.
+    """
+    return texts_of(field_of(record, name), name) if folder.split.has_answers else []
 
 
 def missing_field(record: Mapping[str, Any], *names: str) -> OmittedError:

@@ -16,6 +16,7 @@ CHUNK = 1 << 16  # characters
 LARGEST_VALUE = 1 << 28  # characters of one element
 _MARGIN = 16  # characters from the end of the window: an error there may be a value that is cut
 _CUT_STRING = "Unterminated string"
+_ENDS = "and the file ends there: download it again"
 
 
 class JSONStreamError(ValueError):
@@ -61,14 +62,30 @@ class JSONStream:
                 value, end = self._decoder.raw_decode(self._text, self._place)
             except json.JSONDecodeError as error:
                 may_be_cut = error.pos >= len(self._text) - _MARGIN or error.msg.startswith(_CUT_STRING)
-                if not may_be_cut or not self._fill(double=True):
+                if not may_be_cut:
                     raise self._error(error.msg, error.pos) from error
+                if not self._fill(double=True):
+                    raise self._error(f"{error.msg.removesuffix(' starting at')}, {_ENDS}", error.pos) from error
             except RecursionError as error:
                 raise self._error("a value is nested too deeply", self._place) from error
+            except ValueError as error:  # a number of thousands of digits
+                raise self._error(str(error).partition(";")[0], self._place) from error
             else:
                 if not self._may_be_cut(end) or not self._fill():
                     self._place = end
                     return value
+
+    def require(self, start: str) -> None:
+        """Check that the file starts with a list (`[`) or an object (`{`).
+
+        Raises:
+            JSONStreamError: when it does not.
+        """
+        found = self.peek()
+        if found != start:
+            what = "a list" if start == "[" else "an object"
+            starts = f"it starts with {found}" if found else "the file is empty"
+            raise JSONStreamError(f"{self.name} cannot be read: {what} was expected, and {starts}.")
 
     def elements(self) -> Iterator[Any]:
         """Yield the elements of a list."""
@@ -119,8 +136,10 @@ class JSONStream:
 
     def _expect(self, *characters: str) -> str:
         found = self.peek()
-        if found not in characters or not found:
-            raise self._error(f"expected {' or '.join(characters)}, found {found or 'the end'}", self._place)
+        if not found:
+            raise self._error(f"expected {' or '.join(characters)}, {_ENDS}", self._place)
+        if found not in characters:
+            raise self._error(f"expected {' or '.join(characters)}, found {found}", self._place)
         self._place += 1
         return found
 
@@ -158,9 +177,8 @@ def stream_elements(path: str | os.PathLike, key: str | None = None, chunk: int 
     """
     with open(path, encoding="utf-8-sig") as file:
         stream = JSONStream(file, os.fspath(path), chunk)
+        stream.require("[" if key is None else "{")
         if key is None:
-            if stream.peek() != "[":
-                raise JSONStreamError(f"{path} cannot be read: a list was expected, and it starts with another value.")
             yield from stream.elements()
         elif not (yield from _elements_under(stream, key)):
             raise JSONStreamError(f"{path} has no list {key!r}.")
@@ -169,8 +187,6 @@ def stream_elements(path: str | os.PathLike, key: str | None = None, chunk: int 
 
 def _elements_under(stream: JSONStream, key: str) -> Iterator[Any]:
     """Yield the elements of `key`, and return whether it was there."""
-    if stream.peek() != "{":
-        return False
     found = False
     for name in stream.keys():  # noqa: SIM118  (no dictionary)
         if name == key and stream.peek() == "[":
@@ -189,8 +205,7 @@ def stream_members(path: str | os.PathLike, key: str | None = None, chunk: int =
     """
     with open(path, encoding="utf-8-sig") as file:
         stream = JSONStream(file, os.fspath(path), chunk)
-        if stream.peek() != "{":
-            raise JSONStreamError(f"{path} cannot be read: an object was expected, and it starts with another value.")
+        stream.require("{")
         for name in stream.keys():  # noqa: SIM118  (no dictionary)
             if key is None:
                 yield name, stream.value()

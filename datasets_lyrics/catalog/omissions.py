@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 EXAMPLES = 3  # of each kind that a summary shows
 
@@ -19,6 +21,11 @@ class OmittedError(ValueError):
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
         self.kind, self.detail = kind, detail
+
+    @classmethod
+    def of_unknown_split(cls, split: Any, known: Iterable[Any]) -> Self:
+        """Return the fault of a record whose split is none of the data set's."""
+        return cls("unknown split", f"its split is {split!r:.40}; known are {', '.join(map(repr, known))}")
 
 
 @dataclass

@@ -1,14 +1,14 @@
-"""Your own data: COCO detection, YOLO, VOC, tables of questions and answers, LLaMA-Factory's and ms-swift's rows."""
+"""Your own data: COCO detection, YOLO, VOC, LLaMA-Factory's and ms-swift's rows."""
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ...utils.optional_imports import import_optional
 from .boxes import from_center, from_xywh, from_xyxy, normalize
 from .dialogue import dialogue_rows, list_or_lines
 from .disk_index import DiskIndex
@@ -26,12 +26,13 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 def coco_detection_records(folder: Folder) -> Iterator[Record]:
     """Yield the images of a detection file with their boxes; crowds are left out, as their boxes are no objects."""
     path = folder.file()
-    names = {one.get("id"): one.get("name") for one in stream_elements(path, "categories") if isinstance(one, dict)}
+    categories = (one for one in stream_elements(path, "categories") if isinstance(one, dict))
+    names = {str(one.get("id")): one.get("name") for one in categories}
     with ExitStack() as stack:
         boxes = stack.enter_context(DiskIndex(_boxes_by_image(path)))
         for image in stream_elements(path, "images"):
             key = image.get("id") if isinstance(image, dict) else None
-            found = [(names.get(category), box) for category, box in boxes.all(key)]
+            found = [(names.get(str(category), category), box) for category, box in boxes.all(key)]
             yield f"{path.name}, image {key}", (image, found)
 
 
@@ -57,7 +58,7 @@ def _named(folder: Folder, place: str, name: Any, box: Any, size: tuple[Any, Any
     """Return a region, or count it and return `None`: one bad box of many costs itself alone."""
     try:
         if not isinstance(name, str):
-            raise OmittedError("unknown category", f"{name!r:.40}")
+            raise OmittedError("unknown category", f"category_id {name!r:.40} has no name in `categories`")
         return Region(name, from_xywh(box, size))
     except OmittedError as error:
         folder.omissions.add(place, error)
@@ -77,16 +78,29 @@ def _detection(key: str, picture: str, regions: Iterable[Region | None]) -> Iter
 def yolo_records(folder: Folder) -> Iterator[Record]:
     """Yield the label files of a split with the names of the classes."""
     names = _yolo_names(folder)
-    for path in folder.find_all(folder.split.files[0]):
+    for path in _yolo_files(folder):
         yield str(path.relative_to(folder.root)), (path, names)
+
+
+def _yolo_files(folder: Folder) -> list[Path]:
+    """Return the label files, in `labels/<split>/`, `<split>/labels/` as Roboflow writes them, or `labels/`."""
+    name = folder.split_name
+    if name == "all":
+        return folder.find_all("labels/*.txt")
+    others = [f"{one}/labels/*.txt" for one in ((name, "valid") if name == "val" else (name,))]
+    return folder.find_all(f"labels/{name}/*.txt", *others)
 
 
 def _yolo_names(folder: Folder) -> list[str]:
     """Return the names of the classes, from `data.yaml` or `classes.txt`."""
-    for pattern in ("data.yaml", "dataset.yaml", "data.yml"):
-        if (path := folder.root / pattern).is_file():
-            import yaml
-
+    if folder.named is not None and folder.named.suffix in (".yaml", ".yml"):
+        paths, folder.named = [folder.named], None
+    else:
+        folder.require_folder()
+        paths = [folder.root / name for name in ("data.yaml", "dataset.yaml", "data.yml")]
+    for path in paths:
+        if path.is_file():
+            yaml = import_optional("yaml")
             try:
                 names = yaml.safe_load(path.read_bytes())["names"]
             except (yaml.YAMLError, KeyError, TypeError) as error:
@@ -94,15 +108,15 @@ def _yolo_names(folder: Folder) -> list[str]:
             return (
                 [str(names[number]) for number in sorted(names)] if isinstance(names, dict) else list(map(str, names))
             )
-    return folder.find("classes.txt", "obj.names").read_text(encoding="utf-8").split("\n")
+    return folder.find("classes.txt", "obj.names").read_text(encoding="utf-8-sig").splitlines()
 
 
 def _yolo_rows(folder: Folder, record: tuple[Path, list[str]]) -> Iterable[Row]:
     path, names = record
-    start = str(path.parent.relative_to(folder.root)).replace("\\", "/").replace("labels", "images", 1)
+    start = "/".join("images" if one == "labels" else one for one in path.parent.relative_to(folder.root).parts)
     picture = folder.picture([f"{path.stem}{ending}" for ending in PICTURES], (f"{start}/", "images/", ""))
     regions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if line.strip():
             regions.append(_yolo_region(folder, f"{path.name}, line {number}", line.split(), names))
     yield from _detection(path.stem, picture, regions)
@@ -125,6 +139,7 @@ def _yolo_region(folder: Folder, place: str, words: list[str], names: list[str])
 
 def voc_records(folder: Folder) -> Iterator[Record]:
     """Yield the annotation files of a split: those that `ImageSets/Main` lists, or all where it does not exist."""
+    folder.require_folder()
     listed = folder.root / "ImageSets" / "Main" / f"{folder.split_name}.txt"
     if listed.is_file():
         paths = [folder.root / "Annotations" / f"{name.split()[0]}.xml" for name in _lines(listed)]
@@ -135,67 +150,17 @@ def voc_records(folder: Folder) -> Iterator[Record]:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def _voc_rows(folder: Folder, path: Path) -> Iterable[Row]:
     found = read_voc(path)
+    for fault in found.faults:
+        folder.omissions.add(f"Annotations/{path.name}", fault)
     names = [found.filename] if found.filename else []
     picture = folder.picture([*names, *(f"{path.stem}{ending}" for ending in PICTURES)], ("JPEGImages/", "images/", ""))
     regions = [Region(one.names[0], box) for one in found.objects if one.names for box in one.boxes]
     yield from _detection(path.stem, picture, regions)
-
-
-# ---------------------------------------------------------------- tables
-
-_COLUMNS = {
-    "file": ("file", "image", "image_path", "path", "file_name", "filename", "picture"),
-    "question": ("question", "query", "prompt", "instruction"),
-    "answer": ("answer", "response", "output", "caption", "text"),
-}
-
-
-def table_records(folder: Folder) -> Iterator[Record]:
-    """Yield the rows of a table with a header, in CSV or TSV, as mappings of `file`, `question` and `answer`."""
-    path = folder.file()
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        raise ValueError(f"{path} is no table that is read here: save it as .csv (UTF-8) or .tsv.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        delimiter = "\t" if path.suffix.lower() == ".tsv" or first.count("\t") else _delimiter(first)
-        reader = csv.DictReader(file, delimiter=delimiter)
-        chosen = _choose_columns(path, reader.fieldnames or [])
-        try:
-            for number, row in enumerate(reader, start=2):
-                yield f"{path.name}, line {number}", {kind: row.get(name) for kind, name in chosen.items()}
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} cannot be read: {error}. Save it as CSV in UTF-8.") from error
-
-
-def _delimiter(line: str) -> str:
-    return ";" if line.count(";") > line.count(",") else ","  # of a spreadsheet in many European languages
-
-
-def _choose_columns(path: Path, names: Iterable[str]) -> dict[str, str]:
-    by_lower = {name.strip().lower(): name for name in names if name}
-    chosen = {}
-    for kind, known in _COLUMNS.items():
-        if found := next((by_lower[name] for name in known if name in by_lower), None):
-            chosen[kind] = found
-    if "file" not in chosen or "answer" not in chosen:
-        raise ValueError(
-            f"{path} needs a column with the picture's file ({', '.join(_COLUMNS['file'])}) and one with the answer "
-            f"({', '.join(_COLUMNS['answer'])}); its columns are {', '.join(map(repr, by_lower))}."
-        )
-    return chosen
-
-
-def _table_rows(folder: Folder, record: dict[str, str | None]) -> Iterable[Row]:
-    name, answer = text_of(record, "file"), text_of(record, "answer")
-    question = text_of(record, "question") if "question" in record else ""
-    key = f"{name}/{question}" if question else name
-    yield Row(key, [folder.picture(name)], "vqa" if question else "caption", question, [answer])
 
 
 # ---------------------------------------------------------------- LLaMA-Factory and ms-swift
@@ -295,8 +260,9 @@ FORMATS = (
         "YOLO text files",
         "your own",
         "that of the data set",
-        "data.yaml (or classes.txt), labels/<split>/*.txt with class, center, width, height, or a polygon",
-        "images/<split>/*.jpg",
+        "data.yaml (or classes.txt); labels/<split>/*.txt or <split>/labels/*.txt: class, center, width, height, or a "
+        "polygon",
+        "images/<split>/*.jpg or <split>/images/*.jpg",
         {name: Split((f"labels/{name}/*.txt",)) for name in _ANY} | {"all": Split(("labels/*.txt",))},
         yolo_records,
         _yolo_rows,
@@ -312,18 +278,6 @@ FORMATS = (
         {name: Split(("Annotations/*.xml",)) for name in ("train", "val", "trainval", "test")},
         voc_records,
         _voc_rows,
-        unit="records",
-    ),
-    Format(
-        "table",
-        "A table of file, question and answer (CSV, TSV)",
-        "your own",
-        "yours",
-        "a .csv or .tsv with a header; without a question the answer is a caption; a spreadsheet: save it as CSV",
-        "as the column of files says",
-        {"train": Split(("*.[ct]sv",))},
-        table_records,
-        _table_rows,
         unit="records",
     ),
     Format(

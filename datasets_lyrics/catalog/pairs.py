@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...utils.optional_imports import import_optional
 from .folder import Folder, Split
@@ -11,8 +13,8 @@ from .formats import Format, Record, Row, text_of
 from .omissions import OmittedError
 
 _FILES = ("file", "image", "image_path", "path", "file_name", "filename", "img")
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _CAPTIONS = ("caption", "text", "title", "alt", "sentence")
-_URL = ("http://", "https://")
 
 
 def _tsv_records(folder: Folder) -> Iterator[Record]:
@@ -30,10 +32,14 @@ def _tsv_records(folder: Folder) -> Iterator[Record]:
 def _tsv_rows(folder: Folder, columns: list[str]) -> Iterable[Row]:
     if len(columns) < 2:
         raise OmittedError("malformed record", f"one column: {columns[0]!r:.60}")
-    try:
-        yield _pair(folder, columns[0], columns[1])
-    except OmittedError:
-        yield _pair(folder, columns[1], columns[0])
+    one, other = columns[:2]
+    if _is_file_name(other) and not _is_file_name(one):
+        one, other = other, one
+    yield _pair(folder, one, other)
+
+
+def _is_file_name(text: str) -> bool:
+    return PurePosixPath(urlsplit(text).path).suffix.lower() in _ENDINGS
 
 
 def _parquet_records(folder: Folder) -> Iterator[Record]:
@@ -54,8 +60,6 @@ def _parquet_rows(folder: Folder, row: dict[str, Any]) -> Iterable[Row]:
 
 
 def _pair(folder: Folder, name: str, caption: str) -> Row:
-    if name.lower().startswith(_URL):
-        raise OmittedError("a URL, not a file", f"{name:.80}: download the pictures first, for instance as tar shards")
     picture = folder.picture(name)
     if not caption.strip():
         raise OmittedError("empty text", "the caption is empty")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,13 +14,19 @@ from .row_store import ROWS_AT_ONCE, facts_schema
 from .rows import canonical_rows
 
 
-def write_parquet(readers: Sequence[CatalogReader], path: str | os.PathLike, root: str | os.PathLike) -> int:
+def write_parquet(
+    readers: Sequence[CatalogReader],
+    path: str | os.PathLike,
+    root: str | os.PathLike,
+    progress: Callable[[int], object] = lambda _: None,
+) -> int:
     """Write the canonical rows of data sets, and return their number.
 
     Args:
         readers: readers of the data sets.
         path: path of the new file.
         root: folder that holds all of them; paths of pictures are relative to it.
+        progress: function, called with the number of rows that were written since the last call.
 
     Raises:
         FileNotFoundError, ValueError: as iterating a reader does.
@@ -33,6 +39,7 @@ def write_parquet(readers: Sequence[CatalogReader], path: str | os.PathLike, roo
         while batch := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             count += len(batch)
+            progress(len(batch))
     return count
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers.utils import logging
 
 from .folder import Folder
-from .formats import Format, Row
+from .formats import Format, Record, Row
 from .omissions import Omissions, OmittedError
 
 logger = logging.get_logger(__name__)
@@ -56,6 +56,10 @@ class Summary:
         return notes
 
 
+class NoUsableRowError(ValueError):
+    """No record of a data set can be used; its reader's `folder` holds what was left out."""
+
+
 class CatalogReader:
     """Rows of one split of a data set, read from its files each time it is iterated.
 
@@ -67,6 +71,7 @@ class CatalogReader:
 
     Attributes:
         summary: `Summary` of the last reading that came to its end, or `None`.
+        warns: bool, whether a reading that came to its end logs what it left out; True at first.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -79,21 +84,22 @@ class CatalogReader:
             raise ValueError(f"{data.name} has no split {split!r}; its splits are {', '.join(data.splits)}.")
         self.format, self.split, self.root, self.file = data, split, root, file
         self.summary: Summary | None = None
+        self.warns = True
         self.folder = self._open()
 
     def _open(self) -> Folder:
-        return Folder(self.root, self.format.splits[self.split], self.split)
+        return Folder(self.root, self.format.splits[self.split], self.split, self.file)
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows.
 
         Raises:
             FileNotFoundError: when a file is missing.
-            ValueError: when a file cannot be read, or no record can be used; the message says why.
+            ValueError: when a file cannot be read, or no record can be used (`NoUsableRowError`); the message says why.
         """
         folder = self.folder = self._open()
         count = 0
-        for place, record in self.format.records(folder):
+        for place, record in self._records(folder):
             folder.records += 1
             for row in self._rows_of(folder, place, record):
                 count += 1
@@ -101,16 +107,33 @@ class CatalogReader:
                 yield row
         self._finish(folder, count)
 
+    def _records(self, folder: Folder) -> Iterator[Record]:
+        """Yield the records; an error of an unexpected shape names the record before it."""
+        place = "the start"
+        try:
+            for place, record in self.format.records(folder):
+                yield place, record
+        except (TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
+            raise ValueError(
+                f"{self.format.name} ({self.split}) in {folder.root} is not of the expected form, after {place}: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+
     def _rows_of(self, folder: Folder, place: str, record: Any) -> list[Row]:
         try:
+            if isinstance(record, OmittedError):
+                raise record
             if isinstance(record, Exception):
                 raise OmittedError("malformed record", str(record))
-            return list(self.format.rows(folder, record))
+            rows = list(self.format.rows(folder, record))
+            for text in (text for row in rows for text in row.texts() if not text.isascii()):
+                _require_unicode(text)
+            return rows
         except OmittedError as error:
             fault = error
         except KeyError as error:
             fault = OmittedError(f"no field {error}", f"{record!r:.80}")
-        except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, OSError) as error:
             fault = OmittedError("malformed record", f"{error}: {record!r:.80}")
         folder.omissions.add(place, fault)
         folder.unusable += 1
@@ -120,9 +143,17 @@ class CatalogReader:
         data, omissions = self.format, folder.omissions
         name = f"{data.name} ({self.split}) in {folder.root}"
         if not count:
-            raise ValueError(f"{name} has no usable row among {folder.records:,} records. {omissions.describe()}")
+            raise NoUsableRowError(f"{name} has no usable row among {folder.records:,} records. {omissions.describe()}")
         expected = folder.split.size
         counted = count + folder.unusable if data.unit == "rows" else folder.records
         self.summary = Summary(count, folder.records, omissions, expected, counted, data.unit)
-        for note in self.summary.notes(self):
+        for note in self.summary.notes(self) if self.warns else ():
             logger.warning(note)
+
+
+def _require_unicode(text: str) -> None:
+    """Refuse half a surrogate pair, which JSON can write and no file can hold as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OmittedError("no Unicode", f"{text!r:.60}: {error.reason}") from error

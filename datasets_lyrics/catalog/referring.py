@@ -53,8 +53,11 @@ def load_plain_pickle(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read: {type(error).__name__}.") from error
 
 
+_SPLITS = ("train", "val", "test", "testA", "testB")
+
+
 def _refcoco_records(folder: Folder, name: str, by: str) -> Iterator[Record]:
-    refs = folder.find(f"{name}/refs({by}).p", f"refs({by}).p")
+    refs = folder.named or folder.find(f"{name}/refs({by}).p", f"refs({by}).p")
     instances = refs.with_name("instances.json")
     if not instances.is_file():
         raise FileNotFoundError(f"There is no {instances}, which holds the boxes of {refs.name}.")
@@ -67,6 +70,8 @@ def _refcoco_records(folder: Folder, name: str, by: str) -> Iterator[Record]:
         for ref in loaded:
             if not isinstance(ref, dict):
                 yield f"{refs.name}, {ref!r:.40}", OmittedError("malformed record", "it is no mapping")
+            elif ref.get("split", folder.split_name) not in _SPLITS:
+                yield f"{refs.name}, ref {ref.get('ref_id')}", OmittedError.of_unknown_split(ref["split"], _SPLITS)
             elif ref.get("split", folder.split_name) == folder.split_name:
                 place = f"{refs.name}, ref {ref.get('ref_id')}"
                 yield place, (ref, boxes.get(ref.get("ann_id")), sizes.get(ref.get("image_id")))
@@ -86,7 +91,8 @@ def _refcoco_rows(folder: Folder, record: tuple[dict[str, Any], Any, Any]) -> It
         raise OmittedError("no annotation", f"ann_id {field_of(ref, 'ann_id')} is not in instances.json")
     box, image_of_box = annotation
     if str(image_of_box) != str(image):
-        raise OmittedError("box of another image", f"ann_id {ref['ann_id']} belongs to image {image_of_box}")
+        detail = f"ann_id {ref['ann_id']} belongs to image {image_of_box}, not {image!r:.40}"
+        raise OmittedError("box of another image", detail)
     if size is None:
         raise OmittedError("no size", f"image {image} is not in instances.json")
     picture = folder.picture(coco_names(image, "train2014"), COCO_STARTS)
@@ -104,8 +110,8 @@ _ENTITY = re.compile(r"\[/EN#(\d{1,12})((?:/[^\s/\]]{1,40}){1,8})\s+([^\[\]]{1,4
 
 def entities_records(folder: Folder) -> Iterator[Record]:
     """Yield the pictures of a split of Flickr30k Entities: number, captions, annotation file."""
-    names = folder.find(f"{folder.split_name}.txt")
-    for line in names.read_text(encoding="utf-8").split():
+    names = folder.file()
+    for line in names.read_text(encoding="utf-8-sig").split():
         yield f"{names.name}, picture {line}", line
 
 
@@ -117,10 +123,13 @@ def _entities_rows(folder: Folder, key: str) -> Iterable[Row]:
     if not sentences.is_file():
         raise OmittedError("missing annotation", f"there is no {sentences.name} in Sentences/")
     boxes: dict[str, list[list[float]]] = {}
-    for one in read_voc(folder.root / "Annotations" / f"{key}.xml").objects:
+    annotations = read_voc(folder.root / "Annotations" / f"{key}.xml")
+    for fault in annotations.faults:
+        folder.omissions.add(f"{key}.xml", fault)
+    for one in annotations.objects:
         for name in one.names:
             boxes.setdefault(name, []).extend(one.boxes)
-    for number, line in enumerate(sentences.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(sentences.read_text(encoding="utf-8-sig").splitlines()):
         if line.strip():
             yield _grounded_caption(f"{key}/{number}", picture, line.strip(), boxes)
 

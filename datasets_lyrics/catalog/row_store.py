@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,15 +30,20 @@ logger = logging.get_logger(__name__)
 VERSION = 1  # of the rows; a reader that changes them raises it
 ROWS_AT_ONCE = 1000
 DEPTH = 3  # of folders whose changes are noticed
-_DATA = (".json", ".jsonl", ".p", ".txt", ".csv", ".tsv", ".yaml", ".yml", ".xml")
+_DATA = (".json", ".jsonl", ".p", ".txt", ".csv", ".tsv", ".xlsx", ".xlsm", ".parquet", ".yaml", ".yml", ".xml")
 
 
-def store_rows(reader: CatalogReader, cache: str | os.PathLike | None = None) -> Any:
+def store_rows(
+    reader: CatalogReader,
+    cache: str | os.PathLike | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Any:
     """Return the facts of all rows as a memory-mapped `datasets.Dataset`; they are read from the files if needed.
 
     Args:
         reader: reader of the data set.
         cache: folder of the cache; by default that of the `datasets` library.
+        progress: function, called with the number of rows that were read since the last call.
 
     Raises:
         FileNotFoundError, ValueError: as iterating the reader does.
@@ -50,7 +55,7 @@ def store_rows(reader: CatalogReader, cache: str | os.PathLike | None = None) ->
     with FileLock(f"{place}.lock"):  # several ranks open the same data
         if not (place / "rows.arrow").is_file():
             with write_folder(place) as aside:
-                _write(reader, aside)
+                _write(reader, aside, progress)
         elif notes := json.loads((place / "notes.json").read_text()):
             logger.warning(" ".join(notes))
     return datasets.Dataset.from_file(str(place / "rows.arrow"))
@@ -78,7 +83,7 @@ def _changes(folder: Path, file: str | None, levels: int, level: int = 0) -> Ite
             yield f"{entry.path} {entry.stat().st_size} {entry.stat().st_mtime_ns}\n"
 
 
-def _write(reader: CatalogReader, folder: Path) -> None:
+def _write(reader: CatalogReader, folder: Path, progress: Callable[[int], object]) -> None:
     import pyarrow as pa
 
     schema = facts_schema(pa)
@@ -86,6 +91,7 @@ def _write(reader: CatalogReader, folder: Path) -> None:
         rows = (facts(row, reader) for row in reader)
         while batch := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+            progress(len(batch))
     notes = [] if reader.summary is None else reader.summary.notes(reader)
     (folder / "notes.json").write_text(json.dumps(notes))
 

@@ -17,6 +17,7 @@ def facts(row: Row, reader: CatalogReader) -> dict[str, Any]:
     """Return the facts of a row, as they are stored: everything but the messages that can be written from them."""
     data = reader.format
     fields = asdict(row)
+    del fields["groups"]
     fields["messages"] = [{**message, "content": list(map(_block, message["content"]))} for message in row.messages]
     about = {"dataset": data.name, "split": reader.split, "license": data.license, "box_units": "relative"}
     return about | fields

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .formats import Row
@@ -39,7 +39,9 @@ class Statistics:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts in JSON types."""
-        return {**asdict(self), "common_answers": dict(self.common_answers.most_common(COMMON))}
+        counts = {one.name: getattr(self, one.name) for one in fields(self)}
+        counts |= {"tasks": dict(self.tasks), "box_areas": dict(self.box_areas)}
+        return counts | {"common_answers": dict(self.common_answers.most_common(COMMON))}
 
     def describe(self) -> str:
         """Return the counts as lines of text."""
@@ -60,10 +62,16 @@ class Statistics:
         return "\n".join(lines)
 
 
-def measure(rows: Iterable[Row]) -> Statistics:
-    """Count rows, pictures, answers and boxes."""
+def measure(rows: Iterable[Row], progress: Callable[[], object] = lambda: None) -> Statistics:
+    """Count rows, pictures, answers and boxes.
+
+    Args:
+        rows: rows of a reader.
+        progress: function, called for every row.
+    """
     found, seen = Statistics(), set[int]()
     for row in rows:
+        progress()
         found.rows += 1
         found.tasks[row.task] += 1
         seen.update(map(hash, row.images))

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .folder import Folder, Split, picture_names
-from .formats import Format, Record, Row, field_of, text_of, texts_of
+from .formats import Format, Record, Row, answers_of, field_of, text_of, texts_of
 from .json_stream import stream_elements, stream_members
 from .omissions import OmittedError
 
@@ -43,7 +43,7 @@ def _rows(
     """
     number, name, question = field_of(record, *key), text_of(record, image), text_of(record, "question")
     picture = folder.picture(picture_names(name) if add_extension else name, starts)
-    yield Row(str(number), [picture], "text_vqa", question, texts_of(field_of(record, "answers"), "answers"))
+    yield Row(str(number), [picture], "text_vqa", question, answers_of(folder, record, "answers"))
 
 
 def ocrvqa_records(folder: Folder) -> Iterator[Record]:
@@ -51,8 +51,11 @@ def ocrvqa_records(folder: Folder) -> Iterator[Record]:
     path = folder.file()
     wanted = _SPLIT_NUMBERS[folder.split_name]
     for key, book in stream_members(path):
-        if not isinstance(book, dict) or book.get("split", wanted) == wanted:
+        number = book.get("split", wanted) if isinstance(book, dict) else wanted
+        if number == wanted:
             yield f"{path.name}, book {key}", (key, book)
+        elif number not in _SPLIT_NUMBERS.values():
+            yield f"{path.name}, book {key}", OmittedError.of_unknown_split(number, _SPLIT_NUMBERS.values())
 
 
 def _ocrvqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Row]:
@@ -79,13 +82,14 @@ FORMATS = (
         {
             "train": Split(("TextVQA_0.5.1_train.json",), 34_602),
             "val": Split(("TextVQA_0.5.1_val.json",), 5_000),
+            "test": Split(("TextVQA_0.5.1_test.json",), 5_734, has_answers=False),
         },
         data_records,
         partial(
             _rows,
             key=("question_id",),
             image="image_id",
-            starts=("train_images/", "", "images/", "train_val_images/train_images/"),
+            starts=("train_images/", "", "images/", "train_val_images/train_images/", "test_images/"),
             add_extension=True,
         ),
         source="openimages",
@@ -97,9 +101,9 @@ FORMATS = (
         "each picture source its own; annotations CC BY 4.0",
         "rrc.cvc.uab.es: ST-VQA, train_task_3.json and the pictures",
         "as the field `file_path` says, such as coco-text/*.jpg",
-        {"train": Split(("train_task_3.json",))},
+        {"train": Split(("train_task_3.json",)), "test": Split(("test_task_3.json",), 4_070, has_answers=False)},
         data_records,
-        partial(_rows, key=("question_id",), image="file_path", starts=("", "images/", "train/", "stvqa/")),
+        partial(_rows, key=("question_id",), image="file_path", starts=("", "images/", "train/", "test/", "stvqa/")),
     ),
     Format(
         "ocrvqa",
@@ -123,9 +127,10 @@ FORMATS = (
         {
             "train": Split(("train_v1.0*.json",), 39_463),
             "val": Split(("val_v1.0*.json",), 5_349),
+            "test": Split(("test_v1.0*.json",), 5_188, has_answers=False),
         },
         data_records,
-        partial(_rows, key=("questionId",), image="image", starts=("", "train/", "val/", "images/")),
+        partial(_rows, key=("questionId",), image="image", starts=("", "train/", "val/", "test/", "images/")),
         source="docvqa",
     ),
 )

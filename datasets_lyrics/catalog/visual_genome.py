@@ -55,13 +55,15 @@ def _region_rows(folder: Folder, record: Image) -> Iterable[Row]:
     image, found = record
     number = field_of(image, "id", "image_id")
     picture = folder.picture(f"{number}.jpg", VG_STARTS)
-    size = folder.size(picture) if found is None else (found[0], found[1])
+    sides = [] if found is None else [side for side in found[:2] if isinstance(side, int) and side > 0]
+    size = (sides[0], sides[1]) if len(sides) == 2 else folder.size(picture)
     for region in field_of(image, "regions"):
         try:  # one bad region of fifty costs itself alone
             box = from_xywh([field_of(region, name) for name in ("x", "y", "width", "height")], size)
             phrase, key = text_of(region, "phrase"), str(field_of(region, "region_id"))
         except OmittedError as error:
-            folder.omissions.add(f"{folder.split.files[0]}, region {region.get('region_id')}", error)
+            name = region.get("region_id") if isinstance(region, dict) else region
+            folder.omissions.add(f"{folder.split.files[0]}, image {number}, region {name!r:.40}", error)
             continue
         yield Row(key, [picture], "describe_region", regions=[Region(phrase, box)], identity=_identity(number, found))
 

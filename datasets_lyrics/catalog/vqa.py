@@ -8,35 +8,50 @@ from typing import Any
 from .boxes import from_xywh
 from .disk_index import DiskIndex
 from .folder import COCO_STARTS, Folder, Split, coco_names, picture_names
-from .formats import Format, Record, Region, Row, field_of, missing_field, text_of, texts_of
+from .formats import Format, Record, Region, Row, answers_of, field_of, missing_field, text_of, texts_of
 from .json_stream import stream_elements, stream_members
+from .messages import LETTERS
 from .omissions import OmittedError
 
 # ---------------------------------------------------------------- VQAv2 and OKVQA
 
 
 def joined_records(folder: Folder) -> Iterator[Record]:
-    """Yield the questions of the split's first file with the annotations of the second, joined by question id."""
+    """Yield the questions of the split's first file with the annotations of the second, joined by question id.
+
+    A split without public answers has no second file, and no annotations.
+    """
     questions = folder.file(0)
+    if not folder.split.has_answers:
+        for question in stream_elements(questions, "questions"):
+            key = question.get("question_id") if _is_object(question) else None
+            yield f"{questions.name}, question {key}", (question, {})
+        return
     annotations = folder.file(1)
     entries = ((one.get("question_id"), one) for one in stream_elements(annotations, "annotations") if _is_object(one))
     with DiskIndex(_reduced(entries)) as index:
         for question in stream_elements(questions, "questions"):
             key = question.get("question_id") if _is_object(question) else None
             yield f"{questions.name}, question {key}", (question, index.get(key))
-        if (left := len(index) - index.found) > 0:
-            error = OmittedError("annotation without a question", f"{left:,} of them")
-            folder.omissions.add(annotations.name, error, left)
+        keys = index.count_keys()
+        for kind, count in (
+            ("annotation without a question", keys - index.count_found()),
+            ("repeated annotation", len(index) - keys),
+        ):
+            if count:
+                folder.omissions.add(annotations.name, OmittedError(kind, f"{count:,} of them"), count)
 
 
 def _reduced(entries: Iterable[tuple[Any, dict[str, Any]]]) -> Iterator[tuple[Any, Any]]:
-    """Keep the answers alone: confidences and types would triple the index."""
+    """Keep answers and types alone: confidences would double the index."""
     for key, entry in entries:
         answers = entry.get("answers")
         if isinstance(answers, list):
-            yield key, [one.get("answer") if _is_object(one) else one for one in answers]
+            answers = [one.get("answer") if _is_object(one) else one for one in answers]
         else:
-            yield key, entry.get("multiple_choice_answer")
+            answers = entry.get("multiple_choice_answer")
+        kinds = {name: entry[name] for name in ("question_type", "answer_type") if isinstance(entry.get(name), str)}
+        yield key, {"answers": answers, **kinds}
 
 
 def _is_object(value: Any) -> bool:
@@ -44,14 +59,16 @@ def _is_object(value: Any) -> bool:
 
 
 def _vqa_rows(folder: Folder, record: tuple[dict[str, Any], Any]) -> Iterable[Row]:
-    question, answers = record
-    if not isinstance(question, dict):
-        raise OmittedError("malformed record", f"{question!r:.60} is no question")
+    question, annotation = record
     key, text, image = field_of(question, "question_id"), text_of(question, "question"), field_of(question, "image_id")
-    if answers is None:
+    if annotation is None:
         raise OmittedError("question without an annotation", f"question {key}")
     picture = folder.picture(coco_names(image, folder.split.pictures), COCO_STARTS)
-    yield Row(str(key), [picture], "vqa", text, texts_of(answers, "answers"))
+    answers = answers_of(folder, annotation, "answers")
+    groups = {
+        name.replace("_", " "): annotation[name] for name in ("question_type", "answer_type") if name in annotation
+    }
+    yield Row(str(key), [picture], "vqa", text, answers, groups=groups)
 
 
 def _vqa_split(questions: str, annotations: str, pictures: str, size: int) -> Split:
@@ -82,6 +99,8 @@ def _aokvqa_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
 def _choose(choices: list[str], index: Any, name: str) -> str:
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(choices):
         raise OmittedError("no right choice", f"{name} is {index!r:.40}, and there are {len(choices)} choices")
+    if len(choices) > len(LETTERS):
+        raise OmittedError("too many choices", f"{len(choices)} choices, and {len(LETTERS)} letters")
     return choices[index]
 
 
@@ -89,8 +108,11 @@ def _vizwiz_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
     image, question = text_of(record, "image"), text_of(record, "question")
     starts = ("", f"{folder.split_name}/", f"images/{folder.split_name}/", "images/")
     picture = folder.picture(image, starts)
-    answers = texts_of([text_of(one, "answer") for one in field_of(record, "answers")], "answers")
-    yield Row(image, [picture], "vqa", question, answers)
+    answers, groups = [], {}
+    if folder.split.has_answers:
+        answers = texts_of([text_of(one, "answer") for one in field_of(record, "answers")], "answers")
+        groups = {"answer type": record["answer_type"]} if isinstance(record.get("answer_type"), str) else {}
+    yield Row(image, [picture], "vqa", question, answers, groups=groups)
 
 
 # ---------------------------------------------------------------- mappings of questions
@@ -109,16 +131,23 @@ def _gqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Ro
     picture = folder.picture(picture_names(str(image)), ("images/", "", "gqa/images/"))
     identity = f"vg/{image}" if str(image).isdecimal() else ""  # GQA's pictures are Visual Genome's, but for "n..."
     question, answer = text_of(entry, "question"), text_of(entry, "answer")
-    yield Row(key, [picture], "vqa", question, [answer], identity=identity)
+    types = entry.get("types")
+    kind = types.get("structural") if _is_object(types) else None
+    groups = {"question type": kind} if isinstance(kind, str) else {}
+    yield Row(key, [picture], "vqa", question, [answer], identity=identity, groups=groups)
 
 
 def scienceqa_records(folder: Folder) -> Iterator[Record]:
     """Yield the problems of a split, as the file of splits lists them."""
-    wanted = {one for name, ids in stream_members(folder.file(1)) if name == folder.split_name for one in map(str, ids)}
+    listed = folder.file(1)
+    wanted = {one for name, ids in stream_members(listed) if name == folder.split_name for one in map(str, ids)}
     path = folder.file(0)
     for key, entry in stream_members(path):
         if key in wanted:
+            wanted.remove(key)
             yield f"{path.name}, problem {key}", (key, entry)
+    for key in sorted(wanted):
+        yield f"{listed.name}, problem {key}", OmittedError("missing problem", f"it is not in {path.name}")
 
 
 def _scienceqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Row]:
@@ -131,7 +160,9 @@ def _scienceqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Itera
         images = [folder.picture(str(name), (start, f"images/{start}", f"ScienceQA/{start}"))]
     hint = entry.get("hint")
     context = f"{hint.strip()}\n" if isinstance(hint, str) and hint.strip() else ""
-    yield Row(key, images, "choice", context + question, [right], choices)
+    groups = {"context": "picture" if images else "text" if context else "none"}
+    groups |= {"subject": entry["subject"]} if isinstance(entry.get("subject"), str) else {}
+    yield Row(key, images, "choice", context + question, [right], choices, groups=groups)
 
 
 # ---------------------------------------------------------------- Visual7W
@@ -146,6 +177,9 @@ def visual7w_records(folder: Folder) -> Iterator[Record]:
             if not _is_object(image) or "qa_pairs" not in image:
                 yield f"{path.name}, image {image!r:.40}", OmittedError("no field 'qa_pairs'", f"{image!r:.60}")
                 continue
+            if image.get("split") not in _SPLITS_7W:
+                error = OmittedError.of_unknown_split(image.get("split"), _SPLITS_7W)
+                yield f"{path.name}, image {image.get('image_id')}", error
             if image.get("split") != folder.split_name:
                 continue
             for one in image["qa_pairs"]:
@@ -198,6 +232,10 @@ FORMATS = (
                 f"v2_OpenEnded_mscoco_{pictures}_questions.json", f"v2_mscoco_{pictures}_annotations.json", pictures, n
             )
             for name, pictures, n in (("train", "train2014", 443_757), ("val", "val2014", 214_354))
+        }
+        | {
+            name: Split((f"v2_OpenEnded_mscoco_{part}_questions.json",), size, "test2015", has_answers=False)
+            for name, part, size in (("testdev", "test-dev2015", 107_394), ("test", "test2015", 447_793))
         },
         joined_records,
         _vqa_rows,
@@ -259,7 +297,11 @@ FORMATS = (
         "CC BY 4.0",
         "vizwiz.org: Annotations.zip, train.zip, val.zip",
         "train/VizWiz_train_*.jpg, val/VizWiz_val_*.jpg",
-        {"train": Split(("train.json",), 20_523), "val": Split(("val.json",), 4_319)},
+        {
+            "train": Split(("train.json",), 20_523),
+            "val": Split(("val.json",), 4_319),
+            "test": Split(("test.json",), 8_000, has_answers=False),
+        },
         list_records,
         _vizwiz_rows,
         source="vizwiz",

@@ -34,10 +34,12 @@ class VOCFile:
     Attributes:
         filename: str, name of the picture, or an empty string.
         objects: list of `VOCObject`; those without a box have none.
+        faults: list of the errors of boxes that were left out.
     """
 
     filename: str
     objects: list[VOCObject]
+    faults: list[OmittedError]
 
 
 def read_voc(path: Path) -> VOCFile:
@@ -59,15 +61,18 @@ def read_voc(path: Path) -> VOCFile:
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise OmittedError("malformed XML", f"{path.name}: {error}") from error
     size = (_number(tree, "size/width"), _number(tree, "size/height"))
-    objects = []
+    objects, faults = [], []
     for element in tree.iter("object"):
         names = [name.text.strip() for name in element.findall("name") if name.text and name.text.strip()]
         boxes = []
         for box in element.findall("bndbox"):
-            corners = [_number(box, name) for name in ("xmin", "ymin", "xmax", "ymax")]
-            boxes.append(from_xyxy(corners, size, start=1))
+            try:  # one bad box of many costs itself alone
+                corners = [_number(box, name) for name in ("xmin", "ymin", "xmax", "ymax")]
+                boxes.append(from_xyxy(corners, size, start=1))
+            except OmittedError as error:
+                faults.append(error)
         objects.append(VOCObject(names, boxes))
-    return VOCFile((tree.findtext("filename") or "").strip(), objects)
+    return VOCFile((tree.findtext("filename") or "").strip(), objects, faults)
 
 
 def _number(element: ElementTree.Element, name: str) -> float:

@@ -7,6 +7,7 @@ sequence, so that a resumed run, any number of ranks and any number of workers s
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
@@ -143,7 +144,9 @@ class Mixture:
         return "\n".join(lines)
 
 
-def open_mixture(recipe: MixtureRecipe, root: str | None = None, need_captions: bool = False, seed: int = 0) -> Mixture:
+def open_mixture(
+    recipe: MixtureRecipe, root: str | os.PathLike | None = None, need_captions: bool = False, seed: int = 0
+) -> Mixture:
     """Open the data sets of a recipe, leave out the pictures of its evaluation splits, and say how many those were.
 
     Args:
@@ -166,12 +169,14 @@ def open_mixture(recipe: MixtureRecipe, root: str | None = None, need_captions: 
     return mixture
 
 
-def _open(share: Share, root: str) -> tuple[CatalogReader, Any, PathGuard]:
+def _open(share: Share, root: str | os.PathLike) -> tuple[CatalogReader, Any, PathGuard]:
     reader = open_word(share.word(root))
     return reader, store_rows(reader), guard_of(reader, root)
 
 
-def _open_part(share: Share, root: str, excluded: ExcludedPictures, need_captions: bool, seed: int) -> Part:
+def _open_part(
+    share: Share, root: str | os.PathLike, excluded: ExcludedPictures, need_captions: bool, seed: int
+) -> Part:
     reader, rows, guard = _open(share, root)
     if need_captions and (rows[0]["task"] not in CAPTION_TASKS or share.pack > 1):
         raise ValueError(f"{share.data} has no captions, or is packed; the first stage needs single captions.")

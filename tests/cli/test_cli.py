@@ -13,7 +13,7 @@ from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 from lyrics_cli.common import printable
 from lyrics_cli.main import main
 
-from ..cards import check_card
+from ..cards import check_card, run_quick_start
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_refine_without_any_object(checkpoint, capsys):
     assert "Objects: none" in out
 
 
-def test_convert(published, capsys, tmp_path):
+def test_convert(published, capsys, tmp_path, monkeypatch):
     out = tmp_path / "native"
     code, _, _ = run(capsys, "convert", published, "--out", out, "--dtype", "bfloat16")
     assert code == 0
@@ -182,6 +182,10 @@ def test_convert(published, capsys, tmp_path):
     card = check_card(out, license="gpl-3.0", base_model=None)
     assert "GPL-3.0. It follows the published weights" in card.text
     assert "Visual refiner: tagger `ram` with" in card.text
+    assert run_quick_start(card, monkeypatch, out)
+    code, _, error = run(capsys, "export", out, "--out", tmp_path / "ready", "--license", "mit")
+    assert code == 2
+    assert "The licence cannot be 'mit'" in error
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_list_tells_what_to_download(capsys):
     assert main(["data", "list", "--family", "text vqa", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in listed] == ["textvqa", "stvqa", "ocrvqa", "docvqa"]
-    assert listed[0]["splits"] == {"train": 34_602, "val": 5_000}
+    assert listed[0]["splits"] == {"train": 34_602, "val": 5_000, "test": 5_734}
 
 
 def test_check_counts_faults_by_kind(tmp_path, capsys):
@@ -48,6 +48,33 @@ def test_check_counts_faults_by_kind(tmp_path, capsys):
     assert "Faults: 4" in out
 
 
+def test_check_of_data_without_a_usable_row(tmp_path, capsys):
+    """The faults are listed by kind, as elsewhere."""
+    root = write("table", tmp_path)
+    (root / "a.jpg").unlink()
+    assert main(["data", "check", "table", "--root", str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "Rows: none from 2 records" in out
+    assert "1  missing picture" in out
+    assert "mine.csv, line 2: a.jpg" in out
+
+
+def test_repeated_ids_are_told(tmp_path, capsys):
+    root = write("table", tmp_path)
+    (root / "mine.csv").write_text("image,question,answer\na.jpg,What?,A dog\na.jpg,What?,A cat\n")
+    assert main(["data", "check", "table", "--root", str(root)]) == 0
+    assert "Repeated ids: 1 rows" in capsys.readouterr().out
+
+
+def test_show_draws_what_cannot_be_read(tmp_path, capsys):
+    """A link out of the folder and a text that turns its direction."""
+    root = write("table", tmp_path)
+    os.symlink("/etc/hostname", root / "b.jpg")
+    (root / "mine.csv").write_text("image,question,answer\nb.jpg,What?,A \u202ereversed dog\n", encoding="utf-8")
+    assert main(["data", "show", f"table:{root}", "--save", str(tmp_path / "sheet.png")]) == 0
+    assert "Wrote 1 of 1 rows" in capsys.readouterr().out
+
+
 def test_check_of_good_data(tmp_path, capsys):
     root = write("table", tmp_path)
     (root / "mine.csv").write_text("image,question,answer\na.jpg,What?,A dog\n")
@@ -64,15 +91,23 @@ def test_show_draws_a_sheet(name, tmp_path, capsys):
 
 
 def test_stats(tmp_path, capsys):
-    assert main(["data", "stats", f"refcoco:{write('refcoco', tmp_path)}"]) == 0
-    assert "Boxes: 2; by area: below 1 % 0, 1 to 10 % 0, 10 to 50 % 2" in capsys.readouterr().out
+    word = f"refcoco:{write('refcoco', tmp_path)}"
+    assert main(["data", "stats", word]) == 0
+    out = capsys.readouterr().out
+    assert "Boxes: 2; by area: below 1 % 0, 1 to 10 % 0, 10 to 50 % 2" in out
+    assert "1  bad box\n             refs(unc).p, ref 4: [" in out
+    assert main(["data", "stats", word, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == {"bad box": 1, "no annotation": 1}
 
 
 def test_prepared_rows_are_the_rows(tmp_path, capsys):
     words = [f"{name}:{write(name, tmp_path)}" for name in ("vqav2", "refcoco")]
     out = tmp_path / "rows.parquet"
     assert main(["data", "prepare", *words, "--out", str(out)]) == 0
-    assert f"--image_root {tmp_path}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"--image_root {tmp_path}" in told
+    assert "vqav2 (train) in" in told
+    assert "1  missing picture" in told
     prepared = open_rows(out, image_root=tmp_path)
     expected = [row for word in words for row in open_rows(word)]
     assert len(prepared) == len(expected) == 4
@@ -94,7 +129,9 @@ def test_prepared_rows_are_the_rows(tmp_path, capsys):
         (["list", "--family", "audio"], "There is no family 'audio'"),
         (["show", "vqav2", "--root", ".", "--save", "a.xyz"], "no picture can be written as '.xyz'"),
         (["prepare", "vqav2:.", "--out", "rows.csv"], "must end in .parquet"),
-        (["stats", "vqav2:"], "names no folder"),
+        (["stats", "vqav2:"], "--root is missing"),
+        (["stats", "vqav2:.", "--root", "."], "give one of them"),
+        (["list", "refcco"], "Did you mean refcoco"),
     ],
 )
 def test_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):

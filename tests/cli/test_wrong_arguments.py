@@ -66,6 +66,15 @@ WRONG = [
     (["init", "--out", "FILE"], "is not an empty directory"),
     (["convert", "MICRO", "--out", "FOLDER"], "is not an empty directory"),
     (["merge", "FOLDER/none", "--out", "FOLDER/merged"], "none"),
+    (["evaluate"], "Which tasks? Name some (`lyrics evaluate --list`)"),
+    (["evaluate", "vqav2"], "Where shall the results go? Give --out DIR"),
+    (["evaluate", "vqa2", "--out", "FOLDER/out"], "There is no task 'vqa2'. Did you mean vqav2"),
+    (["evaluate", "pope", "--data", "FOLDER", "--out", "FOLDER/out"], "pope/random needs github.com/RUCAIBox/POPE"),
+    (["evaluate", "pope:FOLDER", "--out", "FILE"], "is a file, and not a folder"),
+    (["evaluate", "pope:FOLDER", "--out", "FOLDER"], "is not the folder of an evaluation"),
+    (["evaluate", "custom:x", "--out", "FOLDER/out", "--judge", "ftp://x"], "must begin with http"),
+    (["evaluate", "custom:PAIRS", "--out", "FOLDER/out", "--metric", "bleu"], "There is no metric 'bleu'"),
+    (["evaluate", "--compare", "FOLDER", "EMPTY"], "holds no results"),
     (["sft", "--config", "none", *TRAIN], "There is no file and no recipe 'none'"),
     (["sft", "--config", "BROKEN", *TRAIN], "broken.yaml is not YAML"),
     (["dpo", "--config", "BROKEN", *TRAIN], "broken.yaml is not YAML"),
@@ -74,6 +83,12 @@ WRONG = [
     (["sft", "--train_data", "chats:0", *TRAIN], "'chats:0' has no rows: COUNT must be at least 1"),
     (["dpo", "--config", "smoke", "--train_data", "PAIRS", "--output_dir", "FOLDER/run"], "have no 'chosen' and no"),
     (["dpo", "--train_data", "shapes:0", *TRAIN], "'shapes:0' has no rows: COUNT must be at least 1"),
+    (["grpo", "--config", "BROKEN", *TRAIN], "broken.yaml is not YAML"),
+    (["grpo", "--train_data", "shapes:0", *TRAIN], "'shapes:0' has no rows: COUNT must be at least 1"),
+    (
+        ["grpo", "--train_data", "chats:4", *TRAIN, "--rewards", "iuo"],
+        "There is no reward 'iuo'; known are iou, format",
+    ),
 ]
 
 

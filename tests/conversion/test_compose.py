@@ -10,7 +10,7 @@ from lyrics.conversion import compose
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics_cli.main import main
 
-from ..cards import check_card
+from ..cards import check_card, run_quick_start
 from ..pretraining_parts import build_model as build_stage_1
 from ..sft_parts import build_chats, build_processor, build_text_config
 
@@ -52,16 +52,21 @@ def test_the_parts_keep_their_weights(parts):
     assert model(**batch).loss.isfinite()
 
 
-def test_the_compose_command(parts, tmp_path, capsys):
-    """With the refiner of another checkpoint; the auto classes load what it writes."""
+def test_the_compose_command(parts, tmp_path, capsys, monkeypatch):
+    """With the refiner of another checkpoint; the auto classes load what it writes, and so does its card."""
     write_random_checkpoint(tmp_path / "micro")
     words = [str(parts / "stage1"), "--language-model", str(parts / "llm"), "--out", str(tmp_path / "out")]
     assert main(["compose", *words, "--refiner", str(tmp_path / "micro")]) == 2
     assert "region features of width 36, but this processor's model takes 12" in capsys.readouterr().err
     assert main(["compose", *words, "--dtype", "bfloat16"]) == 0
-    assert "answers mean nothing yet" in check_card(tmp_path / "out", base_model=None).text
+    card = check_card(tmp_path / "out", base_model=None)
+    assert "answers mean nothing yet" in card.text
+    assert run_quick_start(card, monkeypatch, tmp_path / "out")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
     assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
     assert LyricsProcessor.from_pretrained(tmp_path / "out").has_refiner is False
     assert main(["compose", *words]) == 2
     assert "exists and is not an empty directory" in capsys.readouterr().err
+    words = [str(parts / "stage1"), "--language-model", str(parts / "stage1"), "--out", str(tmp_path / "wrong")]
+    assert main(["compose", *words]) == 2
+    assert "is a lyrics_pretraining, and no causal language model" in capsys.readouterr().err

@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lyrics.assets import MICRO_CHECKPOINT
 from lyrics.conversion import export_model
@@ -25,11 +27,11 @@ def mine(tmp_path):
 
 @pytest.fixture
 def adapter(tmp_path, mine):
-    """Files of an adapter of `mine`, as a trainer leaves them; the weights are none."""
+    """Files of an adapter of `mine`, as a trainer leaves them; the weights are none of a model."""
     folder = tmp_path / "adapter"
     shutil.copytree(mine, folder, ignore=shutil.ignore_patterns("config.json", "model.safetensors", "refiner"))
     shutil.copyfile(mine / "processor_config.json", folder / "processor_config.json")
-    (folder / "adapter_model.safetensors").touch()
+    save_file({"weight": torch.zeros(1)}, folder / "adapter_model.safetensors")
     details = {"base_model_name_or_path": str(mine), "peft_type": "LORA"}
     (folder / "adapter_config.json").write_text(json.dumps(details))
     arguments = {"output_dir": str(folder), "hub_token": "x", "lora_r": 8}
@@ -78,12 +80,27 @@ def test_an_adapter_needs_its_base_on_the_hub(mine, adapter, tmp_path):
     assert not (tmp_path / "out" / "refiner").exists()
     assert not find_paths(tmp_path / "out", published=True)
     check_card(tmp_path / "out", base_model="me/base", base_model_relation="adapter")
+    template = "---\nbase_model: " + str(mine) + "\n---\n" + "[More Information Needed]\n" * 39
+    (adapter / "README.md").write_text(template)  # as PEFT saves it
+    export_model(adapter, tmp_path / "peft", base_model="me/base")
+    check_card(tmp_path / "peft", base_model="me/base")
+    (adapter / "README.md").write_text(f"# By hand\n\nOn {mine}.\n")
+    with pytest.raises(ValueError, match=r"README\.md names a path"):
+        export_model(adapter, tmp_path / "hand", base_model="me/base")
+    with pytest.raises(ValueError, match="me/base cannot be its own base model"):
+        export_model(adapter, tmp_path / "itself", base_model="me/base", repo_id="me/base")
+    with pytest.raises(ValueError, match="is that of its base model: leave --refiner out"):
+        export_model(adapter, tmp_path / "refined", base_model="me/base", refiner=mine)
     with pytest.raises(ValueError, match="An adapter has no code of its own"):
         export_model(adapter, tmp_path / "code", base_model="me/base", remote_code=True)
 
 
 def test_a_missing_refiner_is_asked_for(mine, tmp_path):
     """A trainer that tunes the whole model leaves the refiner out of its folder."""
+    with pytest.raises(ValueError, match=r"holds a refiner, so that .* would have no effect"):
+        export_model(mine, tmp_path / "out", refiner=MICRO_CHECKPOINT)
+    export_model(mine, tmp_path / "left", refiner="none")
+    assert not (tmp_path / "left" / "refiner").exists()
     shutil.rmtree(mine / "refiner")
     with pytest.raises(ValueError, match=r"holds no refiner, and its processor was saved with one .*--refiner none"):
         export_model(mine, tmp_path / "out")
@@ -97,6 +114,32 @@ def test_a_missing_refiner_is_asked_for(mine, tmp_path):
     with pytest.raises(ValueError, match="was saved with 0: it belongs to another model"):
         export_model(mine, tmp_path / "wrong", refiner=MICRO_CHECKPOINT)
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"{", r"config\.json' is not JSON"),
+        ("tokenizer.json", None, "holds no tokenizer of the language model"),
+        ("mqformer_tokenizer/tokenizer.json", None, "holds no tokenizer of the MQ-Former"),
+        ("model.safetensors", None, "holds no weights as safetensors"),
+        ("model.safetensors", b"", r"model\.safetensors' is damaged or incomplete"),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"a": "model-2.safetensors"}}',
+            r"lacks model-2\.safetensors",
+        ),
+        ("refiner/model.safetensors", None, "holds no weights of the refiner"),
+    ],
+)
+def test_an_incomplete_model_is_not_published(mine, tmp_path, name, content, message):
+    if content is None:
+        (mine / name).unlink()
+    else:
+        (mine / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        export_model(mine, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_temporary_export_leaves_no_copy(mine):

@@ -146,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._download("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
 
     def _create(self, asked: dict) -> None:
-        name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+        name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         if name in self.hub.repositories:
             self._answer({"url": f"{self.hub.endpoint}/{name}", "error": "exists"}, 409)
             return

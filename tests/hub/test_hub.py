@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.utils.model_card.card_file import is_ours, read_metadata
 
 from ..cards import TEXTS
-from . import PUBLISHED, STRATEGIES
+from . import CHECKPOINTS, OTHERS, PUBLISHED, STRATEGIES
 from .server import run_hub
 
 ROOT = Path(__file__).parents[2]
+WEIGHTS = {"dpo": "adapter_model.safetensors", "full": "model.safetensors", "first": "model.safetensors"}
 TOKEN = "hf_" + "notatoken1" * 4
 
 
@@ -147,6 +149,25 @@ def test_an_interrupted_upload_changes_nothing(found, hub):
     assert hub.repositories["me/interrupted"].titles == ["initial commit", "Upload the model with ziya-lyrics"]
 
 
+def test_a_push_that_would_surprise_is_refused(found, hub):
+    """An adapter that nobody could load; a private model into a public repository. Nothing is sent."""
+    (typo, _, of_typo), (public, _, of_public) = check(found, "refused")
+    assert (typo, public) == (2, 2)
+    assert "The base model me/typo is not on the Hub" in of_typo
+    assert "other/moving exists and is public" in of_public
+    assert "me/adapter" not in hub.repositories
+    assert "Upload the model with ziya-lyrics" not in hub.repositories["other/moving"].titles
+
+
+def test_a_push_replaces_the_model_that_was_there(found, hub):
+    """With its code: a reader would load either of two models side by side."""
+    assert check(found, "replaced") == [0, 0]
+    *_, before, after = hub.repositories["me/replaced"].commits.values()
+    assert {"modeling_lyrics.py", "config.json", "model.safetensors", "refiner/config.json"} <= before.keys()
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= after.keys()
+    assert not [name for name in after if name.endswith(".py") or name.startswith(("config", "model", "refiner"))]
+
+
 def test_trainers_upload_what_a_reader_needs(found, hub):
     """Of every strategy: adapter, its description and card at each push; checkpoints without pickled arguments."""
     result = check(found, "trained")
@@ -181,6 +202,39 @@ def test_trainers_upload_what_a_reader_needs(found, hub):
     assert "last-checkpoint/optimizer.pt" in hub.repositories["me/checkpoint"].files()
 
 
+def check_uploads(hub, kind, strategy):
+    """Check that weights and card come with each push, and checkpoints as the strategy says."""
+    repository = hub.repositories[f"me/{kind}-{strategy}"]
+    step = "Training in progress, step 1"
+    during = {"end": ["Model save"], "every_save": [step]}.get(strategy, [step, f"{step}, checkpoint"])
+    # after the last step the model is saved again, and pushed if anything in it has changed
+    assert [title for title in repository.titles[1:] if title != "Model save" or strategy == "end"] == during
+    for files in list(repository.commits.values())[1:]:
+        assert {WEIGHTS[kind], "README.md", "processor_config.json"} <= files.keys()
+        assert is_ours(files["README.md"].decode())
+        assert not [name for name in files if "refiner" in name]
+    folders = {path.split("/")[0] for path in files if path.endswith("optimizer.pt")}
+    assert folders == ({CHECKPOINTS[strategy]} if strategy in CHECKPOINTS else set())
+
+
+def test_every_trainer_uploads(found, hub):
+    """Preferences, the whole model and the first stage."""
+    resumed = check(found, "others_trained")
+    assert resumed == {f"{kind}-{strategy}": [1, 2] for kind, strategy in OTHERS if strategy in CHECKPOINTS}
+    for kind, strategy in OTHERS:
+        check_uploads(hub, kind, strategy)
+
+
+@pytest.mark.slow
+def test_every_trainer_uploads_with_every_strategy(saved, tmp_path):
+    with run_hub() as hub:
+        shutil.copytree(saved, tmp_path / "tiny")
+        results = run_python(hub, tmp_path, "-m", "tests.hub.with_package", tmp_path, "pushed", "every_strategy")
+        assert set(map(tuple, check(results, "every_strategy").values())) == {(1, 2)}
+        for kind, strategy in product(WEIGHTS, STRATEGIES):
+            check_uploads(hub, kind, strategy)
+
+
 def test_the_first_stage(found, hub):
     result = check(found, "first_stage")
     assert result["model"] == "LyricsForPreTraining"
@@ -196,7 +250,9 @@ def test_a_push_by_transformers_has_our_card(found, hub):
 
 
 def test_an_adapter_of_a_folder_is_refused_before_the_training(found, hub):
-    assert "give its id as base_model_id" in check(found, "local_base")
+    local, typo = check(found, "local_base")
+    assert "give its id as base_model_id" in local
+    assert "The base model me/typo is not on the Hub" in typo
     assert "me/local" not in hub.repositories
 
 
@@ -204,7 +260,7 @@ def test_nothing_that_was_uploaded_names_this_machine(found, hub):
     """In no commit of any repository: no path, user, token or pickled arguments."""
     secrets = [found["folder"], str(ROOT), os.path.expanduser("~") + "/", TOKEN, "private"]
     own = {name: repository for name, repository in hub.repositories.items() if name.startswith("me/")}
-    assert len(own) == 9
+    assert len(own) == 10 + len(OTHERS)
     for name, repository in own.items():
         for files in repository.commits.values():
             assert not [path for path in files if path.endswith("training_args.bin")]
@@ -220,7 +276,7 @@ def test_a_machine_without_the_package(found, hub, tmp_path):
     assert check(found, "with_code")[0] == check(found, "first_stage")["code"][0] == 0
     stage1 = Path(found["folder"]) / "stage1-code"
     file = Path(__file__).with_name("without_package.py")
-    result = run_python(hub, tmp_path, file, "me/micro", SCENE_PICTURE, tmp_path / "again", stage1)
+    result = run_python(hub, tmp_path, file, "me/micro", SCENE_PICTURE, tmp_path / "again", "--stage1", stage1)
     assert result["module"] == "transformers_modules"
     assert result["first stage"] == ["LyricsForPreTraining", "LyricsProcessor"]
     assert result["AutoConfig"] == "LyricsConfig"
@@ -231,7 +287,7 @@ def test_a_machine_without_the_package(found, hub, tmp_path):
     assert (result["AutoProcessor"], result["AutoImageProcessor"]) == ("LyricsProcessor", "LyricsImageProcessorPil")
     processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
     assert result["labels"] == processor.refine(str(SCENE_PICTURE))[0].labels
-    assert result["generate"] == result["pipeline"] == result["again"]
+    assert result["generate"] == result["image-text-to-text"] == result["again"]
     assert result["generate"].strip().isdigit()
 
 

@@ -1,28 +1,33 @@
-"""What a user of the package does on the Hub: `python -m tests.hub.with_package FOLDER`, with HF_ENDPOINT set.
+"""What a user of the package does on the Hub: `python -m tests.hub.with_package FOLDER [STEP ...]`.
 
-FOLDER holds the checkpoint `tiny`. The last line of the output is a JSON object of the results.
+HF_ENDPOINT names the Hub, and FOLDER holds the checkpoint `tiny`. The last line of the output is a JSON object.
 """
 
 import contextlib
 import io
 import json
+import shutil
 import sys
 import traceback
+from itertools import product
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lyrics import LyricsForConditionalGeneration, LyricsForPreTraining, LyricsProcessor
-from lyrics.assets import MICRO_CHECKPOINT, ShapeChats
+from lyrics.assets import MICRO_CHECKPOINT, ShapeChats, ShapePairs
 from lyrics.conversion import merge_adapter
 from lyrics.modeling_lyrics.adapter_checks import mark_base
 from lyrics.trainers import LyricsSFTConfig, LyricsSFTTrainer
+from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, to_dataset
 from lyrics_cli.main import main
 
+from ..pretraining_parts import build_rows
 from ..trainers.two_ranks import build_trainer as build_pretraining_trainer
-from . import PUBLISHED, STRATEGIES
+from . import CHECKPOINTS, OTHERS, PUBLISHED, STRATEGIES
 
 FOLDER = Path(sys.argv[1])
 TINY = FOLDER / "tiny"
@@ -55,7 +60,8 @@ def pushed():
 
 def with_code():
     """The shipped model, for the machine without the package."""
-    return run("push", MICRO_CHECKPOINT, "me/micro", "--remote-code")
+    shutil.copytree(MICRO_CHECKPOINT, FOLDER / "micro")  # a push makes links beside the weights for a moment
+    return run("push", FOLDER / "micro", "me/micro", "--remote-code")
 
 
 def revisions():
@@ -91,13 +97,34 @@ def interrupted():
     return [run("push", TINY, "me/interrupted") for _ in range(2)]
 
 
-def _build(name, steps=2, **settings):
-    rows = [{key: ShapeChats(4)[index][key] for key in ("images", "messages")} for index in range(4)]
+def refused():
+    """An adapter of a base model that is not there; a private push to a public repository."""
+    model, processor = LyricsForConditionalGeneration.from_pretrained(TINY), LyricsProcessor.from_pretrained(TINY)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(FOLDER / "peft")
+    processor.save_pretrained(FOLDER / "peft", save_refiner=False)
+    return [
+        run("push", FOLDER / "peft", "me/adapter", "--base-model", "me/typo"),
+        run("push", TINY, "other/moving", "--private"),
+    ]
+
+
+def replaced():
+    """An adapter in the place of a model with its code."""
+    words = (TINY, "me/replaced", "--remote-code"), (FOLDER / "peft", "me/replaced", "--base-model", "me/tiny")
+    return [run("push", *one)[0] for one in words]
+
+
+def _settings(steps=2, **settings):
     settings = {"max_steps": steps, "save_steps": 1, "save_strategy": "steps", "logging_steps": 1} | settings
-    settings |= {"bf16": False, "use_cpu": True, "report_to": [], "disable_tqdm": True, "seed": 3}
-    args = LyricsSFTConfig(str(FOLDER / name), per_device_train_batch_size=2, **settings)
+    settings |= {"use_cpu": True, "report_to": [], "disable_tqdm": True, "seed": 3}
+    return settings | {"per_device_train_batch_size": 2}
+
+
+def _build(name, model="me/tiny", **settings):
+    rows = [{key: ShapeChats(4)[index][key] for key in ("images", "messages")} for index in range(4)]
+    args = LyricsSFTConfig(str(FOLDER / name), bf16=False, **_settings(**settings))
     processor = LyricsProcessor.from_pretrained("me/tiny", refiner=False)
-    trainer = LyricsSFTTrainer("me/tiny", args, rows, processing_class=processor)
+    trainer = LyricsSFTTrainer(model, args, rows, processing_class=processor)
     trainer.training_data = str(FOLDER / "private" / "chats.jsonl")
     return trainer
 
@@ -125,6 +152,46 @@ def trained():
     }
 
 
+def _build_dpo(name, **settings):
+    args = LyricsDPOConfig(str(FOLDER / name), bf16=False, gradient_checkpointing=False, **_settings(**settings))
+    trainer = LyricsDPOTrainer("me/tiny", args, to_dataset(ShapePairs(2)), None, LyricsProcessor.from_pretrained(TINY))
+    trainer.training_data = "pairs:2"
+    return trainer
+
+
+def _build_full(name, **settings):
+    return _build(name, use_lora=False, **settings)
+
+
+def _build_first_stage(name, **settings):
+    return build_pretraining_trainer(FOLDER / name, 1, build_rows(2), **_settings(**settings))
+
+
+BUILDERS = {"dpo": _build_dpo, "full": _build_full, "first": _build_first_stage}
+
+
+def others_trained(runs=OTHERS):
+    """Runs of the other trainers; one that has uploaded a checkpoint is resumed from its download."""
+    resumed = {}
+    for kind, strategy in runs:
+        name = f"{kind}-{strategy}"
+        hub = {"push_to_hub": True, "hub_strategy": strategy, "hub_always_push": True}
+        trainer = BUILDERS[kind](name, steps=1, **hub)  # the repository is named after the output directory
+        trainer.train()
+        trainer.save_model()
+        if strategy in CHECKPOINTS:
+            place = Path(snapshot_download(f"me/{name}")) / CHECKPOINTS[strategy]
+            again = BUILDERS[kind](f"{name}-again", steps=2)
+            again.train(resume_from_checkpoint=str(place))
+            resumed[name] = [line["step"] for line in again.state.log_history if "loss" in line]
+    return resumed
+
+
+def every_strategy():
+    """Runs of the other trainers with each strategy."""
+    return others_trained(tuple(product(BUILDERS, STRATEGIES)))
+
+
 def first_stage():
     trainer = build_pretraining_trainer(FOLDER / "stage1", 1, max_steps=1, save_strategy="no", hub_model_id="me/stage1")
     trainer.train()
@@ -141,13 +208,15 @@ def by_transformers():
 
 
 def local_base():
-    """An adapter of a folder is refused before the training."""
-    args = LyricsSFTConfig(str(FOLDER / "local"), bf16=False, use_cpu=True, push_to_hub=True, hub_model_id="me/local")
-    try:
-        LyricsSFTTrainer(str(TINY), args, [], processing_class=LyricsProcessor.from_pretrained(TINY, refiner=False))
-    except ValueError as error:
-        return str(error)
-    return ""
+    """An adapter whose base model nobody can load is refused before the training."""
+    errors = []
+    for base_id in (None, "me/typo"):
+        hub = {"push_to_hub": True, "hub_model_id": "me/local", "base_model_id": base_id}
+        try:
+            _build("local", model=str(TINY), **hub)
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
 
 
 STEPS = (
@@ -158,7 +227,10 @@ STEPS = (
     moving,
     gated,
     interrupted,
+    refused,
+    replaced,
     trained,
+    others_trained,
     first_stage,
     by_transformers,
     local_base,
@@ -168,7 +240,7 @@ STEPS = (
 def run_steps():
     """Run all steps; one that fails does not stop the others."""
     results = {}
-    for step in STEPS:
+    for step in [globals()[name] for name in sys.argv[2:]] or STEPS:
         try:
             results[step.__name__] = step()
         except Exception:  # noqa: BLE001  (the test shows it)

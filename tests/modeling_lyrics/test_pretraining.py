@@ -192,6 +192,20 @@ def test_weights_weigh(batch):
     torch.testing.assert_close(output["loss"], expected)
 
 
+def test_losses_of_rows_are_the_losses(model):
+    """The terms of all rows have the loss as their mean, and a row's caption has its own number of words."""
+    batch = make_batch(LyricsPretrainingCollator(build_processor(), mask_probability=0.5), build_rows(5))
+    output = model(**batch)
+    assert list(output.row_losses) == ["loss_icg", "loss_itc", "loss_itm", "loss_msp"]
+    for name, rows in output.row_losses.items():
+        assert rows.shape == (5, 2)
+        total, count = rows.sum(0).tolist()
+        assert total / count == pytest.approx(output[name].item(), rel=1e-5)
+    words = batch["caption_segment_ids"].bool().sum(1) - 1
+    assert output.row_losses["loss_icg"][:, 1].tolist() == words.tolist()
+    assert output.row_losses["loss_itm"][:, 1].tolist() == [3] * 5
+
+
 def test_without_refiner(collator):
     """A configuration: visual queries, three objectives, no spatial text; BLIP-2's recipe."""
     without = LyricsPretrainingCollator(build_processor(), use_objects=False)

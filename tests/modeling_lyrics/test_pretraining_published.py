@@ -141,7 +141,7 @@ def losses(model, text, out):
         positions = (torch.arange(3)[:, None] * out["lm_text_output"].shape[1] + torch.arange(labels.shape[1])) + shift
         kept = flat != -100
         labels = Labels(positions.flatten()[kept], flat[kept])
-        out[f"loss_{name}"] = predict(out[f"{name}_text_output"], labels, published_head(model), 0.1)[0]
+        out[f"loss_{name}"] = predict(out[f"{name}_text_output"], labels, published_head(model), 0.1)[0].loss
     out["loss"] = sum(out[f"loss_{name}"] for name in ("itc", "itm", "lm", "mlm"))
     return out
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from lyrics import LyricsProcessor, LyricsRefinerConfig, LyricsVisualRefiner
 from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
-from lyrics.modeling_lyrics.modeling_refiner import RefinedImage
+from lyrics.modeling_lyrics.refiner_output import RefinedImage
 from lyrics.modeling_lyrics.refiner_tiles import cut_tiles, join_tiles
 
 WIDE = (200, 100)  # width and height

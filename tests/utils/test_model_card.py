@@ -43,13 +43,25 @@ def test_metadata_and_results_round_trip(folder):
     for text in (
         "| held.jsonl | word accuracy | 0.25 |",
         "| learning_rate | 0.0001 |",
-        "`chats.jsonl`, `me/chats` (5 rows)",
+        "`chats.jsonl`, [me/chats](https://huggingface.co/datasets/me/chats) (5 rows)",
+        "Measured by the trainer with the weights of step 1.",
         "follows the published weights",
         json.loads((folder / "processor_config.json").read_text())["refiner_fingerprint"],
         "`box_threshold` 0.25",
         "8 visual and 16 grounding queries",
     ):
         assert text in card.text, text
+
+
+def test_results_are_those_of_the_weights(folder):
+    """Of the best evaluation, whose weights were loaded at the end, and not of the last one."""
+    log = [*LOG, {"step": 2, "eval_loss": 1.9, "eval_logps/chosen": -40.0}]
+    write_card(folder, CardFacts("mine", origin="It was tuned.", training=train(log=log, weights_step=1)))
+    card = check_card(folder)
+    assert next(one.metric_value for one in card.data.eval_results) == 1.5
+    assert "- The weights are those of step 1," in card.text
+    write_card(folder, CardFacts("mine", origin="It was tuned.", training=train(log=log)))
+    assert [(one.metric_type, one.metric_value) for one in check_card(folder).data.eval_results] == [("loss", 1.9)]
 
 
 def test_a_card_of_a_person_stays(folder):
@@ -106,8 +118,12 @@ def test_the_licence_is_that_of_the_bases(folder, tmp_path):
     assert choose_license([mit, unknown]) is choose_license([]) is None
     write_card(folder, CardFacts("mine", [mit, unknown], origin="It was joined.", is_untrained=True))
     card = check_card(folder, license=None, base_model=None)
-    assert "- language model: a model that is not on the Hub (licence unknown)" in card.text
+    assert "- language model: a model without an id on the Hub (licence unknown)" in card.text
     assert "answers mean nothing yet" in card.text
+    write_card(folder, CardFacts("mine", origin="It was trained.", license="gpl-3.0"))  # a choice of the owner
+    assert "`gpl-3.0`." in check_card(folder).text
+    write_card(folder, CardFacts("mine", [BaseModel("me/x", license="gpl-3.0")], "finetune", "It was tuned."))
+    assert "It follows the weights of the base model" in check_card(folder, license="gpl-3.0").text
 
 
 @pytest.mark.parametrize(
@@ -142,11 +158,13 @@ def test_names_on_the_hub(tmp_path, monkeypatch):
 def test_data_are_named_without_folders(tmp_path, monkeypatch):
     """As the user named them, but not where they lie."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "private" / "alice"))
     for name in ("photos", "private/alice"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "private" / "chats.jsonl").touch()
     words = ["chats:40", "me/chats", "private/chats.jsonl", str(tmp_path / "private" / "chats.jsonl"), "photos/"]
-    words += ["https://host/user/{00..02}.tar?key=secret", "."]
+    words += ["https://host/user/{00..02}.tar?key=secret", ".", "private/alice", "mixture:stage2"]
+    words += ["refcoco/testA:private/alice", "table:private/chats.jsonl", "yolo:photos/"]
     names = name_data(words)
     assert [one.name for one in names] == [
         "chats:40",
@@ -156,8 +174,14 @@ def test_data_are_named_without_folders(tmp_path, monkeypatch):
         "photos",
         "{00..02}.tar",
         tmp_path.name,
+        "files",
+        "mixture:stage2",
+        "refcoco/testA",
+        "table:chats.jsonl",
+        "yolo:photos",
     ]
-    assert [one.hub_id for one in names] == [None, "me/chats", None, None, None, None, None]
+    assert [one.hub_id for one in names if one.hub_id] == ["me/chats"]
+    assert [one.name for one in names if one.is_drawn] == ["chats:40"]
 
 
 def test_the_quick_start_runs_as_pasted(tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ import json
 import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lyrics.utils.published_files import check_nothing_private, list_published, rewrite_json, without_machine
 
@@ -68,13 +70,24 @@ def test_private_texts_are_found(tmp_path, monkeypatch, text):
     assert text.split()[-1] not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["drawing.svg", "LICENSE", "model.safetensors"])
+def test_private_texts_are_found_in_every_kind_of_file(tmp_path, name):
+    """Of weights, in their metadata."""
+    if name.endswith(".safetensors"):
+        save_file({"a": torch.zeros(1)}, tmp_path / name, {"source": "/home/alice/run"})
+    else:
+        (tmp_path / name).write_text("<!-- /home/alice/run -->")
+    with pytest.raises(ValueError, match=f"{name} names a path"):
+        check_nothing_private(tmp_path)
+
+
 def test_usual_texts_are_none(tmp_path, monkeypatch):
     """Also not where an environment variable with a telling name has a usual value, or a vocabulary has paths."""
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("TOKEN_TYPE", "transformers")
     (tmp_path / "README.md").write_text("transformers, false, and/or, https://huggingface.co/me/x, runs/stage2, ~/x")
     (tmp_path / "tokenizer.json").write_text('{"/home/alice/": 3}')
-    (tmp_path / "weights.safetensors").write_bytes(b"/home/alice/")
+    save_file({"/home/alice/": torch.zeros(1)}, tmp_path / "weights.safetensors", {"format": "pt"})
     check_nothing_private(tmp_path, ["/data"])
 
 

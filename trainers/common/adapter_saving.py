@@ -87,11 +87,13 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if not isinstance(args, TuningArguments):
             raise TypeError(
                 f"args is a {type(args).__name__}, and {type(self).__name__} needs the Lyrics class of the same fields "
-                "(LyricsSFTConfig or LyricsDPOConfig)."
+                "(LyricsSFTConfig, LyricsDPOConfig or LyricsGRPOConfig)."
             )
         if isinstance(model, str | os.PathLike):
             model = load_model(os.fspath(model), args, kwargs.pop("quantization_config", None))
         base: Any = model if isinstance(model, LyricsForConditionalGeneration) else model.get_base_model()
+        if os.path.isdir(base.name_or_path):  # so that the adapter is loaded from any folder
+            base.name_or_path = os.path.abspath(base.name_or_path)
         # Before PEFT changes the model and training changes its weights.
         self.base_model_name, self.base_mark = base.name_or_path, mark_base(model)
         if not self.base_model_name:
@@ -137,7 +139,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if not self.args.should_save or peft_configs is None:
             return
         folder = Path(output_dir or str(self.args.output_dir))
-        for name in set(peft_configs) - {ADAPTER}:  # the reference that TRL's DPO copies from the adapter
+        for name in set(peft_configs) - {ADAPTER}:  # the reference that TRL copies from the adapter
             shutil.rmtree(folder / name, ignore_errors=True)
         peft_config = peft_configs[ADAPTER]
         details = {

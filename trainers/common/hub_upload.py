@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress, logging
 
 from ...conversion.export import WITHOUT_REFINER, copy_file, export_model, name_base
-from ...conversion.push import upload
+from ...conversion.push import require_on_hub, upload
 from ...utils.model_card import BaseModel
 from ...utils.published_files import check_nothing_private, rewrite_json, without_machine
 from .manifest import MANIFEST, read_manifest, record_files, save_manifest
@@ -38,6 +38,18 @@ class HubUploadMixin(Trainer if TYPE_CHECKING else object):
         """Return the Hub id of the model that an adapter belongs to, or `None`."""
         bases: list[BaseModel] = getattr(self, "base_models", list)()
         return bases[0].hub_id if bases else None
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository as in Transformers, unless nobody could load the adapter that will be pushed.
+
+        Raises:
+            ValueError: the base model of an adapter is not on the Hub.
+        """
+        base = self.base_id()
+        is_adapter = getattr(self.model, "peft_config", None) is not None
+        if is_adapter and base is not None and self.is_world_process_zero():
+            require_on_hub(HfApi(token=self.args.hub_token if token is None else token), base)
+        super().init_hf_repo(token, private)
 
     def push_to_hub(
         self,

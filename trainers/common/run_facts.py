@@ -12,6 +12,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
+from ...datasets_lyrics.catalog.registry import find_format
 from ...datasets_lyrics.open_data import kind_of
 from ...utils.model_card import (
     CARD,
@@ -73,14 +74,32 @@ def _name_word(word: str) -> DataName:
     except (ValueError, OSError):  # of a caller who opened the data in another way
         kind = "hub" if find_hub_id(word) else "files"
     if kind in ("drawn", "hub"):
-        return DataName(word, word if kind == "hub" and find_hub_id(word) else None)
-    path = word.partition("?")[0].replace("\\", "/").rstrip("/")
-    return DataName(os.path.basename(path if "://" in path else os.path.abspath(path)) or "files")
+        return DataName(word, word if kind == "hub" and find_hub_id(word) else None, is_drawn=kind == "drawn")
+    if kind == "catalog":  # NAME:ROOT; the name says more than the folder
+        name, _, root = word.partition(":")
+        is_known = find_format(name.partition("/")[0]).family != "your own"
+        return DataName(name if is_known else f"{name}:{_last_part(root)}")
+    if kind == "mixture" and not os.path.isfile(word):
+        return DataName(word)
+    return DataName(_last_part(word))
 
 
-def describe_run(trainer: Any) -> TrainingFacts:
-    """Return what a trainer knows of its run until now."""
+def _last_part(path: str) -> str:
+    """Return the name of a file or folder, without its folders and the parameters of a URL; never that of the user."""
+    path = path.partition("?")[0].replace("\\", "/").rstrip("/")
+    name = os.path.basename(path if "://" in path else os.path.abspath(os.path.expanduser(path)))
+    return "files" if name in ("", os.path.basename(os.path.expanduser("~"))) else name
+
+
+def describe_run(trainer: Any, is_checkpoint: bool = False) -> TrainingFacts:
+    """Return what a trainer knows of its run until now.
+
+    Args:
+        trainer: trainer with `stage_name`.
+        is_checkpoint: bool, whether the weights are those of this step; else of the best one, where `args` ask for it.
+    """
     state, args = trainer.state, trainer.args
+    has_best = args.load_best_model_at_end and not is_checkpoint
     rows = trainer.train_dataset
     return TrainingFacts(
         stage=trainer.stage_name,
@@ -94,6 +113,7 @@ def describe_run(trainer: Any) -> TrainingFacts:
         seconds=trainer.training_seconds,
         hardware=describe_hardware(args),
         log=state.log_history,
+        weights_step=state.best_global_step if has_best else None,
     )
 
 
@@ -101,7 +121,7 @@ def describe_hardware(args: TrainingArguments) -> str:
     """Return the number and the kind of the devices of a run."""
     device = args.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-    return f"{args.world_size} x {name}" if args.world_size > 1 or device.type == "cuda" else name
+    return f"{args.world_size} x {name}" if args.world_size > 1 or device.type == "cuda" else f"one {name}"
 
 
 def _list_settings(trainer: Trainer, args: Any) -> dict[str, Any]:
@@ -147,7 +167,7 @@ def write_run_card(trainer: Any, folder: Path, present: Path | None) -> None:
         bases=bases,
         relation=("adapter" if is_adapter else "finetune") if bases else None,
         origin=f"It was trained with the package `ziya-lyrics`: {trainer.stage_name}.",
-        training=describe_run(trainer),
+        training=describe_run(trainer, is_checkpoint=present is None),
         config=_configuration_of(getattr(trainer.model, "get_base_model", lambda: trainer.model)()),
         refiner=_refiner_of(trainer.processing_class),
     )

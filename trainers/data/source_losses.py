@@ -1,42 +1,53 @@
-"""Losses of a mixture by data set: sums over tokens of all micro-batches and ranks since the last log entry."""
+"""Losses of a mixture by data set: sums over terms of all micro-batches and ranks since the last log entry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 
 class LossesBySource:
-    """Sums of token losses by data set, on the device, so that no step waits for them.
+    """Sums of losses by data set, on the device, so that no step waits for them.
 
     Args:
         names: names of the data sets, the same on every rank.
         device: device of the sums.
+        kinds: names of the losses, the same on every rank.
     """
 
-    def __init__(self, names: Sequence[str], device: torch.device) -> None:
-        self.names = list(names)
+    def __init__(self, names: Sequence[str], device: torch.device, kinds: Sequence[str] = ("loss",)) -> None:
+        self.names, self.kinds = list(names), list(kinds)
         self._numbers = {name: number for number, name in enumerate(self.names)}
-        self._sums = torch.zeros(len(self.names), 2, dtype=torch.float64, device=device)  # loss, tokens
+        shape = (len(self.kinds), len(self.names), 2)  # loss, number of its terms
+        self._sums = torch.zeros(shape, dtype=torch.float64, device=device)
 
-    def add(self, sources: Sequence[str], log_probs: torch.Tensor, mask: torch.Tensor) -> None:
+    def add(self, sources: Sequence[str], rows: torch.Tensor, kind: str = "loss") -> None:
         """Add a micro-batch.
 
         Args:
             sources: names of the data sets of the B rows.
-            log_probs: (B, L) log-probabilities of the labels.
-            mask: (B, L) bool, whether a position has a label.
+            rows: (B, 2) sum of the terms of each row's loss, and their number.
+            kind: name of the loss.
         """
-        numbers = torch.tensor([self._numbers[name] for name in sources], device=log_probs.device)
-        losses = -(log_probs.detach() * mask).sum(1, dtype=torch.float64)
-        sums = torch.stack([losses, mask.sum(1).double()], dim=1)  # (B, 2)
-        self._sums.index_add_(0, numbers.to(self._sums.device), sums.to(self._sums.device))
+        numbers = torch.tensor([self._numbers[name] for name in sources], device=self._sums.device)
+        self._sums[self.kinds.index(kind)].index_add_(0, numbers, rows.detach().to(self._sums))
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the mean loss of each data set since the last call, without those that had no token."""
+        """Return the mean of each loss and data set since the last call (`KIND_NAME`), without those of no term."""
         reduced: torch.Tensor = accelerator.reduce(self._sums, "sum")  # pyright: ignore[reportAssignmentType]
         sums = reduced.tolist()
         self._sums = torch.zeros_like(self._sums)
-        return {f"loss_{name}": loss / tokens for name, (loss, tokens) in zip(self.names, sums, strict=True) if tokens}
+        return {
+            f"{kind}_{name}": loss / count
+            for kind, by_name in zip(self.kinds, sums, strict=True)
+            for name, (loss, count) in zip(self.names, by_name, strict=True)
+            if count
+        }
+
+
+def losses_of_mixture(dataset: Any, device: torch.device, kinds: Sequence[str] = ("loss",)) -> LossesBySource | None:
+    """Return the sums for a mixture, which has `names` and `row_at`; `None` for any other data set."""
+    return LossesBySource(dataset.names, device, kinds) if hasattr(dataset, "row_at") else None

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult
+
 from ..atomic_files import write_file
-from .card_file import is_ours, merge_cards, read_metadata, refresh_card
+from .card_file import is_by_hand, is_ours, merge_cards, read_metadata, read_results, refresh_card
 from .facts import CardFacts, DataName, ModelFiles, TrainingFacts
-from .metadata import LICENSES, BaseModel, build_metadata, choose_license, find_hub_id, is_hub_id
+from .metadata import LICENSES, PUBLISHED_LICENSE, BaseModel, build_metadata, choose_license, find_hub_id, is_hub_id
 from .quick_start import write_quick_start
 from .sections import (
+    FOLLOWS,
     LOSSES_PICTURE,
     write_citation,
     write_evaluation,
@@ -31,7 +34,6 @@ from .sections import (
 )
 
 CARD = "README.md"
-_DRAWN = ("shapes:", "chats:", "pairs:")  # data that the package draws, with English words
 
 
 def write_card(
@@ -58,13 +60,43 @@ def write_card(
     """
     folder = Path(folder)
     old = read_text(folder / CARD if present is None else Path(present))
-    if old is not None and not is_ours(old):
+    if old is not None and is_by_hand(old):
         return False
+    if old is not None and not is_ours(old):
+        old = None
     before = None if earlier is None else read_text(Path(earlier))
     keep = before is not None and is_ours(before)
     if keep and earlier is not None and (losses := Path(earlier).with_name(LOSSES_PICTURE)).is_file():
         shutil.copyfile(losses, folder / LOSSES_PICTURE)
     text = compose_card(folder, facts, before if keep else old, keep=keep)
+    with write_file(folder / CARD, "w", encoding="utf-8") as file:
+        file.write(text)
+    return True
+
+
+def add_results(folder: str | os.PathLike[str], results: Sequence[EvalResult]) -> bool:
+    """Add results to the card of a model, in place of earlier ones of the same data and metric.
+
+    Args:
+        folder: folder of a model or adapter; without a card it gets one.
+        results: results of an evaluation.
+
+    Returns:
+        Whether the card was written; `False` where a person wrote the present one.
+
+    Raises:
+        ValueError: the folder holds no model.
+    """
+    folder = Path(folder)
+    old = read_text(folder / CARD)
+    if old is not None and not is_ours(old):
+        return False
+    name, known = read_results("" if old is None else old)
+    new = {(one.dataset_name, one.metric_type) for one in results}
+    merged = [*(one for one in known if (one.dataset_name, one.metric_type) not in new), *results]
+    has_code = (folder / "modeling_lyrics.py").is_file()
+    facts = CardFacts(name or Path(os.path.abspath(folder)).name, results=merged, has_remote_code=has_code)
+    text = compose_card(folder, facts, old, keep=old is not None)
     with write_file(folder / CARD, "w", encoding="utf-8") as file:
         file.write(text)
     return True
@@ -101,7 +133,8 @@ def compose_card(folder: Path, facts: CardFacts, old: str | None = None, keep: b
         sections |= {"title": write_title(facts, files), "limits": write_limits(facts, files)}
         sections |= {"citation": write_citation()}
     if not keep or results:
-        sections["evaluation"] = write_evaluation(results)
+        step = facts.training.evaluated_step() if facts.training and not facts.results else None
+        sections["evaluation"] = write_evaluation(results, step)
     if not keep or files.config:
         sections["seeing"] = write_seeing(files)
     if not keep or facts.bases or facts.license:
@@ -127,9 +160,9 @@ def _tags(files: ModelFiles, facts: CardFacts) -> list[str]:
 
 
 def _language_of(facts: CardFacts) -> Sequence[str]:
-    """Return the language of data that the package draws; of other data it is not known."""
+    """Return English for data that the package draws; of other data the language is not known."""
     data = facts.training.data if facts.training else ()
-    return ("en",) if data and all(one.name.startswith(_DRAWN) for one in data) else ()
+    return ("en",) if data and all(one.is_drawn for one in data) else ()
 
 
 def read_text(path: Path) -> str | None:
@@ -142,15 +175,19 @@ def read_text(path: Path) -> str | None:
 
 __all__ = [
     "CARD",
+    "FOLLOWS",
     "LICENSES",
     "LOSSES_PICTURE",
+    "PUBLISHED_LICENSE",
     "BaseModel",
     "CardFacts",
     "DataName",
     "ModelFiles",
     "TrainingFacts",
+    "add_results",
     "compose_card",
     "find_hub_id",
+    "is_by_hand",
     "is_hub_id",
     "is_ours",
     "merge_cards",

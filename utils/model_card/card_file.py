@@ -13,11 +13,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
 
 _METADATA = re.compile(r"<!-- lyrics:metadata(?P<digests>( [\w-]+=[0-9a-f]{8})*) -->\n?")
 _SECTION = re.compile(r"<!-- lyrics:(?P<name>[\w-]+) -->\n(?P<text>.*?)<!-- /lyrics:(?P=name) -->\n?", re.DOTALL)
 _TITLE = re.compile(r"\A(?:---\r?\n.*?\r?\n---\r?\n)?", re.DOTALL)
+
+_UNFILLED, _MANY = "[More Information Needed]", 30  # in the template of `huggingface_hub`: 39 times
 
 # In the order in which they stand in a new card.
 SECTIONS = (
@@ -39,6 +42,11 @@ def is_ours(card: str) -> bool:
     return _METADATA.search(card) is not None
 
 
+def is_by_hand(card: str) -> bool:
+    """Return whether a person wrote a card: it is not ours, and not the template that PEFT saves, left unfilled."""
+    return not is_ours(card) and card.count(_UNFILLED) < _MANY
+
+
 def read_metadata(card: str) -> dict[str, Any]:
     """Return the metadata of a card, an empty dictionary where they are missing or damaged.
 
@@ -49,6 +57,19 @@ def read_metadata(card: str) -> dict[str, Any]:
         return ModelCard(card, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # noqa: BLE001  (a card of anybody; YAML's errors are of many classes)
         return {}
+
+
+def read_results(card: str) -> tuple[str | None, list[EvalResult]]:
+    """Return the model's name and the results in the metadata of a card; none where they are missing or damaged.
+
+    Args:
+        card: text of a `README.md`.
+    """
+    index = read_metadata(card).get("model-index")
+    try:
+        return model_index_to_eval_results(index) if index else (None, [])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None, []
 
 
 def refresh_card(old: str | None, metadata: Mapping[str, Any], sections: Mapping[str, str], keep: bool = False) -> str:
@@ -83,8 +104,10 @@ def merge_cards(present: str, new: str) -> str:
     """
     if not is_ours(new):
         return new
-    if not is_ours(present):
+    if is_by_hand(present):
         return present
+    if not is_ours(present):
+        return new
     sections = {found["name"]: found["text"] for found in _SECTION.finditer(new)}
     return refresh_card(present, read_metadata(new), sections)
 

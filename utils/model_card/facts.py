@@ -17,6 +17,8 @@ Kind = Literal["model", "adapter", "first stage"]
 FIRST_STAGE_TYPE = "lyrics_pretraining"
 # Numbers of an evaluation that say how fast it was, not how good the model is.
 _SPEED = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_tokens", "epoch")
+# Those that say something of the state of a training, and are neither high nor low for a good model.
+_STATE = ("entropy", "logits/chosen", "logits/rejected", "logps/chosen", "logps/rejected")
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,18 @@ class DataName:
     Args:
         name: name that is shown.
         hub_id: Hub id, or `None` where the data are not on the Hub.
+        is_drawn: bool, whether the package draws the data on the spot.
     """
 
     name: str
     hub_id: str | None = None
+    is_drawn: bool = False
+
+    def describe(self) -> str:
+        """Return the name as Markdown, with a link to the Hub, or that the package draws the data."""
+        if self.hub_id is not None:
+            return f"[{self.hub_id}](https://huggingface.co/datasets/{self.hub_id})"
+        return f"`{self.name}`{' (drawings of `ziya-lyrics`)' if self.is_drawn else ''}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ class TrainingFacts:
         seconds: duration since the run started or resumed, or `None`.
         hardware: machine, such as `"1 x NVIDIA H200"`.
         log: list of the log's entries, mappings with `step`.
+        weights_step: step of the weights, if they are not those of the last step.
     """
 
     stage: str
@@ -112,23 +123,24 @@ class TrainingFacts:
     seconds: float | None = None
     hardware: str = "unknown"
     log: Sequence[Mapping[str, Any]] = ()
+    weights_step: int | None = None
 
     def datasets(self) -> list[str]:
         """Return the Hub ids of the training data."""
         return list(dict.fromkeys(one.hub_id for one in self.data if one.hub_id is not None))
 
+    def evaluated_step(self) -> int | None:
+        """Return the step of the last evaluation up to the step of the weights, `None` without evaluations."""
+        steps = [entry["step"] for entry in self.log if any(name.startswith("eval_") for name in entry)]
+        return max((step for step in steps if self.weights_step is None or step <= self.weights_step), default=None)
+
     def results(self) -> list[EvalResult]:
-        """Return the metrics of the last evaluation, if the data have a name."""
-        evaluations = [entry for entry in self.log if any(name.startswith("eval_") for name in entry)]
-        if not evaluations or not self.evaluation_data:
+        """Return the metrics of the last evaluation of the weights, if the data have a name."""
+        step = self.evaluated_step()
+        if step is None or not self.evaluation_data:
             return []
         data = self.evaluation_data[0]
-        last = {
-            name: value
-            for entry in evaluations
-            if entry.get("step") == evaluations[-1].get("step")
-            for name, value in entry.items()
-        }
+        last = {name: value for entry in self.log if entry.get("step") == step for name, value in entry.items()}
         metrics = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")}
         return [
             EvalResult(
@@ -141,7 +153,7 @@ class TrainingFacts:
                 metric_value=round(value, 4),
             )
             for name, value in metrics.items()
-            if isinstance(value, int | float) and not name.endswith(_SPEED) and value == value
+            if isinstance(value, int | float) and not name.endswith((*_SPEED, *_STATE)) and value == value
         ]
 
 

@@ -128,10 +128,14 @@ class BaseModel:
         text = os.fspath(place) if place else None
         return cls(text, role, find_hub_id(text), find_license(text))
 
+    def is_published(self) -> bool:
+        """Return whether it is the published model, by its id or its layout."""
+        return self.hub_id in PUBLISHED_IDS or (self.place is not None and is_published_folder(self.place))
+
     def describe(self) -> str:
-        """Return its Hub id as a link, or that it has none."""
+        """Return its Hub id as a link, or that none is known."""
         if self.hub_id is None:
-            return "a model that is not on the Hub"
+            return "a model without an id on the Hub"
         return f"[{self.hub_id}](https://huggingface.co/{self.hub_id})"
 
 
@@ -143,7 +147,7 @@ def find_license(place: str | os.PathLike[str] | None) -> str | None:
     """
     if not place:
         return None
-    if find_hub_id(place) in PUBLISHED_IDS or is_published_folder(place):
+    if BaseModel(os.fspath(place), hub_id=find_hub_id(place)).is_published():
         return PUBLISHED_LICENSE
     value = read_card(place).get("license")
     return value if value in LICENSES else None

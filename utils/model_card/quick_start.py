@@ -31,6 +31,10 @@ _INSTALL = (
     "Install the package `ziya-lyrics` from its repository (`pip install .` in a clone); importing it teaches "
     "Transformers the model."
 )
+_INSTALL_WITH_PEFT = (
+    "Install the package `ziya-lyrics` from its repository, with PEFT, which adapters need (`pip install '.[train]'` "
+    "in a clone). The base model{base} is loaded with the adapter."
+)
 _REMOTE = (
     "Nothing has to be installed but Transformers, PyTorch and Pillow. The code of the model lies beside its weights, "
     "and `trust_remote_code=True` runs it: read it first. With the package `ziya-lyrics` installed, its own code runs."
@@ -67,4 +71,8 @@ def write_quick_start(facts: CardFacts, files: ModelFiles) -> str:
             f"\n\n`lyrics compose {facts.place} --language-model LLM --out composed` joins it with a language model, "
             "for the second stage."
         )
-    return f"## Quick start\n\n{_REMOTE if remote else _INSTALL}\n\n```python\n{code}\n```{after}"
+    install = _REMOTE if remote else _INSTALL
+    if files.kind == "adapter":
+        known = [base.describe() for base in facts.bases if base.hub_id is not None]
+        install = _INSTALL_WITH_PEFT.format(base=f", {known[0]}," if known else "")
+    return f"## Quick start\n\n{install}\n\n```python\n{code}\n```{after}"

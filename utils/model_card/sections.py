@@ -8,11 +8,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from .facts import CardFacts, ModelFiles, TrainingFacts
+from .facts import CardFacts, DataName, ModelFiles, TrainingFacts
 from .metadata import PUBLISHED_LICENSE
 
 PAPER = "https://arxiv.org/abs/2312.05278"
 LOSSES_PICTURE = "losses.png"
+FOLLOWS = "GPL-3.0. It follows"  # where the licence is that of the base model
 
 _PACKAGES = ("ziya-lyrics", "transformers", "torch", "trl", "peft", "accelerate", "datasets", "tokenizers")
 _KINDS = {
@@ -20,6 +21,8 @@ _KINDS = {
     "adapter": "This is an adapter for a Lyrics model",
     "first stage": "This is the first stage of a Lyrics model: vision encoder and MQ-Former, without a language model",
 }
+_LOOKS = "Lyrics looks at an image twice: as a whole, and object by object."
+_ANSWERS = "It answers in text and in boxes."
 _CITATION = """```bibtex
 @article{lu2023lyrics,
   title = {Lyrics: Boosting Fine-grained Language-Vision Alignment and Comprehension via
@@ -34,10 +37,11 @@ _CITATION = """```bibtex
 
 def write_title(facts: CardFacts, files: ModelFiles) -> str:
     """Return name, what kind of model it is, and how it came to be."""
-    return (
-        f"# {facts.name}\n\n{_KINDS[files.kind]} ([paper]({PAPER})). Lyrics looks at an image twice: as a whole, and "
-        f"object by object. It answers in text and in boxes. {facts.origin}"
+    answers = (
+        "A language model that joins it in the second stage will answer." if files.kind == "first stage" else _ANSWERS
     )
+    text = f"{_KINDS[files.kind]} ([paper]({PAPER})). {_LOOKS} {answers} {facts.origin}"
+    return f"# {facts.name}\n\n{text.rstrip()}"
 
 
 def write_seeing(files: ModelFiles) -> str:
@@ -71,6 +75,8 @@ def _describe_size(config: Mapping[str, Any]) -> str:
 
 def _describe_refiner(files: ModelFiles) -> list[str]:
     """Return lines about the refiner of the folder, or about the one that the processor was saved with."""
+    if files.processor and not files.refiner and not files.processor.get("refiner_fingerprint"):
+        return ["- No visual refiner belongs to it: objects came with the rows of the training, or there were none."]
     fingerprint = files.processor.get("refiner_fingerprint") or files.refiner.get("fingerprint")
     mark = f" Its fingerprint is `{fingerprint}`." if fingerprint else ""
     missing = " (not in these files)" if files.processor else " (in the files of the processor)"
@@ -99,18 +105,25 @@ def _describe_refiner(files: ModelFiles) -> list[str]:
 def write_training(training: TrainingFacts) -> str:
     """Return what was trained, on which data, with which settings, how long and on what."""
     lines = ["## Training", "", f"Stage: {training.stage}.", ""]
-    names = ", ".join(f"`{one.name}`" for one in training.data) or "rows that were given in memory, without a name"
+    names = _list_data(training.data) or "rows that were given in memory, without a name"
     rows = "" if training.rows is None else f" ({training.rows:,} rows)"
     lines += [f"- Data: {names}{rows}."]
     if training.evaluation_data:
-        lines.append(f"- Data for evaluation: {', '.join(f'`{one.name}`' for one in training.evaluation_data)}.")
+        lines.append(f"- Data for evaluation: {_list_data(training.evaluation_data)}.")
     lines.append(f"- Duration: {_describe_duration(training)}, on {training.hardware}.")
+    if training.weights_step not in (None, training.steps):
+        lines.append(f"- The weights are those of step {training.weights_step:,}, which the evaluations liked best.")
     if training.settings:
         lines += ["", "| setting | value |", "|---|---|"]
         lines += [f"| {name} | {_show(value)} |" for name, value in training.settings.items()]
     if training.trained:
         lines += ["", "```text", training.trained, "```"]
     return "\n".join(lines)
+
+
+def _list_data(data: Sequence[DataName]) -> str:
+    """Return names of data, with a link for those on the Hub."""
+    return ", ".join(one.describe() for one in data)
 
 
 def _describe_duration(training: TrainingFacts) -> str:
@@ -140,11 +153,18 @@ def write_losses(has_picture: bool) -> str:
     return f"![Losses and metrics by training step]({LOSSES_PICTURE})" if has_picture else ""
 
 
-def write_evaluation(results: Sequence[EvalResult]) -> str:
-    """Return a table of results, or that there are none."""
+def write_evaluation(results: Sequence[EvalResult], step: int | None = None) -> str:
+    """Return a table of results, or that there are none.
+
+    Args:
+        results: results of evaluations.
+        step: training step whose weights were evaluated, or `None` where it is unknown.
+    """
     if not results:
         return "## Evaluation\n\nNo evaluation of this model is recorded here."
-    lines = ["## Evaluation", "", "| data | metric | value |", "|---|---|---:|"]
+    lines = ["## Evaluation", ""]
+    lines += [] if step is None else [f"Measured by the trainer with the weights of step {step:,}.", ""]
+    lines += ["| data | metric | value |", "|---|---|---:|"]
     lines += [f"| {one.dataset_name} | {one.metric_name or one.metric_type} | {one.metric_value} |" for one in results]
     return "\n".join(lines)
 
@@ -170,14 +190,16 @@ def write_limits(facts: CardFacts, files: ModelFiles) -> str:
 def write_license(facts: CardFacts, license: str | None) -> str:
     """Return the licence, where it comes from, and the base models with theirs."""
     lines = ["## Licence", ""]
-    if license == PUBLISHED_LICENSE:
-        lines.append(
-            "GPL-3.0. It follows the published weights of Ziya-Visual-Lyrics and everything that is tuned on them."
-        )
+    if license == PUBLISHED_LICENSE and any(base.license == license for base in facts.bases):
+        is_published = any(base.is_published() for base in facts.bases)
+        weights = "published weights of Ziya-Visual-Lyrics" if is_published else "weights of the base model"
+        lines.append(f"{FOLLOWS} the {weights} and everything that is tuned on them.")
     elif license == "other":
         lines.append("The licences of all base models below apply.")
     elif license is not None:
         lines.append(f"`{license}`.")
+    elif not facts.bases:
+        lines.append("Not stated: the owner of this model has not named one yet, in `license` above.")
     else:
         lines.append(
             "Not stated: the licence of what this model was made from is not known. Name one in `license` above."

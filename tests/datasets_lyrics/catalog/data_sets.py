@@ -310,6 +310,28 @@ def sharegpt(root):
     dump(root / "sharegpt.json", [row, {"id": "y", "conversations": _talk("Hello", "")}])
 
 
+def pope(root):
+    put(root, coco(7, "val2014"))
+    row = {"question_id": 1, "image": "COCO_val2014_000000000007.jpg", "text": "Is there a dog?", "label": "yes"}
+    dump_lines(root / "coco_pope_random.json", [row, {**row, "question_id": 2, "label": "maybe"}])
+
+
+def mme(root):
+    put(root, "existence/1.jpg", "OCR/images/2.jpg")
+    lines = ["1.jpg\tIs there a dog? Please answer yes or no.\tYes", "1.jpg\tIs there a cat?\tNo", "1.jpg\tCut"]
+    (root / "existence.txt").write_text("\n".join(lines))
+    (root / "OCR/questions_answers_YN").mkdir()
+    (root / "OCR/questions_answers_YN/2.txt").write_text("Is the word stop?\tYes\n")
+
+
+def llava_bench(root):
+    put(root, "images/001.jpg")
+    row = {"question_id": 0, "image": "001.jpg", "category": "conv", "text": "What runs?"}
+    dump_lines(root / "questions.jsonl", [row, {**row, "question_id": 1}])
+    dump_lines(root / "answers_gpt4.jsonl", [{"question_id": 0, "text": "A dog.", "answer_id": "x"}])
+    dump_lines(root / "context.jsonl", [{"image": "001.jpg", "caption": "A dog runs."}])
+
+
 def coco_detection(root):
     put(root, "train2017/000000000007.jpg")
     notes = [{"id": 1, "image_id": 7, "category_id": 18, "bbox": [4, 3, 20, 15], "iscrowd": 0}]

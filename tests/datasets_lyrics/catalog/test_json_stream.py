@@ -42,14 +42,15 @@ def test_lists_and_members_are_found_by_key(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a list was expected"),
+        ("", "a list was expected, and the file is empty"),
         ("{}", "a list was expected"),
-        ("[1, 2", "found the end"),
+        ("[1, 2", "expected , or ], and the file ends there: download it again"),
         ("[1 2]", "expected , or ]"),
         ("[1, ]", "Expecting value"),
         ('["cut', "Unterminated string"),
         ("[1] 2", "something follows the end"),
         ("[" * 100_000, "nested too deeply"),
+        ("[" + "7" * 5000 + "]", "Exceeds the limit"),
         ("[tru, 1" + " " * 100 + "]", "at character 1"),
     ],
 )

@@ -1,6 +1,7 @@
 """Readers of the catalog: golden rows of every format, what is left out, and hostile files."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lyrics.datasets_lyrics.catalog.registry import CATALOG, open_reader, open_w
 from lyrics.datasets_lyrics.catalog.rows import canonical_rows
 from lyrics.datasets_lyrics.conversations import read_conversation
 
-from .data_sets import WRITERS, write
+from .data_sets import WRITERS, coco, dump, put, write
 
 GOLDEN = Path(__file__).with_name("golden_rows.json")
 
@@ -75,10 +76,119 @@ def test_a_word_names_data_set_and_folder(tmp_path):
     assert [row.answers for row in open_word(f"table:{root / 'mine.csv'}")] == [["A dog"]]
     with pytest.raises(ValueError, match="names no folder"):
         open_word("table:")
-    with pytest.raises(ValueError, match="known are"):
+    with pytest.raises(ValueError, match=r"There is no data set 'tabel'\. Did you mean table\?"):
         open_reader("tabel", root)
+    with pytest.raises(ValueError, match=r"There is no data set 'quux'\. Known are coco_captions, "):
+        open_reader("quux", root)
     with pytest.raises(ValueError, match="no split 'dev'; its splits are train"):
         open_reader("table", root, "dev")
+
+
+def test_a_named_file_is_the_one_that_is_read(tmp_path):
+    """Its split is the one whose file has its name, so that its other files and its size are right."""
+    root = write("vqav2", tmp_path)
+    for path in root.glob("*train2014*.json"):
+        path.rename(root / path.name.replace("train2014", "val2014"))
+    reader = open_word(f"vqav2:{root}/v2_OpenEnded_mscoco_val2014_questions.json")
+    assert (reader.split, len(list(reader)), reader.summary.expected) == ("val", 2, 214_354)
+    root = write("coco_karpathy", tmp_path)
+    (root / "dataset_coco.json").rename(root / "mine.json")
+    assert len(list(open_word(f"coco_karpathy/test:{root}/mine.json"))) == 1
+    root = write("refcoco", tmp_path)
+    (root / "refcoco/refs(unc).p").rename(root / "refcoco/refs(google).p")
+    put(root, f"refcoco/{coco(7)}")
+    assert len(list(open_word(f"refcoco:{root}/refcoco/refs(google).p"))) == 2
+    root = write("voc", tmp_path)
+    with pytest.raises(ValueError, match=r"a\.xml is one file of many: name the folder"):
+        list(open_word(f"voc:{root}/Annotations/a.xml"))
+
+
+def test_one_bad_part_of_a_record_costs_itself_alone(tmp_path):
+    """A box of a picture, a region of an image, a category of a file."""
+    root = write("voc", tmp_path)
+    path = root / "Annotations/a.xml"
+    bad = "<object><name>cat</name><bndbox><xmin>90</xmin><ymin>1</ymin><xmax>99</xmax><ymax>9</ymax></bndbox></object>"
+    path.write_text(path.read_text().replace("</annotation>", f"{bad}</annotation>"))
+    reader = open_reader("voc", root)
+    ((region,),) = [row.regions for row in reader]
+    assert (region.phrase, reader.folder.omissions.counts["bad box"]) == ("dog", 1)
+    root = write("vg_regions", tmp_path)
+    (image,) = json.loads((root / "region_descriptions.json").read_text())
+    image["regions"][1:] = ["x", {"region_id": 5}, None]
+    dump(root / "region_descriptions.json", [image, 7, {"id": 2, "regions": "x"}])
+    dump(root / "image_data.json", [{"image_id": 2, "width": None, "height": 30}])
+    reader = open_reader("vg_regions", root)
+    assert [row.id for row in reader] == ["20"]
+    assert reader.folder.omissions.total == 5  # three of the image, those of 7, and the letter of the last
+    root = write("coco_detection", tmp_path)
+    path = root / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["categories"] += [{"id": [1], "name": "x"}, 7]
+    dump(path, content)
+    assert len(list(open_reader("coco_detection", root))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change"),
+    [
+        ("coco_karpathy", "dataset_coco.json", ('"split": "restval"', '"split": "training"')),
+        ("ocrvqa", "dataset.json", ('"split": 3', '"split": "test"')),
+        ("visual7w_telling", "dataset_v7w_telling.json", ('"split": "val"', '"split": "dev"')),
+    ],
+)
+def test_a_split_that_does_not_exist_is_told(name, file, change, tmp_path):
+    path = write(name, tmp_path) / file
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    reader = open_reader(name, path.parent)
+    list(reader)
+    assert reader.folder.omissions.counts["unknown split"] == 1
+
+
+def test_what_one_file_lists_and_the_other_lacks_is_told(tmp_path):
+    root = write("scienceqa", tmp_path)
+    dump(root / "pid_splits.json", {"train": ["12", "99"]})
+    reader = open_reader("scienceqa", root)
+    assert len(list(reader)) == 1
+    assert reader.folder.omissions.counts == {"missing problem": 1}
+    root = write("vqav2", tmp_path)
+    path = root / "v2_mscoco_train2014_annotations.json"
+    notes = json.loads(path.read_text())["annotations"]
+    dump(path, {"annotations": notes + notes[:1]})
+    reader = open_reader("vqav2", root)
+    assert len(list(reader)) == 2
+    assert reader.folder.omissions.counts["repeated annotation"] == 1
+    assert reader.folder.omissions.counts["annotation without a question"] == 1
+
+
+def test_flickr_as_its_authors_write_it(tmp_path):
+    """Lines of name, number and caption; a picture without captions and a missing one are told."""
+    put(tmp_path, "flickr30k-images/7.jpg", "flickr30k-images/8.jpg")
+    lines = ["7.jpg#0\tA dog runs .", "7.jpg#1\tEin Hund läuft .", "", "8.jpg", "9.jpg#0\tGone ."]
+    (tmp_path / "results_20130124.token").write_text("\r\n".join(lines), encoding="utf-8-sig")
+    reader = open_reader("flickr30k", tmp_path, "all")
+    assert [(row.id, row.answers) for row in reader] == [("7.jpg", ["A dog runs .", "Ein Hund läuft ."])]
+    assert reader.folder.omissions.counts == {"missing picture": 1, "empty text": 1}
+
+
+def test_hidden_files_are_no_data(tmp_path):
+    """An archive of a Mac has `._NAME` beside NAME, and an open spreadsheet leaves `~$NAME`."""
+    root = write("shikra", tmp_path)
+    (root / "._REC_ref3_train.jsonl").write_bytes(b"\0\5")
+    assert len(list(open_reader("shikra", root))) == 1
+    root = write("yolo", tmp_path)
+    (root / "labels/train/._a.txt").write_bytes(b"\0\5")
+    assert len(list(open_reader("yolo", root))) == 1
+
+
+def test_yolo_as_roboflow_writes_it(tmp_path):
+    root = write("yolo", tmp_path)
+    os.mkdir(root / "valid")
+    os.rename(root / "labels/train", root / "valid/labels")
+    os.rename(root / "images/train", root / "valid/images")
+    for place in (root, root / "data.yaml"):
+        (row,) = open_reader("yolo", place, "val")
+        assert row.images == ["valid/images/a.jpg"]
 
 
 class Evil:
@@ -107,6 +217,10 @@ def test_a_pickle_runs_no_code(tmp_path, capsys):
         {"image": "/etc/passwd", "question": "?", "answers": [{"answer": "x"}]},
         {"image": "VizWiz_train_00000007.jpg", "question": "?", "answers": [{"answer": 5}]},
         {"image": "VizWiz_train_00000007.jpg", "question": "?", "answers": {"answer": "x"}},
+        {"image": "VizWiz_train_00000007.jpg", "question": "half \ud83d", "answers": [{"answer": "x"}]},
+        {"image": "x" * 5000, "question": "?", "answers": [{"answer": "x"}]},
+        {"image": "\0", "question": "?", "answers": [{"answer": "x"}]},
+        {"image": "https://example.org/a.jpg", "question": "?", "answers": [{"answer": "x"}]},
     ],
 )
 def test_hostile_records_are_counted(tmp_path, record):

@@ -4,6 +4,7 @@ import os
 
 import datasets
 import pytest
+from PIL import Image
 
 from lyrics.datasets_lyrics.catalog.registry import open_word
 from lyrics.datasets_lyrics.catalog.row_store import fingerprint
@@ -48,6 +49,15 @@ def test_splits_have_their_usual_words(tmp_path):
     (root / "train.json").rename(root / "val.json")
     os.rename(root / "train", root / "val")
     assert len(open_rows(f"vizwiz:{root}", split="validation")) == 1
+
+
+def test_a_table_has_no_splits(tmp_path):
+    """The file that is named for evaluation is read, though the command asks for the validation split."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "held_out.csv").write_text("file,question,answer\na.png,What?,Black.\n")
+    assert len(open_rows(f"table:{tmp_path / 'held_out.csv'}", split="validation")) == 1
+    with pytest.raises(ValueError, match="split"):
+        open_rows(f"table:{tmp_path}", split="validation")
 
 
 def test_a_change_is_noticed_and_no_change_reads_nothing(tmp_path, cache):

@@ -1,6 +1,7 @@
 """Mixtures: rows as a function of seed, epoch and position; shares, packing, tasks, contamination, recipes."""
 
 import json
+import os
 import pickle
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ import pytest
 from lyrics.datasets_lyrics.conversations import read_conversation
 from lyrics.datasets_lyrics.mixtures.recipe import SHIPPED, read_mixture
 from lyrics.datasets_lyrics.mixtures.vocabulary import Vocabulary
-from lyrics.datasets_lyrics.open_data import open_rows
+from lyrics.datasets_lyrics.open_data import open_rows, open_source
 from lyrics.utils.seeding import generator
 
 from ..catalog.data_sets import coco, dump, put, write
@@ -190,6 +191,25 @@ def test_pictures_of_evaluation_splits_are_left_out(tmp_path):
     assert "1 left out for evaluation" in mixture.describe()
 
 
+def test_a_mixture_is_refined_picture_by_picture(tmp_path):
+    """A picture that two data sets share through a link is there once; those left out of training are not there."""
+    questions(tmp_path, 4, 2)
+    write("table", tmp_path)
+    write("refcoco", tmp_path)  # shows picture 7
+    put(tmp_path / "vqav2", coco(7))
+    os.symlink(tmp_path / "vqav2/train2014", tmp_path / "aside")
+    (tmp_path / "table/more.csv").write_text("file,question,answer\nlinked/COCO_train2014_000000000001.jpg,What?,1\n")
+    os.symlink("../aside", tmp_path / "table/linked")
+    (tmp_path / "mixture.yaml").write_text("data: [vqav2, 'table:table/more.csv']\nexclude: [refcoco]")
+    source = open_source(tmp_path / "mixture.yaml", root=tmp_path)
+    items = list(source.items(0))
+    assert [item.key for item in items] == [f"vqav2/{coco(number)}" for number in (1, 2, 3, 4)]
+    assert [item.image for item in items] == [tmp_path / "vqav2" / coco(number) for number in (1, 2, 3, 4)]
+    assert source.total == 4
+    with pytest.raises(ValueError, match="has no columns"):
+        open_source(tmp_path / "mixture.yaml", root=tmp_path, image="image")
+
+
 def test_copies_are_left_out(tmp_path):
     from lyrics.datasets_lyrics.toy_data import ShapeRows
 
@@ -211,17 +231,24 @@ def test_copies_are_left_out(tmp_path):
         ("[1", "is not YAML"),
         ("7", "the recipe must be a mapping"),
         ("data: []", "`data` must be a list"),
-        ("data: [vqav3]", "There is no data set 'vqav3'"),
+        ("data: [vqav3]", "There is no data set 'vqav3'. Did you mean vqav2"),
         ("data: [vqav2]\ncolour: red", "the recipe has the unknown key 'colour'; known are data, root"),
         ("data: [{data: vqav2, wait: 1}]", "a data set has the unknown key 'wait'"),
         ("data: [{weight: 1}]", "a data set has no `data`"),
         ("data: [vqav2, vqav2]", "vqav2 is there twice"),
         ("data: [{data: vqav2, weight: -1}]", "`weight` must be a number from 0 on, got -1"),
-        ("data: [{data: vqav2, cap: many}]", "`cap` must be a number from 1 on, got 'many'"),
+        ("data: [{data: vqav2, cap: many}]", "`cap` must be a whole number from 1 on, got 'many'"),
+        ("data: [{data: vqav2, cap: 2.5}]", "`cap` must be a whole number from 1 on, got 2.5"),
+        ("data: [{data: vqav2, weight: .nan}]", "`weight` must be a number from 0 on, got nan"),
+        ("data: [vqav2]\nrows_per_epoch: true", "`rows_per_epoch` must be a whole number from 1 on, got True"),
+        ("data: [vqav2]\nroot: [a]", "`root` must be a folder, got ['a']"),
+        ("data: [vqav2]\nperceptual: maybe", "`perceptual` must be true or false, got 'maybe'"),
+        ("data: [vqav2]\nexclude: refcco/val", "There is no data set 'refcco'. Did you mean refcoco"),
         ("data: [{data: vqav2, boxes: round}]", "`boxes` must be one of bare, labeled, thousandths, got 'round'"),
         ("data: [vqav2]\ntemperature: 0.5", "`temperature` must be a number from 1 on, got 0.5"),
         ("data: [vqav2]\nrows_per_epoch: 0", "`rows_per_epoch` must be a whole number from 1 on, got 0"),
         ("data: [vqav2]\nprompts: {captoin: [a]}", "`prompts` has the unknown key 'captoin'"),
+        ("data: [vqav2]\nprompts: {locate: [Where]}", "`prompts` of locate: 'Where' lacks {name}"),
         ("data: [{data: vqav2, weight: 0}]", "No data set of the mixture has a row with a weight above 0"),
         ("data: [{data: vqav2, tasks: [sing]}]", "There is no task 'sing'"),
         ("data: [{data: vqav2, tasks: [locate]}]", "has no regions, which its task needs"),
