@@ -211,7 +211,7 @@ def test_rewards(tmp_path, capsys, monkeypatch):
     assert "Answers: 2 to each of 2 prompts at a time, 3 tokens at most" in plan
     assert "Rewards: iou, count, exact, short" in plan
     assert plan.count("USER: [24 tokens]") == plan.count("ASSISTANT:\n  expected_") == 2
-    assert not out.exists()
+    assert not (out / "base").exists()
     assert main(["grpo", *words]) == 0
     assert "Wrote model and processor" in capsys.readouterr().out
     assert json.loads((out / "lyrics_adapter.json").read_text())["arguments"]["rewards"][-1] == "own_rewards.short"

@@ -11,13 +11,15 @@ import pytest
 from datasets import load_from_disk
 
 from lyrics.datasets_lyrics.conversations import read_conversation
+from lyrics.processing_lyrics import format_object
 from lyrics.recipes.micro import FAMILIES, HELD_OUT, SymbolicDialogues, ask, ask_many, draw_scene, write_rows
-from lyrics.recipes.micro.world.datasets import DialogueRows
+from lyrics.recipes.micro.world.datasets import DialogueRows, QuestionRows
 from lyrics.recipes.micro.world.names import ANY, all_names
 from lyrics.recipes.micro.world.objects import CHARACTERS, COLORS, SHAPES, SIZES, bounding_box
 from lyrics.recipes.micro.world.scenes import draw_square
 from lyrics.recipes.micro.world.second import draw_second_scene
 from lyrics.recipes.micro.world.wordings import Wording, count_wordings
+from lyrics.trainers.rewards import REWARDS
 
 NUMBERS = range(40)
 
@@ -411,3 +413,26 @@ def test_recolored_scenes_have_held_out_combinations():
     for one, other in pairs:
         assert sorted(thing.box for thing in one["objects"]) == sorted(thing.box for thing in other["objects"])
         assert len({thing.color for thing in one["objects"]}) == len({thing.color for thing in other["objects"]})
+
+
+def test_questions_for_rewards_say_what_is_expected():
+    """A right answer of the world earns every reward that scores its row; kinds of questions are those asked for."""
+    rows = QuestionRows("train", 12, kinds=("count", "existence", "referring", "description"))
+    seen = set()
+    for index in range(len(rows)):
+        row = rows[index]
+        assert row == rows[index]
+        assert [block["type"] for block in row["prompt"][-1]["content"]][:2] == ["image", "text"]
+        (name,) = (name for name in row if name.startswith("expected_"))
+        seen.add(name)
+        expected = row[name]
+        answers = {"expected_existence": "yes" if expected is True else "no"}
+        if name == "expected_boxes":
+            answers[name] = format_object("star", expected[0])
+        for reward in REWARDS.values():
+            if reward.column == name:
+                (earned,) = reward(completions=[answers.get(name, str(expected))], **{name: [expected]})
+                assert earned == pytest.approx(1.0, abs=0.05)  # boxes are written with three decimals
+    assert len(seen) == 4
+    with pytest.raises(ValueError, match="kinds must be some of caption, existence"):
+        QuestionRows("train", 1, kinds=("counting",))

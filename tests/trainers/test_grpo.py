@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -36,9 +37,11 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Folder of a random model whose rows bring their objects, so that nothing is refined."""
+    """Folder of a random model whose rows bring their objects, and whose head lets it prefer one token to another."""
     folder = tmp_path_factory.mktemp("grpo") / "base"
-    for part in random_parts(1, REGION_WIDTH):
+    model, processor = random_parts(1, REGION_WIDTH)
+    model.lm_head.weight.data.mul_(10)
+    for part in (model, processor):
         part.save_pretrained(folder)
     return folder
 
@@ -138,9 +141,9 @@ def test_rewards_see_the_columns_of_their_rows(base, tmp_path):
     assert history(trainer)[0]["rewards/spy/mean"] == 3.0
 
 
-def starts_early(completions, completion_ids, **columns):
-    """Reward answers of tokens with low numbers."""
-    return [sum(token < 40 for token in ids) / 4 for ids in completion_ids]
+def has_low_numbers(completions, completion_ids, **columns):
+    """Reward answers of tokens from the first half of the vocabulary."""
+    return [sum(token < 126 for token in ids) / 4 for ids in completion_ids]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +152,7 @@ def tuned(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("tuned")
     settings = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "num_generations": 8, "lora_r": 16}
     settings |= {"per_device_train_batch_size": 8, "lora_targets": ["q_proj", "v_proj", "up_proj", "down_proj"]}
-    trainer = build_trainer(base, out, ShapeChats(5), [starts_early], **settings)
+    trainer = build_trainer(base, out, ShapeChats(5), [has_low_numbers], **settings)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     trainer.train()
     trainer.save_model()
@@ -184,7 +187,7 @@ def test_it_is_saved_as_an_adapter_of_its_base_with_a_card(tuned):
 def test_a_resumed_run_is_the_uninterrupted_one(base, tuned, tmp_path):
     """In the second epoch: prompts and answers are sampled alike, so that rewards and weights are equal bit for bit."""
     out, trainer, _, settings = tuned
-    again = build_trainer(base, tmp_path, ShapeChats(5), [starts_early], **settings)
+    again = build_trainer(base, tmp_path, ShapeChats(5), [has_low_numbers], **settings)
     again.train(resume_from_checkpoint=str(out / "checkpoint-6"))
     rewards = [{entry["step"]: entry["reward"] for entry in history(one)} for one in (trainer, again)]
     assert rewards[0] == rewards[1]
@@ -223,6 +226,7 @@ def test_rows_say_what_is_expected(processor):
     assert read_row.columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
     own = {"images": [PICTURE], "prompt": TALK, "expected_boxes": [[10, 10, 60, 40]]}
     assert read(processor, own, box_units="pixel").columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
+    assert read(processor, {"prompt": TALK, "expected_count": np.float64(3)}).columns["expected_count"] == 3
     answers = {"7": "expected_count", "None.": "expected_count", "No.": "expected_existence", "red": "expected_answer"}
     for answer, name in answers.items():
         row = {"prompt": "What?", "completion": answer}
@@ -235,6 +239,8 @@ def test_rows_say_what_is_expected(processor):
     [
         ({"prompt": TALK}, "No reward scores the row: it needs one of expected_boxes, expected_count"),
         ({"prompt": TALK, "expected_count": "two"}, "expected_count must be a whole number, got 'two'"),
+        ({"prompt": TALK, "expected_count": 2.5}, "expected_count must be a whole number, got 2.5"),
+        ({"prompt": TALK, "expected_existence": "no"}, "expected_existence must be true or false, got 'no'"),
         ({"prompt": TALK, "expected_count": True}, "expected_count must be a whole number, got True"),
         (
             {"prompt": TALK, "expected_boxes": [0.1, 0.2, 0.3, 0.4]},

@@ -6,7 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from ...datasets_lyrics.conversations import Message, read_prompt
 from ...processing_lyrics import VisualObjects
@@ -103,15 +106,27 @@ def check_expected(row: Mapping[str, Any], size: tuple[float, float] = (1, 1)) -
     Raises:
         ValueError: a value has another type, or a box is not x1, y1, x2, y2 within the image.
     """
-    given = {name: row.get(name) for name in EXPECTED}
-    kinds = {"expected_count": (int, "a whole number"), "expected_existence": (bool, "true or false")}
-    for name, (kind, words) in {**kinds, "expected_answer": (str, "text")}.items():
-        value = given[name]
-        if value is not None and type(value) is not kind:  # True is an int, but no number
-            raise ValueError(f"{name} must be {words}, got {value!r:.100}.")
-    if given["expected_boxes"] is not None:
-        given["expected_boxes"] = [_check_box(box, size) for box in _as_list(given["expected_boxes"])]
-    return given
+    checks = {
+        "expected_boxes": lambda boxes: [_check_box(box, size) for box in _as_list(boxes)],
+        "expected_count": _check_count,
+        "expected_existence": lambda value: bool(_check_type("expected_existence", value, (bool, np.bool_))),
+        "expected_answer": lambda value: _check_type("expected_answer", value, (str,)),
+    }
+    return {name: None if row.get(name) is None else checks[name](row[name]) for name in EXPECTED}
+
+
+def _check_type(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    if not isinstance(value, kinds):
+        raise ValueError(f"{name} must be {'text' if str in kinds else 'true or false'}, got {value!r:.100}.")
+    return value
+
+
+def _check_count(value: Any) -> int:
+    """Return a whole number; as a float it comes from tables in which rows lack it."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value != int(value):
+        raise ValueError(f"expected_count must be a whole number, got {value!r:.100}.")
+    return int(value)
 
 
 def _as_list(boxes: Any) -> list[Any]:
