@@ -2,7 +2,8 @@
 
 Input n of a seed is always the same: of two hundred inputs, 150 are text for the parser and its neighbours, 38 are
 values (arrays as images, tags, visual objects, rows of training data), nine go through the processor (prompts, chats,
-pictures, labels), two are a store or an adapter with damaged files, and one is such a checkpoint. Anything but a
+pictures, labels), two are a store or an adapter with damaged files, and one is such a checkpoint. With `--kind`, all
+are of one kind; `metrics`, answers for the parsers of the metrics, comes by that alone. Anything but a
 normal result, a ValueError, an OSError, an ImportError of a library that a checkpoint asks for, or a TemplateError of
 Jinja is a finding: another exception, an invariant that does not hold, an error without a message, a process that dies
 or hangs, a program that is started, a pickle that runs, a file written elsewhere. Findings are printed with the command
@@ -10,6 +11,7 @@ that repeats them, and the exit code is then 1.
 
     python benchmarks/fuzz.py --count 1000000 --processes 2
     python benchmarks/fuzz.py --seed 3 --start 123456 --count 1     # repeat one input
+    python benchmarks/fuzz.py --kind metrics --count 1000000        # answers for the metrics
 """
 
 from __future__ import annotations
@@ -34,7 +36,14 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-KINDS = {"text": 150, "values": 38, "processor": 9, "folder": 2, "loader": 1}  # and how often each is drawn
+KINDS = {
+    "text": 150,
+    "values": 38,
+    "processor": 9,
+    "folder": 2,
+    "loader": 1,
+    "metrics": 0,
+}  # and how often each is drawn
 CHUNK = 250  # inputs that a process is given at once
 TIME_LIMIT = 30  # seconds that an input may take
 CHUNK_LIMIT = 900  # seconds that all inputs of a chunk may take
@@ -50,7 +59,7 @@ class Finding(BaseException):
 class Worker:
     """Everything that a process needs for any input."""
 
-    def __init__(self, bases: Path) -> None:
+    def __init__(self, bases: Path, kind: str | None) -> None:
         import torch
         from transformers.utils import logging
 
@@ -60,6 +69,7 @@ class Worker:
         torch.set_num_threads(1)
         logging.set_verbosity(logging.CRITICAL)
         logging.disable_progress_bar()
+        self.kind = kind
         self.bases, self.work = bases, bases / f"worker-{os.getpid()}"
         self.work.mkdir(exist_ok=True)
         os.chdir(self.work)
@@ -89,6 +99,7 @@ class Worker:
     def check(self, kind: str, draw: random.Random) -> None:
         """Run one input."""
         from fuzz_files import check_loader
+        from fuzz_metrics import check_metrics
         from fuzz_text import check_processor, check_text
         from fuzz_values import check_folder, check_values
 
@@ -100,6 +111,8 @@ class Worker:
             check_values(draw, self.processor)
         elif kind == "folder":
             check_folder(draw, self.bases, self.work)
+        elif kind == "metrics":
+            check_metrics(draw)
         else:
             check_loader(draw, self.bases, self.work)
 
@@ -107,6 +120,7 @@ class Worker:
         """What became of an input, and the finding, if it is one."""
         draw = random.Random(f"{seed}:{number}")  # noqa: S311  (repeatable, and no secret)
         kind = draw.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+        kind = self.kind or kind
         os.pwrite(self.current, f"{number:20d}".encode(), 0)
         signal.alarm(TIME_LIMIT)
         self.watching = True
@@ -130,6 +144,8 @@ def is_answer(kind: str, error: BaseException) -> bool:
     """Whether an exception tells what is wrong with the input; with a file, also where it is."""
     from jinja2.exceptions import TemplateError
 
+    if kind == "metrics":
+        return False
     if isinstance(error, TemplateError):
         return True
     if not isinstance(error, ValueError | OSError | ImportError) or isinstance(error, UnicodeError):
@@ -144,10 +160,10 @@ def is_answer(kind: str, error: BaseException) -> bool:
 WORKER: Worker | None = None
 
 
-def start_worker(bases: Path) -> None:
+def start_worker(bases: Path, kind: str | None) -> None:
     """Called once in each process."""
     global WORKER
-    WORKER = Worker(bases)
+    WORKER = Worker(bases, kind)
 
 
 def run_chunk(seed: int, start: int, count: int) -> tuple[Counter[str], list[tuple[int, str]]]:
@@ -165,10 +181,12 @@ def run_chunk(seed: int, start: int, count: int) -> tuple[Counter[str], list[tup
     return outcomes, findings
 
 
-def report(seed: int, number: int, finding: str) -> None:
+def report(options: argparse.Namespace, number: int, finding: str) -> None:
     """One finding, with the command that repeats it."""
     shown = finding.encode("ascii", "backslashreplace").decode()
-    print(f"\nFINDING  python benchmarks/fuzz.py --seed {seed} --start {number} --count 1\n{shown}", flush=True)
+    kind = f" --kind {options.kind}" if options.kind else ""
+    command = f"python benchmarks/fuzz.py --seed {options.seed} --start {number} --count 1{kind}"
+    print(f"\nFINDING  {command}\n{shown}", flush=True)
 
 
 def run_all(options: argparse.Namespace, bases: Path) -> tuple[Counter[str], int]:
@@ -181,7 +199,7 @@ def run_all(options: argparse.Namespace, bases: Path) -> tuple[Counter[str], int
     chunks = ((start, min(CHUNK, end - start)) for start in range(options.start, end, CHUNK))
     with (
         tqdm(total=options.count, unit="input", smoothing=0.05) as bar,
-        ProcessPoolExecutor(options.processes, get_context("spawn"), start_worker, (bases,)) as pool,
+        ProcessPoolExecutor(options.processes, get_context("spawn"), start_worker, (bases, options.kind)) as pool,
     ):
         running: set[Any] = set()
         while True:
@@ -196,7 +214,7 @@ def run_all(options: argparse.Namespace, bases: Path) -> tuple[Counter[str], int
                 bar.update(counted.total())
                 found += len(findings)
                 for number, finding in findings:
-                    report(options.seed, number, finding)
+                    report(options, number, finding)
 
 
 def main() -> int:
@@ -209,6 +227,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of all inputs (default: 0)")
     parser.add_argument("--start", type=int, default=0, help="number of the first input (default: 0)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="(default: one per core)")
+    parser.add_argument("--kind", choices=KINDS, help="of all inputs (default: mixed)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bases = Path(folder).resolve()

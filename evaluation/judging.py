@@ -179,10 +179,10 @@ def _read_contexts(data: TaskData) -> dict[str, str]:
     Raises:
         FileNotFoundError: the file of descriptions is missing.
     """
-    path = data.unit.root / "context.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}, whose descriptions of the pictures the judge reads.")
-    rows = [row for _, row in stream_lines(path) if isinstance(row, dict)]
+    found = sorted(data.unit.root.glob("**/context.jsonl"))
+    if not found:
+        raise FileNotFoundError(f"There is no context.jsonl in {data.unit.root}, whose texts the judge reads.")
+    rows = [row for _, row in stream_lines(found[0]) if isinstance(row, dict)]
     contexts: dict[str, str] = {}
     for row in rows:
         caption = row.get("caption")

@@ -82,8 +82,8 @@ class PictureSearch:
     def update(self, progress: bool = True) -> int:
         """Embed the pictures that are new or have changed, and return their number.
 
-        Pictures that are gone are no longer found. Another open search of the same index has to call `update`, too. The work of at most one file of the index is lost when it is
-        interrupted: `batch_size` times eight pictures.
+        Pictures that are gone are no longer found. Another open search of the same index has to call `update`, too. The
+        work of at most one file of the index is lost when it is interrupted: `batch_size` times eight pictures.
 
         Args:
             progress: bool, whether a progress bar is shown.

@@ -60,8 +60,6 @@ def _is_object(value: Any) -> bool:
 
 def _vqa_rows(folder: Folder, record: tuple[dict[str, Any], Any]) -> Iterable[Row]:
     question, annotation = record
-    if not isinstance(question, dict):
-        raise OmittedError("malformed record", f"{question!r:.60} is no question")
     key, text, image = field_of(question, "question_id"), text_of(question, "question"), field_of(question, "image_id")
     if annotation is None:
         raise OmittedError("question without an annotation", f"question {key}")

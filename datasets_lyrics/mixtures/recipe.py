@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..catalog.wordings import WORDINGS, Wordings
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mixtures"
 PREFIX = "mixture:"
+_MARKS = re.compile(r"\{\w+\}|<box>")  # of wordings
+LARGEST = 1e12  # number that a recipe may name
 
 Negatives = Literal["random", "popular", "adversarial"]
 
@@ -125,12 +128,14 @@ def _parse(content: Any) -> MixtureRecipe:
     shares = tuple(_parse_share({"data": entry} if isinstance(entry, str) else entry) for entry in entries)
     if twice := {share.data for share in shares if sum(share.data == other.data for other in shares) > 1}:
         raise ValueError(f"{min(twice)} is there twice; give it several `tasks` instead.")
-    values["exclude"] = tuple(_word(one) for one in values.get("exclude") or [])
-    temperature, rows = values.get("temperature", 1.0), values.get("rows_per_epoch")
-    if not isinstance(temperature, int | float) or not 1 <= temperature < 1e6:
-        raise ValueError(f"`temperature` must be a number from 1 on, got {temperature!r}.")
-    if rows is not None and (not isinstance(rows, int) or rows < 1):
-        raise ValueError(f"`rows_per_epoch` must be a whole number from 1 on, got {rows!r}.")
+    excluded = values.get("exclude") or []
+    values["exclude"] = tuple(map(_word, [excluded] if isinstance(excluded, str) else excluded))
+    _require_number("`temperature`", values.get("temperature", 1.0), 1)
+    if values.get("rows_per_epoch") is not None:
+        _require_number("`rows_per_epoch`", values["rows_per_epoch"], 1, whole=True)
+    for name, kind, what in (("root", str, "a folder"), ("perceptual", bool, "true or false")):
+        if not isinstance(values.get(name, kind()), kind):
+            raise ValueError(f"`{name}` must be {what}, got {values[name]!r:.80}.")
     if (prompts := values.pop("prompts", None)) is not None:
         values["prompts"] = {**WORDINGS, **_parse_prompts(prompts)}
     return MixtureRecipe(shares, **values)
@@ -143,10 +148,10 @@ def _parse_share(entry: Any) -> Share:
     values["data"] = _word(values["data"])
     values["tasks"] = tuple([tasks] if isinstance(tasks := values.get("tasks") or (), str) else tasks)
     share = Share(**values)
-    for name, least in (("weight", 0), ("cap", 1), ("pack", 1)):
-        value = getattr(share, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
-            raise ValueError(f"{share.data}: `{name}` must be a number from {least} on, got {value!r}.")
+    _require_number(f"{share.data}: `weight`", share.weight, 0)
+    _require_number(f"{share.data}: `pack`", share.pack, 1, whole=True)
+    if share.cap is not None:
+        _require_number(f"{share.data}: `cap`", share.cap, 1, whole=True)
     for name, choices in (
         ("boxes", get_args(BoxStyle)),
         ("answers", ("frequent", "sample")),
@@ -157,11 +162,21 @@ def _parse_share(entry: Any) -> Share:
     return share
 
 
+def _require_number(name: str, value: Any, least: int, whole: bool = False) -> None:
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value < LARGEST:
+        raise ValueError(f"{name} must be a {'whole ' * whole}number from {least} on, got {value!r:.80}.")
+
+
 def _parse_prompts(prompts: Any) -> dict[str, tuple[str, ...]]:
     values = _checked(prompts, list(WORDINGS), "`prompts`")
     for kind, wordings in values.items():
         if not isinstance(wordings, list) or not wordings or not all(isinstance(one, str) for one in wordings):
             raise ValueError(f"`prompts` of {kind} must be a list of texts, got {wordings!r:.80}.")
+        needed = _MARKS.findall(WORDINGS[kind][0])
+        for wording in wordings:
+            if lacking := [mark for mark in needed if mark not in wording]:
+                raise ValueError(f"`prompts` of {kind}: {wording!r:.80} lacks {' and '.join(lacking)}.")
     return {kind: tuple(wordings) for kind, wordings in values.items()}
 
 

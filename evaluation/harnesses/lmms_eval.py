@@ -7,9 +7,11 @@ The chat class answers the messages that a task makes. `--force_simple` takes th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from lmms_eval.api.instance import GenerationResult, TokenCounts  # pyright: ignore[reportMissingImports]
 from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
 from lmms_eval.models.registry_v2 import ModelManifest  # pyright: ignore[reportMissingImports]
@@ -58,7 +60,7 @@ class _LyricsModel(lmms):
         self.max_new_tokens = max_new_tokens
         self.assistant = Lyrics.from_pretrained(
             pretrained,
-            device=device,
+            device=_device_of_process(device),
             dtype=dtype,
             store=store,
             refiner=refiner,
@@ -181,6 +183,13 @@ def _read_batch_size(batch_size: int | str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f'batch_size must be a whole number from 1 on, or "auto", got {batch_size!r}.')
     return int(text)
+
+
+def _device_of_process(device: str | None) -> str | None:
+    """Return the device of this process: where several share a machine, each takes the GPU of its number."""
+    if device in (None, "cuda", "cuda:0") and int(os.environ.get("WORLD_SIZE", 1)) > 1 and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return device
 
 
 def _user_message(text: str, images: Any) -> list[dict[str, Any]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from lyrics.utils.optional_imports import import_optional
 
+from .variants import check_variant
+
 AnlsVariant = Literal["official", "lmms-eval", "m4c"]
+_VARIANTS = frozenset(get_args(AnlsVariant))
 
 
 def parse_anls(answer: str) -> str | None:
@@ -34,8 +37,9 @@ def score_anls(
 
     Raises:
         ImportError: rapidfuzz is not installed; the extra `evaluation` installs it.
-        ValueError: there are no references.
+        ValueError: there are no references, or there is no such variant.
     """
+    check_variant(variant, _VARIANTS)
     if not references:
         raise ValueError("ANLS needs at least one reference answer.")
     similarity = max(_similarity(answer, reference, variant) for reference in references)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
+
+from .variants import check_variant
 
 DirectAnswerVariant = Literal["official", "lowercase"]
+_VARIANTS = frozenset(get_args(DirectAnswerVariant))
 
 
 def parse_direct_answer(answer: str, *, variant: DirectAnswerVariant = "official") -> str | None:
     """Return the answer as it is compared, or `None` where nothing is left; `variant` as in `score_direct_answer`."""
+    check_variant(variant, _VARIANTS)
     text = answer if variant == "official" else answer.strip().rstrip(".").lower()
     return text if text.strip() else None
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
+
+from .variants import check_variant
 
 ExactMatchVariant = Literal["official", "lmms-eval", "vlmevalkit"]
+_VARIANTS = frozenset(get_args(ExactMatchVariant))
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_exact_match(text: str, *, variant: ExactMatchVariant = "official") -> str:
     """Return a text as texts are compared; `variant` as in `score_exact_match`."""
+    check_variant(variant, _VARIANTS)
     if variant == "lmms-eval":
         return text.lower().translate(_WITHOUT_PUNCTUATION)
     text = text.strip()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from .summary import percent
+from .variants import check_variant
 from .yes_no import YesNo
 
 MmeVariant = Literal["official", "lmms-eval"]
+_VARIANTS = frozenset(get_args(MmeVariant))
 
 PERCEPTION = (
     "existence",
@@ -53,6 +55,7 @@ def parse_mme(answer: str, *, variant: MmeVariant = "official") -> YesNo | None:
             "official": the lowercased answer is yes or no, or its first four characters contain "yes", or else "no".
             "lmms-eval": the same without outer white space and periods; "y" and "n" count too.
     """
+    check_variant(variant, _VARIANTS)
     text = answer.lower()
     if variant == "lmms-eval":
         text = text.strip().replace(".", "")

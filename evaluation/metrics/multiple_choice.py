@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from string import ascii_uppercase
-from typing import Literal
+from typing import Literal, get_args
+
+from .variants import check_variant
 
 ChoiceVariant = Literal["official", "lmms-eval", "aokvqa"]
+_VARIANTS = frozenset(get_args(ChoiceVariant))
 
 _SCIENCEQA_LETTERS = "ABCDE"
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")  # the period stands for any character, as in the official code
@@ -28,6 +31,7 @@ def parse_choice(answer: str, choices: Sequence[str], *, variant: ChoiceVariant 
             "aokvqa": the answer is the text of an option, or else begins with its letter, without regard to capitals.
             The official code of A-OKVQA compares texts, into which letters have to be mapped before.
     """
+    check_variant(variant, _VARIANTS)
     if variant == "aokvqa":
         return _parse_text_or_letter(answer, choices)
     letter = _scienceqa_letter(answer) if variant == "official" else _lmms_letter(answer)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from .summary import percent
+from .variants import check_variant
 from .yes_no import YesNo, YesNoVariant, parse_yes_no
 
 
@@ -30,8 +32,10 @@ def summarize_pope(
         lmms-eval's `pope_yes_ratio` is that of the labels.
 
     Raises:
-        ValueError: the lengths differ, there are no samples, or a label is neither "yes" nor "no".
+        ValueError: the lengths differ, there are no samples, a label is neither "yes" nor "no", or the variant is
+            unknown.
     """
+    check_variant(variant, get_args(YesNoVariant))
     if len(predictions) != len(labels) or not labels:
         raise ValueError(
             f"POPE needs one prediction per label, but there are {len(predictions)} predictions and {len(labels)} "

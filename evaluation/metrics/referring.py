@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from .summary import percent
+from .variants import check_variant
 
 Box = tuple[float, float, float, float]
 BoxVariant = Literal["official", "lmms-eval"]
+_VARIANTS = frozenset(get_args(BoxVariant))
 BoxCoordinates = Literal["normalized", "pixels", "auto"]
 
 _NUMBER = r"[-+]?(?:\d{1,12}(?:\.\d{0,20})?|\.\d{1,20})"
@@ -47,8 +49,9 @@ def parse_box(
         xyxy, normalized to the image; not clipped.
 
     Raises:
-        ValueError: `size` is missing or not positive.
+        ValueError: `size` is missing or not positive, or there is no such variant.
     """
+    check_variant(variant, _VARIANTS)
     match = (_LMMS_BOX if variant == "lmms-eval" else _BOX).search(answer)
     if match is None:
         return None

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 from .summary import summarize_scores
+from .variants import check_variant
 
 VqaVariant = Literal["official", "lmms-eval", "evalai", "vlmevalkit"]
+_VARIANTS = frozenset(get_args(VqaVariant))
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGITS_AROUND_COMMA = re.compile(r"\d,\d")
@@ -60,6 +62,7 @@ def normalize_answer(text: str, *, variant: VqaVariant = "official") -> str:
         text: str, answer of a model or of an annotator.
         variant: name of the code that is followed, as in `score_vqa`.
     """
+    check_variant(variant, _VARIANTS)
     text = text.replace("\n", " ").replace("\t", " ").strip()
     if variant == "evalai":
         text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
@@ -106,8 +109,9 @@ def score_vqa(answer: str, references: Sequence[str], *, variant: VqaVariant = "
             "vlmevalkit": always normalizes, and keeps a period behind a digit.
 
     Raises:
-        ValueError: there are fewer than two references.
+        ValueError: there are fewer than two references, or there is no such variant.
     """
+    check_variant(variant, _VARIANTS)
     if len(references) < 2:
         raise ValueError(f"VQA accuracy leaves one annotator out and needs at least 2 answers, not {len(references)}.")
     answer = answer.replace("\n", " ").replace("\t", " ").strip()

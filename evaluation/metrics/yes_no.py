@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
+from .variants import check_variant
 from .vqa_accuracy import remove_punctuation
 
 YesNo = Literal["yes", "no"]
 YesNoVariant = Literal["official", "lmms-eval", "vlmevalkit"]
+_VARIANTS = frozenset(get_args(YesNoVariant))
 
 
 def parse_yes_no(answer: str, *, variant: YesNoVariant = "official") -> YesNo | None:
@@ -22,6 +24,7 @@ def parse_yes_no(answer: str, *, variant: YesNoVariant = "official") -> YesNo | 
             "vlmevalkit": the one of the words yes and no that occurs, without regard to capitals and punctuation;
             `None` where both or none occur.
     """
+    check_variant(variant, _VARIANTS)
     if variant == "official":
         words = answer.split(".", 1)[0].replace(",", "").split(" ")
         return "no" if any(word in ("No", "no", "not") for word in words) else "yes"

@@ -31,7 +31,7 @@ from lyrics.evaluation import EvaluationOptions, evaluate
 from lyrics.evaluation.tasks import parse_units
 model, processor = random_parts(seed=0)
 processor.refiner
-units = parse_units(["refcoco/val"], {data!r}, {prompts!r})
+units = parse_units(["pope/random"], {data!r}, {prompts!r})
 options = EvaluationOptions(batch_size=1, max_new_tokens=1)
 
 def run(folder, kill_at=0):
@@ -49,7 +49,7 @@ def run(folder, kill_at=0):
 @pytest.fixture(scope="module")
 def failpoints(benchmarks):
     """Process that has imported everything and built a model."""
-    setup = SETUP.format(root=str(ROOT), data=str(benchmarks), prompts=PROMPTS[2:])
+    setup = SETUP.format(root=str(ROOT), data=str(benchmarks), prompts=PROMPTS[1:2])
     with Failpoints(setup) as process:
         yield process
 
@@ -73,7 +73,7 @@ def test_killed_while_it_asks_and_while_it_writes(failpoints, tmp_path):
     run = failpoints.run("run(folder)", out)
     assert run.error is None
     whole, count = contents(out), len(run.operations)
-    assert len(whole) == 4
+    assert len(whole) == 5
     shutil.rmtree(out)
     assert failpoints.run("run(folder, 1)", out).error == "the process died"
     assert answers(out) == [0]

@@ -19,12 +19,16 @@ def folder(tmp_path_factory):
     write_random_checkpoint(found / "model")
     shutil.copy(SCENE_PICTURE, found / "a.png")
     dump_lines(found / "rows.jsonl", [{"image": "a.png", "question": f"What {n}?", "answer": "x"} for n in range(3)])
+    talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "x"}]
+    dump_lines(found / "train.jsonl", [{"images": ["a.png"], "messages": talk}] * 4)
+    dump_lines(found / "eval.jsonl", [{"images": ["a.png"], "messages": talk}])
     return found
 
 
 def sft(folder, out, *options):
     words = ["sft", "--config", "smoke", "--model", str(folder / "model"), "--output_dir", str(out), "--max_steps", "2"]
-    words += ["--train_data", "chats:4", "--eval_data", "chats:2:1", "--per_device_train_batch_size", "2"]
+    words += ["--train_data", str(folder / "train.jsonl"), "--eval_data", str(folder / "eval.jsonl")]
+    words += ["--per_device_train_batch_size", "2"]
     words += ["--eval_steps", "1", "--save_steps", "1", "--report_to", "none", "--use_cpu", "true"]
     return main([*words, "--eval_tasks", f"custom:{folder / 'rows.jsonl'}", "--eval_tasks_limit", "2", *options])
 

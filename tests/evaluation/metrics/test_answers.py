@@ -7,7 +7,10 @@ import pytest
 from lyrics.evaluation.metrics.anls import parse_anls, score_anls
 from lyrics.evaluation.metrics.direct_answer import parse_direct_answer, score_direct_answer
 from lyrics.evaluation.metrics.exact_match import parse_exact_match, score_exact_match
+from lyrics.evaluation.metrics.mme import parse_mme
 from lyrics.evaluation.metrics.multiple_choice import parse_choice, score_choice
+from lyrics.evaluation.metrics.pope import summarize_pope
+from lyrics.evaluation.metrics.referring import parse_box
 from lyrics.evaluation.metrics.summary import summarize_scores
 from lyrics.evaluation.metrics.vqa_accuracy import (
     normalize_answer,
@@ -16,6 +19,7 @@ from lyrics.evaluation.metrics.vqa_accuracy import (
     score_vqa,
     summarize_vqa,
 )
+from lyrics.evaluation.metrics.yes_no import parse_yes_no
 
 NORMALIZED = [  # text, EvalAIAnswerProcessor, official
     ("The Cat.", "cat", "cat"),
@@ -186,3 +190,23 @@ def test_choice_of_aokvqa(answer, expected):
 
 def test_text_of_an_option_comes_before_its_letter():
     assert parse_choice("b", ["b", "c"], variant="aokvqa") == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda variant: normalize_answer("a", variant=variant),
+        lambda variant: score_vqa("a", ["a", "a"], variant=variant),
+        lambda variant: score_exact_match("a", ["a"], variant=variant),
+        lambda variant: score_anls("a", ["a"], variant=variant),
+        lambda variant: score_direct_answer("a", ["a"], variant=variant),
+        lambda variant: parse_choice("a", ["a"], variant=variant),
+        lambda variant: parse_yes_no("a", variant=variant),
+        lambda variant: parse_mme("a", variant=variant),
+        lambda variant: parse_box("a", variant=variant),
+        lambda variant: summarize_pope(["yes"], ["yes"], variant=variant),
+    ],
+)
+def test_misspelt_variants_are_named(call):
+    with pytest.raises(ValueError, match=r"no variant 'lmms_eval' of this metric: known are .*lmms-eval|lowercase"):
+        call("lmms_eval")

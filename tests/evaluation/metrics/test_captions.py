@@ -87,9 +87,9 @@ def test_failing_java_is_quoted(monkeypatch, tmp_path):
     java.write_text("#!/bin/sh\necho 'no heap' >&2\nexit 3\n")
     java.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(RuntimeError, match="0 lines for 9 captions, and the exit code 3. Java said: no heap"):
+    with pytest.raises(RuntimeError, match=r"0 lines for 9 captions, and the exit code 3\. Java said: no heap"):
         score_captions(CANDIDATES, REFERENCES)
-    with pytest.raises(RuntimeError, match="METEOR stopped. Java said: no heap"):
+    with pytest.raises(RuntimeError, match=r"METEOR stopped\. Java said: no heap"):
         score_captions(CANDIDATES, REFERENCES, tokenize=lower_words)
 
 
