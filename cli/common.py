@@ -33,6 +33,17 @@ def positive_int(text: str) -> int:
     return value
 
 
+def port_number(text: str) -> int:
+    """Read an option that must be a port, or 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"must lie in [0, 65535], got {value}")
+    return value
+
+
 def share(text: str) -> float:
     """Read an option that must be a number in [0, 1]."""
     try:
@@ -210,6 +221,20 @@ def require_picture_file(option: str, path: Path | None, images: Sequence[str]) 
         raise ValueError(f"{option} {path} is the image itself, which is not overwritten.")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{option} {path} must not be written by this user.")
+
+
+def model_name(model: str | None) -> str:
+    """Return the name of a model for people: that of its folder, or its Hub id."""
+    if model is None:
+        return "lyrics-micro"
+    return os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an IP address is reached from this machine alone."""
+    from ipaddress import ip_address
+
+    return ip_address(address.partition("%")[0]).is_loopback
 
 
 def load_processor(arguments: argparse.Namespace) -> LyricsProcessor:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import evaluate_retrieval
 from .common import (
     add_command,
     add_model_arguments,
@@ -32,6 +33,7 @@ EXAMPLES = """examples:
   lyrics evaluate vqav2/testdev --model DIR --data data --out runs/scores   # a file for the server
   lyrics evaluate textvqa:data/textvqa --limit 500 --model DIR --out runs/part
   lyrics evaluate custom:mine.jsonl --model DIR --out runs/mine
+  lyrics evaluate retrieval --model FIRST_STAGE --refiner DIR --data data --out runs/recall
   lyrics evaluate --compare runs/before runs/after
   accelerate launch -m lyrics_cli.main evaluate vqav2 --model DIR --data data --out runs/scores
 
@@ -49,6 +51,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("tasks", metavar="TASK", nargs="*", help="tasks, see --list")
     add_model_arguments(parser, json=False)
+    parser.add_argument("--refiner", metavar="DIR|ID", help="a model whose refiner `retrieval` takes")
     parser.add_argument("--data", metavar="ROOT", type=Path, help="folder with one folder for each data set")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder of answers, scores and report")
     parser.add_argument(
@@ -92,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("Which tasks? Name some (`lyrics evaluate --list`), or give --compare A B.")
     if arguments.out is None:
         raise ValueError("Where shall the results go? Give --out DIR.")
+    if any(map(evaluate_retrieval.is_retrieval, arguments.tasks)):
+        return evaluate_retrieval.run(arguments)
     return _evaluate(arguments)
 
 
@@ -215,6 +220,7 @@ def _list(arguments: argparse.Namespace) -> int:
         data = " and ".join(dict.fromkeys(source.data for source in task.splits.values()))
         print(f"{task.name}: {task.title}\n  splits: {splits}\n  metric: {task.metric.name}, {task.metric.variant}")
         print(f"  data:   {data}\n  prompt: {task.prompt!r}, at most {task.max_new_tokens} tokens")
+    print(evaluate_retrieval.DESCRIPTION)
     print("\nSplits in brackets are evaluated where they are named (TASK/SPLIT).")
     return 0
 

@@ -22,7 +22,7 @@ def recipe_folder() -> Path:
 
 
 def list_recipes(stage: str) -> list[str]:
-    """Return the names of the recipes of a stage (`stage1`, `stage2` or `preferences`)."""
+    """Return the names of the recipes of a stage (`stage1`, `stage2`, `preferences` or `rewards`)."""
     return sorted(path.stem for path in (recipe_folder() / stage).glob("*.yaml"))
 
 

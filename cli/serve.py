@@ -10,9 +10,12 @@ from typing import Any
 from .common import (
     add_command,
     add_model_arguments,
+    is_loopback,
     load_assistant,
     load_processor,
+    model_name,
     on_one_line,
+    port_number,
     positive_int,
     printable,
     quiet_loading,
@@ -51,7 +54,7 @@ def add_parser(commands: Any) -> None:
     add_model_arguments(parser, json=False)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument(
-        "--port", type=_port, default=8000, help="port to listen on; 0 takes a free one (default: 8000)"
+        "--port", type=port_number, default=8000, help="port to listen on; 0 takes a free one (default: 8000)"
     )
     parser.add_argument(
         "--api-key",
@@ -123,27 +126,7 @@ def served_name(arguments: argparse.Namespace) -> str:
     """Return the name by which clients call the model."""
     if arguments.served_name is not None:
         return arguments.served_name
-    if arguments.model is None:
-        return "lyrics-micro"
-    is_folder = os.path.isdir(arguments.model)
-    return os.path.basename(os.path.abspath(arguments.model)) if is_folder else arguments.model
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether an IP address is reached from this machine alone."""
-    from ipaddress import ip_address
-
-    return ip_address(address.partition("%")[0]).is_loopback
-
-
-def _port(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"must lie in [0, 65535], got {value}")
-    return value
+    return model_name(arguments.model)
 
 
 def _seconds(text: str) -> float:

@@ -1,6 +1,7 @@
 """Conversion of foreign checkpoints to Lyrics' own models, and composition and merging of Lyrics' models."""
 
-from .compose import compose
+from .compose import compose, replace_parts
+from .compose_checks import PartPlaces
 from .export import export_model
 from .grounding_dino import load_grounding_dino
 from .merge import merge_adapter
@@ -11,6 +12,7 @@ from .refiner import load_original_refiner
 from .sam import load_sam
 
 __all__ = [
+    "PartPlaces",
     "compose",
     "export_model",
     "load_grounding_dino",
@@ -20,4 +22,5 @@ __all__ = [
     "load_sam",
     "merge_adapter",
     "push_model",
+    "replace_parts",
 ]

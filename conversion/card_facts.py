@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..modeling_lyrics.adapter_checks import find_base_model
@@ -33,6 +34,22 @@ def describe_composition(
         "new and waits for the second stage."
     )
     return CardFacts(name, bases=bases, relation="merge", origin=origin, is_untrained=True)
+
+
+def describe_replacement(name: str, model: str | os.PathLike[str], parts: Mapping[str, str]) -> CardFacts:
+    """Return the facts of a model some of whose parts were replaced.
+
+    Args:
+        name: name of the new model.
+        model: place of the model that the other parts are of.
+        parts: mapping of the names of the new parts to their places.
+    """
+    bases = [BaseModel.find(model, "other parts"), *(BaseModel.find(place, part) for part, place in parts.items())]
+    untrained = [part for part in parts if part in ("language model", "vision")]
+    origin = f"Parts of a model were replaced: {', '.join(parts)}."
+    if "language model" in parts:
+        origin += " The projection to the language model is new and waits for the second stage."
+    return CardFacts(name, bases=bases, relation="merge", origin=origin, is_untrained=bool(untrained))
 
 
 def describe_conversion(name: str, source: str | os.PathLike[str]) -> CardFacts:

@@ -22,8 +22,8 @@ from ..utils.model_card import (
     BaseModel,
     CardFacts,
     find_hub_id,
+    is_by_hand,
     is_hub_id,
-    is_ours,
     read_metadata,
     write_card,
 )
@@ -97,7 +97,9 @@ def export_model(
         if remote_code:
             add_remote_code(folder)
         _write_card(source, folder, facts)
-        check_nothing_private(folder, [f"{source.absolute()}", f"{out.absolute()}"])
+        base = _find_base(source) if is_adapter else None
+        places = [base] if base is not None and os.path.isabs(base) else []
+        check_nothing_private(folder, [f"{source.absolute()}", f"{out.absolute()}", *places])
         return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
@@ -144,7 +146,7 @@ def _require_effect(source: Path, **options: Any) -> None:
     """Raise a `ValueError` for options that would only change a card that a person wrote, which stays as it is."""
     card = source / CARD
     given = [name for name, value in options.items() if value]
-    if given and card.is_file() and not is_ours(card.read_text(encoding="utf-8")):
+    if given and card.is_file() and is_by_hand(card.read_text(encoding="utf-8")):
         raise ValueError(
             f"{card} was written by a person and stays as it is, so that {', '.join(given)} would have no effect: "
             "write it there, into the metadata at the beginning."
@@ -277,7 +279,7 @@ def _complete_refiner(source: Path, folder: Path, refiner: str | os.PathLike[str
 def _write_card(source: Path, folder: Path, facts: CardFacts) -> None:
     """Refresh our card for its new place; that of a person stays as it is."""
     card = source / CARD
-    if card.is_file() and not is_ours(card.read_text(encoding="utf-8")):
+    if card.is_file() and is_by_hand(card.read_text(encoding="utf-8")):
         return
     (folder / CARD).unlink(missing_ok=True)
     write_card(folder, facts, earlier=card)

@@ -20,7 +20,7 @@ def merge_adapter(
     """Load an adapter and its base model, and merge the adapter's weights into the model.
 
     Args:
-        adapter: directory that `LyricsSFTTrainer` or `LyricsDPOTrainer` wrote.
+        adapter: directory that a trainer of the second stage, of preferences or of rewards wrote.
         base_model: directory or Hub id of the base model; by default where it was during training.
         dtype: data type of the weights.
 

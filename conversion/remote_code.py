@@ -29,6 +29,7 @@ _AUTO_MAPS: dict[str, dict[str, Any]] = {  # model_type -> auto class -> module 
     "lyrics_pretraining": {
         "AutoConfig": "configuration_lyrics_pretraining.LyricsPreTrainingConfig",
         "AutoModelForPreTraining": "modeling_lyrics_pretraining.LyricsForPreTraining",
+        "AutoModelForZeroShotImageClassification": "modeling_lyrics_retrieval.LyricsForImageTextRetrieval",
     },
     "lyrics_refiner": {
         "AutoConfig": "configuration_lyrics.LyricsRefinerConfig",

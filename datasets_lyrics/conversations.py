@@ -66,24 +66,51 @@ def read_question(row: Mapping[str, Any]) -> Conversation:
     """Read a row that asks: its last message is the user's.
 
     Args:
-        row: mapping with `question` (text), `messages`, or LLaVA's `conversations`. Images and boxes are where
-            `read_conversation` finds them.
+        row: mapping as in `read_prompt`.
 
     Raises:
         ValueError: saying what is wrong with the row, such as a URL that was not asked for.
     """
-    given: Any = row
-    if isinstance(given, Mapping) and row.get("question") is not None and not row.get("messages"):
-        row = {**row, "messages": [{"role": "user", "content": row["question"]}]}
-    messages, _ = _read_blocks(row)
+    conversation = read_prompt(row)
+    if conversation.learned_from < len(conversation.messages):
+        raise ValueError("The last message is one of the assistant, and must be a question of the user.")
+    return conversation
+
+
+def read_prompt(row: Mapping[str, Any]) -> Conversation:
+    """Read a row that ends with a question, or with an answer, which is then the message `learned_from`.
+
+    Args:
+        row: mapping with `question` or `prompt` (text, or messages), or with the columns of `read_conversation`. Images
+            and boxes are where `read_conversation` finds them.
+
+    Raises:
+        ValueError: saying what is wrong with the row, such as a URL that was not asked for.
+    """
+    messages, _ = _read_blocks(_ask_in_messages(row))
     pictures = _join_pictures(messages, _images_of(row))
     _fill_boxes(messages, iter(_as_list(row.get("boxes"))))
-    if messages[-1]["role"] != "user":
-        raise ValueError(f"The last message is one of the {messages[-1]['role']}, and must be a question of the user.")
-    if not any(block["type"] == "box" or block.get("text", "").strip() for block in messages[-1]["content"]):
-        raise ValueError("The question is empty.")
     _check_system(messages)
-    return Conversation(messages, AS_GIVEN.check_image(pictures), len(messages))
+    asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    last = asked[-1] if asked else messages[-1]
+    if last["role"] != "user":
+        raise ValueError(f"The last message is one of the {last['role']}, and must be a question of the user.")
+    if not any(block["type"] == "box" or block.get("text", "").strip() for block in last["content"]):
+        raise ValueError("The question is empty.")
+    return Conversation(messages, AS_GIVEN.check_image(pictures), len(asked))
+
+
+def _ask_in_messages(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row with its `question`, or its `prompt` without a completion, as `messages`."""
+    given: Any = row
+    if not isinstance(given, Mapping) or row.get("messages"):
+        return row
+    asked = row.get("question")
+    if asked is None and row.get("completion") is None:
+        asked = row.get("prompt")
+    if asked is None:
+        return row
+    return {**row, "messages": [{"role": "user", "content": asked}] if isinstance(asked, str) else asked}
 
 
 def _join_pictures(messages: list[Message], given: list[Any]) -> list[Any]:

@@ -121,10 +121,13 @@ class FolderImages(SlicedSource):
 
     def items(self, shard: int) -> Iterator[Item]:
         """Yield the images of a shard; a link that leaves the root is an item with an error."""
-        for name in self.members_of(shard):
-            path = self.folder / name
-            image, error = read_image_value(path, self.guard)
-            yield Item(as_key(name), image, str(path), error)
+        yield from map(self.item, self.members_of(shard))
+
+    def item(self, name: str) -> Item:
+        """Return the image of a path in the folder."""
+        path = self.folder / name
+        image, error = read_image_value(path, self.guard)
+        return Item(as_key(name), image, str(path), error)
 
     def path_starts(self) -> Sequence[str]:
         """Return the folder and its root."""

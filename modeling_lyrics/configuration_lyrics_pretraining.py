@@ -32,6 +32,8 @@ class LyricsPreTrainingConfig(CheckedConfig):
         label_smoothing: label smoothing of the contrastive and of both language modeling losses.
         tie_word_embeddings: bool, whether the language modeling head shares the word embeddings of the MQ-Former.
         initializer_range: standard deviation of new weights.
+        object_start_token_id: id of `[BOS]` in the MQ-Former's vocabulary, for texts of a plain BERT tokenizer, as the
+            pipeline for zero-shot classification makes them; `None` where only `LyricsProcessor` makes them.
     """
 
     model_type = "lyrics_pretraining"
@@ -52,6 +54,7 @@ class LyricsPreTrainingConfig(CheckedConfig):
     label_smoothing: float | int = 0.1
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
+    object_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Set the width of the vision features in the MQ-Former's configuration."""

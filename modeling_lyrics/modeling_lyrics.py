@@ -35,6 +35,7 @@ from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsConfig
 from .distributed import num_ranks
 from .generation_lyrics import LyricsGenerationMixin
+from .logit_scaling import scale_logits
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
 from .vision_encoder import build_vision_model, prepare_parts, run_vision_model
@@ -462,7 +463,7 @@ class LyricsModel(LyricsPreTrainedModel):
         side, regions = config.vision_config.image_size, None
         if config.mqformer_config.num_grounding_queries:
             regions = embeds.new_zeros(1, 1, config.mqformer_config.region_hidden_size)
-        blank = embeds.new_zeros(1, config.vision_config.num_channels, side, side)
+        blank = embeds.new_zeros(1, getattr(config.vision_config, "num_channels", 3), side, side)
         features: Any = self.get_image_features(blank, regions, return_dict=True).pooler_output
         return embeds + 0.0 * features.sum().to(embeds.dtype)
 
@@ -498,6 +499,10 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         super().__init__(config)
         self.model = LyricsModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        words = self.model.get_input_embeddings()
+        name = next(name for name, module in self.model.language_model.named_modules() if module is words)
+        # each family has its own name for the word embeddings
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{name}.weight"}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -555,7 +560,8 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
             return_dict=True,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        unscaled = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits: Any = scale_logits(unscaled, self.config.text_config)
         loss = None
         if labels is not None:
             labels = self._countable_labels(labels, attention_mask)
@@ -603,11 +609,19 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         Returns:
             The model in evaluation mode. The language projection is new, and so is a part that was given as a
             configuration.
+
+        Raises:
+            ValueError: the language model's head has a bias, which this model would lose.
         """
         vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
         text: Any = language_model
         if isinstance(language_model, str | Path):
             text = AutoModelForCausalLM.from_pretrained(language_model, trust_remote_code=False)
+        if getattr(text.get_output_embeddings(), "bias", None) is not None:
+            raise ValueError(
+                f"The head of this {text.config.model_type} has a bias, and that of a Lyrics model has none: choose "
+                "another language model."
+            )
         queries_config = queries.config if isinstance(queries, PreTrainedModel) else queries
         config_kwargs.setdefault("tie_word_embeddings", bool(getattr(text.config, "tie_word_embeddings", False)))
         config = LyricsConfig(

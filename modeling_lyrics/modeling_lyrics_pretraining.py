@@ -39,6 +39,7 @@ from .pretraining_objectives import (
     find_same,
 )
 from .published_checkpoint import DROPPED_BY_MODEL
+from .retrieval_lyrics import RetrievalMethods
 from .vision_encoder import build_vision_model, prepare_parts, run_vision_model
 
 logger = logging.get_logger(__name__)
@@ -167,12 +168,13 @@ class LyricsPreTrainingModel(LyricsPreTrainedModel):
         return _Images(key_values, vision_features, region_features, region_attention_mask)
 
 
-class LyricsForPreTraining(LyricsPreTrainedModel):
+class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
     """The first training stage: vision encoder, MQ-Former, and the heads of the objectives that have a weight.
 
     `LyricsPretrainingCollator` makes the inputs from images, objects and captions, and `LyricsPretrainingTrainer`
     trains on them. Weights are new unless they are loaded; `from_parts` takes pretrained parts. The trained model
-    becomes a part of `LyricsForConditionalGeneration.from_parts`.
+    becomes a part of `LyricsForConditionalGeneration.from_parts`. It can also be used as it is: `get_image_features`,
+    `get_text_features`, `match`, `caption` and `fill`.
 
     Args:
         config: `LyricsPreTrainingConfig`.

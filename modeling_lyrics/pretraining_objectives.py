@@ -218,6 +218,19 @@ class MatchingObjective(nn.Module):
         columns = torch.searchsorted(edges, marks, right=True).squeeze(1)
         return columns.clamp(max=same.shape[1] - 1), ~same.all(dim=1)
 
+    def logits(self, query_states: torch.Tensor, has_objects: torch.Tensor | None = None) -> torch.Tensor:
+        """Return logits of a wrong and of a right pair, (N, V + G, hidden) -> (N, 2).
+
+        Args:
+            query_states: float tensor of shape (N, V + G, hidden).
+            has_objects: bool tensor of shape (N,), False for texts without objects, which the grounding queries have
+                nothing to compare with: the visual queries decide alone. All texts count as complete by default.
+        """
+        of_kinds = torch.stack([self.head(mean) for mean in mean_by_kind(query_states, self.num_visual_queries)])
+        if has_objects is None or len(of_kinds) == 1:
+            return of_kinds.mean(0)
+        return torch.where(has_objects[:, None], of_kinds.mean(0), of_kinds[0])
+
     def forward(self, query_states: torch.Tensor, matches: torch.Tensor, counts: torch.Tensor) -> ObjectiveOutput:
         """Compute the loss and the accuracy.
 
@@ -226,7 +239,7 @@ class MatchingObjective(nn.Module):
             matches: int64 tensor of shape (N,), 1 for a right pair and 0 for a wrong one.
             counts: bool tensor of shape (N,), False for rows to ignore.
         """
-        logits = torch.stack([self.head(mean) for mean in mean_by_kind(query_states, self.num_visual_queries)]).mean(0)
+        logits = self.logits(query_states)
         losses = cross_entropy(logits.float(), matches, reduction="none") * counts
         hits = (logits.argmax(dim=-1) == matches) & counts
         loss = mean_over_ranks(losses.sum(), counts.sum())

@@ -89,9 +89,10 @@ PUBLISHED_TEMPLATE = """
 {%- endif -%}
 """.strip()
 
+ROLES = (USER, ASSISTANT)
+
 _WORD = re.compile(r"\w")
-_ROLES = re.compile(f"{USER}|{ASSISTANT}")
-_TURNS = re.compile(rf"(?<!\w)(?:{_ROLES.pattern})")
+_TURNS = re.compile(rf"(?<!\w)(?:{'|'.join(ROLES)})")
 _SPACES = " \u2009\u200a\u2002\u2003"  # the first one that no control token contains splits imitations
 
 
@@ -121,8 +122,20 @@ def neutralize(text: str, control_tokens: Iterable[str]) -> str:
     return neutralize_parts([text], control_tokens)[0]
 
 
-def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str]) -> list[str]:
-    """Neutralize texts that a template may join without a separator, so that no joint makes a token."""
+@lru_cache(maxsize=16)
+def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Return a pattern of words."""
+    return re.compile("|".join(map(re.escape, words)) or "(?!)")
+
+
+def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str], roles: tuple[str, ...] = ROLES) -> list[str]:
+    """Neutralize texts that a template may join without a separator, so that no joint makes a token.
+
+    Args:
+        parts: sequence of texts.
+        control_tokens: iterable of the tokens to remove.
+        roles: tuple of the words that begin a turn; at the beginning of a word, they are split as well.
+    """
     parts = [as_text(part) for part in parts]
     text, bounds = "".join(parts), [0, *accumulate(map(len, parts))]
     pattern, cuts, space = _imitations(frozenset(token for token in control_tokens if len(token) > 1 and token.strip()))
@@ -130,7 +143,7 @@ def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str]) -> lis
     begins = at.union(bounds)
     at |= {
         match.end() - 1
-        for match in _ROLES.finditer(text)
+        for match in _any_of(roles).finditer(text)
         if match.start() in begins or not _WORD.match(text, match.start() - 1)
     }
     if not at:
@@ -158,17 +171,37 @@ def message_as_dict(message: Any) -> Any:
     return message
 
 
-def neutralize_messages(messages: Sequence[Any], control_tokens: Iterable[str]) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class ControlText:
+    """Text that has a meaning in a prompt, so that text of unknown origin must not hold it.
+
+    Attributes:
+        tokens: tuple of tokens and marks that no message may hold.
+        tokens_of_answers: tuple of further ones that only the assistant's messages may hold, such as `<think>`. Decoded
+            answers contain them.
+        roles: tuple of words that begin a turn, such as `USER:`.
+    """
+
+    tokens: tuple[str, ...]
+    tokens_of_answers: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ROLES
+
+    def tokens_for(self, role: Any) -> tuple[str, ...]:
+        """Return what a message of a role must not hold."""
+        return self.tokens if role == "assistant" else (*self.tokens, *self.tokens_of_answers)
+
+
+def neutralize_messages(messages: Sequence[Any], control: ControlText | Iterable[str]) -> list[dict[str, Any]]:
     """Return a copy of a conversation with the text of every message neutralized; images are shared, not copied.
 
     Args:
         messages: sequence of dictionaries, dataclasses or pydantic models, as are their blocks.
-        control_tokens: iterable of the tokens to remove.
+        control: text to remove, or an iterable of tokens.
 
     Raises:
         ValueError: the conversation is empty or malformed; the message names the message's index.
     """
-    tokens = tuple(control_tokens)
+    control = control if isinstance(control, ControlText) else ControlText(tuple(control))
     given: Any = messages
     if not isinstance(given, Sequence):
         raise ValueError(f"A conversation must be a list of messages, got {_kind(given)}.")
@@ -178,14 +211,35 @@ def neutralize_messages(messages: Sequence[Any], control_tokens: Iterable[str]) 
     for number, message in enumerate(map(message_as_dict, messages)):
         if not isinstance(message, Mapping):
             raise ValueError(f"Message {number} must be a dictionary with a role and content, got {_kind(message)}.")
-        cleaned.append({**message, "content": _clean_content(number, message.get("content"), tokens)})
+        tokens = control.tokens_for(message.get("role"))
+        others = {name: value for name, value in message.items() if name != "content"}
+        content = _clean_content(number, message.get("content"), tokens, control.roles)
+        cleaned.append({**neutralize_value(others, tokens, control.roles), "content": content})
     return cleaned
 
 
-def _clean_content(number: int, content: Any, tokens: tuple[str, ...]) -> Any:
+def neutralize_value(value: Any, tokens: tuple[str, ...], roles: tuple[str, ...] = ROLES) -> Any:
+    """Return a copy of strings in lists and dictionaries, such as tool calls, with each of them neutralized.
+
+    Args:
+        value: string, list, dictionary, or anything else, which is returned as it is.
+        tokens, roles: tokens and roles to remove.
+    """
+    if isinstance(value, str):
+        return neutralize_parts([value], tokens, roles)[0]
+    if isinstance(value, Mapping):
+        return {
+            neutralize_value(key, tokens, roles): neutralize_value(one, tokens, roles) for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [neutralize_value(one, tokens, roles) for one in value]
+    return value
+
+
+def _clean_content(number: int, content: Any, tokens: tuple[str, ...], roles: tuple[str, ...]) -> Any:
     """Return the content of a message with neutralized text."""
     if isinstance(content, str):
-        return neutralize(content, tokens)
+        return neutralize_parts([content], tokens, roles)[0]
     if content is None:
         return []
     if not isinstance(content, Sequence) or not all(isinstance(block, Mapping) for block in content):
@@ -200,7 +254,7 @@ def _clean_content(number: int, content: Any, tokens: tuple[str, ...]) -> Any:
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"Message {number}: a block of type 'text' needs text, got {_kind(text)}.")
-    cleaned = iter(neutralize_parts(texts, tokens))
+    cleaned = iter(neutralize_parts(texts, tokens, roles))
     return [{**block, "text": next(cleaned)} if block.get("type") == "text" else dict(block) for block in content]
 
 

@@ -59,7 +59,7 @@ def draw_objects(
     if answer:
         return _draw_answer(canvas, objects, answer, labels, font)
     size = canvas.size
-    colors = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(objects.labels))}
+    colors = color_labels(objects.labels)
     if masks and objects.masks is not None:
         for label, mask in zip(objects.labels, objects.masks, strict=True):
             _shade(canvas, mask, colors[label])
@@ -75,6 +75,11 @@ def draw_objects(
         words = [objects.labels[index]] * labels + [f"{objects.scores[index]:.2f}"] * scores
         _write(draw, boxes[index], " ".join(words), colors[objects.labels[index]], written, size)
     return canvas
+
+
+def color_labels(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Return the color of each label, by order of appearance."""
+    return {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(dict.fromkeys(labels))}
 
 
 def _load_font(canvas: Image.Image, labels: Sequence[str], path: str | os.PathLike[str] | None) -> Any:
@@ -187,5 +192,9 @@ def _write(
     x = max(0, min(box[0], size[0] - width))
     y = box[1] - height if box[1] >= height else box[1]
     draw.rectangle((x, y, x + width, y + height), fill=color)
-    ink = (0, 0, 0) if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 110 else (255, 255, 255)
-    draw.text((x + 3 - left, y + 3 - top), text, fill=ink, font=font)
+    draw.text((x + 3 - left, y + 3 - top), text, fill=ink_on(color), font=font)
+
+
+def ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return black or white, whichever can be read better on a color."""
+    return (0, 0, 0) if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 110 else (255, 255, 255)

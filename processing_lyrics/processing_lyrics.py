@@ -23,15 +23,19 @@ from transformers.utils.import_utils import is_torchvision_available
 from .chat_templates import (
     IMAGE,
     VICUNA_TEMPLATE,
+    ControlText,
     instructions_of_messages,
     instructions_of_text,
     is_raised_in_template,
     neutralize_messages,
+    neutralize_value,
 )
 from .drawing import draw_attention, draw_objects
 from .image_loading import PictureLike, flatten_pictures, load_picture
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
+from .language_model_templates import TurnText, instructions_of_turns, is_own_template, turn_text
 from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions, tags_of_each
+from .pretraining_inputs import PretrainingInputs
 from .processor_checks import (
     HUB_KWARGS,
     PUBLISHED_FOLDER,
@@ -61,7 +65,7 @@ class LyricsProcessorKwargs(ProcessingKwargs, total=False):
     _defaults = {"text_kwargs": {"padding_side": "left"}}  # pyright: ignore[reportGeneralTypeIssues]
 
 
-class LyricsProcessor(ProcessorMixin):
+class LyricsProcessor(PretrainingInputs, ProcessorMixin):
     """Processor of Lyrics: image processor, both tokenizers and, behind them, the visual refiner.
 
     One call turns pictures and prompts into all inputs of the model. It refines the pictures, or takes their objects
@@ -330,6 +334,29 @@ class LyricsProcessor(ProcessorMixin):
         self.store = store  # asked again, since the refiner has changed
         return self
 
+    def share_refiner_of(self, other: LyricsProcessor) -> LyricsProcessor:
+        """Use the refiner of another processor, which is loaded when either first needs it, and return this processor.
+
+        A first stage is saved without its refiner: that of a model made of the same refiner can then be used.
+
+        Raises:
+            ValueError: the other processor has no refiner, or another one than this processor was saved with.
+        """
+        theirs, config = other.refiner_fingerprint, other.refiner_config
+        if not other.has_refiner or config is None:
+            raise ValueError("The processor whose refiner is to be shared has none.")
+        if config.region_feature_size != self.region_feature_size or self.refiner_fingerprint not in (None, theirs):
+            raise ValueError(
+                f"The refiner gives region features of width {config.region_feature_size} and has the fingerprint "
+                f"{theirs}; this processor's model was trained with width {self.region_feature_size} and the "
+                f"fingerprint {self.refiner_fingerprint}. Name the model that has its refiner."
+            )
+        store, self.store = self.store, None
+        self._refiner = other._refiner
+        if store is not None:
+            self.store = store
+        return self
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LyricsProcessor:
         """Set the device and the dtype of the refiner, now or when it is loaded, and return the processor."""
         store, self.store = self.store, None
@@ -504,16 +531,22 @@ class LyricsProcessor(ProcessorMixin):
             text = build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
         return regions | text
 
-    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+    def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, conversation: Any, chat_template: str | None = None, **kwargs: Any
+    ) -> Any:
         """Render conversations of unknown origin as prompts and, with `tokenize=True`, prepare them for the model.
 
         Text that imitates a placeholder, a role or a special token is changed so that it stays text. The MQ-Former
         reads, for each picture, the message that holds it: never another turn, never an answer.
 
+        A language model's own template gets no special tokens but those that it writes itself, as its tokenizer's
+        `apply_chat_template` does. Tools and documents are not trusted either; other variables of the template are.
+
         Args:
             conversation: list of messages, or list of conversations. Messages and their blocks may be dictionaries,
                 dataclasses or pydantic models.
-            args, kwargs: Transformers' arguments.
+            chat_template: template, or the name of one of the processor's, instead of the default one.
+            kwargs: Transformers' arguments, and variables of the template such as `enable_thinking`.
 
         Raises:
             ValueError: the template fails on these messages; where it refuses them, Jinja's `TemplateError` is raised.
@@ -521,14 +554,22 @@ class LyricsProcessor(ProcessorMixin):
         first = conversation[0] if isinstance(conversation, Sequence) and conversation else None
         batched = isinstance(first, list | tuple) or hasattr(first, "messages")
         conversations = [getattr(chat, "messages", chat) for chat in (conversation if batched else [conversation])]
-        conversations = [neutralize_messages(messages, self._control_tokens) for messages in conversations]
+        control = self.control_text(chat_template)
+        conversations = [neutralize_messages(messages, control) for messages in conversations]
         instructions = [text for messages in conversations for text in instructions_of_messages(messages)]
+        for name in ("tools", "documents"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = neutralize_value(kwargs[name], control.tokens_for(name), control.roles)
         if kwargs.get("tokenize"):
             options = dict(kwargs.get("processor_kwargs") or {})
             options.setdefault("mqformer_instructions", instructions)
+            if is_own_template(self._resolve_chat_template(chat_template)):
+                options.setdefault("add_special_tokens", False)
             kwargs["processor_kwargs"] = options
         try:
-            return super().apply_chat_template(conversations if batched else conversations[0], *args, **kwargs)
+            return super().apply_chat_template(
+                conversations if batched else conversations[0], chat_template=chat_template, **kwargs
+            )
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
             if not is_raised_in_template(error):
                 raise
@@ -547,16 +588,44 @@ class LyricsProcessor(ProcessorMixin):
         count = len(image_sizes)
         return MultiModalData(num_image_tokens=[self.num_query_tokens] * count, num_image_patches=[1] * count)
 
-    @property
-    def _control_tokens(self) -> list[str]:
-        """Tokens that text of unknown origin must not hold: special tokens, but not every word that was added."""
+    def control_text(self, chat_template: str | None = None) -> ControlText:
+        """Return the text that conversations of unknown origin must not hold.
+
+        Special tokens are control text, but not every word that was added to the tokenizer. Under a language model's
+        own template, so is what the template writes around messages.
+
+        Args:
+            chat_template: template, or the name of one of the processor's, instead of the default one.
+        """
+        tokens = self._special_tokens()
+        template = self._resolve_chat_template(chat_template)
+        if not is_own_template(template):
+            return ControlText(tokens)
+        turns = self._turn_text(template)
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        words = {token for token in added if token in template and not token.isspace()}
+        answered = words - turns.between - set(tokens)  # decoded answers hold them
+        marks = (turns.marks | words) - answered - set(tokens)
+        return ControlText((*tokens, *sorted(marks)), tuple(sorted(answered)), turns.roles)
+
+    def _special_tokens(self) -> tuple[str, ...]:
+        """Return the special tokens of the tokenizer and the placeholder."""
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return [*added, *(self.tokenizer.chat_control_tokens or ()), self.image_token]
+        return (*added, *(self.tokenizer.chat_control_tokens or ()), self.image_token)
+
+    def _turn_text(self, template: str) -> TurnText:
+        """Return what a language model's own template writes around messages."""
+        return turn_text(template, self.tokenizer.special_tokens_map, self._special_tokens())
 
     def _instructions_of(self, texts: Sequence[str]) -> list[str]:
         """Return the MQ-Former's text for each placeholder of prompts."""
-        tokens = self._control_tokens
-        return [words for text in texts for words in instructions_of_text(text, self.image_token, tokens)]
+        tokens = self._special_tokens()
+        template = self._resolve_chat_template(None)
+        if not is_own_template(template):
+            return [words for text in texts for words in instructions_of_text(text, self.image_token, tokens)]
+        turns = self._turn_text(template)
+        ends = (*tokens, *turns.between, *turns.roles)
+        return [words for text in texts for words in instructions_of_turns(text, self.image_token, ends, turns.user)]
 
     def _with_one_bos(self, texts: list[str], kwargs: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         """Return texts and options by which each text gets exactly one BOS, also those that already hold one."""

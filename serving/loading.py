@@ -102,9 +102,13 @@ def load_processor(
     processor = LyricsProcessor.from_pretrained(place, refiner=refiner, refiner_kwargs=kwargs, **options)
     processor.to(chosen, weights_dtype)
     if store is not None:
-        is_path = isinstance(store, str | os.PathLike)
-        processor.store = RefinementStore.open(store) if is_path else store
+        processor.store = open_store(store)
     return processor
+
+
+def open_store(store: Any) -> Any:
+    """Return the store in a folder; a store itself stays."""
+    return RefinementStore.open(store) if isinstance(store, str | os.PathLike) else store
 
 
 def load_model(

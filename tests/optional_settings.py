@@ -85,6 +85,7 @@ PRETRAINING = {
     "label_smoothing": 0.0,
     "tie_word_embeddings": False,
     "initializer_range": 0.1,
+    "object_start_token_id": 7,
 }
 PROCESSOR = {
     "chat_template": VICUNA_TEMPLATE.replace(IMAGE, IMAGE_TOKEN).replace("A chat between", "A talk between"),

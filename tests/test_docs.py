@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lyrics.assets import EXAMPLE_PICTURE
+from lyrics.recipes.micro.report.retrieval import format_retrieval
 from lyrics.recipes.micro.report.table import format_table
 from lyrics_cli.main import main
 
@@ -120,6 +121,11 @@ def test_the_card_of_the_micro_model_shows_its_own_numbers():
     measured = json.loads((ROOT / "docs/results/micro/full-0/evaluation/results.json").read_text())["accuracy"]
     numbers = ", ".join(f"{kind} {value:.1f}" for kind, value in measured.items())
     assert f"\n{numbers}.\n" in (ROOT / "assets/lyrics_micro/README.md").read_text()
+
+
+def test_the_tables_of_retrieval_are_what_was_measured():
+    measured = json.loads((ROOT / "docs/results/micro_retrieval.json").read_text())
+    assert format_retrieval(measured) in (ROOT / "docs/retrieval.md").read_text()
 
 
 # ---------------------------------------------------------------- names
@@ -239,7 +245,7 @@ def test_every_page_can_be_reached():
 
 
 def make_targets():
-    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)

@@ -20,6 +20,7 @@ EXPORTED = ["modeling_lyrics", "processing_lyrics"]
 LAYERS = [  # a folder imports folders to its right only; the two last are the exception, see below
     "cli",
     "recipes",
+    "retrieval",
     "evaluation",
     "serving",
     "trainers",

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..datasets_lyrics.hf_datasets import DatasetsSource
 from ..datasets_lyrics.webdataset import TarSource
+from ..processing_lyrics.pretraining_inputs import add_stage_1_tokens
 from .data.augmentation import Augmentation
 from .data.datasets import BadRowError
-from .pretraining_collator import LyricsPretrainingCollator, add_stage_1_tokens
+from .pretraining_collator import LyricsPretrainingCollator
 from .pretraining_config import LyricsPretrainingArguments
 from .sft_collator import LyricsSFTCollator
 

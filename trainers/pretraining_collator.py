@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerBase
 
 from ..datasets_lyrics.path_guard import AS_GIVEN
-from ..modeling_lyrics.mqformer_attention_masks import Segment
 from ..processing_lyrics import LyricsProcessor, VisualObjects
-from ..processing_lyrics.model_inputs import BOS, pad_regions, pad_rows
-from ..processing_lyrics.spatial_text import SpatialTokens, tokenize_objects
+from ..processing_lyrics.model_inputs import pad_regions
+from ..processing_lyrics.pretraining_inputs import (
+    ITEMS,
+    PairText,
+    add_stage_1_tokens,
+    caption_inputs,
+    masked_inputs,
+    pair_inputs,
+    tokenize_pair,
+)
 from ..utils.seeding import generator, stable_hash
 from .common.data_arguments import hint_at_store, require_one_of
 from .data.datasets import FromDataSet, describe_rows
 
-DEC, MLM = "[DEC]", "[MLM]"
-STAGE_1_TOKENS = (BOS, DEC, MLM)
-SPATIAL, CAPTION = int(Segment.SPATIAL), int(Segment.CAPTION)
-IGNORE_INDEX = -100
-ITEMS_PER_OBJECT = 5  # the label and four coordinates
-LABEL_STEP = 16  # the number of labels is padded to a multiple of this, so that few shapes are compiled
-
 MaskUnit = Literal["item", "object"]
-
-
-def add_stage_1_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Add `[BOS]`, `[DEC]` and `[MLM]` to a tokenizer in place, unless it has them, and return it."""
-    missing = [token for token in STAGE_1_TOKENS if token not in tokenizer.get_vocab()]
-    added = [AddedToken(token, normalized=False, special=True) for token in missing]
-    tokenizer.add_tokens(added, special_tokens=True)  # pyright: ignore[reportArgumentType]
-    return tokenizer
 
 
 @dataclass
@@ -60,15 +50,6 @@ class PreparedRow(FromDataSet):
     image_id: int
     objects: VisualObjects | None
     caption: str
-
-
-@dataclass
-class _TokenizedRow:
-    """Token ids of a row, and the tokens that are masked."""
-
-    spatial: list[int]
-    caption: list[int]
-    masked: list[tuple[int, int, int, int]] = field(default_factory=list)  # position, token, item, kind
 
 
 @dataclass
@@ -170,9 +151,9 @@ class LyricsPretrainingCollator:
         batch: dict[str, Any] = {"pixel_values": np.stack([row.pixel_values for row in prepared])}  # (B, 3, H, W)
         if self.use_objects:
             batch |= pad_regions(objects, self.processor.region_feature_size)
-        batch |= self._text_inputs(texts) | self._caption_inputs(texts)
+        batch |= pair_inputs(texts, self.tokenizer) | caption_inputs(texts, self.tokenizer)
         if self.use_objects:
-            batch |= self._masked_inputs(texts, batch["input_ids"])
+            batch |= masked_inputs(texts, batch["input_ids"], self.tokenizer)
         batch["image_ids"] = np.array([row.image_id for row in prepared])
         batch["caption_ids"] = np.array([stable_hash(" ".join(row.caption.lower().split())) for row in prepared])
         draws = [generator(self.seed, row.epoch, row.sample, "negatives").random(2) for row in prepared]
@@ -195,77 +176,21 @@ class LyricsPretrainingCollator:
         refined = iter(self.processor.refine([row.image for row in missing], progress=False) if missing else [])
         return [next(refined) if row.objects is None else row.objects for row in rows]
 
-    def _tokenize(self, row: PreparedRow, objects: VisualObjects) -> _TokenizedRow:
+    def _tokenize(self, row: PreparedRow, objects: VisualObjects) -> PairText:
         """Tokenize a row, and draw the items that are masked."""
-        tokenizer = self.tokenizer
-        caption = tokenizer(
-            row.caption, truncation=True, max_length=self.max_caption_tokens, split_special_tokens=True
-        )["input_ids"]
-        if not self.use_objects:
-            return _TokenizedRow([], caption)
-        tokens = tokenize_objects(objects.labels, objects.boxes.tolist(), tokenizer, self.max_spatial_tokens - 1)
-        text = _TokenizedRow([tokenizer.convert_tokens_to_ids(BOS), *tokens.input_ids], caption)
-        chosen = self._draw_items(tokens, generator(self.seed, row.epoch, row.sample, "mask"))
-        for position, item in enumerate(tokens.item_ids, start=1):
-            if item >= 0 and chosen[item]:
-                text.masked.append((position, text.spatial[position], item, item % ITEMS_PER_OBJECT))
+        text = tokenize_pair(
+            self.tokenizer,
+            row.caption,
+            objects if self.use_objects else None,
+            self.max_spatial_tokens,
+            self.max_caption_tokens,
+        )
+        chosen = self._draw_items(text.num_objects, generator(self.seed, row.epoch, row.sample, "mask"))
+        text.mask(np.flatnonzero(chosen).tolist())
         return text
 
-    def _draw_items(self, tokens: SpatialTokens, random: np.random.Generator) -> np.ndarray:
+    def _draw_items(self, num_objects: int, random: np.random.Generator) -> np.ndarray:
         """Return a bool array of shape (5 * objects,); the draw of an item does not depend on the objects after it."""
-        shape = (tokens.num_objects, ITEMS_PER_OBJECT if self.mask_unit == "item" else 1)
+        shape = (num_objects, len(ITEMS) if self.mask_unit == "item" else 1)
         chosen = random.random(shape) < self.mask_probability
-        return np.broadcast_to(chosen, (tokens.num_objects, ITEMS_PER_OBJECT)).flatten()
-
-    def _text_inputs(self, texts: Sequence[_TokenizedRow]) -> dict[str, np.ndarray]:
-        """Return ids, positions and segments (B, L) of `[BOS] objects [CLS] caption [SEP]`."""
-        return {
-            "input_ids": pad_rows([[*text.spatial, *text.caption] for text in texts], self.tokenizer.pad_token_id),
-            "position_ids": pad_rows([[*range(len(text.spatial)), *range(len(text.caption))] for text in texts], 0),
-            "segment_ids": pad_rows(
-                [[SPATIAL] * len(text.spatial) + [CAPTION] * len(text.caption) for text in texts], 0
-            ),
-        }
-
-    def _caption_inputs(self, texts: Sequence[_TokenizedRow]) -> dict[str, np.ndarray]:
-        """Return `[DEC] caption [SEP]` (B, L_c); the label (K,) of a position is the token after it."""
-        decoder = self.tokenizer.convert_tokens_to_ids(DEC)
-        ids = pad_rows([[decoder, *text.caption[1:]] for text in texts], self.tokenizer.pad_token_id)
-        labels = [
-            (row * ids.shape[1] + position, token)
-            for row, text in enumerate(texts)
-            for position, token in enumerate(text.caption[1:])
-        ]
-        positions, tokens = _pad_labels(labels, (0, IGNORE_INDEX))
-        return {
-            "caption_input_ids": ids,
-            "caption_segment_ids": pad_rows([[CAPTION] * len(text.caption) for text in texts], 0),
-            "caption_positions": positions,
-            "caption_labels": tokens,
-        }
-
-    def _masked_inputs(self, texts: Sequence[_TokenizedRow], input_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the masked text (B, L), and the positions, tokens, items and kinds (K,) of masked tokens."""
-        ids = input_ids.copy()
-        ids[:, 0] = self.tokenizer.convert_tokens_to_ids(MLM)  # instead of [BOS]
-        labels, numbers = [], {}
-        for row, text in enumerate(texts):
-            for position, token, item, kind in text.masked:
-                ids[row, position] = self.tokenizer.mask_token_id
-                number = numbers.setdefault((row, item), len(numbers))
-                labels.append((row * ids.shape[1] + position, token, number, kind))
-        positions, tokens, items, kinds = _pad_labels(labels, (0, IGNORE_INDEX, 0, -1))
-        return {
-            "masked_input_ids": ids,
-            "masked_positions": positions,
-            "masked_labels": tokens,
-            "masked_items": items,
-            "masked_kinds": kinds,
-        }
-
-
-def _pad_labels(labels: Sequence[tuple[int, ...]], padding: tuple[int, ...]) -> list[np.ndarray]:
-    """Return the columns of the labels, each an int64 array of shape (K,), with K a positive multiple of 16."""
-    count = max(LABEL_STEP, -(-len(labels) // LABEL_STEP) * LABEL_STEP)
-    padded = np.array([*labels, *[padding] * (count - len(labels))], np.int64)
-    return [column.copy() for column in padded.T]
+        return np.broadcast_to(chosen, (num_objects, len(ITEMS))).flatten()

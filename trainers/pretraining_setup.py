@@ -7,14 +7,16 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ..conversion import load_mqformer
+from ..conversion.image_processor import build_image_processor
 from ..modeling_lyrics import LyricsForPreTraining, LyricsMQFormerConfig
 from ..modeling_lyrics.modeling_lyrics import build_vision_model
-from ..processing_lyrics import LyricsImageProcessor, LyricsProcessor
-from .pretraining_collator import add_stage_1_tokens
+from ..processing_lyrics import LyricsProcessor
+from ..processing_lyrics.model_inputs import BOS
+from ..processing_lyrics.pretraining_inputs import add_stage_1_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -92,6 +94,7 @@ def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPr
         vision, mqformer, head, projection_size=arguments.projection_size, **settings
     )
     model.set_attn_implementation(arguments.attn_implementation)
+    model.config.object_start_token_id = tokenizer.convert_tokens_to_ids(BOS)
     return model, processor
 
 
@@ -118,7 +121,7 @@ def _build_processor(arguments: PretrainingModelArguments, vision_config: PreTra
     if checkpoint is not None:
         processor = LyricsProcessor.from_pretrained(checkpoint)
         if vision_config is not None:
-            processor.image_processor = _build_image_processor(arguments, vision_config)
+            processor.image_processor = build_image_processor(arguments.vision_model, vision_config)
         return processor
     assert vision_config is not None, "without a checkpoint the vision encoder is a new one"
     if arguments.tokenizer == SPELLING:
@@ -128,18 +131,6 @@ def _build_processor(arguments: PretrainingModelArguments, vision_config: PreTra
     else:
         tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     # The first stage has no language model. A copy of its tokenizer takes that place until the second stage.
-    return LyricsProcessor(_build_image_processor(arguments, vision_config), copy.deepcopy(tokenizer), tokenizer)
-
-
-def _build_image_processor(arguments: PretrainingModelArguments, vision_config: PreTrainedConfig) -> Any:
-    """Build an image processor with the size and the normalization of the vision encoder."""
-    side = vision_config.image_size
-    settings: dict[str, Any] = {"size": {"height": side, "width": side}}
-    if arguments.vision_model is not None:
-        try:
-            own: Any = AutoImageProcessor.from_pretrained(arguments.vision_model, trust_remote_code=False)
-        except OSError:
-            logger.warning("%s has no image processor: CLIP's normalization is used.", arguments.vision_model)
-        else:
-            settings |= {"image_mean": own.image_mean, "image_std": own.image_std, "resample": own.resample}
-    return LyricsImageProcessor(**settings)
+    return LyricsProcessor(
+        build_image_processor(arguments.vision_model, vision_config), copy.deepcopy(tokenizer), tokenizer
+    )

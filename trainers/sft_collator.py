@@ -15,6 +15,7 @@ from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, o
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
 from ..utils.seeding import generator
 from .common.data_arguments import hint_at_store, require_one_of
+from .data.answer_spans import AnswerFinder
 from .data.augmentation import Augmentation, Move
 from .data.conversation_truncation import truncate_conversation
 from .data.datasets import FromDataSet, describe_rows
@@ -56,7 +57,7 @@ class LyricsSFTCollator:
     it and, if the processor's `mqformer_text` says so, the image's objects as text. It never reads an answer.
 
     Args:
-        processor: processor whose chat template marks answers with `{% generation %}`, as Lyrics' own templates do.
+        processor: processor with a chat template whose answers `AnswerFinder` finds.
         max_length: longest conversation in tokens; longer ones are shortened (`truncate_conversation`). `None` for no
             limit.
         seed: seed of augmentation, together with the epoch and the sample's name.
@@ -66,7 +67,7 @@ class LyricsSFTCollator:
         objects_column: name of the column with the visual objects of the row's images.
 
     Raises:
-        ValueError: if `box_units` is unknown, or the chat template does not mark answers.
+        ValueError: if `box_units` is unknown, or the answers cannot be found under the chat template.
     """
 
     processor: LyricsProcessor
@@ -78,8 +79,7 @@ class LyricsSFTCollator:
 
     def __post_init__(self) -> None:
         require_one_of("box_units", self.box_units, ("relative", "pixel"))
-        if "generation" not in str(self.processor.chat_template):
-            raise ValueError("The processor's chat template does not mark answers with {% generation %}: add the tags.")
+        self.answers = AnswerFinder(self.processor)
 
     def prepare(self, row: Mapping[str, Any], sample: str | None = None, epoch: int = 0) -> PreparedConversation:
         """Read the conversation, the images and the objects of a row, augment them, and shorten the text.
@@ -95,6 +95,22 @@ class LyricsSFTCollator:
         sample = "row" if sample is None else sample
         conversation = read_conversation(row)
         _warn_of_empty_answers(conversation, sample)
+        return self.prepare_conversation(conversation, row, sample, epoch)
+
+    def prepare_conversation(
+        self, conversation: Conversation, row: Mapping[str, Any], sample: str, epoch: int = 0
+    ) -> PreparedConversation:
+        """Load the images and the objects of a conversation that was read, as `prepare` does.
+
+        Args:
+            conversation: conversation of the row; its blocks of boxes become text.
+            row: mapping with the objects of the images and the units of the boxes, where it has them.
+            sample: name of the row.
+            epoch: epoch in which the row is used.
+
+        Raises:
+            ValueError: if the row cannot be used; the message gives the reason.
+        """
         images = self.processor.load_pictures(conversation.pictures)
         objects = self._read_objects(row, len(images))
         boxes = self._read_boxes(conversation, images, row.get("box_units") or self.box_units)
@@ -115,6 +131,7 @@ class LyricsSFTCollator:
             messages, learned_from, shortened = truncate_conversation(
                 messages, self._count_tokens, self.max_length, learned_from
             )
+        self.answers.check(messages)
         source = str(row.get("dataset") or "")
         return PreparedConversation(sample, messages, images, objects, learned_from, shortened, source=source)
 
@@ -179,7 +196,7 @@ class LyricsSFTCollator:
 
     def _count_tokens(self, messages: list[Message]) -> int:
         """Return the number of tokens of a conversation, including those of its images."""
-        prompt = self.processor.apply_chat_template(messages)
+        prompt = self.answers.render(messages)
         images = prompt.count(self.processor.image_token)
         ids = self.processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         return len(ids) + images * (self.processor.num_query_tokens - 1)
@@ -203,14 +220,7 @@ class LyricsSFTCollator:
                 objects[place] = found
         if any(one is not None for one in objects):
             options["visual_objects"] = objects
-        batch = self.processor.apply_chat_template(
-            [_with_images(row) for row in prepared],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="np",  # offsets of arrays are faster to iterate over than those of tensors
-            return_assistant_tokens_mask=True,
-            processor_kwargs=options,
-        )
+        batch = self.answers.encode([with_images(row) for row in prepared], options)
         batch = {name: torch.from_numpy(np.asarray(values)) for name, values in batch.items()}
         batch["labels"] = self._label(batch, batch.pop("assistant_masks").bool(), prepared)
         return batch | describe_rows(prepared)
@@ -218,19 +228,27 @@ class LyricsSFTCollator:
     def _label(
         self, batch: dict[str, torch.Tensor], answers: torch.Tensor, rows: Sequence[PreparedConversation]
     ) -> torch.Tensor:
-        """Return labels (B, L) int64: the answers (B, L) that are learned, shortened ones without their last token."""
+        """Return labels (B, L) int64: the answers (B, L) that are learned.
+
+        An answer ends with the last special token that the template writes after it; white space behind it is not
+        learned. A shortened answer loses that token.
+        """
         answers = answers & batch["attention_mask"].bool()
         labels = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
         labels = labels.masked_fill(labels == self.processor.image_token_id, IGNORE_INDEX)
         for index, row in enumerate(rows):
-            if row.learned_from == 0 and not row.shortened:
+            if row.learned_from == 0 and not row.shortened and self.answers.ends_exactly:
                 continue
             turns = [number for number, message in enumerate(row.messages) if message["role"] == "assistant"]
             for number, (start, end) in zip(turns, _runs(answers[index]), strict=True):
+                last = self.answers.last_special(batch["input_ids"][index, start:end].tolist())
+                stop = end - 1 if last is None else start + last
                 if number < row.learned_from:
                     labels[index, start:end] = IGNORE_INDEX
                 elif number in row.shortened:
-                    labels[index, end - 1] = IGNORE_INDEX
+                    labels[index, stop:end] = IGNORE_INDEX
+                else:
+                    labels[index, stop + 1 : end] = IGNORE_INDEX
         return labels
 
 
@@ -245,8 +263,8 @@ def _warn_of_empty_answers(conversation: Conversation, sample: str) -> None:
             )
 
 
-def _with_images(row: PreparedConversation) -> list[Message]:
-    """Return the messages with the images in their blocks."""
+def with_images(row: PreparedConversation) -> list[Message]:
+    """Return the messages of a row with the images in their blocks."""
     images = iter(row.images)
     return [
         {

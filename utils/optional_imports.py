@@ -17,6 +17,7 @@ _EXTRAS = {
     "lmms_eval": "lmms-eval",
     "torchvision": "vision",
     "prompt_toolkit": "chat",
+    "gradio": "demo",
     "openpyxl": "spreadsheets",
 }
 

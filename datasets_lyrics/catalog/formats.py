@@ -154,6 +154,11 @@ def texts_of(values: Any, name: str) -> list[str]:
     return texts
 
 
+def _require_mapping(record: Any) -> None:
+    if not isinstance(record, Mapping):
+        raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
+
+
 def answers_of(folder: Folder, record: Mapping[str, Any], name: str) -> list[str]:
     """Return the answers in a field of a record; none in a split whose answers are not public.
 
@@ -161,11 +166,6 @@ def answers_of(folder: Folder, record: Mapping[str, Any], name: str) -> list[str
         OmittedError: when they are public, and there is no such field, or it holds no text.
     """
     return texts_of(field_of(record, name), name) if folder.split.has_answers else []
-
-
-def _require_mapping(record: Any) -> None:
-    if not isinstance(record, Mapping):
-        raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
 
 
 def missing_field(record: Mapping[str, Any], *names: str) -> OmittedError:

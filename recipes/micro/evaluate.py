@@ -14,6 +14,7 @@ from transformers import BatchFeature
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from ...processing_lyrics import LyricsProcessor, VisualObjects
+from ...trainers.rewards import box_iou
 from .ablations import VARIANTS, Variant
 from .common.run_folders import RunFolders
 from .world.cases import (
@@ -23,7 +24,6 @@ from .world.cases import (
     Outcome,
     accuracies,
     answer_in_batches,
-    box_iou,
     draw_cases,
     mean_percentages,
 )

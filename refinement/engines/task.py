@@ -72,7 +72,7 @@ class RefiningTask:
         self._check_refiner()
         folder, failures = self.folder / SHARDS, list[dict[str, str]]()
         with write_shard(folder / shard_name(number), self.rows) as shard:
-            for group in self._groups(self.source.items(number)):
+            for group in self.groups(self.source.items(number)):
                 failed = []
                 for (item, _), row in zip(group, self.refine(group), strict=True):
                     if isinstance(row, Row):
@@ -116,7 +116,7 @@ class RefiningTask:
         except (ValueError, OSError, MemoryError) as error:
             return item, str(error) or type(error).__name__
 
-    def _groups(self, items: Iterator[Item]) -> Iterator[list[Loaded]]:
+    def groups(self, items: Iterator[Item]) -> Iterator[list[Loaded]]:
         """Yield groups of images to be refined together; threads read ahead."""
         group, pixels = list[Loaded](), 0
         with ThreadPoolExecutor(READERS) as readers:

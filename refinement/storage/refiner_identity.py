@@ -70,7 +70,7 @@ class RefinerIdentity:
             return {}
         if self.settings is None or other.settings is None:
             return {"fingerprint": fingerprints}
-        return _compare(self.settings, other.settings) or {"weights": fingerprints}
+        return compare_settings(self.settings, other.settings) or {"weights": fingerprints}
 
     def require(self, other: RefinerIdentity, here: str, there: str, allowed: Collection[str] = ()) -> None:
         """Raise an error if `other` is another refiner.
@@ -100,12 +100,13 @@ def _settings(config: RefinerConfig, dtype: Any) -> dict[str, Any]:
     return json.loads(json.dumps(named, sort_keys=True, default=str))
 
 
-def _compare(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def compare_settings(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ on any level, by their dotted names, with both values."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in sorted({*here, *there}):
         values = here.get(name, _ABSENT), there.get(name, _ABSENT)
         if all(isinstance(value, Mapping) for value in values):
-            found |= _compare(*values, prefix=f"{prefix}{name}.")
+            found |= compare_settings(*values, prefix=f"{prefix}{name}.")
         elif values[0] != values[1]:
             found[prefix + name] = values
     return found

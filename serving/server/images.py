@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
 from ...processing_lyrics.image_loading import load_picture
+from ..image_files import read_image_size
 from .errors import RequestError, wrong_value
 from .fields import shorten
 from .limits import ServerLimits
 from .remote_images import RemoteImages
 from .worker_threads import WorkerThreads
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow has forty more readers, some of them old
 _REMOTE = ("http://", "https://")
 
 
@@ -136,15 +134,10 @@ def _decode_data_url(source: ImageSource) -> bytes:
 
 
 def _read_size(file: bytes, param: str) -> tuple[int, int]:
-    """Return width and height of an image without decoding it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits here are smaller
-        try:
-            with Image.open(BytesIO(file), formats=FORMATS) as image:
-                return image.size
-        except Exception as error:  # Pillow's readers fail in many ways on damaged files
-            message = f"The image is damaged, or not in one of the formats {', '.join(FORMATS)}."
-            raise RequestError(400, message, code="invalid_image", param=param) from error
+    try:
+        return read_image_size(file)
+    except ValueError as error:
+        raise RequestError(400, str(error), code="invalid_image", param=param) from error
 
 
 def _decode(file: bytes, param: str, max_pixels: int) -> Image.Image:

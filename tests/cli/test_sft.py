@@ -1,4 +1,4 @@
-"""`lyrics sft`, `lyrics dpo` and `lyrics merge`: recipes, dry runs, going on, one directory."""
+"""`lyrics sft`, `lyrics dpo`, `lyrics grpo` and `lyrics merge`: recipes, dry runs, going on, one directory."""
 
 import json
 from argparse import Namespace
@@ -12,6 +12,7 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.trainers import LyricsSFTConfig
 from lyrics.trainers.common.data_arguments import DataArguments
 from lyrics.trainers.dpo_trainer import LyricsDPOConfig
+from lyrics.trainers.grpo_trainer import LyricsGRPOConfig
 from lyrics.trainers.sft_setup import SFTModelArguments
 from lyrics_cli.main import main
 from lyrics_cli.recipe_files import list_recipes
@@ -21,12 +22,12 @@ from ..cards import check_card, run_quick_start
 
 QUICK = ["--report_to", "none", "--logging_steps", "1", "--use_cpu", "true", "--eval_strategy", "no"]
 TASKS = ["visual-question-answering", "visual-grounding"]
-RECIPES = [(stage, name) for stage in ("stage2", "preferences") for name in list_recipes(stage)]
+RECIPES = [(stage, name) for stage in ("stage2", "preferences", "rewards") for name in list_recipes(stage)]
 
 
 @pytest.mark.parametrize(("stage", "name"), RECIPES)
 def test_every_recipe_is_readable(stage, name, tmp_path):
-    kind = LyricsSFTConfig if stage == "stage2" else LyricsDPOConfig
+    kind = {"stage2": LyricsSFTConfig, "preferences": LyricsDPOConfig, "rewards": LyricsGRPOConfig}[stage]
     options = ["--output_dir", str(tmp_path), "--bf16", "no"]
     arguments = Namespace(command="sft", config=name, help_all=False, more=options)
     model, data, training = parse_recipe(arguments, stage, (SFTModelArguments, DataArguments, kind))
@@ -191,3 +192,27 @@ def test_pictures_in_lists_lie_in_the_folder_too(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"images": ["a.png", "../b.png"]}))
     with pytest.raises(ValueError, match=r"'\.\./b\.png' lies outside"):
         open_rows(str(tmp_path / "rows.jsonl"))[0]
+
+
+def test_rewards(tmp_path, capsys, monkeypatch):
+    """The plan shows prompts without answers; a reward of one's own is found beside the user; an adapter is written."""
+    (tmp_path / "own_rewards.py").write_text(
+        "def short(completions, expected_boxes, **columns):\n"
+        "    return [float(len(one[0]['content']) % 5) for one in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "run"
+    words = ["--config", "smoke", "--output_dir", str(out), "--train_data", "chats:2", "--max_steps", "1"]
+    words += ["--per_device_train_batch_size", "4", "--num_generations", "2", "--max_completion_length", "3"]
+    words += ["--report_to", "none", "--use_cpu", "true", "--rewards", "iou", "count", "exact", "own_rewards.short"]
+    assert main(["grpo", *words, "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert "Step: 4 answers = 4 x 1 accumulated x 1 processes" in plan
+    assert "Answers: 2 to each of 2 prompts at a time, 3 tokens at most" in plan
+    assert "Rewards: iou, count, exact, short" in plan
+    assert plan.count("USER: [24 tokens]") == plan.count("ASSISTANT:\n  expected_") == 2
+    assert not out.exists()
+    assert main(["grpo", *words]) == 0
+    assert "Wrote model and processor" in capsys.readouterr().out
+    assert json.loads((out / "lyrics_adapter.json").read_text())["arguments"]["rewards"][-1] == "own_rewards.short"
+    check_card(out, base_model=None)

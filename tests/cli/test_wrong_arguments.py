@@ -83,6 +83,12 @@ WRONG = [
     (["sft", "--train_data", "chats:0", *TRAIN], "'chats:0' has no rows: COUNT must be at least 1"),
     (["dpo", "--config", "smoke", "--train_data", "PAIRS", "--output_dir", "FOLDER/run"], "have no 'chosen' and no"),
     (["dpo", "--train_data", "shapes:0", *TRAIN], "'shapes:0' has no rows: COUNT must be at least 1"),
+    (["grpo", "--config", "BROKEN", *TRAIN], "broken.yaml is not YAML"),
+    (["grpo", "--train_data", "shapes:0", *TRAIN], "'shapes:0' has no rows: COUNT must be at least 1"),
+    (
+        ["grpo", "--train_data", "chats:4", *TRAIN, "--rewards", "iuo"],
+        "There is no reward 'iuo'; known are iou, format",
+    ),
 ]
 
 

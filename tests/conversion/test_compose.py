@@ -69,4 +69,4 @@ def test_the_compose_command(parts, tmp_path, capsys, monkeypatch):
     assert "exists and is not an empty directory" in capsys.readouterr().err
     words = [str(parts / "stage1"), "--language-model", str(parts / "stage1"), "--out", str(tmp_path / "wrong")]
     assert main(["compose", *words]) == 2
-    assert "is no causal language model: its model_type is 'lyrics_pretraining'" in capsys.readouterr().err
+    assert "is a lyrics_pretraining, and no causal language model" in capsys.readouterr().err

@@ -80,6 +80,13 @@ def test_an_adapter_needs_its_base_on_the_hub(mine, adapter, tmp_path):
     assert not (tmp_path / "out" / "refiner").exists()
     assert not find_paths(tmp_path / "out", published=True)
     check_card(tmp_path / "out", base_model="me/base", base_model_relation="adapter")
+    template = "---\nbase_model: " + str(mine) + "\n---\n" + "[More Information Needed]\n" * 39
+    (adapter / "README.md").write_text(template)  # as PEFT saves it
+    export_model(adapter, tmp_path / "peft", base_model="me/base")
+    check_card(tmp_path / "peft", base_model="me/base")
+    (adapter / "README.md").write_text(f"# By hand\n\nOn {mine}.\n")
+    with pytest.raises(ValueError, match=r"README\.md names a path"):
+        export_model(adapter, tmp_path / "hand", base_model="me/base")
     with pytest.raises(ValueError, match="me/base cannot be its own base model"):
         export_model(adapter, tmp_path / "itself", base_model="me/base", repo_id="me/base")
     with pytest.raises(ValueError, match="is that of its base model: leave --refiner out"):

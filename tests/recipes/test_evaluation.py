@@ -3,8 +3,9 @@
 import pytest
 
 from lyrics.recipes.micro.evaluate import guessing_accuracies
-from lyrics.recipes.micro.world.cases import KINDS, box_iou, draw_cases, is_correct
+from lyrics.recipes.micro.world.cases import KINDS, draw_cases, is_correct
 from lyrics.recipes.micro.world.questions import Question, novelty
+from lyrics.trainers.rewards import box_iou
 
 
 def test_a_box_is_correct_from_an_iou_of_a_half():

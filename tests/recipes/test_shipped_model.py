@@ -11,8 +11,9 @@ from lyrics.assets import MICRO_CHECKPOINT, SCENE_PICTURE
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, attribute_answer
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluate import answer_cases
-from lyrics.recipes.micro.world.cases import accuracies, box_iou, draw_cases
+from lyrics.recipes.micro.world.cases import accuracies, draw_cases
 from lyrics.recipes.micro.world.second import draw_second_scene
+from lyrics.trainers.rewards import box_iou
 from lyrics_cli.main import main
 
 ABOUT_THE_SCENE = [

@@ -22,10 +22,18 @@ from lyrics.recipes.micro.report.figures import (
     draw_refiner,
     draw_second_stage,
 )
-from lyrics.recipes.micro.report.release import format_card, measure, write_compact, write_compact_language_model
+from lyrics.recipes.micro.report.release import (
+    format_card,
+    measure,
+    write_compact,
+    write_compact_first_stage,
+    write_compact_language_model,
+)
 from lyrics.recipes.micro.report.table import format_table
 from lyrics.recipes.micro.train_stages import train_stage1
 from lyrics.recipes.micro.world.cases import KINDS
+from lyrics.recipes.micro.world.scenes import draw_scene
+from lyrics.retrieval import load_encoder
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +153,16 @@ def test_a_compact_language_model_has_the_same_weights_in_float16(full, tmp_path
     tensors, halves = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
     torch.testing.assert_close(halves, {name: tensor.half() for name, tensor in tensors.items()}, rtol=0, atol=0)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.float32
+
+
+def test_a_compact_first_stage_is_loaded_in_float32_with_the_refiner_of_the_whole_model(full, tmp_path):
+    write_compact(full.model("stage2"), tmp_path / "whole")
+    write_compact_first_stage(full.model("stage1"), tmp_path / "whole", tmp_path / "first")
+    encoder = load_encoder(tmp_path / "first", refiner=tmp_path / "whole")
+    assert encoder.model.dtype == torch.float32
+    assert encoder.model.config.object_start_token_id == encoder.processor.tokenizer.convert_tokens_to_ids("[BOS]")
+    scene = draw_scene("test", 0).image
+    assert encoder.embed_images([scene]).shape == (1, 64)
 
 
 def test_a_weight_too_large_for_float16_is_refused(tmp_path):

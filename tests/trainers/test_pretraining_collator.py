@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from lyrics.processing_lyrics import VisualObjects
+from lyrics.processing_lyrics.pretraining_inputs import add_stage_1_tokens
 from lyrics.trainers import LyricsPretrainingCollator
-from lyrics.trainers.pretraining_collator import add_stage_1_tokens
 
 from ..conftest import GOLDEN
 from ..pretraining_parts import REGION_WIDTH, build_objects, build_processor, build_row, build_rows

@@ -233,7 +233,7 @@ def test_rows_of_a_batch_are_independent(collator):
 def test_a_template_must_mark_answers():
     processor = build_processor()
     processor.chat_template = "{{ messages[0]['content'] }}"
-    with pytest.raises(ValueError, match="does not mark answers with"):
+    with pytest.raises(ValueError, match="does not show which text is an answer"):
         LyricsSFTCollator(processor)
 
 

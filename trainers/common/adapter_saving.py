@@ -87,7 +87,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if not isinstance(args, TuningArguments):
             raise TypeError(
                 f"args is a {type(args).__name__}, and {type(self).__name__} needs the Lyrics class of the same fields "
-                "(LyricsSFTConfig or LyricsDPOConfig)."
+                "(LyricsSFTConfig, LyricsDPOConfig or LyricsGRPOConfig)."
             )
         if isinstance(model, str | os.PathLike):
             model = load_model(os.fspath(model), args, kwargs.pop("quantization_config", None))
@@ -111,7 +111,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
             model = continue_adapter(model, args)
         else:
             set_trained_parts(base, args)
-            peft_config = lora_config(args) if peft_config is None else complete_peft_config(peft_config, args)
+            peft_config = lora_config(args, base) if peft_config is None else complete_peft_config(peft_config, args)
         tuned: dict[str, Any] = {"processing_class": processing_class, "peft_config": peft_config}
         if args.push_to_hub and (continues or peft_config is not None):
             require_base_id(self.base_model_name, args.base_model_id)
@@ -139,7 +139,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if not self.args.should_save or peft_configs is None:
             return
         folder = Path(output_dir or str(self.args.output_dir))
-        for name in set(peft_configs) - {ADAPTER}:  # the reference that TRL's DPO copies from the adapter
+        for name in set(peft_configs) - {ADAPTER}:  # the reference that TRL copies from the adapter
             shutil.rmtree(folder / name, ignore_errors=True)
         peft_config = peft_configs[ADAPTER]
         details = {

@@ -15,9 +15,11 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from ...modeling_lyrics.mqformer_attention_masks import Segment
 from ...processing_lyrics import LyricsProcessor
 from ..data.datasets import NOT_FOR_THE_MODEL
+from ..rewards import EXPECTED
 from .trainable_parts import describe_trained
 
 if TYPE_CHECKING:
+    from ..grpo_trainer import LyricsGRPOTrainer
     from ..pretraining_trainer import LyricsPretrainingTrainer
     from ..sft_trainer import LyricsSFTTrainer
 
@@ -67,6 +69,30 @@ def describe_sft(trainer: LyricsSFTTrainer) -> str:
         lines.append(_describe_memory(trainer, base.model, batch))
     processor: Any = trainer.processing_class
     return "\n".join([*lines, *_describe_labels(processor, batch["input_ids"], labels, samples)])
+
+
+def describe_grpo(trainer: LyricsGRPOTrainer) -> str:
+    """Describe a run with rewards in lines of text. One batch of prompts is read; nothing is generated or trained."""
+    prompts = {row.sample: row for row in next(iter(trainer.get_train_dataloader()))}
+    processor: Any = trainer.processing_class
+    image = processor.image_token
+    lines = [
+        describe_trained(trainer.model),  # pyright: ignore[reportArgumentType]
+        _describe_step(trainer.args).replace("rows", "answers"),
+        f"Answers: {trainer.num_generations} to each of {len(prompts)} prompts at a time, "
+        f"{trainer.max_completion_length} tokens at most",
+        f"Rewards: {', '.join(trainer.reward_func_names)}",
+        "Prompts as the model reads them, and what is expected.",
+    ]
+    for sample, row in list(prompts.items())[:SHOWN_ROWS]:
+        text = processor.apply_chat_template(row.messages, add_generation_prompt=True)
+        expected = {name: value for name, value in row.columns.items() if name in EXPECTED and value is not None}
+        lines += [
+            f"Row {sample}",
+            "  " + text.replace(image, f"[{processor.num_query_tokens} tokens]").replace("\n", "\n  "),
+        ]
+        lines += [f"  {name}: {value}" for name, value in expected.items()]
+    return "\n".join(lines)
 
 
 def _first_batch(trainer: Trainer) -> tuple[dict[str, torch.Tensor], list[str]]:

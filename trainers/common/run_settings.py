@@ -41,6 +41,8 @@ _WITHOUT_EFFECT = {
     "trust_remote_code",
     "activation_offloading",
     "base_model_id",
+    "log_completions",
+    "num_completions_to_print",
 }
 # what a PEFT configuration says of its files, and not of the adapter
 _OF_ADAPTER_FILES = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}

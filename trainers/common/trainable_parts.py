@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.pytorch_utils import Conv1D
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from .adapter_training import PARTS, load_adapted_model
@@ -16,6 +18,9 @@ from .run_settings import require_steps
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+
+_QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
+_FUSED = ("query_key_value", "qkv_proj", "Wqkv", "c_attn", "in_proj")  # of models with one layer for all three
 
 
 @dataclass
@@ -32,8 +37,8 @@ class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
     lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout of LoRA."})
     lora_targets: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj"],
-        metadata={"help": "Names of the language model's layers that LoRA tunes."},
+        default_factory=lambda: list(_QUERY_KEY_VALUE),
+        metadata={"help": "Names of the language model's layers that LoRA tunes; by default query, key and value."},
     )
     load_in_4bit: bool = field(default=False, metadata={"help": "Load the language model in 4 bits (QLoRA)."})
     train_vision_model: bool = field(default=False, metadata={"help": "Train the vision encoder in full."})
@@ -67,13 +72,22 @@ class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
         return part in self.train or (part not in self.freeze and bool(getattr(self, f"train_{part}")))
 
 
-def lora_config(args: TuningArguments) -> LoraConfig | None:
-    """Return PEFT's configuration: LoRA on the language model, other parts in full; `None` without LoRA."""
+def lora_config(args: TuningArguments, model: torch.nn.Module | None = None) -> LoraConfig | None:
+    """Return PEFT's configuration: LoRA on the language model, other parts in full; `None` without LoRA.
+
+    Args:
+        args: training arguments.
+        model: `LyricsForConditionalGeneration` whose layers `lora_targets` must name; not checked by default.
+
+    Raises:
+        ValueError: the language model has no such layers.
+    """
     if not args.use_lora:
         return None
     from peft import LoraConfig
 
-    targets = "|".join(args.lora_targets)
+    names = args.lora_targets if model is None else find_lora_targets(model, args.lora_targets)
+    targets = "|".join(names)
     saved = [name.removeprefix("model.") for part, names in PARTS.items() if args.trains(part) for name in names]
     return LoraConfig(
         r=args.lora_r,
@@ -83,6 +97,33 @@ def lora_config(args: TuningArguments) -> LoraConfig | None:
         modules_to_save=saved or None,  # never the language model: training it in full disables LoRA
         task_type="CAUSAL_LM",
     )
+
+
+def find_lora_targets(model: torch.nn.Module, wanted: Sequence[str]) -> list[str]:
+    """Return the names of the language model's layers that LoRA tunes.
+
+    Args:
+        model: `LyricsForConditionalGeneration`.
+        wanted: sequence of names. In place of the default, models that compute queries, keys and values in one layer
+            get the name of that.
+
+    Raises:
+        ValueError: the language model has no layer of a name; the message lists those that it has.
+    """
+    layers = model.get_submodule("model.language_model").named_modules()
+    names = {name.rpartition(".")[2] for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D)}
+    found = [name for name in wanted if name in names]
+    if tuple(wanted) == _QUERY_KEY_VALUE:
+        found = found or [name for name in _FUSED if name in names]
+        missing = [] if found else wanted
+    else:
+        missing = [name for name in wanted if name not in names]
+    if missing:
+        raise ValueError(
+            f"lora_targets: this language model has no layer named {', '.join(missing)}; its layers are "
+            f"{', '.join(sorted(names))}."
+        )
+    return found
 
 
 def load_model(

@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from ..atomic_files import write_file
-from .card_file import is_ours, merge_cards, read_metadata, read_results, refresh_card
+from .card_file import is_by_hand, is_ours, merge_cards, read_metadata, read_results, refresh_card
 from .facts import CardFacts, DataName, ModelFiles, TrainingFacts
 from .metadata import LICENSES, PUBLISHED_LICENSE, BaseModel, build_metadata, choose_license, find_hub_id, is_hub_id
 from .quick_start import write_quick_start
@@ -60,8 +60,10 @@ def write_card(
     """
     folder = Path(folder)
     old = read_text(folder / CARD if present is None else Path(present))
-    if old is not None and not is_ours(old):
+    if old is not None and is_by_hand(old):
         return False
+    if old is not None and not is_ours(old):
+        old = None
     before = None if earlier is None else read_text(Path(earlier))
     keep = before is not None and is_ours(before)
     if keep and earlier is not None and (losses := Path(earlier).with_name(LOSSES_PICTURE)).is_file():
@@ -185,6 +187,7 @@ __all__ = [
     "add_results",
     "compose_card",
     "find_hub_id",
+    "is_by_hand",
     "is_hub_id",
     "is_ours",
     "merge_cards",

@@ -20,6 +20,8 @@ _METADATA = re.compile(r"<!-- lyrics:metadata(?P<digests>( [\w-]+=[0-9a-f]{8})*)
 _SECTION = re.compile(r"<!-- lyrics:(?P<name>[\w-]+) -->\n(?P<text>.*?)<!-- /lyrics:(?P=name) -->\n?", re.DOTALL)
 _TITLE = re.compile(r"\A(?:---\r?\n.*?\r?\n---\r?\n)?", re.DOTALL)
 
+_UNFILLED, _MANY = "[More Information Needed]", 30  # in the template of `huggingface_hub`: 39 times
+
 # In the order in which they stand in a new card.
 SECTIONS = (
     "title",
@@ -38,6 +40,11 @@ SECTIONS = (
 def is_ours(card: str) -> bool:
     """Return whether a card was written by this package, and not by a person or another library."""
     return _METADATA.search(card) is not None
+
+
+def is_by_hand(card: str) -> bool:
+    """Return whether a person wrote a card: it is not ours, and not the template that PEFT saves, left unfilled."""
+    return not is_ours(card) and card.count(_UNFILLED) < _MANY
 
 
 def read_metadata(card: str) -> dict[str, Any]:
@@ -97,8 +104,10 @@ def merge_cards(present: str, new: str) -> str:
     """
     if not is_ours(new):
         return new
-    if not is_ours(present):
+    if is_by_hand(present):
         return present
+    if not is_ours(present):
+        return new
     sections = {found["name"]: found["text"] for found in _SECTION.finditer(new)}
     return refresh_card(present, read_metadata(new), sections)
 

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, MMGroundingDinoForObjectDetection, SamMo
 
 from ....modeling_lyrics import LyricsVisualRefiner, RamForImageTagging
 from ....processing_lyrics import LyricsProcessor, VisualObjects
+from ....trainers.rewards import box_iou
 from ..common.run_folders import RunFolders
 from ..configs import (
     CHAT_TEMPLATE,
@@ -21,7 +22,7 @@ from ..configs import (
     build_micro_bert_tokenizer,
     build_micro_text_tokenizer,
 )
-from ..world.cases import MIN_IOU, box_iou
+from ..world.cases import MIN_IOU
 from ..world.objects import SHAPES, Scene
 from ..world.scenes import draw_test_scene
 from .detector import TAG_SEPARATOR, visible_tags

@@ -1,11 +1,14 @@
 """Release of a trained checkpoint: weights in float16, what they were measured to do, and the model card.
 
+The first stage is released beside it, without a refiner: it has that of the whole model.
+
 python -m lyrics.recipes.micro.report.release --out runs/micro --to assets/lyrics_micro
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,12 +19,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ....modeling_lyrics import LyricsForConditionalGeneration
+from ....modeling_lyrics import LyricsForConditionalGeneration, LyricsForPreTraining
 from ....processing_lyrics import LyricsProcessor
+from ....processing_lyrics.model_inputs import BOS
 from ..common.run_folders import RunFolders, add_model_options
 from .measurements import format_answers, format_refiner, measure_answers, measure_refiner_in_worlds
 
 _MODEL_CARD = Path(__file__).with_name("model_card.md")
+_FIRST_STAGE_CARD = Path(__file__).with_name("first_stage_card.md")
 
 
 def write_compact(checkpoint: Path, out: Path) -> int:
@@ -49,6 +54,43 @@ def write_compact(checkpoint: Path, out: Path) -> int:
         part.save_pretrained(out)
     for file in out.rglob("*.safetensors"):
         _store_as_float16(file)
+    return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+
+
+def write_compact_first_stage(checkpoint: Path, whole: Path, out: Path) -> int:
+    """Write a first stage whose weights are stored in float16, without its refiner, which is that of the whole model.
+
+    Both tokenizers are the MQ-Former's, so that the pipeline for zero-shot classification can read texts.
+
+    Args:
+        checkpoint: folder of the model of the step `stage1`.
+        whole: folder of the released model of the same run, whose refiner is recorded.
+        out: folder to write. Its former content is removed.
+
+    Returns:
+        The size of all files in bytes.
+
+    Raises:
+        ValueError: a weight is too large for float16. Nothing is written.
+    """
+    trained: Any = LyricsProcessor.from_pretrained(checkpoint, refiner=False)
+    model: Any = LyricsForPreTraining.from_pretrained(checkpoint, dtype=torch.float32)
+    _round_to_float16(model)
+    tokenizer = trained.mqformer_tokenizer
+    model.config.object_start_token_id = tokenizer.convert_tokens_to_ids(BOS)
+    processor = LyricsProcessor(
+        trained.image_processor,
+        copy.deepcopy(tokenizer),
+        tokenizer,
+        num_query_tokens=trained.num_query_tokens,
+        region_feature_size=trained.region_feature_size,
+        refiner_fingerprint=LyricsProcessor.from_pretrained(whole, refiner=False).refiner_fingerprint,
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    _store_as_float16(out / "model.safetensors")
+    shutil.copyfile(_FIRST_STAGE_CARD, out / "README.md")
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
 
 
@@ -122,6 +164,8 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("assets/lyrics_micro"), help="folder of the checkpoint")
     language_model = Path("assets/lyrics_micro_language")
     parser.add_argument("--language-to", type=Path, default=language_model, help="folder of the language model")
+    first_stage = Path("assets/lyrics_micro_pretraining")
+    parser.add_argument("--first-stage-to", type=Path, default=first_stage, help="folder of the first stage")
     results = Path("docs/results/micro_released.json")
     parser.add_argument("--results", type=Path, default=results, help=f"file of measurements (default: {results})")
     parser.add_argument("--questions", type=int, default=200, help="how many of each kind and row (default: 200)")
@@ -130,6 +174,7 @@ def main() -> None:
     folders = RunFolders(arguments.out, arguments.variant, arguments.seed)
     size = write_compact(folders.model("stage2"), arguments.to)
     write_compact_language_model(folders.model("language"), arguments.language_to)
+    write_compact_first_stage(folders.model("stage1"), arguments.to, arguments.first_stage_to)
     measured = measure(arguments.to, arguments.questions, arguments.scenes)
     arguments.results.write_text(json.dumps(measured, indent=2) + "\n")
     (arguments.to / "README.md").write_text(format_card(measured, size))

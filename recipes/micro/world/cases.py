@@ -11,6 +11,7 @@ import numpy as np
 from transformers.utils import logging
 
 from ....processing_lyrics.spatial_text import parse_spatial_text
+from ....trainers.rewards import box_iou
 from .datasets import boxes_as_text
 from .objects import Scene
 from .questions import Question, ask
@@ -104,16 +105,7 @@ def is_correct(question: Question, answer: str) -> bool:
     if not question.wants_box:
         return answer.strip().rstrip(".").lower() == question.answer.rstrip(".").lower()
     found = parse_spatial_text(answer).objects
-    return len(found) > 0 and box_iou(found[0].box, question.box or ()) >= MIN_IOU
-
-
-def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the intersection over union of two xyxy boxes."""
-    first, second = np.asarray(one, float), np.asarray(other, float)
-    sides = (np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])).clip(min=0)
-    intersection = sides.prod()
-    union = (first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - intersection
-    return float(intersection / max(union, 1e-9))
+    return len(found) > 0 and box_iou(found[0].box, question.box) >= MIN_IOU
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ....processing_lyrics.spatial_text import format_box, format_object
 from .objects import COLORS, SHAPES, Scene, Split
-from .questions import FAMILIES, ask_many, caption
+from .questions import FAMILIES, Question, ask_many, caption
 from .scenes import draw_scene
 from .wordings import Wording
 
@@ -165,6 +165,57 @@ class DialogueRows(_SceneDialogues):
             weights, turns = _LOOKUP_WEIGHTS, _TURNS
         messages = _dialogue(scene, random, weights, turns, held_out=False)
         return {"key": _row_key(self.split, number), "image": scene.image, "messages": messages}
+
+
+@dataclass(eq=False)
+class QuestionRows(_SceneDialogues):
+    """Single questions about images, for rewards: rows of `key`, `image`, `prompt` and what is expected of the answer.
+
+    Args:
+        split: split of the scenes.
+        scenes: number of scenes.
+        first: number of the first scene.
+        dialogues: number of questions about each scene.
+        kinds: kinds of questions, keys of `FAMILIES`.
+        wording: kind of wording of the questions, see `word`.
+
+    Raises:
+        ValueError: a kind is unknown.
+    """
+
+    kinds: Sequence[str] = ("count",)
+    wording: Wording = "varied"
+
+    def __post_init__(self) -> None:
+        if not self.kinds or not set(self.kinds) <= set(FAMILIES):
+            raise ValueError(f"kinds must be some of {', '.join(FAMILIES)}, got {list(self.kinds)}.")
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, question_number = self.locate(index)
+        scene, random = _draw_cached_scene(self.split, number), np.random.default_rng((number, 8, question_number))
+        weights = _NO_FAMILY | dict.fromkeys(self.kinds, 1.0)
+        questions = ask_many(scene, 1, random, weights, held_out=False, wording=self.wording)
+        if not questions:
+            raise ValueError(f"Scene {number} allows no question about {', '.join(self.kinds)}.")
+        *asked, _ = boxes_as_text(questions[0].messages())
+        asked[0]["content"].insert(0, {"type": "image"})
+        return {
+            "key": _row_key(self.split, number),
+            "image": scene.image,
+            "prompt": asked,
+            **expected_columns(questions[0]),
+        }
+
+
+def expected_columns(question: Question) -> dict[str, Any]:
+    """Return what the rewards of `trainers/rewards.py` expect of the answer to a question."""
+    if question.wants_box:
+        return {"expected_boxes": [list(question.box or ())]}
+    if question.answer in ("yes", "no"):
+        return {"expected_existence": question.answer == "yes"}
+    if question.kind == "count":
+        return {"expected_count": int(question.answer)}
+    return {"expected_answer": question.answer}
 
 
 def _permute_colors(scene: Scene, random: np.random.Generator) -> Scene:

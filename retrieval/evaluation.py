@@ -1,0 +1,140 @@
+"""Recall of a first stage on pictures with captions, such as Flickr30k and COCO, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from ..evaluation.metrics.bootstrap import Interval
+from ..evaluation.metrics.retrieval import best_candidates, bootstrap_retrieval, rerank, score_retrieval
+from ..processing_lyrics import VisualObjects
+from .encoder import Array, PairEncoder
+
+RERANKED = 128  # candidates of each query, as in BLIP-2
+
+Rows = Iterable[Mapping[str, Any]]  # can be iterated twice
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """Recall of a model.
+
+    Attributes:
+        images: int, number of images.
+        texts: int, number of captions.
+        contrast: recall in percent with its interval, by similarity alone; its keys are such as `"text_to_image R@1"`.
+        reranked: the same after the best candidates were scored as pairs, or `None`.
+    """
+
+    images: int
+    texts: int
+    contrast: dict[str, Interval]
+    reranked: dict[str, Interval] | None = None
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """Embeddings of images (N, D) and of captions (M, D), the image of each caption, captions, and objects."""
+
+    images: Array
+    texts: Array
+    owners: list[int]
+    captions: list[str]
+    objects: list[VisualObjects]
+
+
+def evaluate_retrieval(
+    encoder: PairEncoder,
+    rows: Rows,
+    *,
+    reranked: int = RERANKED,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    seed: int = 0,
+) -> RetrievalResult:
+    """Return recall at 1, 5 and 10 among all images and captions of a data set.
+
+    Args:
+        encoder: first stage.
+        rows: rows with an image and a caption or a list of captions, which can be iterated twice; `open_rows` returns
+            such for `NAME/SPLIT:FOLDER`.
+        reranked: int, number of candidates of each query that are scored as pairs; 0 for none.
+        image_column, caption_column: names of columns.
+        seed: int, seed of the intervals.
+
+    Raises:
+        ValueError: there is no row, or one lacks an image or captions.
+    """
+    embedded = _embed_rows(encoder, rows, image_column, caption_column)
+    similarity = embedded.images @ embedded.texts.T  # (N, M)
+    ranks = score_retrieval(similarity, embedded.owners)
+    counts = len(embedded.images), len(embedded.texts)
+    contrast = bootstrap_retrieval(ranks, seed=seed)
+    if not reranked or not encoder.can_match:
+        return RetrievalResult(*counts, contrast)
+    scores = _score_candidates(encoder, (row[image_column] for row in rows), embedded, similarity, reranked)
+    forward = rerank(similarity, lambda image, texts: scores[image, texts], reranked)
+    backward = rerank(similarity.T, lambda text, images: scores[images, text], reranked)
+    ranks = score_retrieval(forward, embedded.owners, backward)
+    return RetrievalResult(*counts, contrast, bootstrap_retrieval(ranks, seed=seed))
+
+
+def _score_candidates(
+    encoder: PairEncoder, images: Iterable[Any], embedded: _Embedded, similarity: Array, count: int
+) -> Array:
+    """Return the log odds of the pairs that re-ranking needs, (N, M), NaN for all others; each image is read once."""
+    wanted = np.zeros(similarity.shape, bool)
+    for image, row in enumerate(similarity):
+        wanted[image, best_candidates(row, count)] = True
+    for text, row in enumerate(similarity.T):
+        wanted[best_candidates(row, count), text] = True
+    scores = np.full(similarity.shape, np.nan, np.float32)
+    for number, image in enumerate(logging.tqdm(images, desc="Scoring pairs", unit="image", total=len(wanted))):
+        picture = encoder.processor.load_pictures(image)[0]
+        texts = np.flatnonzero(wanted[number])
+        captions = [embedded.captions[text] for text in texts]
+        scores[number, texts] = encoder.match_texts(picture, embedded.objects[number], captions)
+    return scores
+
+
+def _embed_rows(encoder: PairEncoder, rows: Rows, image_column: str, caption_column: str) -> _Embedded:
+    """Embed the images and captions of rows."""
+    vectors: list[Array] = []
+    objects: list[VisualObjects] = []
+    captions: list[str] = []
+    owners: list[int] = []
+    group: list[Any] = []
+
+    def flush() -> None:
+        found = encoder.find_objects(group)
+        vectors.append(encoder.embed_images(group, found))
+        objects.extend(found)
+        group.clear()
+
+    for number, row in enumerate(logging.tqdm(rows, desc="Embedding", unit="image")):
+        written = _captions_of(row, number, caption_column)
+        if row.get(image_column) is None:
+            raise ValueError(f"Row {number} has no image in {image_column!r}.")
+        group += encoder.processor.load_pictures(row[image_column])[:1]
+        captions += written
+        owners += [number] * len(written)
+        if len(group) == encoder.batch_size:
+            flush()
+    if not owners:
+        raise ValueError("There is no row to evaluate.")
+    if group:
+        flush()
+    return _Embedded(np.concatenate(vectors), encoder.embed_texts(captions), owners, captions, objects)
+
+
+def _captions_of(row: Mapping[str, Any], number: int, column: str) -> Sequence[str]:
+    """Return the captions of a row, one or more."""
+    value = row.get(column)
+    captions = [value] if isinstance(value, str) else list(value or ())
+    if not captions or not all(isinstance(one, str) and one.strip() for one in captions):
+        raise ValueError(f"Row {number} has no captions in {column!r}, got {value!r:.80}.")
+    return captions

@@ -1,0 +1,277 @@
+"""PictureSearch: pictures found by a text or by another picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from transformers.utils import logging
+
+from ..datasets_lyrics.sources import FolderImages, Item, Source, as_key
+from ..processing_lyrics import VisualObjects
+from ..processing_lyrics.image_loading import load_picture
+from ..refinement.engines.task import RefiningTask
+from ..refinement.storage.picture_hash import LoadedPicture
+from ..refinement.storage.rows import Row, RowFormat
+from ..utils.folder_lock import FolderLock
+from .encoder import PairEncoder
+from .index import EmbeddingIndex, IndexedPicture
+from .model_identity import describe_encoder
+from .nearest import nearest_in_folder
+
+logger = logging.get_logger(__name__)
+
+COMPLETE = "complete"  # file in the index of pictures that do not change: all of them are in it
+RERANKED = 128  # as in BLIP-2; pictures whose score of the pair is computed
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Picture that was found.
+
+    Attributes:
+        key: str, name of the picture in its source; for a folder its path in it.
+        similarity: float in [-1, 1], cosine of its embedding and that of the query.
+        match: float in [0, 1], probability that picture and text belong together, or `None` if it was not computed.
+    """
+
+    key: str
+    similarity: float
+    match: float | None = None
+
+
+class PictureSearch:
+    """Search in the pictures of a source, by embeddings that are kept in a folder.
+
+    Args:
+        source: pictures; of a folder, they may change between two calls of `update`.
+        encoder: first stage.
+        index: folder of the index, which is created if it is missing.
+
+    Attributes:
+        failures: dictionary of the key of each picture that could not be read, and the reason.
+
+    Examples:
+        >>> import tempfile
+        >>> from lyrics import SCENE_PICTURE
+        >>> from lyrics.datasets_lyrics.sources import FolderImages
+        >>> from lyrics.retrieval import PictureSearch, load_encoder
+        >>> pictures = FolderImages(SCENE_PICTURE.parent, shard_size=64)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     search = PictureSearch(pictures, load_encoder(), folder)
+        ...     search.update(progress=False)
+        ...     [hit.key for hit in search.by_text("a red ring", top=2)]
+        2
+        ['scene.png', 'example.png']
+    """
+
+    def __init__(self, source: Source, encoder: PairEncoder, index: str | os.PathLike[str]) -> None:
+        self.source, self.encoder, self.path = source, encoder, Path(os.path.abspath(index))
+        self.failures: dict[str, str] = {}
+        self._index: Any = None
+        self._row_of: dict[str, int] = {}
+        self._keys: list[str] = []
+        self._embeddings = np.zeros((0, 0), np.float32)
+
+    def update(self, progress: bool = True) -> int:
+        """Embed the pictures that are new or have changed, and return their number.
+
+        Pictures that are gone are no longer found. Another open search of the same index has to call `update`, too. The
+        work of at most one file of the index is lost when it is interrupted: `batch_size` times eight pictures.
+
+        Args:
+            progress: bool, whether a progress bar is shown.
+
+        Raises:
+            EmbeddingIndexError: the folder holds something else, or an index of another model.
+            FolderLockedError: another process updates the index.
+            ValueError: no picture could be read.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FolderLock(self.path, "indexing"):
+            index = self._open()
+            before, self.failures = len(index), {}
+            current = index.latest() if self._is_complete() else self._embed_new(index, progress)
+        if not current:
+            key, reason = next(iter(self.failures.items()), ("", "there is none"))
+            raise ValueError(f"None of the {len(self.failures)} pictures could be read; {key}: {reason}")
+        self._index, self._row_of, self._keys = index, current, list(current)
+        self._embeddings = index.embeddings[list(current.values())]
+        return len(index) - before
+
+    def __len__(self) -> int:
+        """Number of pictures that can be found."""
+        return len(self._keys)
+
+    def by_text(self, query: str, top: int = 5, rerank: int = RERANKED) -> list[Hit]:
+        """Return the pictures that fit a text best.
+
+        Args:
+            query: text, such as a caption.
+            top: int, number of pictures.
+            rerank: int, number of the most similar pictures that are put in the order of similarity plus the logit of
+                the pair, as BLIP-2 does; 0 for the order of similarity alone. At least `top` where it is not 0.
+
+        Raises:
+            ValueError: the text is empty, or a number is out of range.
+        """
+        if not query.strip():
+            raise ValueError("The query is empty: describe the picture.")
+        self._check_numbers(top, rerank)
+        embedding = self.encoder.embed_texts([query])[0]
+        rerank = rerank and max(top, rerank)
+        hits = self._nearest(embedding, max(top, rerank))
+        if not rerank or not self.encoder.can_match:
+            return hits[:top]
+        return self._reranked(query, hits)[:top]
+
+    def by_image(self, picture: Any, top: int = 5) -> list[Hit]:
+        """Return the pictures that are most similar to a picture, itself included if it is among them.
+
+        Args:
+            picture: picture, path, array or bytes of a file.
+            top: int, number of pictures.
+
+        Raises:
+            ValueError: the picture cannot be read, or the number is out of range.
+        """
+        self._check_numbers(top, 0)
+        pictures = self.encoder.processor.load_pictures(picture)
+        return self._nearest(self.encoder.embed_images(pictures)[0], top)
+
+    def load(self, key: str) -> Image.Image:
+        """Return the picture of a key, upright and RGB.
+
+        Raises:
+            ValueError: it cannot be read (any more).
+        """
+        limit = self.encoder.processor.max_image_pixels
+        for item in self._items_near(key):
+            if item.key == key and item.image is not None:
+                return load_picture(item.image, limit)
+        raise ValueError(f"There is no picture {key!r} any more.")
+
+    def _items_near(self, key: str) -> Iterator[Item]:
+        """Yield items of the source among which is that of a key."""
+        if isinstance(self.source, FolderImages):
+            names = [key] if "\\" not in key else self.source.members  # bytes that UTF-8 lacks are escaped in a key
+            yield from (self.source.item(name) for name in names if as_key(name) == key)
+        else:
+            yield from self.source.items(self._index.shards[self._row_of[key]])
+
+    def objects(self, key: str) -> VisualObjects:
+        """Return the objects of an indexed picture."""
+        return self._index.objects(self._row_of[key])
+
+    def _open(self) -> EmbeddingIndex:
+        described = describe_encoder(self.encoder)
+        refiner, width = described["refiner"] or {}, self.encoder.processor.region_feature_size
+        rows = RowFormat(refiner.get("fingerprint", ""), refiner.get("region_feature_type", "mask"), width)
+        source = {"kind": "folder"} if self._is_folder else self.source.describe()
+        size = self.encoder.model.config.projection_size
+        return EmbeddingIndex.open(self.path, described, rows, size, source)
+
+    @property
+    def _is_folder(self) -> bool:
+        """Whether pictures are files, with sizes and times by which changes are noticed; others stay as they are."""
+        return isinstance(self.source, FolderImages)
+
+    def _is_complete(self) -> bool:
+        return not self._is_folder and (self.path / COMPLETE).exists()
+
+    def _embed_new(self, index: EmbeddingIndex, progress: bool) -> dict[str, int]:
+        """Embed the pictures that are new or have changed, and return the row of each picture that can be found."""
+        latest, signatures = index.latest(), dict[str, str]()
+        total, silent = self.source.estimate_total(), not progress
+        with logging.tqdm(total=total, desc="Indexing", unit="picture", delay=1, disable=silent) as bar:
+
+            def waiting() -> Iterator[Item]:
+                for shard in range(self.source.shards):
+                    for item in self.source.items(shard):
+                        row, signature = latest.get(item.key), _signature(item)
+                        signatures[item.key], shards[item.key] = signature, shard
+                        if row is None or index.signatures[row] != signature:
+                            yield item
+                        else:
+                            bar.update()
+
+            shards = dict[str, int]()
+            task = RefiningTask(self.source, self.encoder.processor, self.path, index.rows, self.encoder.batch_size)
+            for group in task.groups(waiting()):
+                index.append(list(self._embed(task, group, signatures, shards)))
+                bar.update(len(group))
+        if not self._is_folder and not self.failures:
+            (self.path / COMPLETE).touch()
+        latest = index.latest()
+        found = {key: latest[key] for key in signatures if key in latest}
+        return {key: row for key, row in found.items() if index.signatures[row] == signatures[key]}
+
+    def _embed(
+        self, task: RefiningTask, group: Sequence[Any], signatures: dict[str, str], shards: dict[str, int]
+    ) -> Iterator[IndexedPicture]:
+        """Yield the rows of loaded pictures; `failures` keeps those that have none."""
+        good: list[tuple[Row, Image.Image]] = []
+        for (item, loaded), row in zip(group, self._refine(task, group), strict=True):
+            if isinstance(row, Row) and isinstance(loaded, LoadedPicture):
+                good.append((row, loaded.picture))
+            else:
+                self.failures[item.key] = str(row)
+        objects = [row.objects for row, _ in good]
+        vectors = self.encoder.embed_images([picture for _, picture in good], objects)
+        for (row, _), vector in zip(good, vectors, strict=True):
+            yield IndexedPicture(row, signatures[row.key], shards[row.key], vector)
+
+    def _refine(self, task: RefiningTask, group: Sequence[Any]) -> Iterator[Row | str]:
+        """Yield the row of each loaded picture, or the reason why there is none."""
+        if self.encoder.reads_objects:
+            yield from task.refine(group)
+            return
+        for item, loaded in group:
+            if not isinstance(loaded, LoadedPicture):
+                yield loaded
+                continue
+            size = loaded.picture.size
+            yield Row(item.key, loaded.image_hash, loaded.file_sha256, *size, VisualObjects())
+
+    def _check_numbers(self, top: int, rerank: int) -> None:
+        if self._index is None:
+            raise ValueError("Call `update` first: there is no index of the pictures yet.")
+        if top < 1 or rerank < 0:
+            raise ValueError(f"top must be at least 1 and rerank at least 0, got {top} and {rerank}.")
+
+    def _nearest(self, embedding: npt.NDArray[np.float32], count: int) -> list[Hit]:
+        rows = nearest_in_folder(self.path, self._embeddings, embedding, count)
+        return [Hit(self._keys[row], float(self._embeddings[row] @ embedding)) for row in rows]
+
+    def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
+        """Return hits in the order of similarity plus the logit of the pair; unreadable pictures come last."""
+        readable: list[tuple[Hit, Image.Image]] = []
+        lost: list[Hit] = []
+        for hit in hits:
+            try:
+                readable.append((hit, self.load(hit.key)))
+            except (ValueError, OSError) as error:
+                logger.warning(f"{hit.key} is in the index, but cannot be read any more: {error}")
+                lost.append(hit)
+        pictures = [picture for _, picture in readable]
+        objects = [self.objects(hit.key) for hit, _ in readable]
+        logits = self.encoder.match(pictures, objects, query)
+        order = sorted(zip(readable, logits.tolist(), strict=True), key=lambda one: -(one[0][0].similarity + one[1]))
+        return [Hit(hit.key, hit.similarity, 1 / (1 + float(np.exp(-logit)))) for (hit, _), logit in order] + lost
+
+
+def _signature(item: Item) -> str:
+    """Return size and time of an item's file; empty for pictures that are no files of a folder."""
+    if not isinstance(item.image, Path):
+        return ""
+    try:
+        status = item.image.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size}:{status.st_mtime_ns}"

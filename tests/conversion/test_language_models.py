@@ -1,0 +1,217 @@
+"""Language models of many families: composed, trained in their own words, batched, merged and loaded again."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lyrics.conversion import compose
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration
+from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.processing_lyrics.language_model_templates import is_own_template, original_template
+from lyrics.trainers import LyricsSFTCollator
+
+from ..language_models import FAMILIES, save_language_model
+from ..pretraining_parts import build_model as build_stage_1
+from ..sft_parts import build_chat, build_chats, build_processor
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stage1")
+    build_stage_1(std=0.2).save_pretrained(folder)
+    build_processor().save_pretrained(folder)
+    return folder
+
+
+def without_system(row):
+    return row | {"messages": [message for message in row["messages"] if message["role"] != "system"]}
+
+
+def learned(processor, batch, index):
+    """Text of the labels of a row."""
+    return processor.tokenizer.decode([label for label in batch["labels"][index].tolist() if label != -100])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family(name, stage1, tmp_path):
+    """Composed, it keeps its template, learns its answers with their end, and answers a batch as one by one.
+
+    All of that after it was saved and loaded again.
+    """
+    family = FAMILIES[name]
+    for part in compose(stage1, save_language_model(family, tmp_path / "language")):
+        part.save_pretrained(tmp_path / "composed")
+    model = LyricsForConditionalGeneration.from_pretrained(tmp_path / "composed").eval()
+    processor = LyricsProcessor.from_pretrained(tmp_path / "composed")
+    language: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "language").eval()
+    ids = torch.arange(1, 40)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(input_ids=ids).logits, language(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+    tokenizer = processor.tokenizer
+    rows = [without_system(row) for row in build_chats(3)]
+    assert is_own_template(processor.chat_template) == (family.template is not None)
+    if family.template is not None:
+        assert original_template(processor.chat_template) == family.source
+    collator = LyricsSFTCollator(processor)
+    assert collator.answers.way == family.way
+
+    batch = collator(rows)
+    for index, row in enumerate(rows):
+        text, answers = learned(processor, batch, index), [one["content"][0]["text"] for one in row["messages"][1::2]]
+        for answer in answers:
+            assert answer in text
+            text = text.replace(answer, "", 1)
+        rest = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        rest = [token for token in rest if token in text]
+        assert rest
+        assert set(tokenizer.convert_tokens_to_ids(rest)) <= set(as_list(model.generation_config.eos_token_id))
+        for token in (*rest, "<think>", "</think>"):
+            text = text.replace(token, "")
+        assert not text.strip(), "nothing but answers and their ends"
+    declared = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(family.stop))]
+    assert set(declared) <= set(as_list(model.generation_config.eos_token_id))
+
+    questions = [row["messages"][:1] for row in rows]
+    objects = [one for row in rows for one in row["visual_objects"]]
+    images = [image for row in rows for image in row["images"]]
+    for question in questions:
+        for block in question[0]["content"]:
+            if block["type"] == "image":
+                block["image"] = images.pop(0)
+    together = ask(model, processor, questions, objects)
+    for index, question in enumerate(questions):
+        count = sum(block["type"] == "image" for block in question[0]["content"])
+        given, objects = objects[:count], objects[count:]
+        alone = ask(model, processor, [question], given)
+        torch.testing.assert_close(together[index], alone[0], atol=2e-4, rtol=1e-3)
+
+
+def ask(model, processor, questions, objects):
+    """Logits of the next three tokens after each question."""
+    options = {"padding": True} | ({"visual_objects": objects} if objects else {})
+    inputs = processor.apply_chat_template(
+        questions,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs=options,
+    )
+    ids = inputs["input_ids"]
+    assert ids[ids == processor.image_token_id].numel() == processor.num_query_tokens * len(
+        inputs.get("pixel_values", [])
+    )
+    if (bos := processor.tokenizer.bos_token_id) is not None and processor.tokenizer.bos_token != "<|im_start|>":
+        assert ((ids == bos) & inputs["attention_mask"].bool()).sum(1).max() <= 1
+    with torch.inference_mode():
+        out = model.generate(
+            **inputs,
+            max_new_tokens=3,
+            min_new_tokens=3,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    return torch.stack(out.logits, 1)
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def user(row):
+    """The question of a row, with its images, and its objects."""
+    images = iter(row["images"])
+    messages = [
+        {
+            **message,
+            "content": [
+                {"type": "image", "image": next(images)} if block["type"] == "image" else block
+                for block in message["content"]
+            ],
+        }
+        for message in row["messages"]
+        if message["role"] == "user"
+    ]
+    return messages, row["visual_objects"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["LoRA", "full"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_learns_by_heart(name, tuning, stage1, tmp_path):
+    """Ten samples, with LoRA and in full; merged, saved and loaded again; then a chat of three turns on the cache."""
+    from lyrics import Lyrics, LyricsSFTConfig, LyricsSFTTrainer
+    from lyrics.conversion import merge_adapter
+    from lyrics.trainers.common.trainable_parts import find_lora_targets
+
+    family = FAMILIES[name]
+    model, processor = compose(stage1, save_language_model(family, tmp_path / "lm"))
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "composed")
+    assert find_lora_targets(model, ["q_proj", "k_proj", "v_proj"]) == list(family.lora)
+    rows = [without_system(build_chat(seed, pictures=(1, 2, 0)[seed % 3])) for seed in range(10)]
+    args = LyricsSFTConfig(
+        str(tmp_path / "run"),
+        max_steps=400 if tuning == "LoRA" else 250,
+        per_device_train_batch_size=10,
+        learning_rate=6e-3 if tuning == "LoRA" else 3e-3,
+        lr_scheduler_type="cosine",
+        lora_r=32,
+        lora_dropout=0.0,
+        train_language_model=tuning == "full",
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        logging_steps=50,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = LyricsSFTTrainer(str(tmp_path / "composed"), args, rows, processing_class=processor)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "tuned"))
+    if tuning == "LoRA":
+        for part in merge_adapter(tmp_path / "tuned"):
+            part.save_pretrained(tmp_path / "merged")
+    folder = tmp_path / ("merged" if tuning == "LoRA" else "tuned")
+    loaded = LyricsForConditionalGeneration.from_pretrained(folder)
+    with Lyrics(loaded, LyricsProcessor.from_pretrained(folder)) as assistant:
+        asked = [user(row) for row in rows]
+        answers = [assistant.ask_messages(question, objects=objects or None).text for question, objects in asked]
+        expected = [row["messages"][-1]["content"][0]["text"] for row in rows]
+        answers = [answer.removeprefix("<think>\n\n</think>").strip() for answer in answers]
+        assert answers == expected
+        chat = assistant.chat(rows[0]["images"][0], objects=rows[0]["visual_objects"][0], max_new_tokens=12)
+        for question in ("What is 0.0?", "And 3.0?", "And 5.0?"):
+            chat.ask(question)
+        messages = chat.to_row()["messages"]
+        assistant.clear_caches()
+        objects = rows[0]["visual_objects"]
+        again = assistant.ask_messages(messages[:-1], objects=objects, max_new_tokens=12)
+        assert [{"type": "text", "text": again.text}] == messages[-1]["content"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_in_4_bits(name, stage1, tmp_path):
+    """QLoRA on bitsandbytes: two steps of training have a finite loss."""
+    from lyrics import LyricsSFTConfig, LyricsSFTTrainer
+
+    pytest.importorskip("bitsandbytes")
+    model, processor = compose(stage1, save_language_model(FAMILIES[name], tmp_path / "lm"))
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "composed")
+    args = LyricsSFTConfig(
+        str(tmp_path / "run"),
+        max_steps=2,
+        load_in_4bit=True,
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+    )
+    rows = [without_system(row) for row in build_chats(3)]
+    trainer = LyricsSFTTrainer(str(tmp_path / "composed"), args, rows, processing_class=processor)
+    assert torch.tensor(trainer.train().training_loss).isfinite()

@@ -1,0 +1,226 @@
+"""Tiny random language models of many families, with tokenizers that hold the tokens of their chat templates."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+
+from lyrics.processing_lyrics.language_model_templates import _BRACKETED
+
+TEMPLATES = Path(os.path.dirname(trl.__file__)) / "chat_templates"
+WORDS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")  # not special
+
+# Formats of families whose template TRL does not hold, written for these tests.
+_CHATML = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'] + eos_token }}{% else %}{{ raise_exception('no ' + message['role']) }}{% endif %}"
+    "{% endfor %}"
+)
+_PHI4 = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] }}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"
+)
+_OLMO2 = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+_SMOLLM3 = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>\\n' }}"
+    "{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\\n\\n</think>\\n' }}{% endif %}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of language models.
+
+    Attributes:
+        kind: `model_type` of Transformers.
+        template: chat template, the name of one of TRL's, or `None` for a tokenizer without one.
+        way: how answers are found.
+        config: fields of the configuration that matter to the family.
+        tokens: special tokens by role, such as `eos_token`.
+        extra: tokens that the template builds from pieces.
+        stop: further tokens that end an answer, as the generation settings declare them.
+        lora: names of the layers that LoRA tunes.
+        has_system: whether the template takes a message of the system.
+    """
+
+    kind: str
+    template: str | None
+    way: str
+    config: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    lora: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    has_system: bool = True
+
+    @property
+    def source(self) -> str | None:
+        """Text of the chat template."""
+        if self.template is None or "{" in self.template:
+            return self.template
+        return (TEMPLATES / f"{self.template}.jinja").read_text()
+
+
+_LLAMA3 = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
+_QWEN = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+_GEMMA = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
+_GQA = {"num_key_value_heads": 1}
+_SLIDING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
+
+FAMILIES = {
+    "llama3": Family("llama", "llama3_1", "marks", _GQA, _LLAMA3, ("<|end_of_text|>",), ("<|end_of_text|>",)),
+    "llama3.0": Family("llama", "llama3", "training template", _GQA, _LLAMA3),
+    "qwen2.5": Family("qwen2", "qwen2_5", "training template", _GQA | {"tie_word_embeddings": True}, _QWEN),
+    "qwen3": Family("qwen3", "qwen3", "training template", _GQA | {"head_dim": 16}, _QWEN, (), ("<|endoftext|>",)),
+    "gemma2": Family(
+        "gemma2",
+        "gemma",
+        "training template",
+        _GQA | _SLIDING | {"head_dim": 16, "final_logit_softcapping": 3.0, "tie_word_embeddings": True},
+        _GEMMA,
+        stop=("<end_of_turn>",),
+        has_system=False,
+    ),
+    "gemma3": Family(
+        "gemma3_text",
+        "gemma3",
+        "training template",
+        _GQA | _SLIDING | {"head_dim": 16, "tie_word_embeddings": True},
+        _GEMMA,
+    ),
+    "mistral": Family(
+        "mistral",
+        _MISTRAL,
+        "marks",
+        _GQA | {"sliding_window": 16},
+        {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+        has_system=False,
+    ),
+    "phi3": Family(
+        "phi3",
+        "phi3",
+        "training template",
+        {"pad_token_id": 0},
+        {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+        ("<|system|>",),
+        lora=("qkv_proj",),
+    ),
+    "phi4": Family(
+        "phi3",
+        _PHI4,
+        "marks",
+        _GQA | {"pad_token_id": 0},
+        {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+        lora=("qkv_proj",),
+    ),
+    "olmo2": Family(
+        "olmo2",
+        _OLMO2,
+        "marks",
+        {},
+        {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|pad|>"},
+        ("<|user|>", "<|system|>"),
+    ),
+    "smollm2": Family(
+        "llama",
+        _CHATML,
+        "marks",
+        _GQA | {"tie_word_embeddings": True},
+        {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
+    ),
+    "smollm3": Family(
+        "smollm3",
+        _SMOLLM3,
+        "generation tags",
+        _GQA | {"no_rope_layers": [1, 0], "tie_word_embeddings": True},
+        {"eos_token": "<|im_end|>"},
+    ),
+    "gpt_neox": Family(
+        "gpt_neox",
+        None,
+        "generation tags",
+        {},
+        {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
+        lora=("query_key_value",),
+    ),
+    "falcon": Family(
+        "falcon",
+        None,
+        "generation tags",
+        {"multi_query": True, "new_decoder_architecture": False},
+        {"eos_token": "<|endoftext|>"},
+        lora=("query_key_value",),
+    ),
+}
+
+
+def build_tokenizer(family: Family) -> PreTrainedTokenizerFast:
+    """Build a byte-level tokenizer with the tokens of a family's template."""
+    source = family.source or ""
+    found = {
+        mark for mark in _BRACKETED.findall(source) if not mark.startswith(("<tools", "</tools", "<function", "<args"))
+    }
+    special = dict.fromkeys([*family.tokens.values(), *family.extra, *sorted(found - set(WORDS))])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    bos = family.tokens.get("bos_token")
+    if bos is not None:  # added to any text, as by Llama's; a template that writes it must not get a second one
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
+        )
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in WORDS if word in source])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=family.source, model_max_length=2048, **family.tokens
+    )
+
+
+def build_language_model(family: Family, seed: int = 0) -> Any:
+    """Build a causal language model of two layers."""
+    tokenizer = build_tokenizer(family)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    fields = {"vocab_size": len(tokenizer) + 3, "max_position_embeddings": 2048, **sizes, **ids, **family.config}
+    if family.kind == "phi3":
+        fields["pad_token_id"] = tokenizer.pad_token_id
+    config = AutoConfig.for_model(family.kind, **fields)
+    torch.manual_seed(seed)
+    model: Any = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.15)
+    stop = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(family.stop))]
+    model.generation_config = GenerationConfig(eos_token_id=stop if family.stop else tokenizer.eos_token_id)
+    return model.eval()
+
+
+def save_language_model(family: Family, folder: Path) -> Path:
+    """Save a language model and its tokenizer as a checkpoint."""
+    build_language_model(family).save_pretrained(folder)
+    build_tokenizer(family).save_pretrained(folder)
+    return folder

@@ -1,0 +1,132 @@
+"""Rows for training with rewards: a prompt with its images, and what a right answer holds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...datasets_lyrics.conversations import Message, read_prompt
+from ...processing_lyrics import VisualObjects
+from ...processing_lyrics.spatial_text import parse_spatial_text
+from ..rewards import EXPECTED, NUMBER_WORDS, plain
+from ..sft_collator import TOLERANCE, LyricsSFTCollator, with_images
+from .datasets import FromDataSet
+
+# Columns that the prompt is made of, and that no reward reads.
+_OF_PROMPT = {"messages", "conversations", "prompt", "completion", "question", "boxes", "image", "images"}
+
+
+@dataclass
+class PreparedPrompt(FromDataSet):
+    """Row that is ready for generation.
+
+    Attributes:
+        sample: name of the row in messages.
+        messages: messages up to the question, with blocks of text, and of images that hold an RGB image.
+        objects: visual objects of each image, or `None` if the processor must still find them.
+        columns: further columns of the row, and those of `EXPECTED`.
+    """
+
+    sample: str
+    messages: list[Message]
+    objects: list[VisualObjects | None]
+    columns: dict[str, Any]
+
+
+@dataclass
+class PromptReader:
+    """Reader of rows for training with rewards.
+
+    A row has a prompt as in `read_prompt`, and what is expected of the answer in the columns `EXPECTED`. A row without
+    these columns that ends with a right answer, such as a row of the second stage, expects what `expect_answer` reads
+    in it.
+
+    Args:
+        collator: collator of the second stage, which loads images, objects and boxes.
+        columns: names of columns of which a row must have one, or none if rewards read other columns too.
+    """
+
+    collator: LyricsSFTCollator
+    columns: Sequence[str] = ()
+
+    def prepare(self, row: Mapping[str, Any], sample: str, epoch: int = 0) -> PreparedPrompt:
+        """Read the prompt of a row, its images and objects, and what is expected of the answer.
+
+        Raises:
+            ValueError: if the row cannot be used; the message gives the reason.
+        """
+        conversation = read_prompt(row)
+        prepared = self.collator.prepare_conversation(conversation, row, sample, epoch)
+        messages = with_images(prepared)
+        asked, answers = messages[: conversation.learned_from], messages[conversation.learned_from :]
+        in_pixels = (row.get("box_units") or self.collator.box_units) == "pixel"
+        size = prepared.images[0].size if in_pixels and prepared.images else (1, 1)
+        expected = check_expected(row, size)
+        if answers and all(value is None for value in expected.values()):
+            text = "".join(block["text"] for block in answers[0]["content"] if block["type"] == "text")
+            expected |= expect_answer(text)
+        if self.columns and all(expected.get(name) is None for name in self.columns):
+            raise ValueError(
+                f"No reward scores the row: it needs one of {', '.join(self.columns)}, or an answer to read it from."
+            )
+        skipped = _OF_PROMPT | {self.collator.objects_column}
+        columns = {name: value for name, value in row.items() if name not in skipped}
+        return PreparedPrompt(sample, asked, prepared.objects, columns | expected, source=prepared.source)
+
+
+def expect_answer(answer: str) -> dict[str, Any]:
+    """Return what a right answer lets a row expect, as one of the columns `EXPECTED`.
+
+    An answer with boxes gives `expected_boxes`, one that is a whole number `expected_count`, one that begins with yes
+    or no `expected_existence`, and any other text `expected_answer`.
+    """
+    if boxes := [one.box for one in parse_spatial_text(answer).objects]:
+        return {"expected_boxes": boxes}
+    text = plain(answer).lower()
+    if re.match(r"(yes|no)\b", text):
+        return {"expected_existence": text.startswith("yes")}
+    if text.isdecimal() or text in NUMBER_WORDS:
+        return {"expected_count": int(NUMBER_WORDS.get(text, text))}
+    return {"expected_answer": answer}
+
+
+def check_expected(row: Mapping[str, Any], size: tuple[float, float] = (1, 1)) -> dict[str, Any]:
+    """Return the columns `EXPECTED` of a row, `None` for those that it lacks, with boxes as xyxy in [0, 1].
+
+    Args:
+        row: mapping.
+        size: width and height of the image in the units of the boxes.
+
+    Raises:
+        ValueError: a value has another type, or a box is not x1, y1, x2, y2 within the image.
+    """
+    given = {name: row.get(name) for name in EXPECTED}
+    kinds = {"expected_count": (int, "a whole number"), "expected_existence": (bool, "true or false")}
+    for name, (kind, words) in {**kinds, "expected_answer": (str, "text")}.items():
+        value = given[name]
+        if value is not None and type(value) is not kind:  # True is an int, but no number
+            raise ValueError(f"{name} must be {words}, got {value!r:.100}.")
+    if given["expected_boxes"] is not None:
+        given["expected_boxes"] = [_check_box(box, size) for box in _as_list(given["expected_boxes"])]
+    return given
+
+
+def _as_list(boxes: Any) -> list[Any]:
+    boxes = boxes.tolist() if hasattr(boxes, "tolist") else boxes
+    if not isinstance(boxes, list | tuple):
+        raise ValueError(f"expected_boxes must be a list of boxes, got {boxes!r:.100}.")
+    return list(boxes)
+
+
+def _check_box(box: Any, size: tuple[float, float]) -> tuple[float, float, float, float]:
+    try:
+        x1, y1, x2, y2 = (float(value) / side for value, side in zip(box, size * 2, strict=True))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected_boxes must hold boxes [x1, y1, x2, y2], and one is {box!r:.100}.") from error
+    if not all(math.isfinite(value) and -TOLERANCE <= value <= 1 + TOLERANCE for value in (x1, y1, x2, y2)):
+        units = "relative to the image" if size == (1, 1) else f"in pixels of an image of {size[0]} x {size[1]}"
+        raise ValueError(f"The expected box {list(box)} lies outside of its image ({units}).")
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
