@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
+
 from ..utils.optional_imports import import_optional
 
 _PATIENCE = timedelta(days=7)  # one process may have more to do than another
@@ -37,10 +39,15 @@ class Ranks:
         Raises:
             ImportError: there are several processes, and accelerate is not installed.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count < 2:
             return cls()
+        # Without a GPU, accelerate takes each process for the only one, unless it is told that they run on CPUs.
         use_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-        state = import_optional("accelerate").PartialState(cpu=use_cpu, timeout=_PATIENCE)
+        on_cpu = use_cpu or not torch.cuda.is_available()
+        state = import_optional("accelerate").PartialState(cpu=on_cpu, timeout=_PATIENCE)
+        if state.num_processes != count:
+            raise RuntimeError(f"There are {count} processes, and accelerate has joined {state.num_processes} of them.")
         return cls(state.process_index, state.num_processes, state.wait_for_everyone)
 
     @property

@@ -89,7 +89,7 @@ class LyricsForImageTextRetrieval(LyricsForPreTraining):
         text: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "segment_ids": segment_ids}
         if segment_ids is None:
             text = self._as_queries(input_ids, attention_mask)
-        images = {"region_features": region_features, "region_attention_mask": region_attention_mask}
+        images: dict[str, Any] = {"region_features": region_features, "region_attention_mask": region_attention_mask}
         if use_image_text_matching_head:
             pairs: Any = self.match(pixel_values, **text, **images)
             return LyricsImageTextRetrievalOutput(logits_per_image=pairs.logits, logits_per_text=pairs.logits.T)

@@ -219,8 +219,14 @@ def build_language_model(family: Family, seed: int = 0) -> Any:
     return model.eval()
 
 
-def save_language_model(family: Family, folder: Path) -> Path:
-    """Save a language model and its tokenizer as a checkpoint."""
-    build_language_model(family).save_pretrained(folder)
+def save_language_model(family: Family, folder: Path, head_scale: float = 1.0) -> Path:
+    """Save a language model and its tokenizer as a checkpoint.
+
+    A frozen random head that is no word embedding needs a larger scale, or its logits stay close to each other.
+    """
+    model = build_language_model(family)
+    if not model.config.tie_word_embeddings:
+        model.get_output_embeddings().weight.data.mul_(head_scale)
+    model.save_pretrained(folder)
     build_tokenizer(family).save_pretrained(folder)
     return folder

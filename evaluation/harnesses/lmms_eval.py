@@ -128,11 +128,12 @@ class LyricsSimple(_LyricsModel):
             if is_over:
                 return outputs
 
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Any]) -> list[Any]:
         """Return the mean loss per token of each answer, and whether the model would have written it.
 
         lmms-eval takes the choice with the smallest number, since its own models return losses; log-likelihoods, as the
-        name says, would choose the least probable one.
+        name says, would choose the least probable one. lmms-eval 0.7.3 turns a plain pair into a text, with which its
+        tasks fail, but leaves what a `GenerationResult` holds as it is.
         """
         answers = []
         for request in requests:
@@ -145,7 +146,7 @@ class LyricsSimple(_LyricsModel):
             images = list(doc_to_visual(document) or ())
             answers.append((context, images, answer if isinstance(answer, str) else answer(document)))
         losses = score_answers(self.assistant, answers, batch_size=self.batch_size)
-        return [(loss.mean, loss.is_greedy) for loss in losses]
+        return [GenerationResult(text=(loss.mean, loss.is_greedy)) for loss in losses]  # pyright: ignore[reportArgumentType]
 
 
 class LyricsChat(_LyricsModel):

@@ -148,7 +148,7 @@ def test_a_family_learns_by_heart(name, tuning, stage1, tmp_path):
     from lyrics.trainers.common.trainable_parts import find_lora_targets
 
     family = FAMILIES[name]
-    model, processor = compose(stage1, save_language_model(family, tmp_path / "lm"))
+    model, processor = compose(stage1, save_language_model(family, tmp_path / "lm", head_scale=4.0))
     for part in (model, processor):
         part.save_pretrained(tmp_path / "composed")
     assert find_lora_targets(model, ["q_proj", "k_proj", "v_proj"]) == list(family.lora)

@@ -149,6 +149,8 @@ class AnswerFinder:
         cleaned = neutralize_messages(messages, self.processor.control_text())
         places = [place for place, message in enumerate(cleaned) if message["role"] == "assistant"]
         prompt = self._render(cleaned)
+        if not places:
+            return RenderedAnswers(prompt, [])
         salt = next(number for number in itertools.count() if f"LyricsMark{number}Of" not in prompt)
         marks = [f"LyricsMark{salt}Of{number}Of{len(places)}" for number in range(len(places))]
         marked = list(cleaned)

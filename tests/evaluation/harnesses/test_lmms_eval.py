@@ -56,8 +56,9 @@ def run(rows, tmp_path_factory):
             command, env=os.environ | offline, capture_output=True, text=True, timeout=3000, cwd=folder
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        [results] = (folder / "out").rglob("*_results.json")
-        scores = json.loads(results.read_text())["results"]
+        results = list((folder / "out").rglob("*_results.json"))
+        assert len(results) == 1, done.stdout[-3000:]  # lmms-eval logs errors, and ends with exit code 0
+        scores = json.loads(results[0].read_text())["results"]
         return {task: (scores[task], samples_of(folder, task)) for task in tasks}
 
     return run

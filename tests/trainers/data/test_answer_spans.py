@@ -42,6 +42,7 @@ def test_marks_find_each_answer_and_its_end(name, ends):
         "{% raw %}\\1",
     )
     assert answers_of(finder, talk(*texts)) == [text + ends for text in texts[1::2]]
+    assert answers_of(finder, talk("x")) == []
     assert answers_of(finder, talk("x", f"a{ends}b")) == [f"a{ends[:-1]} {ends[-1]}b{ends}"]
 
 
