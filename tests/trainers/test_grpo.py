@@ -1,5 +1,6 @@
 """Training with rewards on TRL's trainer: inputs of the loss, columns of rewards, learning, resuming, saving."""
 
+import copy
 import json
 import shutil
 
@@ -215,6 +216,14 @@ TALK = [{"role": "user", "content": "Where is it?"}]
 
 def read(processor, row, columns=(), **settings):
     return PromptReader(LyricsSFTCollator(processor, **settings), columns).prepare(row, "0")
+
+
+def test_images_of_files_can_be_copied(processor, tmp_path):
+    """TRL copies prompts before it generates."""
+    PICTURE.save(tmp_path / "picture.png")
+    row = read(processor, {"images": [str(tmp_path / "picture.png")], "prompt": TALK, "expected_count": 1})
+    image = copy.deepcopy(row.messages)[0]["content"][0]["image"]
+    assert processor.load_pictures(image)[0].tobytes() == PICTURE.tobytes()
 
 
 def test_rows_say_what_is_expected(processor):

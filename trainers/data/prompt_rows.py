@@ -62,6 +62,8 @@ class PromptReader:
         """
         conversation = read_prompt(row)
         prepared = self.collator.prepare_conversation(conversation, row, sample, epoch)
+        # TRL copies prompts, and an image that is still tied to its file cannot be copied (Pillow's PngImageFile).
+        prepared.images = [image.copy() for image in prepared.images]
         messages = with_images(prepared)
         asked, answers = messages[: conversation.learned_from], messages[conversation.learned_from :]
         in_pixels = (row.get("box_units") or self.collator.box_units) == "pixel"
