@@ -85,7 +85,7 @@ def score_count(answer: str, expected: int) -> float:
     Boxes are no numbers. `no` and `none` are 0.
     """
     text = parse_spatial_text(answer).plain_text.lower()
-    numbers = {float(NUMBER_WORDS.get(word, word)) for word in _NUMBER.findall(text)}
+    numbers = {float(str(NUMBER_WORDS.get(word, word))) for word in _NUMBER.findall(text)}
     return float(numbers == {float(expected)})
 
 

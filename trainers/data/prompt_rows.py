@@ -123,10 +123,10 @@ def _check_type(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
 
 def _check_count(value: Any) -> int:
     """Return a whole number; as a float it comes from tables in which rows lack it."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value != int(value):
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not number.is_integer():
         raise ValueError(f"expected_count must be a whole number, got {value!r:.100}.")
-    return int(value)
+    return int(number)
 
 
 def _as_list(boxes: Any) -> list[Any]:
