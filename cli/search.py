@@ -109,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
         batch_size=arguments.batch_size,
     )
+    query: Any = arguments.query
     picture = encoder.processor.load_pictures(arguments.image)[0] if arguments.image else None
     search = PictureSearch(source, encoder, index)
     added = search.update()
@@ -116,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     if picture is not None:
         hits = search.by_image(picture, arguments.top)
     else:
-        hits = search.by_text(arguments.query, arguments.top, arguments.rerank)
+        hits = search.by_text(query, arguments.top, arguments.rerank)
     if arguments.save:
         save_sheet(arguments, search, hits)
     if arguments.json:

@@ -131,7 +131,7 @@ def _gqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Ro
     picture = folder.picture(picture_names(str(image)), ("images/", "", "gqa/images/"))
     identity = f"vg/{image}" if str(image).isdecimal() else ""  # GQA's pictures are Visual Genome's, but for "n..."
     question, answer = text_of(entry, "question"), text_of(entry, "answer")
-    types = entry.get("types")
+    types: Any = entry.get("types")
     kind = types.get("structural") if _is_object(types) else None
     groups = {"question type": kind} if isinstance(kind, str) else {}
     yield Row(key, [picture], "vqa", question, [answer], identity=identity, groups=groups)

@@ -102,7 +102,7 @@ def answer_in_batches(
 
 def is_correct(question: Question, answer: str) -> bool:
     """Return whether an answer is correct: equal text, or where a box is wanted one with an IoU of at least 0.5."""
-    if not question.wants_box:
+    if question.box is None or not question.wants_box:
         return answer.strip().rstrip(".").lower() == question.answer.rstrip(".").lower()
     found = parse_spatial_text(answer).objects
     return len(found) > 0 and box_iou(found[0].box, question.box or ()) >= MIN_IOU
