@@ -3,8 +3,8 @@
 python -m lyrics.recipes.micro.rewards --out runs/micro-rewards
 
 It writes `before.json`, `run/`, `adapter/`, `model/`, `after.json` and `table.md`. Without `--kinds`, the kind of
-question with the lowest accuracy is trained. What is there is not repeated, and an interrupted training resumes from
-its newest checkpoint, with `--minutes` again.
+question with the lowest accuracy above 0 is trained: a model that is never right earns no reward to learn from. What is
+there is not repeated, and an interrupted training resumes from its newest checkpoint, with `--minutes` again.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def main() -> None:
     per_kind = settings.pop("per_kind")
     arguments.out.mkdir(parents=True, exist_ok=True)
     before = evaluate(arguments.model, per_kind, arguments.out / "before.json")
-    kinds = arguments.kinds or [min(before, key=lambda kind: before[kind])]
+    kinds = arguments.kinds or [min(before, key=lambda kind: before[kind] or 101.0)]
     merged = train(arguments.model, arguments.out, kinds, settings, arguments)
     after = evaluate(merged, per_kind, arguments.out / "after.json")
     (arguments.out / "table.md").write_text(format_results(before, after, kinds) + "\n")

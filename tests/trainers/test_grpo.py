@@ -1,5 +1,6 @@
 """Training with rewards on TRL's trainer: inputs of the loss, columns of rewards, learning, resuming, saving."""
 
+import copy
 import json
 import shutil
 
@@ -151,7 +152,8 @@ def tuned(base, tmp_path_factory):
     """A run that learned a trivial reward, with checkpoints."""
     out = tmp_path_factory.mktemp("tuned")
     settings = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "num_generations": 8, "lora_r": 16}
-    settings |= {"per_device_train_batch_size": 8, "lora_targets": ["q_proj", "v_proj", "up_proj", "down_proj"]}
+    settings |= {"learning_rate": 3e-4, "per_device_train_batch_size": 8}
+    settings |= {"lora_targets": ["q_proj", "v_proj", "up_proj", "down_proj"]}
     trainer = build_trainer(base, out, ShapeChats(5), [has_low_numbers], **settings)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     trainer.train()
@@ -214,6 +216,14 @@ TALK = [{"role": "user", "content": "Where is it?"}]
 
 def read(processor, row, columns=(), **settings):
     return PromptReader(LyricsSFTCollator(processor, **settings), columns).prepare(row, "0")
+
+
+def test_images_of_files_can_be_copied(processor, tmp_path):
+    """TRL copies prompts before it generates."""
+    PICTURE.save(tmp_path / "picture.png")
+    row = read(processor, {"images": [str(tmp_path / "picture.png")], "prompt": TALK, "expected_count": 1})
+    image = copy.deepcopy(row.messages)[0]["content"][0]["image"]
+    assert processor.load_pictures(image)[0].tobytes() == PICTURE.tobytes()
 
 
 def test_rows_say_what_is_expected(processor):

@@ -105,7 +105,7 @@ def is_correct(question: Question, answer: str) -> bool:
     if question.box is None or not question.wants_box:
         return answer.strip().rstrip(".").lower() == question.answer.rstrip(".").lower()
     found = parse_spatial_text(answer).objects
-    return len(found) > 0 and box_iou(found[0].box, question.box) >= MIN_IOU
+    return len(found) > 0 and box_iou(found[0].box, question.box or ()) >= MIN_IOU
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> dict[str, float]:
