@@ -8,7 +8,7 @@ policies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -142,8 +142,7 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         """
         hint_at_store(self.processing_class)  # pyright: ignore[reportArgumentType]
         rows: Any = self.train_dataset
-        batch_size: Any = self.args.generation_batch_size  # set when the configuration was made
-        prompts = batch_size // self.num_generations
+        prompts = (self.args.generation_batch_size or 0) // (self.num_generations or 1)
         if 0 < len(rows) < prompts:
             raise ValueError(
                 f"There are {len(rows)} rows, fewer than the {prompts} prompts whose answers are generated at a time "
@@ -156,7 +155,7 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         """Return TRL's loader, also for rows that are not prepared."""
         return super().get_eval_dataloader(eval_dataset if isinstance(eval_dataset, str) else self._read(eval_dataset))
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return TRL's sampler, in an order that a resumed run finds again."""
         sampler: Any = super()._get_train_sampler(dataset)
         if sampler.shuffle:
@@ -187,14 +186,14 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         """Return the token ids of each prompt, and the inputs of all images, and keep the latter for the loss."""
         objects = [one for row in self._row_objects for one in row]
         processor: Any = self.processing_class
-        template_options: Any = self.chat_template_kwargs
+        options: Any = self.chat_template_kwargs
         encoded = processor.apply_chat_template(
             prompts,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             processor_kwargs={"visual_objects": objects} if any(one is not None for one in objects) else {},
-            **template_options,
+            **options,
         )
         fields = {name: torch.as_tensor(np.asarray(one)) for name, one in encoded.items() if name not in _OF_TOKENS}
         fields = {name: tensor.to(self.accelerator.device) for name, tensor in fields.items()}
@@ -244,10 +243,10 @@ class PromptSampler(RepeatSampler):
 
     epoch: int = 0
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Generator[int, Any, None]:
         """Yield indices of rows, each as often as answers are generated to it."""
         self.generator.manual_seed(int(generator(self.seed or 0, self.epoch, "", "prompts").integers(2**62)))
-        return super().__iter__()
+        yield from super().__iter__()
 
 
 def split_by_row(fields: Mapping[str, torch.Tensor], counts: Sequence[int]) -> list[dict[str, torch.Tensor]]:

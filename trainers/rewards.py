@@ -85,8 +85,8 @@ def score_count(answer: str, expected: int) -> float:
     Boxes are no numbers. `no` and `none` are 0.
     """
     text = parse_spatial_text(answer).plain_text.lower()
-    numbers = {float(str(NUMBER_WORDS.get(word, word))) for word in _NUMBER.findall(text)}
-    return float(numbers == {float(expected)})
+    numbers = {float(word) if word[0].isdigit() else NUMBER_WORDS[word] for word in _NUMBER.findall(text)}
+    return float(numbers == {expected})
 
 
 def score_existence(answer: str, expected: bool) -> float:

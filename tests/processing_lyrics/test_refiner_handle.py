@@ -58,7 +58,7 @@ def test_what_was_changed_is_noticed_when_weights_are_loaded(copied, scene, chan
     else:
         edit(copied / "refiner" / "config.json", box_threshold=0.3)
     processor = LyricsProcessor.from_pretrained(copied)
-    with pytest.raises(ValueError, match=r"refiner has the fingerprint \w+, but 99904e6\w+ is recorded"):
+    with pytest.raises(ValueError, match=r"refiner has the fingerprint \w+, but 44b13b5\w+ is recorded"):
         processor(images=scene, text=PROMPT)
     with pytest.raises(ValueError, match=r"is recorded in its config\.json"):
         LyricsVisualRefiner.from_pretrained(copied, subfolder="refiner")

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -63,6 +62,8 @@ class PromptReader:
         """
         conversation = read_prompt(row)
         prepared = self.collator.prepare_conversation(conversation, row, sample, epoch)
+        # TRL copies prompts, and an image that is still tied to its file cannot be copied (Pillow's PngImageFile).
+        prepared.images = [image.copy() for image in prepared.images]
         messages = with_images(prepared)
         asked, answers = messages[: conversation.learned_from], messages[conversation.learned_from :]
         in_pixels = (row.get("box_units") or self.collator.box_units) == "pixel"
@@ -123,10 +124,10 @@ def _check_type(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
 
 def _check_count(value: Any) -> int:
     """Return a whole number; as a float it comes from tables in which rows lack it."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if not number.is_integer():
+    is_number = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value != int(value):
         raise ValueError(f"expected_count must be a whole number, got {value!r:.100}.")
-    return int(number)
+    return int(value)
 
 
 def _as_list(boxes: Any) -> list[Any]:
