@@ -74,10 +74,11 @@ class RefinedCache(ByteCache[Hashable, VisualObjects]):
 
     def _find(self, key: Hashable, masks: bool) -> VisualObjects | None:
         """Return a copy of kept objects; those with masks also serve where no masks are wanted."""
-        seen = self.get((key, masks))
-        if seen is None and not masks and (seen := self.get((key, True), is_counted=False)) is not None:
-            seen = replace(seen, masks=None)
-        return None if seen is None else _copy(seen)
+        with_masks = masks or self.get((key, True), is_counted=False) is not None
+        seen = self.get((key, with_masks))
+        if seen is None:
+            return None
+        return _copy(seen if masks else replace(seen, masks=None))
 
 
 def _copy(objects: VisualObjects) -> VisualObjects:

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from lyrics.assets import EXAMPLE_PICTURE, MICRO_CHECKPOINT
-from lyrics.recipes.micro.report.retrieval import format_retrieval
 from lyrics.recipes.micro.report.measurements import format_answers, format_refiner
 from lyrics.recipes.micro.report.release import format_card
+from lyrics.recipes.micro.report.retrieval import format_retrieval
 from lyrics.recipes.micro.report.table import format_table
 from lyrics_cli.main import main
 

@@ -25,6 +25,7 @@ from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsForPreT
 from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 from lyrics.refinement import RefinementStore
 from lyrics.trainers import LyricsPretrainingCollator
+from lyrics.utils.seeding import stable_hash
 from lyrics_cli.main import main
 
 FOLDER = Path(__file__).parent / "fixtures" / "saved_0_1"
@@ -131,6 +132,11 @@ def refiner_configs():
     return found
 
 
+def name_of(row):
+    """The name that 0.1 gave to a row without one, which decides its random draws."""
+    return str(stable_hash(str(row.pixel_values.tobytes()), row.caption))
+
+
 def pretraining():
     model = AutoModelForPreTraining.from_pretrained("pretrain")
     assert isinstance(model, LyricsForPreTraining)
@@ -140,7 +146,8 @@ def pretraining():
     rows = [
         {"image": Image.open(f"photos/{name}"), "caption": f"a {name}", "visual_objects": store[name]} for name in names
     ]
-    batch = LyricsPretrainingCollator(processor, seed=3, mask_probability=0.5)(rows)
+    collator = LyricsPretrainingCollator(processor, seed=3, mask_probability=0.5)
+    batch = collator([collator.prepare(row, name_of(collator.prepare(row))) for row in rows])
     wanted = {name: value for name, value in batch.items() if name not in ("samples", "position", "replaced")}
     with torch.no_grad():
         outputs = model(**wanted)

@@ -125,7 +125,7 @@ def test_prepared_rows_are_the_rows(tmp_path, capsys):
         (["check", "vqav2"], "--root is missing"),
         (["check", "vqav2", "--root", "none"], "There is no folder"),
         (["check", "vqav2", "--root", "."], "There is no v2_OpenEnded_mscoco_train2014_questions.json"),
-        (["check", "vqav2", "--root", ".", "--split", "test"], "no split 'test'; its splits are train, val"),
+        (["check", "vqav2", "--root", ".", "--split", "dev"], "no split 'dev'; its splits are train, val"),
         (["list", "--family", "audio"], "There is no family 'audio'"),
         (["show", "vqav2", "--root", ".", "--save", "a.xyz"], "no picture can be written as '.xyz'"),
         (["prepare", "vqav2:.", "--out", "rows.csv"], "must end in .parquet"),

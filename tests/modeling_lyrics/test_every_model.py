@@ -55,7 +55,7 @@ def scene():
 
 def ask(processor, scene):
     """Return a question about the scene, as inputs of the model."""
-    text = {"type": "text", "text": "What color is the star?"}
+    text = {"type": "text", "text": "What color is the ring?"}
     messages = [{"role": "user", "content": [{"type": "image", "image": scene}, text]}]
     return processor.apply_chat_template(
         messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
@@ -322,7 +322,7 @@ def test_edits_of_the_settings_of_generation_have_an_effect(any_model, tmp_path,
 
 @pytest.mark.parametrize("task", ["image-text-to-text", "any-to-any"])
 def test_a_pipeline_answers(task, any_model, any_processor, scene, question, answered):
-    text = {"type": "text", "text": "What color is the star?"}
+    text = {"type": "text", "text": "What color is the ring?"}
     messages = [{"role": "user", "content": [{"type": "image", "image": scene}, text]}]
     if task == "any-to-any" and not is_torchvision_available():
         with pytest.raises(ImportError, match="requires the Torchvision library"):

@@ -140,7 +140,7 @@ def test_most_answers_are_the_same_in_bfloat16(cases, answers):
 def test_an_answer_attends_to_the_object_in_question(model, processor):
     """Often it is the object that the answer attends to most, of about seven."""
     hits = []
-    for case in draw_cases(12, draw_second_scene, ("color", "referring")):
+    for case in draw_cases(24, draw_second_scene, ("color", "referring")):
         objects = processor.refine([case.scene.image])[0]
         inputs = prepare_question(processor, case.scene.image, case.question.text, objects)
         with torch.inference_mode():
@@ -150,7 +150,7 @@ def test_an_answer_attends_to_the_object_in_question(model, processor):
         asked = [thing for thing in named if thing.color in case.question.text] or named
         overlaps = [max(box_iou(box, thing.box) for thing in asked) for box in objects.boxes.tolist()]
         hits.append(overlaps[int(weights.argmax())] > 0.5)
-    assert np.mean(hits) > 0.4
+    assert np.mean(hits) > 0.3
 
 
 def test_the_command_uses_the_shipped_model_by_default(capsys, tmp_path):
