@@ -1,7 +1,7 @@
 """LyricsProcessor: converts pictures and text to the inputs of a Lyrics model, and runs the refiner.
 
-The file is longer than 500 lines since Transformers looks for a processor's methods in one class, and since half of it
-is their documentation; what can be computed without the processor lies in other files.
+Transformers looks for a processor's methods in one class, which takes those that refine pictures and those of the first
+stage from two others. What can be computed without the processor lies in other files.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from PIL import Image
 from transformers import AddedToken, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.import_utils import is_torchvision_available
 
+from .answer_boxes import as_texts, parse_answers
 from .chat_templates import (
     IMAGE,
     VICUNA_TEMPLATE,
@@ -30,11 +29,10 @@ from .chat_templates import (
     neutralize_messages,
     neutralize_value,
 )
-from .drawing import draw_attention, draw_objects
-from .image_loading import PictureLike, flatten_pictures, load_picture
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .language_model_templates import TurnText, instructions_of_turns, is_own_template, turn_text
-from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions, tags_of_each
+from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
+from .picture_refining import PictureRefining
 from .pretraining_inputs import PretrainingInputs
 from .processor_checks import (
     HUB_KWARGS,
@@ -49,10 +47,8 @@ from .processor_checks import (
     pin_revision,
 )
 from .prompt_truncation import Truncation
-from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
-from .refined_cache import RefinedCache
+from .protocols import Refiner
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
-from .spatial_text import as_text, parse_spatial_text
 from .visual_objects import VisualObjects
 
 # A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
@@ -65,7 +61,7 @@ class LyricsProcessorKwargs(ProcessingKwargs, total=False):
     _defaults = {"text_kwargs": {"padding_side": "left"}}  # pyright: ignore[reportGeneralTypeIssues]
 
 
-class LyricsProcessor(PretrainingInputs, ProcessorMixin):
+class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
     """Processor of Lyrics: image processor, both tokenizers and, behind them, the visual refiner.
 
     One call turns pictures and prompts into all inputs of the model. It refines the pictures, or takes their objects
@@ -272,197 +268,6 @@ class LyricsProcessor(PretrainingInputs, ProcessorMixin):
             self.push_to_hub(repo_id, **kwargs)
         return files
 
-    @property
-    def refiner(self) -> Refiner:
-        """The visual refiner, loaded on first use; raises a `ValueError` where there is none."""
-        return self._refiner.get()
-
-    @property
-    def has_refiner(self) -> bool:
-        """Whether there is a refiner, loaded or not."""
-        return self._refiner.exists
-
-    @property
-    def refiner_loaded(self) -> bool:
-        """Whether the refiner's weights are in memory."""
-        return self._refiner.loaded
-
-    @property
-    def refiner_config(self) -> RefinerConfig | None:
-        """The refiner's configuration, read without its weights, also of a skipped one; `None` where there is none."""
-        return self._refiner.config()
-
-    @property
-    def refined_cache(self) -> RefinedCache:
-        """What the refiner found in the last pictures; `max_bytes` bounds it, `stats()` tells its size."""
-        return self._refiner.cache
-
-    @property
-    def store(self) -> ObjectStore | None:
-        """Store of visual objects that is asked before the refiner, or `None`.
-
-        A `CheckedObjectStore` is asked whether it belongs to this processor's refiner, when it is attached and when the
-        refiner or its dtype changes. It raises a `ValueError` if it does not. Otherwise it returns the refiner's
-        fingerprint, which a processor without a fingerprint takes over.
-        """
-        return self._refiner.store
-
-    @store.setter
-    def store(self, store: ObjectStore | None) -> None:
-        if isinstance(store, CheckedObjectStore):
-            fingerprint = store.check(self)
-            self.refiner_fingerprint = self.refiner_fingerprint or fingerprint
-        self._refiner.store = store
-
-    def attach_refiner(self, refiner: Refiner) -> LyricsProcessor:
-        """Use a refiner that is in memory, and return the processor.
-
-        Args:
-            refiner: `LyricsVisualRefiner`, or another refiner with its interface.
-
-        Raises:
-            ValueError: its region features have another width than the model expects.
-        """
-        width = refiner.config.region_feature_size
-        if width != self.region_feature_size:
-            raise ValueError(
-                f"The refiner gives region features of width {width}, but this processor's model takes "
-                f"{self.region_feature_size}."
-            )
-        store, self.store = self.store, None
-        self._refiner.attach(refiner)
-        self.store = store  # asked again, since the refiner has changed
-        return self
-
-    def share_refiner_of(self, other: LyricsProcessor) -> LyricsProcessor:
-        """Use the refiner of another processor, which is loaded when either first needs it, and return this processor.
-
-        A first stage is saved without its refiner: that of a model made of the same refiner can then be used.
-
-        Raises:
-            ValueError: the other processor has no refiner, or another one than this processor was saved with.
-        """
-        theirs, config = other.refiner_fingerprint, other.refiner_config
-        if not other.has_refiner or config is None:
-            raise ValueError("The processor whose refiner is to be shared has none.")
-        if config.region_feature_size != self.region_feature_size or self.refiner_fingerprint not in (None, theirs):
-            raise ValueError(
-                f"The refiner gives region features of width {config.region_feature_size} and has the fingerprint "
-                f"{theirs}; this processor's model was trained with width {self.region_feature_size} and the "
-                f"fingerprint {self.refiner_fingerprint}. Name the model that has its refiner."
-            )
-        store, self.store = self.store, None
-        self._refiner = other._refiner
-        if store is not None:
-            self.store = store
-        return self
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LyricsProcessor:
-        """Set the device and the dtype of the refiner, now or when it is loaded, and return the processor."""
-        store, self.store = self.store, None
-        self._refiner.to(device, dtype)
-        self.store = store  # asked again, since the refiner has changed
-        return self
-
-    # ---------------------------------------------------------------- pictures
-
-    def load_pictures(self, images: Any) -> list[Image.Image]:
-        """Return pictures, paths, URLs, arrays or tensors in any nesting as a flat list of upright RGB pictures."""
-        return [load_picture(image, self.max_image_pixels) for image in flatten_pictures(images)]
-
-    def refine(
-        self,
-        images: PictureLike | Sequence[PictureLike],
-        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
-        batch_size: int = 8,
-        return_masks: bool = False,
-        progress: bool = True,
-    ) -> list[VisualObjects]:
-        """Find the objects of pictures; those that are in the store or in `refined_cache` are not computed again.
-
-        Args:
-            images: picture or sequence of pictures.
-            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
-            batch_size: number of pictures at a time.
-            return_masks: whether each object's mask is returned, at the picture's size.
-            progress: whether a progress bar is shown when there are several batches.
-
-        Returns:
-            One `VisualObjects` per picture, in their order.
-
-        Raises:
-            ValueError: a picture cannot be read, `tags` are not words for these pictures, or `batch_size` is below 1.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        pictures = self.load_pictures(images)
-        wanted = None if tags is None else tags_of_each(tags, len(pictures))
-        found: dict[int, Any] = {}
-        if self.store is not None and tags is None and not return_masks:
-            found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
-        missing = [index for index in range(len(pictures)) if found.get(index) is None]
-        if missing and found and not self.has_refiner:
-            raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
-        if missing:
-            refined = self.refined_cache.refine(
-                self.refiner,
-                [pictures[index] for index in missing],
-                wanted,
-                batch_size=batch_size,
-                return_masks=return_masks,
-                progress=progress,
-            )
-            found.update(zip(missing, refined, strict=True))
-        return [found[index] for index in range(len(pictures))]
-
-    def looks_familiar(self, visual_objects: VisualObjects) -> bool:
-        """Return whether a picture looks like those that the detector was trained on, as its scores tell.
-
-        A detector that has seen one kind of picture alone invents objects in others, with low scores. The answers about
-        such a picture mean little.
-
-        Args:
-            visual_objects: what the refiner found in the picture by its own tags.
-
-        Returns:
-            Whether their mean score is at least the refiner's `familiar_score`; `False` if nothing was found. Always
-            `True` if the refiner has no such score.
-        """
-        smallest = None if self.refiner_config is None else self.refiner_config.familiar_score
-        return smallest is None or (len(visual_objects) > 0 and float(visual_objects.scores.mean()) >= smallest)
-
-    def visualize(
-        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: Any
-    ) -> Image.Image:
-        """Draw objects over their picture, or the boxes of an answer.
-
-        Args:
-            image: picture.
-            visual_objects: objects of the picture.
-            answer: answer about the picture. If it has boxes, these are drawn, above thin boxes of the objects.
-            options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file for the
-                labels; by default one that has their characters is looked for.
-        """
-        picture = load_picture(image, self.max_image_pixels)
-        return draw_objects(picture, visual_objects, parse_spatial_text(answer).objects, **options)
-
-    def visualize_attention(
-        self,
-        image: PictureLike,
-        visual_objects: VisualObjects,
-        weights: Sequence[float],
-        font: str | os.PathLike[str] | None = None,
-    ) -> Image.Image:
-        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`.
-
-        Args:
-            image: picture.
-            visual_objects: objects of the picture.
-            weights: sequence of one non-negative weight per object.
-            font: font file for the labels; by default one that has their characters is looked for.
-        """
-        return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights, font)
-
     # ---------------------------------------------------------------- prompts
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -494,12 +299,12 @@ class LyricsProcessor(PretrainingInputs, ProcessorMixin):
             ValueError: the numbers of placeholders, pictures and objects do not match, or the refiner is missing; the
                 message names them.
         """
-        texts = None if text is None else _as_texts("text", text)
+        texts = None if text is None else as_texts("text", text)
         if texts == []:
             raise ValueError("Got an empty list of texts.")
         instructions = mqformer_instructions
         if instructions is not None:
-            instructions = _as_texts("mqformer_instructions", instructions)
+            instructions = as_texts("mqformer_instructions", instructions)
         return_tensors = kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors"))
         if texts is not None:
             check_placeholders(texts, images, self.image_token)
@@ -673,31 +478,12 @@ class LyricsProcessor(PretrainingInputs, ProcessorMixin):
 
         Args:
             text: decoded answer or list of answers.
-            image_sizes: sequence of (height, width) in pixels of each answer's picture; without it boxes stay in [0,
-                1].
+            image_sizes: sequence of (height, width) in pixels of each answer's picture.
 
         Returns:
-            For each answer a dictionary of `text`, `plain_text` (without boxes), `labels` and `boxes`, a float32 array
-            of shape (R, 4), xyxy.
-
-        Raises:
-            ValueError: `text` is no text, or `image_sizes` are not sizes, one for each.
+            What `parse_answers` returns: for each answer a dictionary of `text`, `plain_text`, `labels` and `boxes`.
         """
-        texts = _as_texts("text", text)
-        sizes = None if image_sizes is None else _as_sizes(image_sizes)
-        if sizes is not None and len(sizes) != len(texts):
-            raise ValueError(f"Got {len(sizes)} image_sizes for {len(texts)} texts.")
-        results = []
-        for index, answer in enumerate(texts):
-            grounded = parse_spatial_text(answer)
-            corners = chain.from_iterable(found.box for found in grounded.objects)
-            boxes = np.fromiter(corners, np.float32, 4 * len(grounded.objects)).reshape(-1, 4)
-            if sizes is not None:
-                height, width = sizes[index]
-                boxes = boxes * np.array([width, height, width, height], np.float32)
-            labels = [found.label for found in grounded.objects]
-            results.append({"text": answer, "plain_text": grounded.plain_text, "labels": labels, "boxes": boxes})
-        return results
+        return parse_answers(text, image_sizes)
 
     @property
     def model_input_names(self) -> list[str]:
@@ -709,27 +495,6 @@ class LyricsProcessor(PretrainingInputs, ProcessorMixin):
         if self.mqformer_text == "spatial+instruction":
             names += ["mqformer_position_ids"]
         return list(dict.fromkeys(name for name in names if name != "token_type_ids"))
-
-
-def _as_texts(name: str, texts: Any) -> list[str]:
-    """Return one text or a list of texts as a list.
-
-    Raises:
-        ValueError: it is anything else; the message names the argument and the types.
-    """
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list | tuple) or not all(isinstance(one, str) for one in texts):
-        kinds = {type(one).__name__ for one in texts} if isinstance(texts, list | tuple) else {type(texts).__name__}
-        raise ValueError(f"{name} must be a string or a list of strings, got {', '.join(sorted(kinds))}.")
-    return [as_text(one) for one in texts]
-
-
-def _as_sizes(image_sizes: Any) -> list[tuple[float, float]]:
-    """Return sizes as a list of (height, width)."""
-    try:
-        return [(float(height), float(width)) for height, width in image_sizes]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"image_sizes must be a list of (height, width), got {image_sizes!r:.80}.") from error
 
 
 def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:

@@ -1,0 +1,223 @@
+"""The part of a processor that sees: its refiner, store and cache, and what they find in pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from PIL import Image
+
+from .drawing import draw_attention, draw_objects
+from .image_loading import PictureLike, flatten_pictures, load_picture
+from .model_inputs import tags_of_each
+from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
+from .refined_cache import RefinedCache
+from .refiner_handle import RefinerHandle
+from .spatial_text import parse_spatial_text
+from .visual_objects import VisualObjects
+
+
+class PictureRefining:
+    """Methods of `LyricsProcessor` that refine pictures.
+
+    Attributes:
+        max_image_pixels: largest number of pixels of a picture.
+        region_feature_size: width of the refiner's region features.
+        refiner_fingerprint: hash of the refiner that was saved with the processor, or `None`.
+    """
+
+    max_image_pixels: int
+    region_feature_size: int
+    refiner_fingerprint: str | None
+    _refiner: RefinerHandle
+
+    @property
+    def refiner(self) -> Refiner:
+        """The visual refiner, loaded on first use; raises a `ValueError` where there is none."""
+        return self._refiner.get()
+
+    @property
+    def has_refiner(self) -> bool:
+        """Whether there is a refiner, loaded or not."""
+        return self._refiner.exists
+
+    @property
+    def refiner_loaded(self) -> bool:
+        """Whether the refiner's weights are in memory."""
+        return self._refiner.loaded
+
+    @property
+    def refiner_config(self) -> RefinerConfig | None:
+        """The refiner's configuration, read without its weights, also of a skipped one; `None` where there is none."""
+        return self._refiner.config()
+
+    @property
+    def refined_cache(self) -> RefinedCache:
+        """What the refiner found in the last pictures; `max_bytes` bounds it, `stats()` tells its size."""
+        return self._refiner.cache
+
+    @property
+    def store(self) -> ObjectStore | None:
+        """Store of visual objects that is asked before the refiner, or `None`.
+
+        A `CheckedObjectStore` is asked whether it belongs to this processor's refiner, when it is attached and when the
+        refiner or its dtype changes. It raises a `ValueError` if it does not. Otherwise it returns the refiner's
+        fingerprint, which a processor without a fingerprint takes over.
+        """
+        return self._refiner.store
+
+    @store.setter
+    def store(self, store: ObjectStore | None) -> None:
+        if isinstance(store, CheckedObjectStore):
+            fingerprint = store.check(self)
+            self.refiner_fingerprint = self.refiner_fingerprint or fingerprint
+        self._refiner.store = store
+
+    def attach_refiner(self, refiner: Refiner) -> Self:
+        """Use a refiner that is in memory, and return the processor.
+
+        Args:
+            refiner: `LyricsVisualRefiner`, or another refiner with its interface.
+
+        Raises:
+            ValueError: its region features have another width than the model expects.
+        """
+        width = refiner.config.region_feature_size
+        if width != self.region_feature_size:
+            raise ValueError(
+                f"The refiner gives region features of width {width}, but this processor's model takes "
+                f"{self.region_feature_size}."
+            )
+        store, self.store = self.store, None
+        self._refiner.attach(refiner)
+        self.store = store  # asked again, since the refiner has changed
+        return self
+
+    def share_refiner_of(self, other: PictureRefining) -> Self:
+        """Use the refiner of another processor, which is loaded when either first needs it, and return this processor.
+
+        A first stage is saved without its refiner: that of a model made of the same refiner can then be used.
+
+        Raises:
+            ValueError: the other processor has no refiner, or another one than this processor was saved with.
+        """
+        theirs, config = other.refiner_fingerprint, other.refiner_config
+        if not other.has_refiner or config is None:
+            raise ValueError("The processor whose refiner is to be shared has none.")
+        if config.region_feature_size != self.region_feature_size or self.refiner_fingerprint not in (None, theirs):
+            raise ValueError(
+                f"The refiner gives region features of width {config.region_feature_size} and has the fingerprint "
+                f"{theirs}; this processor's model was trained with width {self.region_feature_size} and the "
+                f"fingerprint {self.refiner_fingerprint}. Name the model that has its refiner."
+            )
+        store, self.store = self.store, None
+        self._refiner = other._refiner
+        if store is not None:
+            self.store = store
+        return self
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Set the device and the dtype of the refiner, now or when it is loaded, and return the processor."""
+        store, self.store = self.store, None
+        self._refiner.to(device, dtype)
+        self.store = store  # asked again, since the refiner has changed
+        return self
+
+    def load_pictures(self, images: Any) -> list[Image.Image]:
+        """Return pictures, paths, URLs, arrays or tensors in any nesting as a flat list of upright RGB pictures."""
+        return [load_picture(image, self.max_image_pixels) for image in flatten_pictures(images)]
+
+    def refine(
+        self,
+        images: PictureLike | Sequence[PictureLike],
+        tags: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        batch_size: int = 8,
+        return_masks: bool = False,
+        progress: bool = True,
+    ) -> list[VisualObjects]:
+        """Find the objects of pictures; those that are in the store or in `refined_cache` are not computed again.
+
+        Args:
+            images: picture or sequence of pictures.
+            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
+            batch_size: number of pictures at a time.
+            return_masks: whether each object's mask is returned, at the picture's size.
+            progress: whether a progress bar is shown when there are several batches.
+
+        Returns:
+            One `VisualObjects` per picture, in their order.
+
+        Raises:
+            ValueError: a picture cannot be read, `tags` are not words for these pictures, or `batch_size` is below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        pictures = self.load_pictures(images)
+        wanted = None if tags is None else tags_of_each(tags, len(pictures))
+        found: dict[int, Any] = {}
+        if self.store is not None and tags is None and not return_masks:
+            found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
+        missing = [index for index in range(len(pictures)) if found.get(index) is None]
+        if missing and found and not self.has_refiner:
+            raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
+        if missing:
+            refined = self.refined_cache.refine(
+                self.refiner,
+                [pictures[index] for index in missing],
+                wanted,
+                batch_size=batch_size,
+                return_masks=return_masks,
+                progress=progress,
+            )
+            found.update(zip(missing, refined, strict=True))
+        return [found[index] for index in range(len(pictures))]
+
+    def looks_familiar(self, visual_objects: VisualObjects) -> bool:
+        """Return whether a picture looks like those that the detector was trained on, as its scores tell.
+
+        A detector that has seen one kind of picture alone invents objects in others, with low scores. The answers about
+        such a picture mean little.
+
+        Args:
+            visual_objects: what the refiner found in the picture by its own tags.
+
+        Returns:
+            Whether their mean score is at least the refiner's `familiar_score`; `False` if nothing was found. Always
+            `True` if the refiner has no such score.
+        """
+        smallest = None if self.refiner_config is None else self.refiner_config.familiar_score
+        return smallest is None or (len(visual_objects) > 0 and float(visual_objects.scores.mean()) >= smallest)
+
+    def visualize(
+        self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: Any
+    ) -> Image.Image:
+        """Draw objects over their picture, or the boxes of an answer.
+
+        Args:
+            image: picture.
+            visual_objects: objects of the picture.
+            answer: answer about the picture. If it has boxes, these are drawn, above thin boxes of the objects.
+            options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file for the
+                labels; by default one that has their characters is looked for.
+        """
+        picture = load_picture(image, self.max_image_pixels)
+        return draw_objects(picture, visual_objects, parse_spatial_text(answer).objects, **options)
+
+    def visualize_attention(
+        self,
+        image: PictureLike,
+        visual_objects: VisualObjects,
+        weights: Sequence[float],
+        font: str | os.PathLike[str] | None = None,
+    ) -> Image.Image:
+        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`.
+
+        Args:
+            image: picture.
+            visual_objects: objects of the picture.
+            weights: sequence of one non-negative weight per object.
+            font: font file for the labels; by default one that has their characters is looked for.
+        """
+        return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights, font)
