@@ -22,8 +22,13 @@ from .conftest import ask, refusal, show, upload
 RED_STAR = "Where is the red star?"
 
 
+PAINTED = """() => Promise.all([...document.images].map(image => image.decode().catch(() => null)))
+    .then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))))"""
+
+
 def picture_of(page, selector=".ly-stage"):
-    """A screenshot of a part of the page."""
+    """A screenshot of a part of the page, once everything is painted."""
+    page.evaluate(PAINTED)
     return Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")
 
 
