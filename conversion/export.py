@@ -158,10 +158,10 @@ def _describe(source: Path, is_adapter: bool, name: str, base_model: str | None,
 
     Args:
         source: folder of the model.
-        is_adapter: whether it is that of an adapter.
+        is_adapter: bool, whether it is that of an adapter.
         name: name of the model.
         base_model: Hub id of the base model, or `None` for the one that is known.
-        keeps_bases: whether the base models of the present card are named again, since its licence is new.
+        keeps_bases: bool, whether the base models of the present card are named again, since its licence is new.
 
     Raises:
         ValueError: `base_model` is no Hub id, or the base model of an adapter has none.

@@ -95,7 +95,7 @@ def evaluate(
         load: function that loads the model; it is called when all data have been read.
         out: folder of the results; it may hold an earlier run of the same model, whose units are kept.
         options: options.
-        progress: what shows the progress.
+        progress: function that shows how far a task is.
         ranks: place among the processes, by default that of the environment.
 
     Returns:

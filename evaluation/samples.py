@@ -73,7 +73,7 @@ class Outcome:
     Attributes:
         sample: sample.
         response: answer of the model.
-        parsed: what was read from the answer, a JSON value.
+        parsed: JSON value that was read from the answer.
         is_parseable: bool, whether the answer says something that can be scored.
         score: float in [0, 1] (CIDEr: in [0, 10]), or `None` after an error and where there is no reference.
         iou: float, overlap with the box that is asked for, or `None` where none is.

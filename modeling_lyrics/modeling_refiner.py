@@ -224,8 +224,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             images: sequence of PIL pictures of any mode and size.
             tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
             batch_size: number of pictures at a time.
-            return_masks: whether each object's mask is returned, at the picture's size.
-            progress: whether a progress bar is shown when there are several batches.
+            return_masks: bool, whether each object's mask is returned, at the picture's size.
+            progress: bool, whether a progress bar is shown when there are several batches.
 
         Returns:
             One `RefinedImage` per picture, in their order; a picture may have no objects.

@@ -33,7 +33,7 @@ class ObjectiveOutput:
         loss: scalar, this rank's share of the mean of the terms over all ranks.
         terms: float tensor of shape (M, 2), for each term its loss, 0 where it does not count, and whether it counts;
             without gradient.
-        metrics: for each metric the numbers of hits and of trials (scalars).
+        metrics: dictionary of the numbers of hits and of trials (scalars) of each metric.
     """
 
     loss: torch.Tensor

@@ -143,8 +143,8 @@ class PictureRefining:
             images: picture or sequence of pictures.
             tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
             batch_size: number of pictures at a time.
-            return_masks: whether each object's mask is returned, at the picture's size.
-            progress: whether a progress bar is shown when there are several batches.
+            return_masks: bool, whether each object's mask is returned, at the picture's size.
+            progress: bool, whether a progress bar is shown when there are several batches.
 
         Returns:
             One `VisualObjects` per picture, in their order.
@@ -181,7 +181,7 @@ class PictureRefining:
         such a picture mean little.
 
         Args:
-            visual_objects: what the refiner found in the picture by its own tags.
+            visual_objects: objects that the refiner found in the picture by its own tags.
 
         Returns:
             Whether their mean score is at least the refiner's `familiar_score`; `False` if nothing was found. Always

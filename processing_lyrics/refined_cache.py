@@ -45,8 +45,8 @@ class RefinedCache(ByteCache[Hashable, VisualObjects]):
             pictures: sequence of upright RGB pictures.
             tags: list of words to look for in each picture, or `None` to ask the tagger.
             batch_size: number of pictures at a time.
-            return_masks: whether masks are returned.
-            progress: whether a progress bar is shown when there are several batches.
+            return_masks: bool, whether masks are returned.
+            progress: bool, whether a progress bar is shown when there are several batches.
         """
         state = _state_of(refiner)
         words = [None] * len(pictures) if tags is None else [tuple(own) for own in tags]
