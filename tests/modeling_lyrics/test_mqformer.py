@@ -326,6 +326,9 @@ def test_save_and_load(mqformer, inputs, tmp_path):
 def test_a_part_is_computed_as_beside_the_other(mqformer, inputs, kept, implementation):
     model = copy.deepcopy(mqformer)
     model.set_attn_implementation(implementation)
+    length = V + G + inputs["input_ids"].shape[1]
+    rows_differ = torch.ones(length, length).tril().expand(2, -1, -1)  # each position sees those before it
+    inputs = inputs | {"attention_mask": rows_differ}
     whole = run(model, inputs)
     part = run(model, inputs, kept=kept)
     torch.testing.assert_close(part, whole[:, : V + G] if kept == "queries" else whole[:, V + G :])
