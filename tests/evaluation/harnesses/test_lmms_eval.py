@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lyrics import Lyrics
 from lyrics.assets import SCENE_PICTURE, draw_table
 
 pytestmark = pytest.mark.lmms_eval
@@ -22,10 +23,10 @@ def rows(tmp_path_factory):
     draw_table().save(table)
     questions = [
         ("What color is the ring?", [SCENE], "purple", ["red", "purple", "blue"]),
-        ("Is there a ring?", [SCENE], "yes", ["no", "yes"]),
+        ("Is there a star?", [SCENE], "yes", ["no", "yes"]),
         ("What color is the ring in the last picture?", [str(table), SCENE], "purple", ["green", "purple"]),
         ("What is red?", [], "star", ["star", "ring"]),
-        ("Where is the red star?", [SCENE], "red star: [0.453, 0.398, 0.664, 0.617", ["here", "there"]),
+        ("Where is the red star?", [SCENE], "red star", ["here", "there"]),
     ]
     return [
         {
@@ -89,9 +90,11 @@ def simple(run):
 
 
 def test_chat_answers_in_order_with_stop_strings(rows, chat):
+    with Lyrics.from_pretrained() as assistant:
+        alone = [assistant.ask(row["images"], row["question"]).text for row in rows]
     answers = texts(chat[1])
-    assert answers[:2] == ["purple", "yes"]
-    assert answers[4] == rows[4]["answer"]
+    assert answers[:2] == alone[:2] == ["purple", "yes"]
+    assert answers[4] == alone[4].split("]")[0]  # the stop string of the task
 
 
 def test_simple_class_searches_with_beams(simple, chat):
