@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,3 +64,24 @@ def name_machine(device: torch.device) -> str:
             if line.startswith("model name"):
                 return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory(step: Callable[[], Any], device: torch.device) -> float:
+    """Bytes that a step takes at most beyond what was there."""
+    step()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return float(torch.cuda.max_memory_allocated() - before)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, and is counted when it is taken again
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before = _resident("VmRSS")
+    step()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> float:
+    """Bytes of this process in memory, now or at most (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return float(line.split()[1]) * 1024
