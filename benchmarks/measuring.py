@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,26 @@ def report(title: str, machine: str, rows: Sequence[Row], file: Path | None = No
         file: JSON file, replaced if it exists; `None` for none.
     """
     print(f"{title}\n{machine}\n")
-    print("| what | ours | peer | times better | goal | spread |\n|---|---|---|---|---|---|")
+    print(format_rows(rows))
+    print()
+    if file is not None:
+        versions = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")}
+        content = {"title": title, "machine": machine, "python": platform.python_version(), "versions": versions}
+        content |= {"rows": [asdict(row) for row in rows]}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def format_rows(rows: Sequence[Row]) -> str:
+    """Return a Markdown table."""
+    lines = ["| what | ours | peer | times better | goal | spread |", "|---|---:|---:|---:|---:|---:|"]
     for row in rows:
         peer = "" if row.peer is None else f"{_digits(row.peer)} {row.unit}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         goal = "" if row.goal is None else str(row.goal)
         spread = "" if row.spread is None else f"{row.spread:.0%}"
-        print(f"| {row.what} | {_digits(row.ours)} {row.unit} | {peer} | {ratio} | {goal} | {spread} |")
-    print()
-    if file is not None:
-        content = {"title": title, "machine": machine, "rows": [asdict(row) for row in rows]}
-        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        lines.append(f"| {row.what} | {_digits(row.ours)} {row.unit} | {peer} | {ratio} | {goal} | {spread} |")
+    return "\n".join(lines)
 
 
 def _digits(value: float) -> str:
