@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import measure, name_machine, peak_memory
+from measuring import measure, name_machine, peak_bytes
 from refiner import build_refiner, draw_pictures
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -172,7 +172,7 @@ def compare_answers(models: dict[str, Any], inputs: dict[str, Any], repeats: int
     report("first token", times["lyrics first"], times["instructblip first"], "s")
     report(f"answer of {NEW_TOKENS} tokens", times["lyrics all"], times["instructblip all"], "s")
     report("tokens a second after the first", rates["lyrics"], rates["instructblip"], "/s")
-    memory = {name: peak_memory(steps[f"{name} all"], device) / 2**20 for name in models}
+    memory = {name: peak_bytes(steps[f"{name} all"], device) / 2**20 for name in models}
     report("peak memory of an answer", memory["lyrics"], memory["instructblip"], "MB")
 
 

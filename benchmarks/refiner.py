@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import measure, name_machine, peak_memory
+from measuring import measure, name_machine, peak_bytes
 from PIL import Image
 
 from lyrics.assets.random_model import TAGS, build_bert_tokenizer, micro_refiner_config
@@ -76,7 +76,7 @@ def measure_batches(arguments: argparse.Namespace, device: torch.device) -> None
         with torch.no_grad():
             refiner._outline(boxes, views["segmenter_pixel_values"], views["segmenter_sizes"], None)
 
-    hundred, one = (peak_memory(partial(outline, count), device) / 2**20 for count in (100, few))
+    hundred, one = (peak_bytes(partial(outline, count), device) / 2**20 for count in (100, few))
     print(f"| segmenter's peak memory, 100 boxes | {hundred:.0f} MB | {one:.0f} MB with {few} boxes |")
 
 
