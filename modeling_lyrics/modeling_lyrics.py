@@ -366,6 +366,7 @@ class LyricsModel(LyricsPreTrainedModel):
         mqformer_attention_mask: torch.Tensor | None = None,
         mqformer_position_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        kept_positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> LyricsModelOutputWithPast:
         """Run the language model over text with images.
@@ -382,10 +383,13 @@ class LyricsModel(LyricsPreTrainedModel):
             region_features, region_attention_mask: inputs of `get_image_features`.
             mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: inputs of `get_image_features`.
             mm_encoder_outputs: dictionary `{"image": get_image_features(...)}`, to skip the encoders.
+            kept_positions: int64 tensor of shape (K,), positions among the B * L whose states are returned; all by
+                default. A head then computes these alone.
             kwargs: further arguments of the language model.
 
         Returns:
-            The `last_hidden_state` of shape (B, L, text width), and Transformers' further fields.
+            The `last_hidden_state` of shape (B, L, text width), or (1, K, text width) of the kept positions, and
+            Transformers' further fields.
 
         Raises:
             ValueError: placeholders and images do not match; the message names both counts.
@@ -414,8 +418,11 @@ class LyricsModel(LyricsPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
+        states = outputs.last_hidden_state
+        if kept_positions is not None:
+            states = states.flatten(0, 1).index_select(0, kept_positions.to(states.device)).unsqueeze(0)  # (1, K, D)
         return LyricsModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
+            last_hidden_state=states,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -322,6 +322,37 @@ def test_gradient_checkpointing_changes_nothing(batch):
     assert_same(*results)
 
 
+def kept_bytes(run):
+    """Return the result of `run`, and the bytes that it keeps for its backward pass."""
+    sizes = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        return run(), sum(sizes.values())
+
+
+def test_recomputation_changes_nothing_but_memory(batch):
+    """Losses and gradients, with dropout, and with the same draws afterwards."""
+    results, memory = [], []
+    for recomputation in ("none", "feed_forward", "matching"):
+        model = build_model(std=0.3, dropout=0.1).train()
+        model.set_recomputation(recomputation)
+        torch.manual_seed(0)
+        output, kept = kept_bytes(lambda model=model: model(**batch))
+        output.loss.backward()
+        results.append((losses(output), gradients(model), torch.rand(3)))
+        memory.append(kept)
+    assert_same(results[1], results[0], 1e-6)
+    assert_same(results[2], results[0], 1e-6)
+    assert memory[0] > memory[1] > memory[2]
+    with pytest.raises(ValueError, match=r"recomputation must be one of .*, got 'all'"):
+        model.set_recomputation("all")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_extreme_inputs_stay_numbers(model, batch, dtype):
     half = copy.deepcopy(model).to(dtype)
