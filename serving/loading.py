@@ -86,7 +86,7 @@ def load_processor(
         model: folder or Hub id of a model or an adapter; the micro model by default. An adapter without a processor of
             its own has that of its base model.
         device: device of the refiner; CUDA by default where there is one.
-        dtype: dtype of the refiner's weights, by default as they were saved; `"auto"` for what the device computes fast.
+        dtype: dtype of the refiner's weights, by default as they were saved; `"auto"` for what the device is fast at.
         store: store of `refine_dataset` that is asked before the refiner, or its folder.
         tag_thresholds: file with the thresholds of the tagger, one per tag and line.
         refiner: `False` for none, or a refiner to use instead of the saved one.
