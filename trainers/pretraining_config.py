@@ -50,7 +50,7 @@ class LyricsPretrainingArguments(PrecisionArguments, RowArguments, TrainingArgum
         default="auto",
         metadata={
             "help": "What the backward pass computes again to save memory: none, feed_forward, matching, or auto "
-            f"(matching from {LARGE_BATCH} rows a device)."
+            f"(feed_forward from {LARGE_BATCH} rows a device)."
         },
     )
 
@@ -60,7 +60,7 @@ class LyricsPretrainingArguments(PrecisionArguments, RowArguments, TrainingArgum
         if self.gradient_checkpointing:
             return "none"
         if self.recompute == "auto":
-            return "matching" if self.per_device_train_batch_size >= LARGE_BATCH else "none"
+            return "feed_forward" if self.per_device_train_batch_size >= LARGE_BATCH else "none"
         return cast(Recomputation, self.recompute)
 
     def __post_init__(self) -> None:

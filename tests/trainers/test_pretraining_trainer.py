@@ -211,9 +211,9 @@ def test_bf16(tmp_path):
     ("options", "expected"),
     [
         ({"per_device_train_batch_size": 8}, "none"),
-        ({"per_device_train_batch_size": 64}, "matching"),
+        ({"per_device_train_batch_size": 64}, "feed_forward"),
         ({"per_device_train_batch_size": 64, "gradient_checkpointing": True}, "none"),  # it computes all layers again
-        ({"per_device_train_batch_size": 8, "recompute": "feed_forward"}, "feed_forward"),
+        ({"per_device_train_batch_size": 8, "recompute": "matching"}, "matching"),
     ],
 )
 def test_large_batches_save_memory(tmp_path, options, expected):
