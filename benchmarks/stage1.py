@@ -196,7 +196,7 @@ def build_pair(
 ) -> dict[str, Step]:
     """Build both models of a comparison; `batches` has the rows with and without objects."""
     batch = batches[not one.with_regions]
-    ours: Any = build_lyrics(size, vocab_size, one.attention_dropout[0], one.with_regions).to(device)
+    ours: Any = build_lyrics(size, vocab_size, one.attention_dropout[0], one.with_regions)
     peer: Any = build_peer(size, vocab_size, ours.model.vision_model, one.attention_dropout[1], one.with_regions).to(
         device
     )
@@ -338,13 +338,7 @@ def count_all(size: dict[str, Any], vocab_size: int, batches: tuple[Batch, Batch
 
 
 def time_refiner(
-    name: str,
-    size: dict[str, Any],
-    vocab_size: int,
-    rows: list[dict[str, Any]],
-    batch: Batch,
-    repeats: int,
-    device: Any,
+    name: str, vocab_size: int, rows: list[dict[str, Any]], batch: Batch, repeats: int, device: torch.device
 ) -> Row:
     """Return a step on stored objects beside one that refines its pictures."""
     model, refiner = build_lyrics(SIZES[name], vocab_size).to(device), build_refiner(name).to(device)
