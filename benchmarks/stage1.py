@@ -38,8 +38,10 @@ from lyrics.modeling_lyrics import (
     LyricsRefinerConfig,
     LyricsVisualRefiner,
     RamConfig,
+    mqformer_length_groups,
 )
 from lyrics.modeling_lyrics.modeling_lyrics import run_vision_model
+from lyrics.modeling_lyrics.mqformer_attention_masks import SegmentedText
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
 from lyrics.trainers import LyricsPretrainingCollator
 
@@ -197,9 +199,9 @@ def build_pair(
     """Build both models of a comparison; `batches` has the rows with and without objects."""
     batch = batches[not one.with_regions]
     ours: Any = build_lyrics(size, vocab_size, one.attention_dropout[0], one.with_regions)
-    peer: Any = build_peer(size, vocab_size, ours.model.vision_model, one.attention_dropout[1], one.with_regions).to(
-        device
-    )
+    peer: Any = build_peer(size, vocab_size, ours.model.vision_model, one.attention_dropout[1], one.with_regions)
+    if device.type != "cpu":  # tensors without numbers cannot be moved
+        ours, peer = ours.to(device), peer.to(device)
     text = peer_text(batch, PADDED if one.as_it_stands else None) if one.with_regions else peer_captions(batch)
     regions = batch.get("region_features")
     if regions is not None and one.as_it_stands:
@@ -219,7 +221,20 @@ def count_steps(
         return pair[name]
 
     names = ("ours", "peer") if recompute == "none" else ("ours",)
-    with patch("lyrics.modeling_lyrics.modeling_mqformer._check_range"):  # it reads numbers, and there are none
+    ids = batches[not one.with_regions]["segment_ids"]
+    own = mqformer_length_groups.text_lengths(SegmentedText(ids, ids, ids))
+    captions = (batches[0]["caption_segment_ids"] > 0).sum(1).tolist()
+
+    def lengths_of(text: SegmentedText) -> list[int]:
+        """Return the lengths of the batch's own texts, also for wrong ones, which are drawn among them."""
+        lengths = captions if text.input_ids.shape[1] == max(captions) else own
+        return lengths * (len(text.input_ids) // len(lengths))
+
+    # both read numbers, and there are none
+    with (
+        patch("lyrics.modeling_lyrics.modeling_mqformer._check_range"),
+        patch("lyrics.modeling_lyrics.mqformer_length_groups.text_lengths", lengths_of),
+    ):
         return {name: count(lambda name=name: build(name)) for name in names}
 
 

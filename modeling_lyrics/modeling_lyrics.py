@@ -65,7 +65,7 @@ class LyricsImageFeatures(BaseModelOutputWithPooling):
         hidden_states: tuple of the vision encoder's hidden states; `None` for those that were neither used nor asked
             for.
         attentions: tuple of the vision encoder's attention weights, when asked for.
-        mqformer_output: `LyricsMQFormerOutput`.
+        mqformer_output: `LyricsMQFormerOutput` of the queries; with `output_attentions` also of the text beside them.
     """
 
     mqformer_output: LyricsMQFormerOutput | None = None
@@ -269,6 +269,7 @@ class LyricsModel(LyricsPreTrainedModel):
             output_hidden_states=bool(output_hidden_states or self.config.output_hidden_states),
             **kwargs,
         )
+        records_all = kwargs.get("output_attentions") or self.config.output_attentions
         queried = self.mqformer(
             input_ids=mqformer_input_ids,
             attention_mask=mqformer_attention_mask,
@@ -276,6 +277,7 @@ class LyricsModel(LyricsPreTrainedModel):
             encoder_hidden_states=vision_features,
             region_features=region_features,
             region_attention_mask=region_attention_mask,
+            kept="all" if records_all else "queries",  # nobody reads the text after the last layer
             return_dict=True,
             **kwargs,
         )

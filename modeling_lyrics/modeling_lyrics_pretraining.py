@@ -2,10 +2,11 @@
 
 A step runs the MQ-Former at most four times: queries followed by the caption (contrast and captioning share the
 queries), text alone (contrast), right and wrong pairs (matching), and masked objects (spatial prediction). Keys and
-values of an image are projected once and shared by all passes. There is no loop over samples. On several ranks the host
-waits once, for the choice of negatives. Where matching reads the queries alone, and spatial prediction the text alone,
-the last layer computes no more; it computes everything where no other objective would use the rest of its weights, so
-that all ranks exchange the same gradients. `set_recomputation` trades time of the backward pass for memory.
+values of an image are projected once and shared by all passes. Large batches run in groups of texts of similar length,
+so that little is padding. On several ranks the host waits once, for the choice of negatives. Where matching reads the
+queries alone, and spatial prediction the text alone, the last layer computes no more; it computes everything where no
+other objective would use the rest of its weights, so that all ranks exchange the same gradients. `set_recomputation`
+trades time of the backward pass for memory.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .distributed import RowExchange, gather, num_ranks, this_rank
 from .modeling_lyrics import LyricsPreTrainedModel
 from .modeling_mqformer import KeptPart, LyricsMQFormerModel, Recomputed
-from .mqformer_attention_masks import SegmentedText, run_mqformer
+from .mqformer_attention_masks import AttentionTable, SegmentedText, run_mqformer
 from .mqformer_key_values import LyricsImageKeyValues
+from .mqformer_length_groups import run_in_groups
 from .pretraining_objectives import (
     CaptioningObjective,
     ContrastiveObjective,
@@ -270,11 +272,23 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
             raise ValueError(f"recomputation must be one of {get_args(Recomputation)}, got {recomputation!r}.")
         self.recomputation = recomputation
 
-    def _run(self, *args: Any, recompute: Recomputed | None = None, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run(
+        self,
+        table: AttentionTable,
+        text: SegmentedText | None,
+        images: LyricsImageKeyValues | None = None,
+        kept: KeptPart = "all",
+        image_rows: torch.Tensor | None = None,
+        is_matching: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the MQ-Former as `run_mqformer` does, with the recomputation that is set."""
-        if recompute is None:
-            recompute = "nothing" if self.recomputation == "none" else "feed_forward"
-        return run_mqformer(self.model.mqformer, *args, recompute=recompute, **kwargs)
+        recompute: Recomputed = "nothing" if self.recomputation == "none" else "feed_forward"
+        if is_matching and self.recomputation == "matching":
+            recompute = "layers"
+        options: dict[str, Any] = {"kept": kept, "recompute": recompute}
+        if text is None:
+            return run_mqformer(self.model.mqformer, table, None, images, **options)
+        return run_in_groups(self.model.mqformer, table, text, images, image_rows, **options)
 
     @can_return_tuple
     def forward(
@@ -422,7 +436,7 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
             key_values,
             "queries" if any(other is not None for other in others) else "all",
             torch.cat([own, image_rows, own]),
-            recompute="layers" if self.recomputation == "matching" else None,
+            is_matching=True,
         )
         matches = torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])
         counts = torch.cat([torch.ones_like(has_image), has_image, has_text])
