@@ -26,10 +26,10 @@ from .common.adapter_saving import TunedAdapterMixin
 from .common.checkpointing import AtomicCheckpointMixin
 from .common.data_arguments import hint_at_store, require_one_of
 from .common.trainable_parts import TuningArguments
+from .data.conversation_rows import ConversationReader
 from .data.datasets import MapRows
 from .data.prompt_rows import PreparedPrompt, PromptReader
 from .rewards import Reward, find_rewards
-from .sft_collator import LyricsSFTCollator
 
 IMAGE_INPUTS = "image_inputs"  # key of a batch of TRL's: the inputs of each row's images
 _OF_TOKENS = ("input_ids", "attention_mask")
@@ -119,8 +119,9 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
             **kwargs,
         )
         own = [one.column for one in functions if isinstance(one, Reward)]
-        collator = LyricsSFTCollator(processing_class, box_units=args.box_units)  # pyright: ignore[reportArgumentType]
-        self.reader = PromptReader(collator, tuple(dict.fromkeys(own)) if len(own) == len(functions) else ())
+        reader = ConversationReader(processing_class, box_units=args.box_units)  # pyright: ignore[reportArgumentType]
+        columns = tuple(dict.fromkeys(own)) if len(own) == len(functions) else ()
+        self.reader = PromptReader(reader, columns, args.chat_template_kwargs or {})
         self.train_dataset = self._read(train_dataset)
         self.eval_dataset = self._read(eval_dataset)
 
