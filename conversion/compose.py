@@ -109,6 +109,11 @@ def replace_parts(
 def _with_tokenizer(old: LyricsProcessor, language_model: Place, chat_template: Place | None) -> LyricsProcessor:
     """Return a processor without refiner that has the tokenizer and the template of another language model."""
     tokenizer = AutoTokenizer.from_pretrained(language_model, trust_remote_code=False)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"The tokenizer of {language_model} is a {type(tokenizer).__name__}, and Lyrics needs a fast one, which "
+            "knows the place of each token in the text: add its tokenizer.json."
+        )
     template = choose_template(chat_template, tokenizer)
     tokenizer.chat_template = template  # as it is loaded again
     return LyricsProcessor(

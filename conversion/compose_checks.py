@@ -11,7 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..modeling_lyrics.configuration_lyrics import LyricsRefinerConfig
 from ..modeling_lyrics.modeling_refiner import SUPPORTED_DETECTORS, SUPPORTED_SEGMENTERS
-from ..processing_lyrics.processor_checks import find_file
+from ..processing_lyrics.processor_checks import TOKENIZER_FILES, find_file
 
 Place = str | os.PathLike[str]
 
@@ -101,10 +101,13 @@ def check_parts(model: Place, parts: PartPlaces) -> Changes:
 
 
 def _check_language_model(place: Place) -> None:
-    """Raise a `ValueError` where there is no causal language model."""
+    """Raise a `ValueError` where there is no causal language model, or no tokenizer beside it."""
     config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"{place} is a {config.model_type}, and no causal language model.")
+    names = (*TOKENIZER_FILES, "tokenizer.model")
+    if os.path.isdir(place) and not any(os.path.isfile(os.path.join(place, name)) for name in names):
+        raise ValueError(f"{place} holds no tokenizer: looked for {', '.join(names)}.")
 
 
 def _vision_config(place: Place) -> Any:

@@ -164,7 +164,7 @@ def test_a_prompt_that_the_chat_template_refuses_names_its_row(base):
     refuses = "{{ raise_exception('System role not supported') if messages[0]['role'] == 'system' }}"
     processor.chat_template = adapt_template(refuses + "{% for m in messages %}{{ m['content'] }}{% endfor %}", {})
     told = [{"role": "system", "content": "Be brief."}, *TALK]
-    with pytest.raises(ValueError, match="does not take this prompt: System role not supported"):
+    with pytest.raises(ValueError, match="does not take this conversation: System role not supported"):
         read(processor, {"prompt": told, "expected_count": 1})
 
 

@@ -94,7 +94,7 @@ class AnswerFinder:
                 self.locate(messages)
             else:
                 self.render(messages)
-        except (AnswerError, TemplateError) as error:
+        except AnswerError as error:
             raise AnswerError(f"The chat template does not take this conversation: {error}.") from error
 
     def encode(self, conversations: Sequence[list[Message]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class AnswerFinder:
         messages = [{"role": role, "content": text} for role, text in zip(roles, _PROBE, strict=True)]
         try:
             self.locate(messages)
-        except (AnswerError, TemplateError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"The chat template does not show which text is an answer: {error}. Put {{% generation %}} and "
                 "{% endgeneration %} around the answers in the template, or compose the model with --chat-template "

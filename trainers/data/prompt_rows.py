@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jinja2.exceptions import TemplateError
 
 from ...datasets_lyrics.conversations import Message, read_prompt
 from ...processing_lyrics import VisualObjects
@@ -69,7 +68,8 @@ class PromptReader:
         prepared.images = [image.copy() for image in prepared.images]
         messages = with_images(prepared)
         asked, answers = messages[: conversation.learned_from], messages[conversation.learned_from :]
-        self._check_prompt(asked)
+        # So that a prompt that the template refuses is named with its row. How it writes answers does not matter here.
+        self.reader.processor.apply_chat_template(asked, add_generation_prompt=True, **self.template_options)
         in_pixels = self.reader.units_of(row) == "pixel"
         size = prepared.images[0].size if in_pixels and prepared.images else (1, 1)
         expected = check_expected(row, size)
@@ -83,17 +83,6 @@ class PromptReader:
         skipped = _OF_PROMPT | {self.reader.objects_column}
         columns = {name: value for name, value in row.items() if name not in skipped}
         return PreparedPrompt(sample, asked, prepared.objects, columns | expected, source=prepared.source)
-
-    def _check_prompt(self, messages: Sequence[Message]) -> None:
-        """Raise a `ValueError` where the chat template refuses a prompt, so that the error names the row.
-
-        Answers are generated: how a template writes them does not matter here.
-        """
-        processor: Any = self.reader.processor
-        try:
-            processor.apply_chat_template(list(messages), add_generation_prompt=True, **self.template_options)
-        except TemplateError as error:
-            raise ValueError(f"The chat template does not take this prompt: {error}.") from error
 
 
 def expect_answer(answer: str) -> dict[str, Any]:

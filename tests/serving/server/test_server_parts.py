@@ -9,6 +9,7 @@ import pytest
 
 from lyrics.serving import BusyError, ClosedError
 from lyrics.serving.server import ServerLimits, bind_socket
+from lyrics.processing_lyrics.chat_templates import ChatTemplateError
 from lyrics.serving.server.errors import RequestError, describe_failure
 from lyrics.serving.server.json_response import to_json
 from lyrics.serving.server.mask_encoding import encode_mask
@@ -105,6 +106,7 @@ def test_limits_are_positive_numbers(field, value):
         (CancelledError(), 503, "shutting_down"),
         (TimeoutError("Late."), 503, "timeout"),
         (ValueError("Wrong."), 400, "invalid_value"),
+        (ChatTemplateError("no system role"), 400, "invalid_value"),
         (RuntimeError("/secret/path"), 500, "internal_error"),
         (OSError("/secret/path"), 500, "internal_error"),
     ],

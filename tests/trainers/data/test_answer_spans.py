@@ -110,5 +110,5 @@ def test_a_row_that_does_not_fit_the_template_is_refused():
         AnswerFinder(processor_of("qwen3")).locate(thoughtful)
     told = [{"role": "system", "content": "Be brief."}, *talk("x", "One.")]
     for name, reason in (("gemma2", "System role not supported"), ("mistral", "no system")):
-        with pytest.raises(AnswerError, match=f"does not take this conversation: {reason}"):
+        with pytest.raises(ValueError, match=f"does not take this conversation: {reason}"):
             LyricsSFTCollator(processor_of(name)).prepare({"messages": told})
