@@ -25,7 +25,9 @@ TERA = 1e12
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--utilization", type=float, default=0.4, help="share of the peak that is reached (default: 0.4)")
+    parser.add_argument(
+        "--utilization", type=float, default=0.4, help="share of the peak that is reached (default: 0.4)"
+    )
     parser.add_argument("--conversations", type=int, default=100_000, help="number of conversations (default: 100000)")
     arguments = parser.parse_args()
     if not 0 < arguments.utilization <= 1:
@@ -34,7 +36,7 @@ def main() -> None:
     full = LyricsSFTConfig(output_dir="unused", bf16=False, report_to=[], train_language_model=True)
     size = ConversationSize(tokens=LENGTH, labels=LENGTH // 2)
     print("| language model | TFLOP, LoRA | checkpointed | in full, checkpointed |", end="")
-    print(" | ".join(f" hours, {name}" for name in PEAKS), "|")
+    print("".join(f" hours, {name} |" for name in PEAKS))
     print("|---" * (4 + len(PEAKS)) + "|")
     for name in SIZES:
         config = build_config(name)

@@ -151,6 +151,8 @@ def _join(vision: Any, mqformer: Any, text: Any, processor: LyricsProcessor, lay
         )
     settings: Any = model.generation_config
     settings.eos_token_id = stops[0] if len(stops) == 1 else stops or None
+    if processor.tokenizer.eos_token is None and stops:  # training asks the tokenizer for it
+        processor.tokenizer.eos_token = processor.tokenizer.convert_ids_to_tokens(stops[0])
     if settings.pad_token_id is None:
         settings.pad_token_id = processor.tokenizer.pad_token_id
     return model

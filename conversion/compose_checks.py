@@ -74,7 +74,7 @@ def check_parts(model: Place, parts: PartPlaces) -> Changes:
         ValueError: a part is of the wrong kind, or of another width than the MQ-Former; the message names both.
         OSError: a place does not exist.
     """
-    config: Any = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    config = _read_config(model)
     if config.model_type not in ("lyrics", "lyrics_pretraining"):
         raise ValueError(f"{model} is a {config.model_type}, and no Lyrics model.")
     layer = config.vision_feature_layer
@@ -100,9 +100,24 @@ def check_parts(model: Place, parts: PartPlaces) -> Changes:
     return Changes(new, to_train, layer)
 
 
+def _read_config(place: Place) -> Any:
+    """Return the configuration of a part.
+
+    Raises:
+        OSError: naming the place, which Transformers leaves out where the Hub does not answer.
+    """
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except OSError as error:
+        kind = (
+            "holds no readable config.json" if os.path.isdir(place) else "is no folder, and cannot be read as a Hub id"
+        )
+        raise OSError(f"{place} {kind}: {error}") from error
+
+
 def _check_language_model(place: Place) -> None:
     """Raise a `ValueError` where there is no causal language model, or no tokenizer beside it."""
-    config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    config = _read_config(place)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"{place} is a {config.model_type}, and no causal language model.")
     names = (*TOKENIZER_FILES, "tokenizer.model")
@@ -112,7 +127,7 @@ def _check_language_model(place: Place) -> None:
 
 def _vision_config(place: Place) -> Any:
     """Return the configuration of a vision encoder, or of the one inside a model of images and text."""
-    config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    config = _read_config(place)
     config = getattr(config, "vision_config", config)
     if missing := [name for name in ("hidden_size", "image_size") if not hasattr(config, name)]:
         raise ValueError(f"{place} is a {config.model_type}, whose configuration has no {' and no '.join(missing)}.")
@@ -124,9 +139,7 @@ def _check_refiner(model: Place, region_width: int, parts: PartPlaces) -> list[s
     has_refiner = find_file(model, "config.json", subfolder="refiner") is not None
     if not has_refiner and (parts.detector is None or parts.segmenter is None):
         raise ValueError(f"{model} has no refiner to keep the other parts of: name a detector and a segmenter.")
-    configs: dict[str, Any] = {
-        name: AutoConfig.from_pretrained(place, trust_remote_code=False) for name, place in parts.refiner.items()
-    }
+    configs = {name: _read_config(place) for name, place in parts.refiner.items()}
     kinds = {"tagger": ("ram",), "detector": SUPPORTED_DETECTORS, "segmenter": SUPPORTED_SEGMENTERS}
     for name, config in configs.items():
         if config.model_type not in kinds[name]:

@@ -81,7 +81,7 @@ def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = Fa
 
 
 def find_padding(tokenizer: Any, image_token: str) -> str:
-    """Return a token to pad with, for a tokenizer without one: padding is masked, so that any but a placeholder will do.
+    """Return a token to pad with, for a tokenizer without one. Padding is masked: any but a placeholder will do.
 
     Raises:
         ValueError: the tokenizer has no special token.

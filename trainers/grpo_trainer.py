@@ -104,6 +104,8 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
             raise ValueError("LyricsGRPOTrainer needs a processing_class (a LyricsProcessor).")
         if given := {"tools", "environment_factory", "rollout_func"}.intersection(kwargs):
             raise ValueError(f"{', '.join(sorted(given))}: answers are single turns of the model itself. Leave it out.")
+        if processing_class.tokenizer.eos_token is None:
+            raise ValueError("The tokenizer has no eos_token, so that no answer would end: set it in its files.")
         reward_funcs = find_rewards(args.rewards) if reward_funcs is None else reward_funcs
         functions = list(reward_funcs) if isinstance(reward_funcs, Sequence) else [reward_funcs]
         self._row_inputs: list[dict[str, torch.Tensor]] = []

@@ -14,7 +14,7 @@ from lyrics.trainers import LyricsSFTCollator
 
 from ..language_models import FAMILIES, save_language_model
 from ..pretraining_parts import build_model as build_stage_1
-from ..sft_parts import build_chat, build_chats, build_processor
+from ..sft_parts import build_chat, build_chats, build_processor, say
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def learned(processor, batch, index):
 def test_a_family(name, stage1, tmp_path):
     """Composed, it keeps its template, learns its answers with their end, and answers a batch as one by one.
 
-    All of that after it was saved and loaded again.
+    All of that after it was saved and loaded again. It stops at every token that the language model declares.
     """
     family = FAMILIES[name]
     for part in compose(stage1, save_language_model(family, tmp_path / "language")):
@@ -73,23 +73,43 @@ def test_a_family(name, stage1, tmp_path):
     declared = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(family.stop))]
     assert set(declared) <= set(as_list(model.generation_config.eos_token_id))
 
-    questions = [row["messages"][:1] for row in rows]
-    objects = [one for row in rows for one in row["visual_objects"]]
-    images = [image for row in rows for image in row["images"]]
-    for question in questions:
-        for block in question[0]["content"]:
-            if block["type"] == "image":
-                block["image"] = images.pop(0)
-    together = ask(model, processor, questions, objects)
-    for index, question in enumerate(questions):
-        count = sum(block["type"] == "image" for block in question[0]["content"])
-        given, objects = objects[:count], objects[count:]
-        alone = ask(model, processor, [question], given)
-        torch.testing.assert_close(together[index], alone[0], atol=2e-4, rtol=1e-3)
+    asked = [user(row | {"messages": row["messages"][:1]}) for row in rows]  # about one image, two images, and none
+    greeting = [say("user", "Hi."), say("assistant", "Yes?")]
+    asked += [([*greeting, *question], objects) for question, objects in asked[:1]]  # an image in the second turn
+    check_batch(model, processor, asked, tokens=3, share=1e-4)
+    assert model.generation_config.eos_token_id is not None
+    for stop in as_list(model.generation_config.eos_token_id):
+        assert answer_when_forced(model, processor, stop) == [stop]
+    check_batch(model.to(torch.bfloat16), processor, asked, tokens=1, share=0.05)
 
 
-def ask(model, processor, questions, objects):
-    """Logits of the next three tokens after each question."""
+def check_batch(model, processor, asked, tokens, share):
+    """Questions together, with left padding, have the logits of each alone, up to a share of the largest one."""
+    every = [one for _, objects in asked for one in objects]
+    together = ask(model, processor, [question for question, _ in asked], every, tokens)
+    for index, (question, objects) in enumerate(asked):
+        alone = ask(model, processor, [question], objects, tokens)[0]
+        assert (together[index] - alone).abs().max() <= share * alone.abs().max()
+
+
+def answer_when_forced(model, processor, token):
+    """Tokens of an answer of a model that always prefers one token."""
+
+    def prefer(module, args, output):
+        output[..., token] = 1e4
+        return output
+
+    hook = model.lm_head.register_forward_hook(prefer)
+    inputs = processor.apply_chat_template(
+        [say("user", "Hi.")], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    found = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    hook.remove()
+    return found[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def ask(model, processor, questions, objects, tokens):
+    """Logits of the next tokens after each question."""
     options = {"padding": True} | ({"visual_objects": objects} if objects else {})
     inputs = processor.apply_chat_template(
         questions,
@@ -108,13 +128,13 @@ def ask(model, processor, questions, objects):
     with torch.inference_mode():
         out = model.generate(
             **inputs,
-            max_new_tokens=3,
-            min_new_tokens=3,
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
             do_sample=False,
             output_logits=True,
             return_dict_in_generate=True,
         )
-    return torch.stack(out.logits, 1)
+    return torch.stack(out.logits, 1).float()
 
 
 def as_list(value):

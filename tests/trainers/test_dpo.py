@@ -108,7 +108,7 @@ def test_a_prompt_that_the_chat_template_refuses_is_named_with_its_row():
     image = ShapePairs(1)[0]["images"][0]
     told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it red?"}]
     rows = to_dataset([{"images": [image], "prompt": told, "chosen": say("Yes."), "rejected": say("No.")}])
-    with pytest.raises(BadRowError, match="Row 0 cannot be used: .* System role not supported"):
+    with pytest.raises(BadRowError, match=r"Row 0 cannot be used: .* System role not supported"):
         PreferenceRows.wrap(rows, processor_of("gemma2"))[0]
 
 

@@ -310,6 +310,10 @@ def test_what_cannot_be_trained_on_is_refused(base, processor, tmp_path):
         LyricsGRPOConfig(output_dir="run", bf16=False, use_vllm=True)
     with pytest.raises(ValueError, match="tools: answers are single turns of the model itself"):
         LyricsGRPOTrainer(str(base), LyricsGRPOConfig(str(tmp_path), bf16=False), rows, None, processor, tools=[print])
+    endless = LyricsProcessor.from_pretrained(base)
+    endless.tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="The tokenizer has no eos_token, so that no answer would end"):
+        LyricsGRPOTrainer(str(base), LyricsGRPOConfig(str(tmp_path), bf16=False), rows, None, endless)
     with pytest.raises(ValueError, match=r"There is no reward 'ioo'; known are iou, format"):
         LyricsGRPOTrainer(
             str(base), LyricsGRPOConfig(str(tmp_path), bf16=False, rewards=["ioo"]), rows, None, processor

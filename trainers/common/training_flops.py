@@ -40,7 +40,7 @@ def count_training_flops(
 
     Args:
         config: `LyricsConfig` with a vision encoder in CLIP's form, and a language model in LLaMA's.
-        args: training arguments; LoRA, if any, is on some of `q_proj`, `k_proj` and `v_proj`.
+        args: training arguments; `lora_targets` are names of LLaMA's layers.
         size: size of the conversation.
         checkpointing: whether the layers of the MQ-Former and the language model run forward a second time, as with
             activation checkpointing.
@@ -99,12 +99,11 @@ def _language_model(config: Any, args: TuningArguments, tokens: int, checkpointi
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     head = getattr(config, "head_dim", None) or width // config.num_attention_heads
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
-    trained = args.trains("language_model")
-    linear = 2.0 * tokens * width * (2 * queries + 2 * keys + 3 * inner)
+    shapes = {"q_proj": (width, queries), "k_proj": (width, keys), "v_proj": (width, keys), "o_proj": (queries, width)}
+    shapes |= {"gate_proj": (width, inner), "up_proj": (width, inner), "down_proj": (inner, width)}
+    linear = 2.0 * tokens * sum(given * made for given, made in shapes.values())
     attention = 4.0 * tokens**2 * queries
-    total = linear * (2 + trained + checkpointing) + attention * (3 + checkpointing)
+    total = linear * (2 + args.trains("language_model") + checkpointing) + attention * (3 + checkpointing)
     if args.use_lora:
-        outputs = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
-        adapted = sum(width + outputs[name] for name in args.lora_targets)
-        total += 2.0 * tokens * args.lora_r * adapted * (3 + checkpointing)
+        total += 2.0 * tokens * args.lora_r * sum(sum(shapes[name]) for name in args.lora_targets) * (3 + checkpointing)
     return layers * total

@@ -7,9 +7,9 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
+from lyrics.processing_lyrics.chat_templates import ChatTemplateError
 from lyrics.serving import BusyError, ClosedError
 from lyrics.serving.server import ServerLimits, bind_socket
-from lyrics.processing_lyrics.chat_templates import ChatTemplateError
 from lyrics.serving.server.errors import RequestError, describe_failure
 from lyrics.serving.server.json_response import to_json
 from lyrics.serving.server.mask_encoding import encode_mask

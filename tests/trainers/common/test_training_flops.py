@@ -19,7 +19,7 @@ from ...sft_parts import build_chat, build_model, build_processor
     [
         ({}, False),
         ({"train_mqformer": False}, True),
-        ({"lora_r": 3, "lora_targets": ["q_proj", "v_proj"]}, True),
+        ({"lora_r": 3, "lora_targets": ["k_proj", "o_proj", "down_proj"]}, True),
         ({"train_language_model": True, "train_vision_model": True}, False),
     ],
 )
