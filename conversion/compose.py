@@ -153,6 +153,7 @@ def _join(vision: Any, mqformer: Any, text: Any, processor: LyricsProcessor, lay
     settings.eos_token_id = stops[0] if len(stops) == 1 else stops or None
     if processor.tokenizer.eos_token is None and stops:  # training asks the tokenizer for it
         processor.tokenizer.eos_token = processor.tokenizer.convert_ids_to_tokens(stops[0])
-    if settings.pad_token_id is None:
-        settings.pad_token_id = processor.tokenizer.pad_token_id
+    for name in ("bos_token_id", "pad_token_id"):
+        if getattr(settings, name) is None:
+            setattr(settings, name, getattr(processor.tokenizer, name))
     return model
