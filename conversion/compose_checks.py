@@ -109,10 +109,9 @@ def _read_config(place: Place) -> Any:
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=False)
     except OSError as error:
-        kind = (
-            "holds no readable config.json" if os.path.isdir(place) else "is no folder, and cannot be read as a Hub id"
-        )
-        raise OSError(f"{place} {kind}: {error}") from error
+        if os.path.isdir(place):
+            raise
+        raise OSError(f"{place} is no folder, and cannot be read from the Hub: {error}") from error
 
 
 def _check_language_model(place: Place) -> None:

@@ -97,7 +97,7 @@ FAMILIES = {
         "gemma2",
         "gemma",
         "training template",
-        _GQA | _SLIDING | {"head_dim": 16, "final_logit_softcapping": 3.0, "tie_word_embeddings": True},
+        _GQA | _SLIDING | {"head_dim": 16, "final_logit_softcapping": 12.0, "tie_word_embeddings": True},
         _GEMMA,
         stop=("<end_of_turn>",),
         has_system=False,

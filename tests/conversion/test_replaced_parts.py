@@ -108,7 +108,6 @@ def test_what_does_not_fit_is_told_before_weights_are_read(saved, tmp_path, caps
         (("--vision", wide), "features of width 80, and the MQ-Former of"),
         (("--language-model", bert), "is a t5, and no causal language model"),
         (("--language-model", bare), "holds no tokenizer: looked for tokenizer_config.json"),
-        (("--language-model", tmp_path), "holds no readable config.json"),
         (("--segmenter", sam), "describes regions by 68 numbers"),
         (("--detector", sam), "is a sam; a detector is one of grounding-dino"),
         ((), "a part to replace"),
