@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_arguments(arguments)
     require_new_folder(arguments.out)
     parts = PartPlaces(**{name: getattr(arguments, name) for name in PARTS})
-    changes = check_parts(arguments.model or arguments.stage1, parts)
+    changes = check_parts(arguments.model or arguments.stage1, parts, is_whole=arguments.model is not None)
     model, processor, facts = _replace(arguments, parts) if arguments.model else _join(arguments)
     write_output(arguments, model, processor, facts)
     print(f"Wrote model and processor to {arguments.out}")

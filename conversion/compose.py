@@ -78,7 +78,7 @@ def replace_parts(
     Raises:
         ValueError: a part does not fit the others; the message names both. Weights are loaded after that check.
     """
-    changes = check_parts(model, parts)
+    changes = check_parts(model, parts, is_whole=True)
     if changes.is_empty:
         raise ValueError("No part is replaced: name a new language model, vision encoder, tagger, ...")
     if chat_template is not None and parts.language_model is None:

@@ -60,12 +60,13 @@ class Changes:
         return not self.new
 
 
-def check_parts(model: Place, parts: PartPlaces) -> Changes:
+def check_parts(model: Place, parts: PartPlaces, is_whole: bool = False) -> Changes:
     """Check that parts fit, from `config.json` files alone.
 
     Args:
         model: first stage, or whole model whose parts are replaced.
         parts: new parts.
+        is_whole: whether `model` must be a whole model.
 
     Returns:
         What is new, and what must be trained.
@@ -77,6 +78,11 @@ def check_parts(model: Place, parts: PartPlaces) -> Changes:
     config = _read_config(model)
     if config.model_type not in ("lyrics", "lyrics_pretraining"):
         raise ValueError(f"{model} is a {config.model_type}, and no Lyrics model.")
+    if is_whole and config.model_type == "lyrics_pretraining":
+        raise ValueError(
+            f"{model} is a first stage, and no whole model whose parts can be replaced: give it as STAGE1, without "
+            "--from (`compose` in Python)."
+        )
     layer = config.vision_feature_layer
     new, to_train = [], []
     if parts.language_model is not None:

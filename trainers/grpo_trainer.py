@@ -123,7 +123,8 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         own = [one.column for one in functions if isinstance(one, Reward)]
         reader = ConversationReader(processing_class, box_units=args.box_units)  # pyright: ignore[reportArgumentType]
         columns = tuple(dict.fromkeys(own)) if len(own) == len(functions) else ()
-        self.reader = PromptReader(reader, columns, args.chat_template_kwargs or {})
+        template_options: Any = args.chat_template_kwargs or {}
+        self.reader = PromptReader(reader, columns, template_options)
         self.train_dataset = self._read(train_dataset)
         self.eval_dataset = self._read(eval_dataset)
 

@@ -1,5 +1,6 @@
 """Language models of many families: composed, trained in their own words, batched, merged and loaded again."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -73,7 +74,9 @@ def test_a_family(name, stage1, tmp_path):
     declared = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(family.stop))]
     assert set(declared) <= set(as_list(model.generation_config.eos_token_id))
 
-    asked = [user(row | {"messages": row["messages"][:1]}) for row in rows]  # about one image, two images, and none
+    asked = [
+        prompt_of(row | {"messages": row["messages"][:2]}) for row in rows
+    ]  # about one image, two images, and none
     greeting = [say("user", "Hi."), say("assistant", "Yes?")]
     asked += [([*greeting, *question], objects) for question, objects in asked[:1]]  # an image in the second turn
     check_batch(model, processor, asked, tokens=3, share=1e-4)
@@ -141,20 +144,13 @@ def as_list(value):
     return value if isinstance(value, list) else [value]
 
 
-def user(row):
+def prompt_of(row):
     """What a row says before its answer, with its images, and its objects."""
-    images = iter(row["images"])
-    messages = [
-        {
-            **message,
-            "content": [
-                {"type": "image", "image": next(images)} if block["type"] == "image" else block
-                for block in message["content"]
-            ],
-        }
-        for message in row["messages"]
-        if message["role"] != "assistant"
-    ]
+    images, messages = iter(row["images"]), copy.deepcopy(row["messages"][:-1])
+    for message in messages:
+        for block in message["content"]:
+            if isinstance(block, dict) and block["type"] == "image":
+                block["image"] = next(images)
     return messages, row["visual_objects"]
 
 
@@ -235,7 +231,7 @@ def test_a_family_learns_by_heart(name, tuning, stage1, tmp_path):
     stops = [set(as_list(one.generation_config.eos_token_id)) for one in (model, loaded)]
     assert stops[0] == stops[1]
     with Lyrics(loaded, LyricsProcessor.from_pretrained(folder)) as assistant:
-        asked = [{"messages": question, "objects": objects or None} for question, objects in map(user, rows)]
+        asked = [{"messages": question, "objects": objects or None} for question, objects in map(prompt_of, rows)]
         answers = [answer.text for answer in assistant.ask_many(asked, max_new_tokens=40)]
         expected = [row["messages"][-1]["content"][0]["text"] for row in rows]
         assert [answer.removeprefix("<think>\n\n</think>").strip() for answer in answers] == expected
