@@ -219,6 +219,7 @@ class LyricsPretrainingCollator:
             objects if self.use_objects else None,
             self.max_spatial_tokens,
             self.max_caption_tokens,
+            self.processor.spatial_text,
         )
         chosen = self._draw_items(text.num_objects, generator(self.seed, row.epoch, row.sample, "mask"))
         text.mask(np.flatnonzero(chosen).tolist())
