@@ -14,6 +14,7 @@ torch counts. RAM is not in the comparison, since Transformers does not have it.
 from __future__ import annotations
 
 import argparse
+import io
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,8 +28,10 @@ from transformers import GroundingDinoProcessor, SamProcessor
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
+from lyrics.assets import draw_table
 from lyrics.assets.random_model import TAGS, build_bert_tokenizer, micro_refiner_config
 from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner, RamConfig
+from lyrics.refinement.storage.picture_hash import read_picture
 
 REGIONS = 16  # objects of a picture
 ASKED = 12  # tags
@@ -100,14 +103,13 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
     refiner = build_refiner(SAM[arguments.sam], device)
     picture, tags = draw_pictures(1, 640, 480)[0], list(TAGS[:ASKED])
     script = write_script(refiner, tags)
-    counted = [len(refiner.refine([picture], tags, progress=False)[0].labels), len(script(picture)[0])]
     steps: dict[str, Callable[[], Any]] = {
         "refiner": partial(refiner.refine, [picture], tags, progress=False),
         "refiner, masks": partial(refiner.refine, [picture], tags, return_masks=True, progress=False),
         "script": partial(script, picture),
     }
-    timings = take_turns(steps, arguments.repeats, device)
     flop = {name: count_flop(step) / 1e9 for name, step in steps.items()}
+    timings = take_turns(steps, arguments.repeats, device)
     rows = []
     for name in ("refiner", "refiner, masks"):
         spread = max(timings[name].spread, timings["script"].spread)
@@ -117,7 +119,7 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
         rows.append(Row(f"{name}, operations", flop[name], flop["script"], "GFLOP"))
     title = (
         f"One picture of 640 x 480 without the tagger, Grounding DINO-T and SAM {arguments.sam} with random weights, "
-        f"{counted[0]} objects here and {counted[1]} in the script"
+        f"at most {REGIONS} objects"
     )
     report(title, name_machine(device), rows, arguments.json)
 
@@ -223,7 +225,11 @@ def measure_preprocessing(arguments: argparse.Namespace, device: torch.device) -
         "RAM, Grounding DINO at 800 and SAM": (segmenter, 800, 1333),
         "RAM, Grounding DINO at 640 and SAM 2": (config.segmenter_config, 640, 1066),
     }
-    rows = []
+    content = io.BytesIO()
+    draw_table(640, 480).save(content, "JPEG", quality=85)
+    reading = take_turns({"read": lambda: read_picture(content.getvalue(), 10**8)}, 3 * arguments.repeats, device)
+    read = reading["read"]
+    rows = [Row("a JPEG file decoded and hashed", 1000 * read.processor_median, None, "ms", spread=read.spread)]
     for name, (outlining, shortest, longest) in kinds.items():
         micro.segmenter_config, micro.tagger_config = outlining, config.tagger_config
         micro.detector_shortest_edge, micro.detector_longest_edge = shortest, longest
