@@ -199,18 +199,11 @@ def _tagging(vocab_size: int) -> LyricsRefinerConfig:
     )
 
 
-REPVIT = {  # of timm; the default of Transformers 5.24 has a misspelled name, and builds another encoder
-    "model_type": "timm_wrapper",
-    "architecture": "repvit_m1",
-    "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
-}
-
 PARTS: dict[str, Callable[[int], LyricsRefinerConfig]] = {
     "RAM, Swin-L at 384": _tagging,
     "Grounding DINO-T at 800": _detecting(),
     "Grounding DINO-T at 640": _detecting(detector_shortest_edge=640, detector_longest_edge=1066),
     "SAM 2.1 tiny": _segmenting(model_type="sam2"),
-    "EdgeTAM": _segmenting(model_type="edgetam", vision_config={"backbone_config": REPVIT}),
     "SAM ViT-B": _segmenting(**_sam(*SAM["ViT-B"])),
     "SAM ViT-L": _segmenting(**_sam(*SAM["ViT-L"])),
     "SAM ViT-H": _segmenting(**_sam(*SAM["ViT-H"])),
