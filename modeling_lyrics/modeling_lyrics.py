@@ -170,6 +170,19 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         check_no_learned_prompt(target)
         return super().get_submodule(target)
 
+    def enable_input_require_grads(self) -> None:
+        """Let the language model's input embeddings require gradients, for activation checkpointing with an adapter.
+
+        Transformers does so for the embeddings of every part: a frozen vision encoder, whose gradients nobody reads,
+        would then run forward a second time, and backward.
+        """
+
+        def require_gradients(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            output.requires_grad_(True)
+
+        hook = self.get_input_embeddings().register_forward_hook(require_gradients)
+        self._require_grads_hook, self._require_grads_hooks = hook, [hook]
+
     def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Load a PEFT adapter into the model.
 

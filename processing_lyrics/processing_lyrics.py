@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
+from jinja2.exceptions import TemplateError
 from PIL import Image
 from transformers import AddedToken, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
@@ -22,6 +23,7 @@ from .answer_boxes import as_texts, parse_answers
 from .chat_templates import (
     IMAGE,
     VICUNA_TEMPLATE,
+    ChatTemplateError,
     ControlText,
     instructions_of_messages,
     instructions_of_text,
@@ -41,6 +43,7 @@ from .processor_checks import (
     TOKENIZER_FILES,
     find_damage,
     find_file,
+    find_padding,
     is_published,
     load_parts,
     naming_disk_errors,
@@ -136,7 +139,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         if image_token not in tokenizer.get_vocab():
             tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+            tokenizer.pad_token = find_padding(tokenizer, image_token)
         tokenizer.padding_side = "left"  # a side that was saved with the tokenizer would override the default above
         self.image_token = image_token
         image_token_id: Any = tokenizer.convert_tokens_to_ids(image_token)
@@ -364,7 +367,8 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
             kwargs: Transformers' arguments, and variables of the template such as `enable_thinking`.
 
         Raises:
-            ValueError: the template fails on these messages; where it refuses them, Jinja's `TemplateError` is raised.
+            ValueError: the template fails on these messages; where it refuses them, the error is a Jinja
+                `TemplateError` as well.
         """
         first = conversation[0] if isinstance(conversation, Sequence) and conversation else None
         batched = isinstance(first, list | tuple) or hasattr(first, "messages")
@@ -385,6 +389,8 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
             return super().apply_chat_template(
                 conversations if batched else conversations[0], chat_template=chat_template, **kwargs
             )
+        except TemplateError as error:
+            raise ChatTemplateError(f"The chat template does not take this conversation: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
             if not is_raised_in_template(error):
                 raise
