@@ -194,30 +194,31 @@ def tokenize_objects(
         tokenizer: fast tokenizer; special tokens that a label imitates stay text.
         max_tokens: largest number of tokens; objects are kept whole and in their order.
     """
+    objects = list(zip(labels, boxes, strict=True))[:max_tokens]  # each has at least one token
+    written = [_write_object(label, box, 5 * index) for index, (label, box) in enumerate(objects)]
     input_ids: list[int] = []
     item_ids: list[int] = []
-    count = 0
-    for label, box in zip(labels, boxes, strict=True):
-        ids, items = _tokenize_object(clean_label(label), box, tokenizer, 5 * count)
+    if not written:
+        return SpatialTokens(input_ids, item_ids, 0)
+    texts = [text for text, _ in written]  # in one call, since each call takes as long as a dozen objects
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    rows = zip(encoded["input_ids"], encoded["offset_mapping"], written, strict=True)
+    for count, (ids, offsets, (_, items)) in enumerate(rows):
         if max_tokens is not None and len(input_ids) + len(ids) > max_tokens:
-            break
+            return SpatialTokens(input_ids, item_ids, count)
         input_ids += ids
-        item_ids += items
-        count += 1
-    return SpatialTokens(input_ids, item_ids, count)
+        item_ids += [items[start] for start, _ in offsets]
+    return SpatialTokens(input_ids, item_ids, len(written))
 
 
-def _tokenize_object(
-    label: str, box: Sequence[float], tokenizer: PreTrainedTokenizerBase, first_item: int
-) -> tuple[list[int], list[int]]:
-    """Return token ids and items of one object."""
-    text, items = label, [first_item] * len(label)
+def _write_object(label: str, box: Sequence[float], first_item: int) -> tuple[str, list[int]]:
+    """Return the text of one object, and the item of each character."""
+    text = clean_label(label)
+    items = [first_item] * len(text)
     for number, value in enumerate(box):
         opening = ": [" if number == 0 else ", "
         coordinate = f"{quantize(value):.3f}"
         text += opening + coordinate
         items += [-1] * len(opening) + [first_item + 1 + number] * len(coordinate)
     text += "]" + SEPARATOR.strip()
-    items += [-1] * (len(text) - len(items))
-    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    return encoded["input_ids"], [items[start] for start, _ in encoded["offset_mapping"]]
+    return text, items + [-1] * (len(text) - len(items))

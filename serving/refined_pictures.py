@@ -78,7 +78,7 @@ class RefinedPictures:
         with self._refining:
             if thresholds:
                 refiner = self._refiner_with(thresholds)
-                found = self.processor.refined_cache.refine(refiner, pictures, **options)
+                found = self.processor.refined_cache.refine(refiner, self.processor.open_pictures(pictures), **options)
             else:
                 found = self.processor.refine(pictures, **options)
         return [SeenPicture.of(objects) for objects in found]
