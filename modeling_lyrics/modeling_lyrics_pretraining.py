@@ -272,6 +272,7 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         image_ids: torch.Tensor | None = None,
         caption_ids: torch.Tensor | None = None,
         negative_draws: torch.Tensor | None = None,
+        caption_only: torch.Tensor | None = None,
         return_loss: bool = True,
         **kwargs: Any,
     ) -> LyricsPreTrainingOutput:
@@ -295,6 +296,8 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
                 default.
             negative_draws: float tensor of shape (B, 2) in [0, 1), random numbers that choose the wrong image and the
                 wrong text; drawn by default.
+            caption_only: bool tensor of shape (B,), True for a text whose objects contrast and matching do not see, as
+                a query of a search has none. Its matching is decided by the visual queries.
             return_loss: ignored, since a loss is always returned; Transformers' trainer looks for it.
             kwargs: ignored.
 
@@ -322,11 +325,13 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
             rows["icg"] = labels.positions // states.shape[1]
         negatives: list[Any] = [None, None]
         if self.contrastive is not None or self.matching is not None:
+            if caption_only is not None:
+                text = text.without_objects(caption_only)
             pairs = self._pair(images, queries, text, image_ids, caption_ids)
             if self.contrastive is not None:
                 outputs["itc"] = self.contrastive(pairs)
             if self.matching is not None:
-                outputs["itm"], *negatives = self._match(images, text, pairs, negative_draws)
+                outputs["itm"], *negatives = self._match(images, text, pairs, negative_draws, caption_only is not None)
         if self.spatial is not None:
             _require("spatial", masked_input_ids=masked_input_ids, masked_positions=masked_positions)
             _require("spatial", masked_labels=masked_labels, masked_items=masked_items, masked_kinds=masked_kinds)
@@ -367,9 +372,11 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         return self.contrastive.compare(*features, same)
 
     def _match(
-        self, images: _Images, text: SegmentedText, pairs: Pairs, draws: torch.Tensor | None
+        self, images: _Images, text: SegmentedText, pairs: Pairs, draws: torch.Tensor | None, without_objects: bool
     ) -> tuple[ObjectiveOutput, torch.Tensor, torch.Tensor]:
         """Compute the matching loss over right pairs, wrong images and wrong texts.
+
+        `without_objects` says whether some texts have none, and are not for the grounding queries to decide.
 
         Returns:
             The output of the objective, and the indices of the wrong images and wrong texts in the joined batch.
@@ -383,16 +390,18 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         if num_ranks() > 1:
             key_values, text, image_rows, text_rows = self._exchange(images, text, wrong_images, wrong_texts)
         others = (self.contrastive, self.captioning, self.spatial)
+        text = text.select(torch.cat([own, own, text_rows]))
         queries, _ = run_mqformer(
             self.model.mqformer,
             self.matching.table,
-            text.select(torch.cat([own, own, text_rows])),
+            text,
             key_values.select(torch.cat([own, image_rows, own])),
             "queries" if any(other is not None for other in others) else "all",
         )
         matches = torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])
         counts = torch.cat([torch.ones_like(has_image), has_image, has_text])
-        return self.matching(queries, matches, counts), wrong_images, wrong_texts
+        has_objects = text.have_objects() if without_objects else None
+        return self.matching(queries, matches, counts, has_objects), wrong_images, wrong_texts
 
     def _exchange(
         self, images: _Images, text: SegmentedText, wrong_images: torch.Tensor, wrong_texts: torch.Tensor

@@ -89,6 +89,22 @@ class SegmentedText:
         others = iter((other.input_ids, other.position_ids, other.segment_ids))
         return self.map(lambda tensor: torch.cat([tensor, next(others)]))
 
+    def without_objects(self, rows: torch.Tensor) -> SegmentedText:
+        """Return the texts with the objects after `[BOS]` turned into padding in some rows.
+
+        Args:
+            rows: bool tensor of shape (N,), True for a text that shall have none.
+        """
+        spatial = self.segment_ids == Segment.SPATIAL.value
+        objects = spatial & (spatial.cumsum(dim=1) > 1) & rows[:, None]
+        return SegmentedText(
+            self.input_ids, self.position_ids, self.segment_ids.masked_fill(objects, Segment.PADDING.value)
+        )
+
+    def have_objects(self) -> torch.Tensor:
+        """Return which texts have objects after `[BOS]`, a bool tensor of shape (N,)."""
+        return (self.segment_ids == Segment.SPATIAL.value).sum(dim=1) > 1
+
     def starts(self, segment: Segment) -> torch.Tensor:
         """Return the first position of a segment in each text, shape (N,)."""
         return (self.segment_ids == segment.value).int().argmax(dim=1)

@@ -69,6 +69,9 @@ class LyricsPretrainingCollator:
         use_objects: whether the model has grounding queries; without them it reads captions alone.
         max_spatial_tokens: longest text of the objects in tokens. Beyond it, whole objects with the lowest scores are
             left out.
+        caption_only_probability: probability in [0, 1] that contrast and matching see the caption of a row without its
+            objects. The paper has 0. A model that is to be searched with captions needs more: with the objects' boxes
+            in each text, contrast never needs the caption.
         max_caption_tokens: longest caption in tokens, special tokens included; a longer one is cut at its end.
         image_column: name of the column with images.
         caption_column: name of the column with captions.
@@ -85,13 +88,15 @@ class LyricsPretrainingCollator:
     use_objects: bool = True
     max_spatial_tokens: int = 512
     max_caption_tokens: int = 128
+    caption_only_probability: float = 0.0
     image_column: str = "image"
     caption_column: str = "caption"
     objects_column: str = "visual_objects"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mask_probability <= 1:
-            raise ValueError(f"mask_probability must be in [0, 1], got {self.mask_probability}.")
+        for name in ("mask_probability", "caption_only_probability"):
+            if not 0 <= (probability := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {probability}.")
         require_one_of("mask_unit", self.mask_unit, ("item", "object"))
         self.tokenizer: Any = add_stage_1_tokens(self.processor.mqformer_tokenizer)
         limit = min(self.tokenizer.model_max_length, 512)
@@ -158,6 +163,9 @@ class LyricsPretrainingCollator:
         batch["caption_ids"] = np.array([stable_hash(" ".join(row.caption.lower().split())) for row in prepared])
         draws = [generator(self.seed, row.epoch, row.sample, "negatives").random(2) for row in prepared]
         batch["negative_draws"] = np.array(draws, np.float32)  # (B, 2)
+        if self.use_objects and self.caption_only_probability:
+            draws = [generator(self.seed, row.epoch, row.sample, "caption_only").random() for row in prepared]
+            batch["caption_only"] = np.array(draws) < self.caption_only_probability  # (B,)
         tensors: dict[str, Any] = {name: torch.from_numpy(values) for name, values in batch.items()}
         return tensors | describe_rows(prepared)
 

@@ -35,6 +35,9 @@ class LyricsPretrainingArguments(RowArguments, TrainingArguments):
     image_column: str = field(default="image", metadata={"help": "Column of the images."})
     caption_column: str = field(default="caption", metadata={"help": "Column of the captions."})
     mask_probability: float = field(default=0.15, metadata={"help": "Probability that an item of the text is masked."})
+    caption_only_probability: float = field(
+        default=0.0, metadata={"help": "Probability that contrast and matching see a caption without objects."}
+    )
     mask_unit: str = field(default="item", metadata={"help": "'item' (a label or one coordinate) or 'object'."})
     max_spatial_tokens: int = field(default=512, metadata={"help": "Longest text of whole objects, in tokens."})
     max_caption_tokens: int = field(default=128, metadata={"help": "Longest caption in tokens, special ones included."})

@@ -68,6 +68,7 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
                 use_objects=model.config.mqformer_config.num_grounding_queries > 0,
                 max_spatial_tokens=args.max_spatial_tokens,
                 max_caption_tokens=args.max_caption_tokens,
+                caption_only_probability=args.caption_only_probability,
                 image_column=args.image_column,
                 caption_column=args.caption_column,
             )

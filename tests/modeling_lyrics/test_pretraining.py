@@ -206,6 +206,33 @@ def test_losses_of_rows_are_the_losses(model):
     assert output.row_losses["loss_itm"][:, 1].tolist() == [3] * 5
 
 
+def test_texts_without_objects(model, batch):
+    """Contrast and matching see what they would see of texts that never had objects; the other losses do not change."""
+    some = torch.tensor([True, False, True, False, False])
+    output = model(**batch, caption_only=some)
+    words = SegmentedText(batch["input_ids"], batch["position_ids"], batch["segment_ids"])
+    assert torch.equal(words.without_objects(some).have_objects(), ~some & words.have_objects())
+    text_features = model.get_text_features(*vars(words.without_objects(some)).values()).pooler_output
+    image = {name: batch[name] for name in ("pixel_values", "region_features", "region_attention_mask")}
+    for row in range(5):
+        first, caption = (words.segment_ids[row] == S.value).nonzero()[0], words.segment_ids[row] == C.value
+        kept = torch.cat([first, caption.nonzero()[:, 0]]) if some[row] else words.segment_ids[row].nonzero()[:, 0]
+        alone = [tensor[row : row + 1, kept] for tensor in vars(words).values()]
+        torch.testing.assert_close(text_features[row], model.get_text_features(*alone).pooler_output[0])
+        features = {name: tensor[row : row + 1] for name, tensor in image.items()}
+        match = model.match(**features, **dict(zip(vars(words), alone, strict=True)))
+        if some[row]:
+            right = -match.logits.log_softmax(dim=-1)[0, 1]
+            negatives = output.negative_images[row], output.negative_texts[row]
+            assert row not in negatives
+            assert 0 < right <= output.row_losses["loss_itm"][row, 0]
+    unchanged, everything = model(**batch), model(**batch, caption_only=~some & some)
+    for name in ("loss_icg", "loss_msp"):
+        torch.testing.assert_close(output[name], unchanged[name])
+    torch.testing.assert_close(everything.loss_itc, unchanged.loss_itc)
+    assert output.loss_itc != unchanged.loss_itc
+
+
 def test_without_refiner(collator):
     """A configuration: visual queries, three objectives, no spatial text; BLIP-2's recipe."""
     without = LyricsPretrainingCollator(build_processor(), use_objects=False)
