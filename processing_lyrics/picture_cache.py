@@ -105,7 +105,7 @@ class PictureCache(ByteCache[Hashable, Any]):
             if not _is_one_array_each(fresh, len(missing)):
                 return image_processor([one.picture for one in pictures], **options)
             for key, values in zip(missing, fresh["pixel_values"], strict=True):
-                found[key] = np.array(values)
+                found[key] = np.array(values if isinstance(values, np.ndarray) else values.numpy())
                 self.put(key, found[key], found[key].nbytes + _BYTES_OF_ENTRY)
         return {"pixel_values": [found[key].copy() for key in keys]}
 
