@@ -65,7 +65,7 @@ class LyricsImageFeatures(BaseModelOutputWithPooling):
         hidden_states: tuple of the vision encoder's hidden states; `None` for those that were neither used nor asked
             for.
         attentions: tuple of the vision encoder's attention weights, when asked for.
-        mqformer_output: `LyricsMQFormerOutput`.
+        mqformer_output: `LyricsMQFormerOutput` of the queries, with a `last_hidden_state` of shape (N, V + G, hidden).
     """
 
     mqformer_output: LyricsMQFormerOutput | None = None
@@ -276,15 +276,14 @@ class LyricsModel(LyricsPreTrainedModel):
             encoder_hidden_states=vision_features,
             region_features=region_features,
             region_attention_mask=region_attention_mask,
+            kept="queries",  # nothing reads what the last layer would make of the text
             return_dict=True,
             **kwargs,
         )
-        num_queries = self.config.mqformer_config.num_queries
+        projected = self.language_projection(queried.last_hidden_state.to(self.language_projection.weight.dtype))
         return LyricsImageFeatures(
             last_hidden_state=vision_features,
-            pooler_output=self.language_projection(
-                queried.last_hidden_state[:, :num_queries].to(self.language_projection.weight.dtype)
-            ),
+            pooler_output=projected,
             hidden_states=vision.hidden_states,
             attentions=vision.attentions,
             mqformer_output=queried,
