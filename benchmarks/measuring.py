@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 
 @dataclass
@@ -194,11 +195,49 @@ def peak_bytes(step: Callable[[], Any], device: torch.device) -> float:
     return float(peak)
 
 
-def count_flop(step: Callable[[], Any]) -> float:
-    """Return the floating-point operations of the matrix products of a step, recomputed ones included."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return float(counter.get_total_flops())
+@dataclass
+class Counts:
+    """What a step computes and keeps, counted without computing it.
+
+    Attributes:
+        flop: floating-point operations of the matrix products, recomputed ones included.
+        kept: bytes that are kept for the backward pass, without the weights.
+    """
+
+    flop: float
+    kept: float
+
+
+def count(build: Callable[[], tuple[nn.Module, Callable[[], torch.Tensor]]]) -> Counts:
+    """Count a step on tensors without numbers, which takes seconds and no memory at any size.
+
+    Args:
+        build: function that makes a model, and a function that returns its loss; both run on tensors of a CPU.
+    """
+    aten: Any = torch.ops.aten
+    formulas = {  # torch counts the fused kernels of GPUs alone
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+            sdpa_backward_flop_count(g, q, k, v)
+        ),
+    }
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model, run = build()
+        weights = {one.untyped_storage()._cdata for one in model.parameters()}
+        kept: dict[int, torch.UntypedStorage] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights:
+                kept[storage._cdata] = storage
+            return tensor
+
+        with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+            with saved_tensors_hooks(pack, lambda tensor: tensor):
+                loss = run()
+            size = sum(storage.nbytes() for storage in kept.values())
+            loss.backward()
+    return Counts(float(counter.get_total_flops()), float(size))
 
 
 def name_machine(device: torch.device) -> str:

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import torch
 
-from .modeling_mqformer import KeptPart, LyricsMQFormerModel
+from .modeling_mqformer import KeptPart, LyricsMQFormerModel, Recomputed
 from .mqformer_key_values import LyricsImageKeyValues
 
 
@@ -120,6 +120,8 @@ def run_mqformer(
     text: SegmentedText | None = None,
     images: LyricsImageKeyValues | None = None,
     kept: KeptPart = "all",
+    image_rows: torch.Tensor | None = None,
+    recompute: Recomputed = "nothing",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run queries over images, text, or both, with the mask of an objective.
 
@@ -129,6 +131,8 @@ def run_mqformer(
         text: texts of N rows, or `None` for the queries alone.
         images: keys and values of N images, or `None` for the text alone.
         kept: part whose states are computed in the last layer, where both run.
+        image_rows: int64 tensor of shape (N,), the image of each row among `images`; row by row by default.
+        recompute: what the backward pass computes again, see `LyricsMQFormerModel.forward`.
 
     Returns:
         States of the queries (N, V + G, hidden) and of the text (N, L, hidden); a part that did not run, or was not
@@ -138,7 +142,8 @@ def run_mqformer(
     parts = [] if text is None else [text.segment_ids]
     if images is not None:
         kinds = [V.value] * config.num_visual_queries + [G.value] * config.num_grounding_queries
-        parts.insert(0, torch.tensor(kinds, device=mqformer.device).expand(images.num_images, -1))
+        num_rows = images.num_images if image_rows is None else len(image_rows)
+        parts.insert(0, torch.tensor(kinds, device=mqformer.device).expand(num_rows, -1))
     states = mqformer(
         input_ids=None if text is None else text.input_ids,
         position_ids=None if text is None else text.position_ids,
@@ -146,6 +151,8 @@ def run_mqformer(
         image_key_values=images,
         text_only=images is None,
         kept=kept,
+        image_rows=image_rows,
+        recompute=recompute,
         return_dict=True,
     ).last_hidden_state
     has_queries = images is not None and (kept != "text" or text is None)

@@ -1,7 +1,8 @@
 """Spatial text: objects written as `label: [x1, y1, x2, y2]`, its tokens by item, and its parsing.
 
 Coordinates are xyxy in [0, 1] with three decimals. No other file knows the format. The parser accepts any text that a
-model or a user may write, takes linear time, and leaves everything that is not exactly a box as text.
+model or a user may write, takes linear time, and leaves everything that is not exactly a box as text. The MQ-Former may
+read objects in a shorter style instead, `label: x1 y1 x2 y2` in thousandths, which has fewer tokens.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "; "
 UNNAMED = "object"
 MAX_LABEL_LENGTH = 200
+
+SpatialStyle = Literal["decimal", "short"]
+_MARKS = {"decimal": (": [", ", ", "];"), "short": (": ", " ", ";")}  # before, between and after the coordinates
 
 _BOX = re.compile(r"\[([-+0-9.,\s]{7,120})\]")  # bounded, and no bracket within: linear in any text
 _TOLERANCE = 0.01  # coordinates this far outside [0, 1] are rounding errors; beyond, it is no box
@@ -110,6 +114,37 @@ def format_objects(labels: Sequence[str], boxes: Sequence[Sequence[float]]) -> s
     return SEPARATOR.join(format_object(label, box) for label, box in zip(labels, boxes, strict=True))
 
 
+def format_short_objects(labels: Sequence[str], boxes: Sequence[Sequence[float]]) -> str:
+    """Return all objects as `label: x1 y1 x2 y2;` in thousandths, as the MQ-Former reads them in the short style."""
+    return " ".join(
+        _write_object(clean_label(label), box, "short")[0] for label, box in zip(labels, boxes, strict=True)
+    )
+
+
+def parse_short_objects(text: str) -> list[GroundedObject]:
+    """Return the objects of a text of `format_short_objects`; other pieces between semicolons are left out."""
+    objects, start = [], 0
+    for piece in text.split(";"):
+        label, colon, numbers = piece.rpartition(": ")
+        values = numbers.split()
+        if colon and len(values) == 4 and all(read_thousandths(value) is not None for value in values):
+            x1, y1, x2, y2 = (read_thousandths(value) or 0.0 for value in values)
+            box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+            span = (start + len(label) + len(colon), start + len(piece))
+            objects.append(GroundedObject(label.strip(), box, span))
+        start += len(piece) + 1
+    return objects
+
+
+def read_thousandths(text: str) -> float | None:
+    """Return the coordinate of 0 to 1000 thousandths, or `None` for text that is none."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        return None
+    value = int(text)
+    return value / 1000 if value <= 1000 else None
+
+
 def parse_spatial_text(text: str) -> GroundedText:
     """Find the boxes of a text.
 
@@ -185,6 +220,7 @@ def tokenize_objects(
     boxes: Sequence[Sequence[float]],
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int | None = None,
+    style: SpatialStyle = "decimal",
 ) -> SpatialTokens:
     """Return the tokens of objects' spatial text, and the item of each.
 
@@ -193,9 +229,10 @@ def tokenize_objects(
         boxes: sequence of boxes, xyxy in [0, 1].
         tokenizer: fast tokenizer; special tokens that a label imitates stay text.
         max_tokens: largest number of tokens; objects are kept whole and in their order.
+        style: `"decimal"` for `label: [0.100, ...]`, or `"short"` for `label: 100 ...` with a third of the tokens.
     """
     objects = list(zip(labels, boxes, strict=True))[:max_tokens]  # each has at least one token
-    written = [_write_object(label, box, 5 * index) for index, (label, box) in enumerate(objects)]
+    written = [_write_object(clean_label(label), box, style) for label, box in objects]
     input_ids: list[int] = []
     item_ids: list[int] = []
     if not written:
@@ -207,18 +244,18 @@ def tokenize_objects(
         if max_tokens is not None and len(input_ids) + len(ids) > max_tokens:
             return SpatialTokens(input_ids, item_ids, count)
         input_ids += ids
-        item_ids += [items[start] for start, _ in offsets]
+        of_tokens = [items[start] for start, _ in offsets]
+        item_ids += [item if item < 0 else 5 * count + item for item in of_tokens]
     return SpatialTokens(input_ids, item_ids, len(written))
 
 
-def _write_object(label: str, box: Sequence[float], first_item: int) -> tuple[str, list[int]]:
-    """Return the text of one object, and the item of each character."""
-    text = clean_label(label)
-    items = [first_item] * len(text)
+def _write_object(label: str, box: Sequence[float], style: SpatialStyle) -> tuple[str, list[int]]:
+    """Return the text of one object, and the item of each character: 0 to 4, or -1 for punctuation."""
+    before, between, after = _MARKS[style]
+    text, items = label, [0] * len(label)
     for number, value in enumerate(box):
-        opening = ": [" if number == 0 else ", "
-        coordinate = f"{quantize(value):.3f}"
+        opening = before if number == 0 else between
+        coordinate = f"{quantize(value):.3f}" if style == "decimal" else str(round(1000 * quantize(value)))
         text += opening + coordinate
-        items += [-1] * len(opening) + [first_item + 1 + number] * len(coordinate)
-    text += "]" + SEPARATOR.strip()
-    return text, items + [-1] * (len(text) - len(items))
+        items += [-1] * len(opening) + [1 + number] * len(coordinate)
+    return text + after, items + [-1] * len(after)

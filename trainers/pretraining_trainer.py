@@ -73,6 +73,7 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
                 caption_column=args.caption_column,
             )
         model.model.vision_model.requires_grad_(args.train_vision_model)
+        model.set_recomputation(args.recomputation)
         self.collator = data_collator
         parts = (model, model.model.vision_model, model.model.mqformer)
         self._places = [part.name_or_path for part in parts]  # before they are saved elsewhere
