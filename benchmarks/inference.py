@@ -120,7 +120,8 @@ def build_models(size: dict[str, Any], device: torch.device, dtype: torch.dtype)
     torch.set_default_dtype(dtype)
     try:
         with device:
-            return {"lyrics": build_lyrics(size), "instructblip": build_instructblip(size)}
+            models = {"lyrics": build_lyrics(size), "instructblip": build_instructblip(size)}
+            return {name: model.requires_grad_(False) for name, model in models.items()}
     finally:
         torch.set_default_dtype(default)
 

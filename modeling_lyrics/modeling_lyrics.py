@@ -360,7 +360,8 @@ class LyricsModel(LyricsPreTrainedModel):
         num_images, per_image = image_features.shape[:2]
         is_matching = mask.sum() == num_images * per_image
         if torch.compiler.is_compiling():  # Transformers' check reads the sum, which would end the graph
-            torch._assert_async(is_matching, "Image features and image tokens do not match")
+            message = "Image features and image tokens do not match"
+            torch._assert_async(is_matching, message)  # pyright: ignore[reportPrivateUsage]
         else:
             torch_compilable_check(
                 is_matching,

@@ -8,7 +8,7 @@ import re
 import stat
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from threading import RLock, Thread
@@ -107,7 +107,7 @@ def check_size(size: tuple[int, int], max_pixels: int, name: PictureLike) -> Non
 
 
 @contextmanager
-def _naming(source: PictureLike) -> Iterator[None]:
+def _naming(source: PictureLike) -> Generator[None]:
     """Raise errors of pictures as a `ValueError` that names the picture."""
     try:
         yield

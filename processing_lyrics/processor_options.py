@@ -17,5 +17,5 @@ class LyricsImagesKwargs(ImagesKwargs, total=False):
 class LyricsProcessorKwargs(ProcessingKwargs, total=False):
     """Options of a call; prompts are padded on the left, for generation."""
 
-    images_kwargs: LyricsImagesKwargs
+    images_kwargs: LyricsImagesKwargs  # pyright: ignore[reportIncompatibleVariableOverride]
     _defaults = {"text_kwargs": {"padding_side": "left"}}  # pyright: ignore[reportGeneralTypeIssues]
