@@ -103,7 +103,8 @@ class PictureCache(ByteCache[Hashable, Any]):
         if missing:
             fresh = image_processor([one.picture for one in missing.values()], **options)
             if not _is_one_array_each(fresh, len(missing)):
-                return image_processor([one.picture for one in pictures], **options)
+                is_all = len(missing) == len(pictures)
+                return fresh if is_all else image_processor([one.picture for one in pictures], **options)
             for key, values in zip(missing, fresh["pixel_values"], strict=True):
                 found[key] = np.array(values if isinstance(values, np.ndarray) else values.numpy())
                 self.put(key, found[key], found[key].nbytes + _BYTES_OF_ENTRY)
