@@ -242,7 +242,7 @@ def tokenize_objects(
     count = 0
     for ids, offsets, (_, items) in zip(encoded["input_ids"], encoded["offset_mapping"], written, strict=True):
         if max_tokens is not None and len(input_ids) + len(ids) > max_tokens:
-            break
+            return SpatialTokens(input_ids, item_ids, count)
         input_ids += ids
         of_tokens = (items[start] for start, _ in offsets)
         item_ids += [item if item < 0 else 5 * count + item for item in of_tokens]
