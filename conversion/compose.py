@@ -123,6 +123,7 @@ def _with_tokenizer(old: LyricsProcessor, language_model: Place, chat_template: 
         chat_template=template,
         num_query_tokens=old.num_query_tokens,
         mqformer_text=old.mqformer_text,
+        spatial_text=old.spatial_text,
         region_feature_size=old.region_feature_size,
         max_image_pixels=old.max_image_pixels,
         refiner_fingerprint=old.refiner_fingerprint,

@@ -142,8 +142,8 @@ class LyricsRefinerConfig(CheckedConfig):
 
     @property
     def segmenter_stretches(self) -> bool:
-        """Whether the image is stretched to fill the segmenter's view, as for SAM 2; otherwise it is padded."""
-        return self.segmenter_config.model_type in ("sam2", "sam2_video")
+        """Whether the image is stretched to fill the segmenter's view, as for SAM 2 and EdgeTAM; otherwise padded."""
+        return self.segmenter_config.model_type in ("sam2", "sam2_video", "edgetam", "edgetam_video")
 
     @classmethod
     def get_config_dict(

@@ -52,6 +52,7 @@ from .processor_checks import (
 from .prompt_truncation import Truncation
 from .protocols import Refiner
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
+from .spatial_text import SpatialStyle
 from .visual_objects import VisualObjects
 
 # A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
@@ -83,6 +84,9 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         region_feature_size: width of the refiner's region features.
         max_image_pixels: largest number of pixels; larger pictures are refused before they are decoded.
         refiner_fingerprint: hash of the refiner that was saved with this processor.
+        spatial_text: how the MQ-Former's text writes objects: `"decimal"`, `label: [0.100, 0.200, 0.300, 0.400]`, or
+            `"short"`, `label: 100 200 300 400`, with a third of the tokens. A model reads what it was trained on;
+            answers are always written in the first style.
 
     Examples:
         >>> from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsProcessor
@@ -114,9 +118,12 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         region_feature_size: int = 260,
         max_image_pixels: int = 120_000_000,
         refiner_fingerprint: str | None = None,
+        spatial_text: SpatialStyle = "decimal",
     ) -> None:
         if mqformer_text not in get_args(MQFormerText):
             raise ValueError(f"mqformer_text must be one of {get_args(MQFormerText)}, got {mqformer_text!r}.")
+        if spatial_text not in get_args(SpatialStyle):
+            raise ValueError(f"spatial_text must be one of {get_args(SpatialStyle)}, got {spatial_text!r}.")
         counts: dict[str, Any] = {"num_query_tokens": num_query_tokens, "region_feature_size": region_feature_size}
         counts["max_image_pixels"] = max_image_pixels  # a configuration file may hold anything
         for name, value in counts.items():
@@ -139,6 +146,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         self.image_token_id: int = image_token_id
         self.num_query_tokens = num_query_tokens
         self.mqformer_text: MQFormerText = mqformer_text
+        self.spatial_text: SpatialStyle = spatial_text
         self.mqformer_tokenizer: Any = mqformer_tokenizer
         self.region_feature_size = region_feature_size
         self.max_image_pixels = max_image_pixels
@@ -336,7 +344,9 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         described = [None] * len(pictures) if objects is None else objects
         regions = {} if objects is None else pad_regions(objects, self.region_feature_size)
         with _TOKENIZING:
-            text = build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
+            text = build_mqformer_text(
+                self.mqformer_text, self.mqformer_tokenizer, instructions, described, self.spatial_text
+            )
         return regions | text
 
     def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
