@@ -177,7 +177,19 @@ test-demo: $(DEMO)/.installed  ## the page of `lyrics demo` in a browser; needs 
 	$(DEMO)/bin/pip install --quiet --no-deps .
 	OMP_NUM_THREADS=1 $(DEMO)/bin/pytest tests/demo
 
-benchmarks: $(INSTALLED)  ## the server under the load of 64 clients for a minute
+PERFORMANCE := docs/results/performance
+
+benchmarks: export OMP_NUM_THREADS := 1
+benchmarks: $(INSTALLED)  ## speed, memory and operations beside peers, for docs/performance.md: an hour; then the server under load
+	$(BIN)/python benchmarks/data.py load --json $(PERFORMANCE)/loader.json
+	$(BIN)/python benchmarks/refiner.py --json $(PERFORMANCE)/preprocessing.json preprocessing
+	$(BIN)/python benchmarks/turns.py --json $(PERFORMANCE)/turns.json
+	$(BIN)/python benchmarks/stage1.py --count --json $(PERFORMANCE)/stage1_operations.json
+	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/stage1.py
+	$(BIN)/python benchmarks/stage2.py
+	$(BIN)/python benchmarks/refiner.py compare
+	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/serving.py
 
 lint: $(INSTALLED)  ## ruff

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -133,6 +135,12 @@ def test_the_card_of_the_micro_model_is_made_of_its_measurements():
 def test_the_tables_of_retrieval_are_what_was_measured():
     measured = json.loads((ROOT / "docs/results/micro_retrieval.json").read_text())
     assert format_retrieval(measured) in (ROOT / "docs/retrieval.md").read_text()
+
+
+def test_the_tables_of_performance_are_what_was_measured():
+    command = [sys.executable, str(ROOT / "benchmarks/page.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # ---------------------------------------------------------------- names
