@@ -113,8 +113,15 @@ def encode_cases(
     processor: LyricsProcessor, cases: Sequence[Case], objects: Sequence[VisualObjects] | None
 ) -> BatchFeature:
     """Return the model inputs for the questions of cases, with the objects of their scenes, if there are any."""
+    return encode_conversations(processor, [case.conversation() for case in cases], objects)
+
+
+def encode_conversations(
+    processor: LyricsProcessor, conversations: Sequence[Any], objects: Sequence[VisualObjects] | None
+) -> BatchFeature:
+    """Return the model inputs for conversations, with the objects of their images, if there are any."""
     return processor.apply_chat_template(
-        [case.conversation() for case in cases],
+        list(conversations),
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -124,7 +131,12 @@ def encode_cases(
 
 
 def guessing_accuracies(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
-    """Return the accuracies of two guessing baselines, which know the answers to training questions.
+    """Return the accuracies of two guessing baselines, in percent, see `guess`."""
+    return {name: mean_percentages(of_kinds) for name, of_kinds in guess(cases).items()}
+
+
+def guess(cases: Sequence[Case]) -> dict[str, dict[str, list[bool]]]:
+    """Return which answers of two guessing baselines are right. They know the answers to training questions.
 
     `majority` gives the most frequent answer to questions of the kind, or the mean of their boxes. `random` gives the
     answer to a random question of the kind.
@@ -140,9 +152,9 @@ def guessing_accuracies(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
     for case in cases:
         kind, others = case.question.kind, known[case.question.kind]
         guesses = {"majority": _majority(others), "random": others[int(random.integers(len(others)))]}
-        for name, guess in guesses.items():
-            correct[name][kind].append(_has_same_answer(guess, case.question))
-    return {name: mean_percentages(of_kinds) for name, of_kinds in correct.items()}
+        for name, guessed in guesses.items():
+            correct[name][kind].append(_has_same_answer(guessed, case.question))
+    return {name: dict(of_kinds) for name, of_kinds in correct.items()}
 
 
 def _majority(questions: Sequence[Question]) -> Question:
