@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from lyrics.assets import EXAMPLE_PICTURE, MICRO_CHECKPOINT
+from lyrics.recipes.micro.controls.report import BEGIN, END, format_report
+from lyrics.recipes.micro.controls.results import read_results
 from lyrics.recipes.micro.report.measurements import format_answers, format_refiner
 from lyrics.recipes.micro.report.release import format_card
 from lyrics.recipes.micro.report.retrieval import format_retrieval
@@ -133,6 +135,12 @@ def test_the_card_of_the_micro_model_is_made_of_its_measurements():
 def test_the_tables_of_retrieval_are_what_was_measured():
     measured = json.loads((ROOT / "docs/results/micro_retrieval.json").read_text())
     assert format_retrieval(measured) in (ROOT / "docs/retrieval.md").read_text()
+
+
+def test_the_tables_of_the_controls_are_what_was_measured():
+    controls, worth = (read_results(ROOT / "docs/results" / name) for name in ("controls", "stage1_worth"))
+    shown = (ROOT / "docs/micro.md").read_text().partition(BEGIN)[2].partition(END)[0]
+    assert shown.strip() == format_report(controls, worth).strip()
 
 
 # ---------------------------------------------------------------- names

@@ -265,17 +265,15 @@ def once(folders: RunFolders, step: str, limit: TimeLimit, run: Callable[[], Non
     if limit.is_over:
         raise OutOfTimeError(f"{folders.folder(step)} was not started in time. Run it again.")
     start = time.process_time()
-    limit.seconds_per_step = None
+    limit.forget()
     folders.folder(step).mkdir(parents=True, exist_ok=True)
     run()
     seconds = round(time.process_time() - start)
-    folders.mark_finished(step, seconds, folders.settings(step), seconds_per_step=limit.seconds_per_step)
+    notes = {"steps": limit.last_step, "seconds_per_step": limit.seconds_per_step}
+    folders.mark_finished(step, seconds, folders.settings(step), **notes)
 
 
 def cost(folders: RunFolders, step: str) -> dict[str, Any]:
     """Return the number of steps of a training, and the processor time of each in seconds."""
     finished = folders.read_finished(step)
-    return {
-        "steps": finished["settings"].get("max_steps", 0) if finished["seconds_per_step"] else 0,
-        "seconds_per_step": finished["seconds_per_step"],
-    }
+    return {name: finished[name] for name in ("steps", "seconds_per_step")}

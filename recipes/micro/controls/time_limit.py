@@ -15,12 +15,18 @@ class TimeLimit(TrainerCallback):
         minutes: time from now on.
 
     Attributes:
-        seconds_per_step: mean processor time of the steps of the last training in this process, or `None`.
+        last_step: number of the last step of the last training, or `None` if there was none.
+        seconds_per_step: mean processor time of its steps in this process, or `None`.
     """
 
     def __init__(self, minutes: float) -> None:
         self._end = time.monotonic() + 60 * minutes
         self._steps, self._start = 0, 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the last training."""
+        self.last_step: int | None = None
         self.seconds_per_step: float | None = None
 
     @property
@@ -35,6 +41,7 @@ class TimeLimit(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> Any:
         """Count a step, and stop the training if the time is over."""
         self._steps += 1
+        self.last_step = state.global_step
         self.seconds_per_step = round((time.process_time() - self._start) / self._steps, 3)
         if self.is_over and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
