@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -141,13 +142,7 @@ def guess(cases: Sequence[Case]) -> dict[str, dict[str, list[bool]]]:
     `majority` gives the most frequent answer to questions of the kind, or the mean of their boxes. `random` gives the
     answer to a random question of the kind.
     """
-    known: dict[str, list[Question]] = defaultdict(list)
-    for number in range(_BASELINE_SCENES):
-        scene, random = draw_scene("train", number), np.random.default_rng((number, 4))
-        for kind in KINDS:
-            if (question := ask(scene, kind, random, "plain")) is not None:
-                known[kind].append(question)
-    random = np.random.default_rng(0)
+    known, random = _training_questions(), np.random.default_rng(0)
     correct: dict[str, dict[str, list[bool]]] = {"majority": defaultdict(list), "random": defaultdict(list)}
     for case in cases:
         kind, others = case.question.kind, known[case.question.kind]
@@ -155,6 +150,18 @@ def guess(cases: Sequence[Case]) -> dict[str, dict[str, list[bool]]]:
         for name, guessed in guesses.items():
             correct[name][kind].append(_has_same_answer(guessed, case.question))
     return {name: dict(of_kinds) for name, of_kinds in correct.items()}
+
+
+@cache
+def _training_questions() -> dict[str, list[Question]]:
+    """Return questions about training scenes with their answers, by kind."""
+    known: dict[str, list[Question]] = defaultdict(list)
+    for number in range(_BASELINE_SCENES):
+        scene, random = draw_scene("train", number), np.random.default_rng((number, 4))
+        for kind in KINDS:
+            if (question := ask(scene, kind, random, "plain")) is not None:
+                known[kind].append(question)
+    return known
 
 
 def _majority(questions: Sequence[Question]) -> Question:
