@@ -79,7 +79,8 @@ class _DenseClip(CLIPModel):
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__(config)
-        width = config.vision_config.hidden_size
+        vision_config: Any = config.vision_config
+        width = vision_config.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in _HEADS.items()})
         self.boxes = nn.Linear(width, 4)
         self.post_init()

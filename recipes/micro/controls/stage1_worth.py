@@ -135,9 +135,10 @@ def _compose(first: RunFolders, second: RunFolders) -> None:
 
 
 def _tune(folders: RunFolders, cell: Cell, limit: TimeLimit, store: Path | None) -> None:
-    settings, scenes, steps = folders.training_settings("stage2"), folders.settings("rows"), folders.settings("steps")
+    settings, scenes = folders.training_settings("stage2"), folders.settings("rows")
     dialogues, _ = settings.pop("dialogues"), settings.pop("lookups")
     if not folders.smoke:
+        steps: Mapping[Any, int] = folders.settings("steps")
         settings["max_steps"] = steps[cell.rows]
     if cell.mqformer == "frozen":
         settings["freeze"] = ["mqformer"]

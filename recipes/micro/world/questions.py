@@ -109,7 +109,7 @@ def ask_many(
 def combination(question: Question) -> tuple[str, str] | None:
     """Return the color and the shape that question and answer name, or `None` if they do not name one of each."""
     known = meanings()
-    words = {known.get(one) for one in re.findall(r"[a-z]+", f"{question.text} {question.answer}".lower())}
+    words = {known.get(one, "") for one in re.findall(r"[a-z]+", f"{question.text} {question.answer}".lower())}
     colors, shapes = words.intersection(COLORS), words.intersection(SHAPES)
     return (colors.pop(), shapes.pop()) if len(colors) == len(shapes) == 1 else None
 
