@@ -203,6 +203,13 @@ def test_every_arm_has_rows(folders, name):
     if arm.sight == "text":
         assert "image" not in row
         assert ": [0." in blocks[0]["text"]
+        kinds = {
+            block["type"]
+            for row in map(rows.__getitem__, range(4))
+            for one in row["messages"]
+            for block in one["content"]
+        }
+        assert kinds == {"text"}  # a box block would need an image
         return
     assert (len(np.unique(row["image"])) == 1) == (arm.sight == "blank_view")
     assert ("visual_objects" in row) == (arm.sight != "picture")

@@ -20,7 +20,7 @@ from ..common.step_trainer import OutOfTimeError
 from ..pipeline.pretrained import write_pretrained
 from ..pipeline.steps import run_steps
 from ..train_stages import compose_micro, tune
-from ..world.datasets import DialogueRows
+from ..world.datasets import DialogueRows, boxes_as_text
 from ..world.objects import Scene
 from ..world.scenes import draw_scene
 from .arms import ARMS, EVALUATIONS, SHIPPED, Arm
@@ -69,7 +69,7 @@ class SightRows(Dataset):
         if sight.image is not None:
             objects = {} if sight.objects is None else {"visual_objects": sight.objects}
             return row | {"image": sight.image} | objects
-        first, *others = row["messages"]
+        first, *others = boxes_as_text(row["messages"])  # a box block would need an image that it refers to
         messages = [{**first, "content": [*show(sight), *first["content"]]}, *others]
         return {"key": row["key"], "messages": messages}
 
