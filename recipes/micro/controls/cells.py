@@ -238,7 +238,7 @@ def measure(
             world = OWN if name == HELD_OUT_SET else name
             found = refine_scenes(seeing, draw, numbers, folders.out / "refined" / world)
             find = found.__getitem__
-        see = partial(SIGHTS[arm.sight], Lookout(draw, find, seeing.refiner, write))
+        see = lru_cache(maxsize=None)(partial(SIGHTS[arm.sight], Lookout(draw, find, seeing.refiner, write)))
         answered[name] = answer_seen(model, processor, cases, see)
     return answered, round(time.process_time() - start, 1)
 

@@ -93,7 +93,8 @@ def answer_seen(
         return processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     bits: Bits = {}
-    for outcome in answer_in_batches(cases, batch_size, answer):
+    by_kind = sorted(cases, key=lambda case: case.question.kind)  # answers of a batch are then about equally long
+    for outcome in answer_in_batches(by_kind, batch_size, answer):
         kind = outcome.case.question.kind
         bits[kind] = bits.get(kind, "") + str(int(outcome.correct))
     return bits
