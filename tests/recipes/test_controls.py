@@ -319,7 +319,7 @@ def test_a_cell_runs_and_is_not_repeated(folders, name, tmp_path):
 
 @pytest.mark.slow
 def test_a_cell_that_ran_out_of_time_is_resumed(tmp_path):
-    with pytest.raises(OutOfTimeError, match="Run it again"):
+    with pytest.raises(OutOfTimeError, match=r"was not started in time\. Run it again"):
         run_cell("refiner_alone", 0, tmp_path, tmp_path / "results", limit=TimeLimit(-1), smoke=True)
     assert not (tmp_path / "results").exists()
     run_cell("refiner_alone", 0, tmp_path, tmp_path / "results", limit=TimeLimit(60), smoke=True)

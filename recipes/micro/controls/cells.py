@@ -267,7 +267,10 @@ def once(folders: RunFolders, step: str, limit: TimeLimit, run: Callable[[], Non
     start = time.process_time()
     limit.forget()
     folders.folder(step).mkdir(parents=True, exist_ok=True)
-    run()
+    try:
+        run()
+    except OutOfTimeError as error:
+        raise OutOfTimeError(f"{error} A step takes {limit.seconds_per_step} s of one core.") from error
     seconds = round(time.process_time() - start)
     notes = {"steps": limit.last_step, "seconds_per_step": limit.seconds_per_step}
     folders.mark_finished(step, seconds, folders.settings(step), **notes)
