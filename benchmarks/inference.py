@@ -1,8 +1,8 @@
-"""Answers of Lyrics beside those of Transformers' InstructBLIP, and what comes before an answer: refiner and imports.
+"""Answers of Lyrics beside those of Transformers' InstructBLIP, and what comes before an answer: the imports.
 
 Both models have the same vision encoder, Q-Former and language model, and as many image tokens; weights are random.
-Times are medians, and the two take turns. The refiner is timed apart, since InstructBLIP has none: before a second turn
-one as large as the published ones, but at laptop size the micro one, whose batches are measured too. Memory is the peak
+Times are medians, and the two take turns. Before a second turn a refiner runs, which InstructBLIP has not: one as large
+as the published ones, but at laptop size the micro one; `benchmarks/refiner.py` measures refiners. Memory is the peak
 above what was there before: on a GPU as CUDA counts it, else as Linux does.
 
     python benchmarks/inference.py                                # laptop size
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
 import json
 import statistics
 import subprocess
@@ -22,24 +21,19 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from measuring import measure, name_machine
-from PIL import Image
+from measuring import measure, name_machine, peak_bytes
+from refiner import build_refiner, draw_pictures
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, LlamaConfig, StaticCache
 
-from lyrics.assets.random_model import TAGS, build_bert_tokenizer, micro_refiner_config
 from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,
     LyricsMQFormerConfig,
-    LyricsRefinerConfig,
-    LyricsVisualRefiner,
 )
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -178,7 +172,7 @@ def compare_answers(models: dict[str, Any], inputs: dict[str, Any], repeats: int
     report("first token", times["lyrics first"], times["instructblip first"], "s")
     report(f"answer of {NEW_TOKENS} tokens", times["lyrics all"], times["instructblip all"], "s")
     report("tokens a second after the first", rates["lyrics"], rates["instructblip"], "/s")
-    memory = {name: peak_memory(steps[f"{name} all"], device) / 2**20 for name in models}
+    memory = {name: peak_bytes(steps[f"{name} all"], device) / 2**20 for name in models}
     report("peak memory of an answer", memory["lyrics"], memory["instructblip"], "MB")
 
 
@@ -212,64 +206,6 @@ def compare_turns(
     report("second turn, image kept", times["image kept"], times["again"], "s")
     report("second turn, image and past kept", times["past"], times["again"], "s")
     report("the same, beside refining and encoding", times["past"], times["refined"], "s")
-
-
-def refiner_config(size: dict[str, Any], vocab_size: int) -> LyricsRefinerConfig:
-    """RAM with Swin-L, Grounding DINO with Swin-T and SAM as published, or a micro refiner.
-
-    Its thresholds are such that random weights see every tag, and as many objects as there may be.
-    """
-    if size["refiner"] == "micro":
-        return micro_refiner_config(vocab_size)
-    width, layers, heads = size["refiner"]
-    segmenter = {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "global_attn_indexes": [layers * quarter // 4 - 1 for quarter in (1, 2, 3, 4)],
-        "mlp_dim": 4 * width,
-    }
-    return LyricsRefinerConfig(
-        tagger_config={"id2label": dict(enumerate(TAGS)), "threshold": 0.0},
-        detector_config={"model_type": "grounding-dino", "text_config": {"vocab_size": vocab_size}},
-        segmenter_config={"model_type": "sam", "vision_config": segmenter},
-        max_regions=REGIONS,
-        box_threshold=0.0,
-    )
-
-
-def build_refiner(size: dict[str, Any], device: torch.device) -> LyricsVisualRefiner:
-    """A refiner with random weights."""
-    tokenizer = build_bert_tokenizer()
-    refiner = LyricsVisualRefiner(refiner_config(size, len(tokenizer))).to(device)
-    refiner.tokenizer = tokenizer
-    return refiner
-
-
-def draw_pictures() -> list[Image.Image]:
-    """Noise."""
-    random = np.random.default_rng(0)
-    return [Image.fromarray(random.integers(0, 256, (320, 320, 3), dtype=np.uint8)) for _ in range(16)]
-
-
-def measure_refiner(refiner: Any, pictures: list[Image.Image], repeats: int, device: torch.device) -> None:
-    """Pictures a second in batches and one by one, and the segmenter's memory with 100 boxes."""
-    steps: dict[str, Callable[[], Any]] = {
-        name: partial(refiner.refine, pictures, batch_size=size, progress=False)
-        for name, size in (("batched", 8), ("one by one", 1))
-    }
-    times = measure(steps, repeats, device)
-    report("refiner, pictures a second, batched", 16 / times["batched"], 16 / times["one by one"], "/s")
-    views, few = refiner.preprocess(pictures[:1]), refiner.config.boxes_per_batch
-
-    def outline(count: int) -> None:
-        corners = torch.rand(count, 2, 2, device=device).sort(dim=1).values
-        boxes = [corners.reshape(count, 4).clamp(0.01, 0.99)]
-        with torch.no_grad():
-            refiner._outline(boxes, views["segmenter_pixel_values"], views["segmenter_sizes"], None)
-
-    hundred, one = (peak_memory(partial(outline, count), device) / 2**20 for count in (100, few))
-    report(f"segmenter's peak memory, 100 boxes against {few}", hundred, one, "MB")
 
 
 def measure_imports(repeats: int) -> None:
@@ -322,27 +258,6 @@ def _device_seconds(step: Callable[[], Any]) -> float:
     return sum(one.device_time for one in events if one.device_type == DeviceType.CUDA) / 1e6
 
 
-def peak_memory(step: Callable[[], Any], device: torch.device) -> float:
-    """Bytes that a step takes at most beyond what was there."""
-    step()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return float(torch.cuda.max_memory_allocated() - before)
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, and is counted when it is taken again
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
-    before = _resident("VmRSS")
-    step()
-    return _resident("VmHWM") - before
-
-
-def _resident(name: str) -> float:
-    """Bytes of this process in memory, now or at most (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return float(line.split()[1]) * 1024
-
-
 LINES: list[dict[str, Any]] = []
 
 
@@ -370,10 +285,8 @@ def main() -> None:
     models = build_models(size, device, dtype)
     inputs = dict(zip(models, build_inputs(size, device, dtype), strict=True))
     compare_answers(models, inputs, arguments.repeats, device)
-    pictures = draw_pictures()
-    refine = partial(build_refiner(size, device).refine, pictures[:1], progress=False)
+    refine = partial(build_refiner(size["refiner"], device).refine, draw_pictures(1), progress=False)
     compare_turns(models["lyrics"], refine, inputs["lyrics"], arguments.repeats, device)
-    measure_refiner(build_refiner(SIZES["laptop"], device), pictures, arguments.repeats, device)
     if device.type == "cuda":
         measure_roofline(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
     measure_imports(min(arguments.repeats, 3))  # which vary little and take seconds each

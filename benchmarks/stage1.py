@@ -1,36 +1,33 @@
-"""The first stage's step beside BLIP-2's schedule on Transformers' own Q-Former, and beside an on-line refiner.
+"""The first stage's step beside the schedules of the original code and of BLIP-2, and beside an on-line refiner.
 
-Both have the same sizes, batches, four losses and hard negatives. The peer runs the passes of BLIP-2 (queries; text;
-three times the rows for matching; queries and text for captions, and for masked objects), each with the image's
-features projected anew and a head over every position; once with texts at their true length, and once padded to 600
-tokens as in the original code. It has one cross-attention where Lyrics has two. Neither drops attention weights, so
-that both run fused attention also on a CPU. Memory is what a step keeps for its backward pass, or on a GPU its peak
-above the weights.
+The peers are in `stage1_peer.py`: their passes, with the same sizes, batches, losses and hard negatives. The original
+runs as it stands (all 900 queries of Grounding DINO as regions, every text padded to 600 tokens), and with as many
+regions and tokens as we have; BLIP-2 runs its three losses on captions padded to 32 tokens. Each row tells the dropout
+of attention: with it no fused attention runs on a CPU. Seconds are medians of turns, and so is processor time, which
+other processes disturb less. Operations, and the bytes kept for the backward pass, are counted on tensors without
+numbers, for a CPU's attention; so they can be counted for any size.
 
     python benchmarks/stage1.py                                # laptop size
-    python benchmarks/stage1.py --size paper --device cuda     # ViT-L/14 and BERT-base
+    python benchmarks/stage1.py --size paper --count           # ViT-L/14 and BERT-base: operations and memory alone
+    python benchmarks/stage1.py --size paper --device cuda
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from measuring import kept_bytes, measure, name_machine
+from measuring import Counts, Row, add_json_option, count, measure, name_machine, report, take_turns
 from PIL import Image
+from stage1_peer import Peer, PeerSettings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from torch.nn.functional import cross_entropy, normalize
-from transformers import (
-    CLIPVisionConfig,
-    InstructBlipQFormerConfig,
-    InstructBlipQFormerModel,
-    PreTrainedTokenizerFast,
-    SamConfig,
-)
+from transformers import CLIPVisionConfig, PreTrainedTokenizerFast, SamConfig
 from transformers.utils import logging
 
 from lyrics.assets import random_parts
@@ -41,9 +38,10 @@ from lyrics.modeling_lyrics import (
     LyricsRefinerConfig,
     LyricsVisualRefiner,
     RamConfig,
+    mqformer_length_groups,
 )
 from lyrics.modeling_lyrics.modeling_lyrics import run_vision_model
-from lyrics.modeling_lyrics.pretraining_objectives import LanguageModelingHead
+from lyrics.modeling_lyrics.mqformer_attention_masks import SegmentedText
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
 from lyrics.trainers import LyricsPretrainingCollator
 
@@ -52,7 +50,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "paper": {"qformer": (768, 12, 12), "queries": (32, 64), "vision": (1024, 24, 16, 224, 14), "rows": 64},
 }  # width, layers and heads of each; side and patch of the vision encoder
 REGION_WIDTH = 260
-PADDED = 600  # the original pads every text to it; positions go as far
+PADDED, REGIONS = 600, 900  # tokens and regions of every row of the original
+CAPTION_LENGTH = 32  # tokens to which BLIP-2 pads
 WORDS = [f"word{index}" for index in range(2000)]
 
 
@@ -87,14 +86,9 @@ def build_rows(count: int, side: int) -> list[dict[str, Any]]:
     return rows
 
 
-def sizes_of(size: dict[str, Any]) -> dict[str, int]:
-    """What both Q-Formers have in common."""
-    width, layers, heads = size["qformer"]
-    common = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-    return common | {"intermediate_size": 4 * width, "attention_probs_dropout_prob": 0}
-
-
-def build_lyrics(size: dict[str, Any], vocab_size: int, **weights: float) -> LyricsForPreTraining:
+def build_lyrics(
+    size: dict[str, Any], vocab_size: int, attention_dropout: float = 0.0, with_regions: bool = True, **weights: float
+) -> LyricsForPreTraining:
     """The model, with its vision encoder frozen."""
     width, layers, heads, side, patch = size["vision"]
     vision = CLIPVisionConfig(
@@ -104,88 +98,34 @@ def build_lyrics(size: dict[str, Any], vocab_size: int, **weights: float) -> Lyr
     mqformer = LyricsMQFormerConfig(
         vocab_size=vocab_size,
         num_visual_queries=size["queries"][0],
-        num_grounding_queries=size["queries"][1],
+        num_grounding_queries=size["queries"][1] if with_regions else 0,
         region_hidden_size=REGION_WIDTH,
-        **sizes_of(size),
+        hidden_size=size["qformer"][0],
+        num_hidden_layers=size["qformer"][1],
+        num_attention_heads=size["qformer"][2],
+        intermediate_size=4 * size["qformer"][0],
+        attention_probs_dropout_prob=attention_dropout,
     )
+    if not with_regions:
+        weights["msp_weight"] = 0.0
     config = LyricsPreTrainingConfig(vision_config=vision, mqformer_config=mqformer, **weights)
     model = LyricsForPreTraining(config)
     model.model.vision_model.requires_grad_(False)
     return model.train()
 
 
-class FourPasses(nn.Module):
-    """BLIP-2's schedule for the same objectives, on Transformers' Q-Former."""
-
-    def __init__(self, size: dict[str, Any], vocab_size: int, vision_model: nn.Module) -> None:
-        super().__init__()
-        config = InstructBlipQFormerConfig(
-            vocab_size=vocab_size,
-            encoder_hidden_size=size["vision"][0],
-            max_position_embeddings=PADDED,
-            **sizes_of(size),
-        )
-        width = config.hidden_size
-        self.vision_model = vision_model
-        self.norm = nn.LayerNorm(size["vision"][0])
-        self.qformer = InstructBlipQFormerModel._from_config(config, attn_implementation="sdpa")
-        self.queries = nn.Parameter(torch.randn(1, sum(size["queries"]), width) * 0.02)
-        self.vision_projection, self.text_projection = (nn.Linear(width, 256) for _ in range(2))
-        self.temperature, self.itm_head = nn.Parameter(torch.tensor(0.07)), nn.Linear(width, 2)
-        self.lm_head = LanguageModelingHead(LyricsMQFormerConfig(vocab_size=vocab_size, hidden_size=width))
-        self.lm_head.decoder.weight = self.qformer.embeddings.word_embeddings.weight
-
-    def run(self, features: Any, text: dict[str, torch.Tensor] | None, mask: Any = None) -> torch.Tensor:
-        """One pass, with the features of the vision encoder projected in every layer anew."""
-        rows = len(features) if features is not None else len(text["ids"])  # pyright: ignore[reportOptionalSubscript]
-        queries = None if features is None else self.queries.expand(rows, -1, -1)
-        if text is not None and mask is None:
-            mask = text["attended"]
-            if queries is not None:
-                mask = torch.cat([mask.new_ones(rows, queries.shape[1]), mask], dim=1)
-        return self.qformer(
-            input_ids=None if text is None else text["ids"],
-            position_ids=None if text is None else text["positions"],
-            attention_mask=mask,
-            query_embeds=queries,
-            encoder_hidden_states=features,
-        ).last_hidden_state
-
-    def predict(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The head over every position, as BLIP-2 does it."""
-        return cross_entropy(self.lm_head(states).flatten(0, 1), labels.flatten(), label_smoothing=0.1)
-
-    def forward(self, pixel_values: torch.Tensor, text: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The sum of the four losses."""
-        with torch.no_grad():
-            features, _ = run_vision_model(self.vision_model, pixel_values, -2)
-        features = self.norm(features)
-        rows, count = len(features), self.queries.shape[1]
-        own = torch.arange(rows, device=features.device)
-        words = {name: text[name] for name in ("ids", "positions", "attended")}
-        images = normalize(self.vision_projection(self.run(features, None)), dim=-1)
-        captions = normalize(self.text_projection(self.run(None, words)[:, 0]), dim=-1)
-        similarity = torch.einsum("iqd,td->itq", images, captions).max(-1).values / self.temperature
-        loss = (cross_entropy(similarity, own) + cross_entropy(similarity.T, own)) / 2
-        is_own = own[:, None] == own
-        weights = similarity.detach().softmax(1).masked_fill(is_own, 0) + 1e-9
-        wrong_texts, wrong_images = weights.multinomial(1)[:, 0], weights.T.multinomial(1)[:, 0]
-        places, order = torch.cat([own, own, wrong_texts]), torch.cat([own, wrong_images, own])
-        states = self.run(features[order], {name: value[places] for name, value in words.items()})
-        matches = (torch.arange(3 * rows, device=own.device) < rows).long()
-        loss = loss + cross_entropy(self.itm_head(states[:, :count]).mean(1), matches)
-        length = text["ids"].shape[1]
-        causal = torch.ones(rows, 1, count + length, count + length, dtype=torch.bool, device=own.device)
-        causal[:, :, :count, count:] = False
-        causal[:, :, count:, count:] = text["attended"].bool()[:, None, None, :]
-        causal[:, :, count:, count:] &= torch.ones(length, length, dtype=torch.bool, device=own.device).tril()
-        loss = loss + self.predict(self.run(features, words, causal)[:, count:], text["next"])
-        masked = {**words, "ids": text["masked"]}
-        return loss + self.predict(self.run(features, masked)[:, count:], text["hidden"])
+def build_peer(
+    size: dict[str, Any], vocab_size: int, vision_model: nn.Module, attention_dropout: float, with_regions: bool = True
+) -> Peer:
+    """A peer of the same sizes, on the same vision encoder."""
+    width, layers, heads = size["qformer"]
+    queries = size["queries"] if with_regions else (size["queries"][0], 0)
+    sizes = (width, layers, heads, vocab_size, PADDED, size["vision"][0], REGION_WIDTH if with_regions else 0, *queries)
+    return Peer(PeerSettings(*sizes, attention_dropout=attention_dropout), vision_model).train()
 
 
 def peer_text(batch: dict[str, Any], length: int | None) -> dict[str, torch.Tensor]:
-    """The same texts for the peer, at their true length or padded."""
+    """The same objects and captions for the peer, at the length of the longest or padded."""
     ids, segments = batch["input_ids"], batch["segment_ids"]
     hidden = torch.full_like(ids, -100).flatten()
     kept = batch["masked_labels"] >= 0
@@ -200,13 +140,102 @@ def peer_text(batch: dict[str, Any], length: int | None) -> dict[str, torch.Tens
         "next": torch.where(is_word, ids.roll(-1, 1), -100),
         "hidden": hidden.view_as(ids),
     }
-    if length is not None:
-        padding = {"next": -100, "hidden": -100}
-        text = {
-            name: nn.functional.pad(value, (0, length - value.shape[1]), value=padding.get(name, 0))
-            for name, value in text.items()
-        }
-    return text
+    return text if length is None else pad_text(text, length)
+
+
+def peer_captions(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The captions alone, padded as BLIP-2 pads them."""
+    ids, attended = batch["caption_input_ids"], (batch["caption_segment_ids"] > 0).long()
+    is_word = attended.roll(-1, 1).bool()
+    is_word[:, -1] = False
+    following = torch.where(is_word, ids.roll(-1, 1), -100)
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    text = {"ids": ids, "positions": positions, "attended": attended, "next": following}
+    return pad_text(text, max(CAPTION_LENGTH, ids.shape[1]))
+
+
+def pad_text(text: dict[str, torch.Tensor], length: int) -> dict[str, torch.Tensor]:
+    """Pad a text of the peer; labels with -100."""
+    labels = {"next": -100, "hidden": -100}
+    return {
+        name: nn.functional.pad(value, (0, length - value.shape[1]), value=labels.get(name, 0))
+        for name, value in text.items()
+    }
+
+
+@dataclass
+class Comparison:
+    """Two steps that are compared.
+
+    Attributes:
+        what: name of the row.
+        goal: how many times faster ours is to be.
+        attention_dropout: probability in ours and in the peer.
+        with_regions: bool, whether objects are there; else it is BLIP-2.
+        as_it_stands: bool, whether the peer has 900 regions and 600 tokens.
+    """
+
+    what: str
+    goal: float
+    attention_dropout: tuple[float, float]
+    with_regions: bool = True
+    as_it_stands: bool = False
+
+
+COMPARISONS = (
+    Comparison("original as it stands, attention dropout 0.1; ours 0", 6.0, (0.0, 0.1), as_it_stands=True),
+    Comparison("original, 16 regions, true length, attention dropout 0 in both", 2.0, (0.0, 0.0)),
+    Comparison("original, 16 regions, true length, attention dropout 0.1 in both", 2.0, (0.1, 0.1)),
+    Comparison("BLIP-2, its three losses, attention dropout 0 in both", 1.6, (0.0, 0.0), with_regions=False),
+)
+
+Batch = dict[str, torch.Tensor]
+Step = tuple[Any, Callable[[], torch.Tensor]]  # a model, and a function that returns its loss
+
+
+def build_pair(
+    size: dict[str, Any], vocab_size: int, one: Comparison, batches: tuple[Batch, Batch], device: torch.device
+) -> dict[str, Step]:
+    """Build both models of a comparison; `batches` has the rows with and without objects."""
+    batch = batches[not one.with_regions]
+    ours: Any = build_lyrics(size, vocab_size, one.attention_dropout[0], one.with_regions)
+    peer: Any = build_peer(size, vocab_size, ours.model.vision_model, one.attention_dropout[1], one.with_regions)
+    if device.type != "cpu":  # tensors without numbers cannot be moved
+        ours, peer = ours.to(device), peer.to(device)
+    text = peer_text(batch, PADDED if one.as_it_stands else None) if one.with_regions else peer_captions(batch)
+    regions = batch.get("region_features")
+    if regions is not None and one.as_it_stands:
+        regions = regions.new_zeros(len(regions), REGIONS, REGION_WIDTH).normal_()
+    pixels = batch["pixel_values"]
+    return {"ours": (ours, lambda: ours(**batch).loss), "peer": (peer, lambda: peer(pixels, regions, text))}
+
+
+def count_steps(
+    size: dict[str, Any], vocab_size: int, one: Comparison, batches: tuple[Batch, Batch], recompute: Any = "none"
+) -> dict[str, Counts]:
+    """Count both steps of a comparison on tensors without numbers."""
+
+    def build(name: str) -> Step:
+        pair = build_pair(size, vocab_size, one, batches, torch.device("cpu"))
+        pair["ours"][0].set_recomputation(recompute)
+        return pair[name]
+
+    names = ("ours", "peer") if recompute == "none" else ("ours",)
+    ids = batches[not one.with_regions]["segment_ids"]
+    own = mqformer_length_groups.text_lengths(SegmentedText(ids, ids, ids))
+    captions = (batches[0]["caption_segment_ids"] > 0).sum(1).tolist()
+
+    def lengths_of(text: SegmentedText) -> list[int]:
+        """Return the lengths of the batch's own texts, also for wrong ones, which are drawn among them."""
+        lengths = captions if text.input_ids.shape[1] == max(captions) else own
+        return lengths * (len(text.input_ids) // len(lengths))
+
+    # both read numbers, and there are none
+    with (
+        patch("lyrics.modeling_lyrics.modeling_mqformer._check_range"),
+        patch("lyrics.modeling_lyrics.mqformer_length_groups.text_lengths", lengths_of),
+    ):
+        return {name: count(lambda name=name: build(name)) for name in names}
 
 
 def build_refiner(size: str) -> LyricsVisualRefiner:
@@ -250,6 +279,98 @@ def time_parts(
     return {"vision encoder": times["vision"], **{name: times["all"] - times[name] for name in names}}
 
 
+def time_comparison(
+    size: dict[str, Any], vocab_size: int, one: Comparison, batches: tuple[Batch, Batch], repeats: int, device: Any
+) -> list[Row]:
+    """Return seconds and processor time of both steps; for BLIP-2 also without the vision encoder, which both run."""
+    pair = build_pair(size, vocab_size, one, batches, device)
+    steps: dict[str, Callable[[], Any]] = {name: lambda run=run: run().backward() for name, (_, run) in pair.items()}
+    pixels, vision_model = batches[0]["pixel_values"], pair["ours"][0].model.vision_model
+    steps["vision"] = lambda: see(vision_model, pixels)
+    times = take_turns(steps, repeats, device)
+    ours, peer = times["ours"], times["peer"]
+    spread = max(ours.spread, peer.spread)
+    rows = [
+        Row(one.what, ours.median, peer.median, "s a step", one.goal, spread),
+        Row(f"{one.what}: processor time", ours.processor_median, peer.processor_median, "s a step", one.goal, spread),
+    ]
+    if not one.with_regions:
+        seen = times["vision"].processor_median
+        both = (ours.processor_median - seen, peer.processor_median - seen)
+        rows.append(Row(f"{one.what}: without the vision encoder, processor time", *both, "s a step", 2.0, spread))
+    return rows
+
+
+@torch.no_grad()
+def see(vision_model: Any, pixel_values: torch.Tensor) -> None:
+    """Run the vision encoder alone."""
+    run_vision_model(vision_model, pixel_values, -2)
+
+
+def time_recomputation(
+    size: dict[str, Any], vocab_size: int, batch: Batch, repeats: int, device: torch.device
+) -> list[Row]:
+    """Return what the steps that recompute take, beside the step that keeps everything."""
+    model = build_lyrics(size, vocab_size).to(device)
+    steps: dict[str, Callable[[], Any]] = {}
+    for name in ("none", "feed_forward", "matching"):
+
+        def step(name: Any = name) -> None:
+            model.set_recomputation(name)
+            model(**batch).loss.backward()
+
+        steps[name] = step
+    times = take_turns(steps, repeats, device)
+    plain = times.pop("none")
+    return [
+        Row(
+            f"recompute: {name}, beside none: processor time",
+            time.processor_median,
+            plain.processor_median,
+            "s a step",
+            0.91 if name == "feed_forward" else None,
+            max(time.spread, plain.spread),
+        )
+        for name, time in times.items()
+    ]
+
+
+def count_all(size: dict[str, Any], vocab_size: int, batches: tuple[Batch, Batch]) -> list[Row]:
+    """Return operations and kept bytes of all comparisons, and of the step that recomputes."""
+    rows = []
+    for one in COMPARISONS:
+        counts = count_steps(size, vocab_size, one, batches)
+        ours, peer = counts["ours"], counts["peer"]
+        rows.append(Row(f"{one.what}: operations", ours.flop / 1e9, peer.flop / 1e9, "GFLOP a step", one.goal))
+        rows.append(Row(f"{one.what}: kept for the backward pass", ours.kept / 2**20, peer.kept / 2**20, "MB"))
+        if one.as_it_stands:
+            for name in ("feed_forward", "matching"):
+                less = count_steps(size, vocab_size, one, batches, name)["ours"]
+                what = f"{one.what}, recompute: {name}"
+                rows.append(Row(f"{what}: operations", less.flop / 1e9, peer.flop / 1e9, "GFLOP a step"))
+                rows.append(Row(f"{what}: kept", less.kept / 2**20, peer.kept / 2**20, "MB", 8.0))
+    return rows
+
+
+def time_refiner(
+    name: str, vocab_size: int, rows: list[dict[str, Any]], batch: Batch, repeats: int, device: torch.device
+) -> Row:
+    """Return a step on stored objects beside one that refines its pictures."""
+    model, refiner = build_lyrics(SIZES[name], vocab_size).to(device), build_refiner(name).to(device)
+    pictures, tags = [row["image"] for row in rows], [WORDS[:10]] * len(rows)
+
+    def step_with_refiner() -> None:
+        if refiner.tagger is not None:  # its answer is random, so that words are given; but it is asked
+            refiner._tag(refiner.preprocess(pictures)["tagger_pixel_values"])
+        refiner.refine(pictures, tags=tags, batch_size=8, progress=False)
+        model(**batch).loss.backward()
+
+    steps = {"ours": lambda: model(**batch).loss.backward(), "peer": step_with_refiner}
+    times = take_turns(steps, repeats, device)
+    ours, peer = times["ours"], times["peer"]
+    return Row("ours with a refiner in every step", ours.median, peer.median, "s a step", None, ours.spread)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -257,6 +378,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, help="rows of a batch")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--count", action="store_true", help="count operations and memory, and time nothing")
+    parser.add_argument("--parts", action="store_true", help="time the vision encoder and each objective too")
+    add_json_option(parser)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -265,41 +389,24 @@ def main() -> None:
     tokenizer = build_tokenizer()
     side = {"height": size["vision"][3], "width": size["vision"][3]}
     processor = LyricsProcessor(LyricsImageProcessor(size=side), build_tokenizer(), tokenizer)
-    batch = LyricsPretrainingCollator(processor)(rows)
-    del batch["samples"]
-    batch = {name: value.to(device) for name, value in batch.items()}
-    model = build_lyrics(size, len(tokenizer)).to(device)
-    peer = FourPasses(size, len(tokenizer), model.model.vision_model).to(device).train()
-    texts = {"true length": peer_text(batch, None), f"padded to {PADDED}": peer_text(batch, PADDED)}
-    refiner = build_refiner(arguments.size).to(device)
-    pictures, tags = [row["image"] for row in rows], [WORDS[:10]] * len(rows)
-
-    runs: dict[str, Callable[[], torch.Tensor]] = {"Lyrics": lambda: model(**batch).loss}
-    for name, text in texts.items():
-        runs[f"four passes, {name}"] = lambda text=text: peer(batch["pixel_values"], text)
-    steps: dict[str, Callable[[], Any]] = {name: lambda run=run: run().backward() for name, run in runs.items()}
-
-    def step_with_refiner() -> None:
-        if refiner.tagger is not None:  # its answer is random, so that words are given; but it is asked
-            refiner._tag(refiner.preprocess(pictures)["tagger_pixel_values"])
-        refiner.refine(pictures, tags=tags, batch_size=8, progress=False)
-        model(**batch).loss.backward()
-
-    steps["Lyrics, refiner on line"] = step_with_refiner
-    seconds = measure(steps, arguments.repeats, device)
-    memory = {name: kept_bytes(model if name == "Lyrics" else peer, run, device) for name, run in runs.items()}
-    lengths = (batch["segment_ids"] > 0).sum(1)
-    print(f"{arguments.size} size, {len(rows)} rows, texts of {lengths.min()} to {lengths.max()} tokens")
-    print(f"{name_machine(device)}\n")
-    print("| step (forward and backward) | images/s | kept for backward | time over Lyrics | memory over Lyrics |")
-    print("|---|---|---|---|---|")
-    for name, value in seconds.items():
-        kept = f"{memory[name] / 2**20:.0f} MB" if name in memory else ""
-        ratio = f"{memory[name] / memory['Lyrics']:.2f}" if name in memory else ""
-        print(f"| {name} | {len(rows) / value:.2f} | {kept} | {value / seconds['Lyrics']:.2f} | {ratio} |")
-    print("\n| part of Lyrics' step | ms |\n|---|---|")
-    for name, value in time_parts(size, batch, len(tokenizer), arguments.repeats, device).items():
-        print(f"| {name} | {1000 * value:.0f} |")
+    collators = (LyricsPretrainingCollator(processor), LyricsPretrainingCollator(processor, use_objects=False))
+    made = [{k: v for k, v in collator(rows).items() if isinstance(v, torch.Tensor)} for collator in collators]
+    vocab_size, lengths = len(tokenizer), (made[0]["segment_ids"] > 0).sum(1)
+    table = count_all(size, vocab_size, (made[0], made[1]))
+    if not arguments.count:
+        batches = tuple({name: value.to(device) for name, value in batch.items()} for batch in made)
+        for one in COMPARISONS:
+            table += time_comparison(size, vocab_size, one, (batches[0], batches[1]), arguments.repeats, device)
+        table += time_recomputation(size, vocab_size, batches[0], arguments.repeats, device)
+        table.append(time_refiner(arguments.size, vocab_size, rows, batches[0], arguments.repeats, device))
+    title = f"First stage, {arguments.size} size, {len(rows)} rows, texts of {lengths.min()} to {lengths.max()} tokens"
+    machine = "counted, not timed" if arguments.count else name_machine(device)
+    report(title, machine, table, arguments.json)
+    if arguments.parts:
+        print("| part of Lyrics' step | ms |\n|---|---|")
+        batch = {name: value.to(device) for name, value in made[0].items()}
+        for name, value in time_parts(size, batch, vocab_size, arguments.repeats, device).items():
+            print(f"| {name} | {1000 * value:.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """A step of `LyricsSFTTrainer` beside one of TRL's own `SFTTrainer` on Transformers' LLaVA.
 
 Both have the same language model, vision encoder, image tokens, conversations, LoRA on q, k, v, and a connector that is
-trained in full: an MQ-Former of two kinds of queries here, two linear layers there. A step is forward and backward;
-from rows to a batch is timed apart. Memory is what a step keeps for its backward pass, or on a GPU its peak above what
-was there.
+trained in full: an MQ-Former of two kinds of queries here, two linear layers there. A step is forward, backward, the
+optimizer's step and setting gradients to zero; from rows to a batch is timed apart. Memory is what a step keeps for its
+backward pass, or on a GPU its peak above what was there. `--match` gives both the head of TRL at every position, which
+is what TRL does on a CPU.
 
     python benchmarks/stage2.py                                # laptop size
     python benchmarks/stage2.py --size paper --device cuda     # Llama of 7 billion, ViT-L/14 and BERT-base, bfloat16
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import kept_bytes, measure, name_machine
+from measuring import Row, Timing, add_json_option, kept_bytes, name_machine, report, take_turns
 from PIL import Image
 from stage1 import WORDS, build_tokenizer
 from transformers import (
@@ -184,19 +185,24 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="laptop")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--match", action="store_true", help="compute the head at every position here too")
+    add_json_option(parser)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     torch.manual_seed(0)
     size, device = SIZES[arguments.size], torch.device(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         trainers = build_trainers(size, folder, device)
+        if arguments.match:
+            trainers["Lyrics"].compute_loss = super(LyricsSFTTrainer, trainers["Lyrics"]).compute_loss
         batches, steps = {}, {}
         for name, trainer in trainers.items():
             trainer.model.train()
             trainer.current_gradient_accumulation_steps = 1
+            trainer.create_optimizer()
             batches[name] = next(iter(trainer.get_train_dataloader()))
             steps[name] = step_of(trainer, batches[name])
-            steps[f"{name}, vision and connector alone"] = connector_of(trainer, batches[name])
+            steps[f"{name}, connector"] = connector_of(trainer, batches[name])
         lyrics, peer = trainers["Lyrics"], trainers["LLaVA"]
         rows = [lyrics.train_dataset.dataset[index] for index in range(size["rows"])]
         collating = {
@@ -207,27 +213,47 @@ def main() -> None:
         refiner: Any = with_refiner.refiner.to(device)
         pictures, tags = [row["images"][0] for row in rows], [WORDS[:10]] * len(rows)
         step = steps["Lyrics"]
-        steps["Lyrics, refiner on line"] = lambda: (refiner.refine(pictures, tags=tags, progress=False), step())
-        seconds = measure(steps, arguments.repeats, device)
-        to_batch = measure(collating, arguments.repeats, device)
+        steps["Lyrics, refiner"] = lambda: (refiner.refine(pictures, tags=tags, progress=False), step())
+        times = take_turns(steps, arguments.repeats, device)
+        made = take_turns(collating, arguments.repeats, device)
         memory = {
             name: kept_bytes(trainer.model, lambda t=trainer, n=name: loss_of(t, batches[n]), device)
             for name, trainer in trainers.items()
         }
         tokens = {name: int(batch["attention_mask"].sum()) for name, batch in batches.items()}
-    print(f"{arguments.size} size, {size['rows']} rows, {tokens['Lyrics']} tokens here and {tokens['LLaVA']} there")
-    print(f"{name_machine(device)}\n")
-    print("| step (forward and backward) | samples/s | time over LLaVA | kept for backward | rows to a batch |")
-    print("|---|---|---|---|---|")
-    for name, value in seconds.items():
-        kept = f"{memory[name] / 2**20:.0f} MB ({memory[name] / memory['LLaVA']:.2f})" if name in memory else ""
-        made = f"{1000 * to_batch[name]:.0f} ms" if name in to_batch else ""
-        print(f"| {name} | {size['rows'] / value:.2f} | {value / seconds['LLaVA']:.2f} | {kept} | {made} |")
+    table = compare("a step of training", times["Lyrics"], times["LLaVA"], 0.95)
+    connectors = (times["Lyrics, connector"], times["LLaVA, connector"])
+    table += compare("vision and connector alone, forward and backward", *connectors)
+    table += compare(
+        "a step, beside one that refines its pictures (tiny refiner)", times["Lyrics"], times["Lyrics, refiner"]
+    )
+    table += compare("making a batch of rows", made["Lyrics"], made["LLaVA"])
+    table.append(Row("kept for the backward pass", memory["Lyrics"] / 2**20, memory["LLaVA"] / 2**20, "MB"))
+    title = (
+        f"Second stage beside TRL's SFTTrainer on LLaVA, {arguments.size} size, {size['rows']} rows, "
+        f"{tokens['Lyrics']} tokens here and {tokens['LLaVA']} there"
+    )
+    report(title, name_machine(device), table, arguments.json)
+
+
+def compare(what: str, ours: Timing, peer: Timing, goal: float | None = None) -> list[Row]:
+    """Return a row of seconds and one of processor time."""
+    spread = max(ours.spread, peer.spread)
+    return [
+        Row(what, ours.median, peer.median, "s", goal, spread),
+        Row(f"{what}: processor time", ours.processor_median, peer.processor_median, "s", goal, spread),
+    ]
 
 
 def step_of(trainer: Any, batch: dict[str, Any]) -> Callable[[], Any]:
-    """Forward and backward as the trainer does them."""
-    return lambda: trainer.training_step(trainer.model, dict(batch))
+    """Forward, backward and the optimizer's step, as the trainer does them."""
+
+    def step() -> None:
+        trainer.training_step(trainer.model, dict(batch))
+        trainer.optimizer.step()
+        trainer.model.zero_grad()
+
+    return step
 
 
 def connector_of(trainer: Any, batch: dict[str, Any]) -> Callable[[], Any]:

@@ -33,8 +33,8 @@ LENGTH = 1024
 GIGABYTE = 2**30
 
 
-def build_model(name: str, args: LyricsSFTConfig) -> Any:
-    """The paper's model on the meta device, with LoRA, and a language model of this size in LLaMA's form."""
+def build_config(name: str) -> LyricsConfig:
+    """Configuration of the paper's model, with a language model of this size in LLaMA's form."""
     width, layers, heads, key_value_heads, inner, vocabulary, is_tied = SIZES[name]
     vision = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16)
     vision.image_size, vision.patch_size = 224, 14
@@ -42,15 +42,19 @@ def build_model(name: str, args: LyricsSFTConfig) -> Any:
     shape |= {"num_key_value_heads": key_value_heads, "intermediate_size": inner, "vocab_size": vocabulary}
     text = LlamaConfig(**shape, tie_word_embeddings=is_tied)
     mqformer = LyricsMQFormerConfig(encoder_hidden_size=1024)
-    config = LyricsConfig(
+    return LyricsConfig(
         vision_config=vision,
         mqformer_config=mqformer,
         text_config=text,
         image_token_id=vocabulary,
         tie_word_embeddings=is_tied,
     )
+
+
+def build_model(name: str, args: LyricsSFTConfig) -> Any:
+    """The paper's model on the meta device, with LoRA."""
     with torch.device("meta"):
-        model = LyricsForConditionalGeneration(config).to(torch.bfloat16)
+        model = LyricsForConditionalGeneration(build_config(name)).to(torch.bfloat16)
         set_trained_parts(model, args)
         return get_peft_model(model, lora_config(args)).to(torch.bfloat16)
 

@@ -127,7 +127,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, json: bool = True) -> N
         "scenes of shapes)",
     )
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
-    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: as they were saved)")
+    add_dtype_argument(parser)
     parser.add_argument(
         "--tag-thresholds",
         metavar="FILE",
@@ -139,6 +139,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, json: bool = True) -> N
     )
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_dtype_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--dtype` of a command that runs a model."""
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", *DTYPES),
+        help="dtype of the weights; auto: bfloat16 where the device computes it natively, else float32 (default: as "
+        "they were saved)",
+    )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, dtype_default: str) -> None:

@@ -51,15 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
     _check_arguments(arguments)
     require_new_folder(arguments.out)
     parts = PartPlaces(**{name: getattr(arguments, name) for name in PARTS})
-    changes = check_parts(arguments.model or arguments.stage1, parts)
+    changes = check_parts(arguments.model or arguments.stage1, parts, is_whole=arguments.model is not None)
     model, processor, facts = _replace(arguments, parts) if arguments.model else _join(arguments)
     write_output(arguments, model, processor, facts)
     print(f"Wrote model and processor to {arguments.out}")
     print("\n".join(["New:", *(f"  {on_one_line(line)}" for line in changes.new)]))
     if arguments.language_model is not None:
-        from lyrics.conversion.chat_template import describe_template
+        from lyrics.conversion.chat_template import describe_stops, describe_template
 
-        print(f"  {describe_template(processor)}; answers are found by {_describe_answers(processor)}")
+        template = on_one_line(describe_template(processor, arguments.chat_template))
+        print(f"  {template}; answers are found by {_describe_answers(processor)}")
+        print(f"  answers end at {on_one_line(describe_stops(model, processor))}")
     print("\n".join(["To be trained:", *(f"  {on_one_line(line)}" for line in changes.to_train or ["nothing"])]))
     return 0
 
@@ -71,7 +73,7 @@ def _describe_answers(processor: Any) -> str:
     try:
         return AnswerFinder(processor).way
     except ValueError as error:
-        return f"nothing, so that the model cannot be trained. {error}"
+        return f"nothing, so that `lyrics sft` refuses it; `lyrics grpo` does not need them. {error}"
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:

@@ -55,6 +55,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--limit", metavar="N", type=positive_int, help="the first N images only")
     parser.add_argument("--masks", action="store_true", help="keep the objects' masks too")
     parser.add_argument(
+        "--keep-pixels",
+        action="store_true",
+        help="keep resized pixels too, so that training decodes no files (150 kB an image of 224 x 224)",
+    )
+    parser.add_argument(
         "--max-failure-rate",
         metavar="R",
         type=share,
@@ -108,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     devices = choose_devices(arguments.device)
     workers = arguments.workers or max(1, len(devices))
     if arguments.dry_run:
-        found = estimate(source, processor, arguments.batch_size, arguments.masks)
+        found = estimate(source, processor, arguments.batch_size, arguments.masks, arguments.keep_pixels)
         print(json.dumps(asdict(found)) if arguments.json else describe_estimate(found, workers))
         return 0
     store = refine_dataset(
@@ -121,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         devices=devices,
         masks=arguments.masks,
+        keep_pixels=arguments.keep_pixels,
         max_failure_rate=arguments.max_failure_rate,
         retry_failures=arguments.retry_failures,
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import (
-    DTYPES,
     add_command,
+    add_dtype_argument,
     add_font_argument,
     on_one_line,
     positive_int,
@@ -73,7 +73,7 @@ def add_parser(commands: Any) -> None:
         "--store", metavar="STORE", type=Path, help="look objects up in a store of refine-dataset first"
     )
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
-    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: as they were saved)")
+    add_dtype_argument(parser)
     parser.add_argument(
         "--batch-size", metavar="N", type=positive_int, default=16, help="pictures at a time (default: 16)"
     )

@@ -69,6 +69,7 @@ def describe_stats(found: StoreStats) -> str:
             f"Objects: {found.objects:,}, {found.objects_per_picture:.1f} per picture, at most {found.most_objects}; "
             f"{found.pictures_without_objects:,} pictures have none",
             f"Region features: {found.region_feature_type}, {found.region_feature_size} numbers each",
+            *([f"Pixels: {found.pixels}"] if found.pixels else []),
             f"Labels: {found.labels:,}, most often {labels or 'none'}",
         ]
     )

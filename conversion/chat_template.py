@@ -28,19 +28,55 @@ def choose_template(choice: str | os.PathLike[str] | None, tokenizer: PreTrained
     """
     own: Any = tokenizer.chat_template
     if choice == VICUNA or (choice is None and not own):
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                "The language model's tokenizer has no eos_token, which ends an answer under Vicuna's chat template: "
+                "set it in tokenizer_config.json, or give a chat template that ends answers otherwise."
+            )
         return VICUNA_TEMPLATE
     if choice not in (None, OWN):
-        if not os.path.isfile(choice):
-            raise ValueError(f"The chat template must be own, vicuna or a Jinja file, and there is no file {choice!s}.")
-        own = Path(choice).read_text("utf-8")
+        own = _read_template(choice)
     if not own:
         raise ValueError("The language model's tokenizer has no chat template: choose vicuna, or a Jinja file.")
     return adapt_template(own, tokenizer.special_tokens_map, IMAGE)
 
 
-def describe_template(processor: LyricsProcessor) -> str:
-    """Return in words which chat template a composed model has."""
-    return "Vicuna's chat template" if _own_template(processor) is None else "the language model's own chat template"
+def _read_template(path: str | os.PathLike[str]) -> str:
+    """Return the text of a Jinja file.
+
+    Raises:
+        ValueError: there is no such file, it is empty, or it is no text.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"The chat template must be own, vicuna or a Jinja file, and there is no file {path!s}.")
+    try:
+        text = Path(path).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The chat template {path!s} is no text in UTF-8: {error}.") from error
+    if not text.strip():
+        raise ValueError(f"The chat template {path!s} is empty.")
+    return text
+
+
+def describe_template(processor: LyricsProcessor, choice: str | os.PathLike[str] | None = None) -> str:
+    """Return in words which chat template a composed model has.
+
+    Args:
+        processor: processor of the composed model.
+        choice: argument of `choose_template`.
+    """
+    if _own_template(processor) is None:
+        return "Vicuna's chat template"
+    return "the language model's own chat template" if choice in (None, OWN) else f"the chat template {choice!s}"
+
+
+def describe_stops(model: Any, processor: LyricsProcessor) -> str:
+    """Return in words what ends an answer of a composed model."""
+    ids = model.generation_config.eos_token_id
+    if ids is None:
+        return "nothing but --max-new-tokens: the language model and its tokenizer declare no token for it"
+    ids = ids if isinstance(ids, list) else [ids]
+    return ", ".join(str(processor.tokenizer.convert_ids_to_tokens(one)) for one in ids)
 
 
 def stop_token_ids(model: Any, processor: LyricsProcessor) -> list[int]:

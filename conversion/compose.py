@@ -78,7 +78,7 @@ def replace_parts(
     Raises:
         ValueError: a part does not fit the others; the message names both. Weights are loaded after that check.
     """
-    changes = check_parts(model, parts)
+    changes = check_parts(model, parts, is_whole=True)
     if changes.is_empty:
         raise ValueError("No part is replaced: name a new language model, vision encoder, tagger, ...")
     if chat_template is not None and parts.language_model is None:
@@ -109,6 +109,11 @@ def replace_parts(
 def _with_tokenizer(old: LyricsProcessor, language_model: Place, chat_template: Place | None) -> LyricsProcessor:
     """Return a processor without refiner that has the tokenizer and the template of another language model."""
     tokenizer = AutoTokenizer.from_pretrained(language_model, trust_remote_code=False)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"The tokenizer of {language_model} is a {type(tokenizer).__name__}, and Lyrics needs a fast one, which "
+            "knows the place of each token in the text: add its tokenizer.json."
+        )
     template = choose_template(chat_template, tokenizer)
     tokenizer.chat_template = template  # as it is loaded again
     return LyricsProcessor(
@@ -118,6 +123,7 @@ def _with_tokenizer(old: LyricsProcessor, language_model: Place, chat_template: 
         chat_template=template,
         num_query_tokens=old.num_query_tokens,
         mqformer_text=old.mqformer_text,
+        spatial_text=old.spatial_text,
         region_feature_size=old.region_feature_size,
         max_image_pixels=old.max_image_pixels,
         refiner_fingerprint=old.refiner_fingerprint,
@@ -146,6 +152,9 @@ def _join(vision: Any, mqformer: Any, text: Any, processor: LyricsProcessor, lay
         )
     settings: Any = model.generation_config
     settings.eos_token_id = stops[0] if len(stops) == 1 else stops or None
-    if settings.pad_token_id is None:
-        settings.pad_token_id = processor.tokenizer.pad_token_id
+    if processor.tokenizer.eos_token is None and stops:  # training asks the tokenizer for it
+        processor.tokenizer.eos_token = processor.tokenizer.convert_ids_to_tokens(stops[0])
+    for name in ("bos_token_id", "pad_token_id"):
+        if getattr(settings, name) is None:
+            setattr(settings, name, getattr(processor.tokenizer, name))
     return model

@@ -11,7 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..modeling_lyrics.configuration_lyrics import LyricsRefinerConfig
 from ..modeling_lyrics.modeling_refiner import SUPPORTED_DETECTORS, SUPPORTED_SEGMENTERS
-from ..processing_lyrics.processor_checks import find_file
+from ..processing_lyrics.processor_checks import TOKENIZER_FILES, find_file
 
 Place = str | os.PathLike[str]
 
@@ -60,12 +60,13 @@ class Changes:
         return not self.new
 
 
-def check_parts(model: Place, parts: PartPlaces) -> Changes:
+def check_parts(model: Place, parts: PartPlaces, is_whole: bool = False) -> Changes:
     """Check that parts fit, from `config.json` files alone.
 
     Args:
         model: first stage, or whole model whose parts are replaced.
         parts: new parts.
+        is_whole: whether `model` must be a whole model.
 
     Returns:
         What is new, and what must be trained.
@@ -74,9 +75,14 @@ def check_parts(model: Place, parts: PartPlaces) -> Changes:
         ValueError: a part is of the wrong kind, or of another width than the MQ-Former; the message names both.
         OSError: a place does not exist.
     """
-    config: Any = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    config = _read_config(model)
     if config.model_type not in ("lyrics", "lyrics_pretraining"):
         raise ValueError(f"{model} is a {config.model_type}, and no Lyrics model.")
+    if is_whole and config.model_type == "lyrics_pretraining":
+        raise ValueError(
+            f"{model} is a first stage, and no whole model whose parts can be replaced: give it as STAGE1, without "
+            "--from (`compose` in Python)."
+        )
     layer = config.vision_feature_layer
     new, to_train = [], []
     if parts.language_model is not None:
@@ -100,16 +106,33 @@ def check_parts(model: Place, parts: PartPlaces) -> Changes:
     return Changes(new, to_train, layer)
 
 
+def _read_config(place: Place) -> Any:
+    """Return the configuration of a part.
+
+    Raises:
+        OSError: naming the place, which Transformers leaves out where the Hub does not answer.
+    """
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except OSError as error:
+        if os.path.isdir(place):
+            raise
+        raise OSError(f"{place} is no folder, and cannot be read from the Hub: {error}") from error
+
+
 def _check_language_model(place: Place) -> None:
-    """Raise a `ValueError` where there is no causal language model."""
-    config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    """Raise a `ValueError` where there is no causal language model, or no tokenizer beside it."""
+    config = _read_config(place)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"{place} is a {config.model_type}, and no causal language model.")
+    names = (*TOKENIZER_FILES, "tokenizer.model")
+    if os.path.isdir(place) and not any(os.path.isfile(os.path.join(place, name)) for name in names):
+        raise ValueError(f"{place} holds no tokenizer: looked for {', '.join(names)}.")
 
 
 def _vision_config(place: Place) -> Any:
     """Return the configuration of a vision encoder, or of the one inside a model of images and text."""
-    config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    config = _read_config(place)
     config = getattr(config, "vision_config", config)
     if missing := [name for name in ("hidden_size", "image_size") if not hasattr(config, name)]:
         raise ValueError(f"{place} is a {config.model_type}, whose configuration has no {' and no '.join(missing)}.")
@@ -121,9 +144,7 @@ def _check_refiner(model: Place, region_width: int, parts: PartPlaces) -> list[s
     has_refiner = find_file(model, "config.json", subfolder="refiner") is not None
     if not has_refiner and (parts.detector is None or parts.segmenter is None):
         raise ValueError(f"{model} has no refiner to keep the other parts of: name a detector and a segmenter.")
-    configs: dict[str, Any] = {
-        name: AutoConfig.from_pretrained(place, trust_remote_code=False) for name, place in parts.refiner.items()
-    }
+    configs = {name: _read_config(place) for name, place in parts.refiner.items()}
     kinds = {"tagger": ("ram",), "detector": SUPPORTED_DETECTORS, "segmenter": SUPPORTED_SEGMENTERS}
     for name, config in configs.items():
         if config.model_type not in kinds[name]:

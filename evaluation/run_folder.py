@@ -68,7 +68,8 @@ class RunFolder:
         Raises:
             ValueError: the folder was made with something else; the message names what differs.
         """
-        remove_leftovers(self.path)
+        for folder in (self.path, *(self.path / OBJECTS).glob("*")):
+            remove_leftovers(folder)
         saved = self._read_or_write(self.path / RUN, {"format": FORMAT, **record})
         found = []
         for name, title in (("model", "another model"), ("refiner", "another refiner")):

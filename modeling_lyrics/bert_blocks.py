@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import flex_attention_mask
@@ -218,6 +219,20 @@ class FeedForwardBlock(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Apply the network to `hidden_states` of shape (batch, positions, hidden); the shape stays."""
-        return self.layer_norm(self.dropout(self.fc2(self.activation(self.fc1(hidden_states)))) + hidden_states)
+    def forward(self, hidden_states: torch.Tensor, recompute: bool = False) -> torch.Tensor:
+        """Apply the network.
+
+        Args:
+            hidden_states: float tensor of shape (batch, positions, hidden); the shape stays.
+            recompute: bool, whether the backward pass computes the wide states again instead of keeping them, which
+                are half of a layer's memory and a third of its operations.
+        """
+        if recompute and torch.is_grad_enabled():
+            states = checkpoint(self._transform, hidden_states, use_reentrant=False)
+        else:
+            states = self._transform(hidden_states)
+        return self.layer_norm(self.dropout(states) + hidden_states)
+
+    def _transform(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return the output of both linear layers, before dropout."""
+        return self.fc2(self.activation(self.fc1(hidden_states)))

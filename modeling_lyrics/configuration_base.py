@@ -107,6 +107,24 @@ class CheckedConfig(PreTrainedConfig):
             raise ValueError(f"{where}wrong {cls.__name__}: {_describe(error)}") from error
 
 
+def check_model_type(config: dict[str, Any], place: str | os.PathLike[str], allowed: tuple[str, ...]) -> None:
+    """Check that a checkpoint is of a kind: Transformers would build a model of default sizes, with random weights.
+
+    Args:
+        config: content of its `config.json`.
+        place: folder or Hub id.
+        allowed: tuple of model types; no type at all is allowed too.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    kind = config.get("model_type")
+    if kind is None or kind in allowed:
+        return
+    advice = "; `lyrics compose` gives it a language model" if kind == "lyrics_pretraining" else ""
+    raise ValueError(f"{os.fspath(place)} is a {kind}, and this needs a {' or '.join(allowed)}{advice}.")
+
+
 # What a number of a configuration may be: a description, and a test that NaN fails.
 POSITIVE = ("positive", lambda value: value > 0)
 NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)

@@ -17,7 +17,17 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging
 
 from .checkpoint_files import pin_revision
-from .configuration_base import BELOW_ONE, FINITE, FROM_ONE, NOT_NEGATIVE, POSITIVE, SHARE, CheckedConfig, check_numbers
+from .configuration_base import (
+    BELOW_ONE,
+    FINITE,
+    FROM_ONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    CheckedConfig,
+    check_model_type,
+    check_numbers,
+)
 from .configuration_mqformer import LyricsMQFormerConfig
 from .configuration_ram import PerChannel, RamConfig, read_tag_thresholds
 from .published_config import is_published_config, translate_model_config, translate_refiner_config
@@ -132,8 +142,8 @@ class LyricsRefinerConfig(CheckedConfig):
 
     @property
     def segmenter_stretches(self) -> bool:
-        """Whether the image is stretched to fill the segmenter's view, as for SAM 2; otherwise it is padded."""
-        return self.segmenter_config.model_type in ("sam2", "sam2_video")
+        """Whether the image is stretched to fill the segmenter's view, as for SAM 2 and EdgeTAM; otherwise padded."""
+        return self.segmenter_config.model_type in ("sam2", "sam2_video", "edgetam", "edgetam_video")
 
     @classmethod
     def get_config_dict(
@@ -253,6 +263,7 @@ class LyricsConfig(CheckedConfig):
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if is_published_config(config_dict):
             config_dict = translate_model_config(config_dict)
+        check_model_type(config_dict, pretrained_model_name_or_path, ("lyrics",))
         return config_dict, unused_kwargs
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_base import FINITE, POSITIVE, RATE, CheckedConfig, check_numbers
+from .configuration_base import FINITE, POSITIVE, RATE, CheckedConfig, check_model_type, check_numbers
 from .configuration_lyrics import LyricsConfig
 from .configuration_mqformer import LyricsMQFormerConfig
 from .published_config import is_published_config, translate_pretraining_config
@@ -91,6 +91,7 @@ class LyricsPreTrainingConfig(CheckedConfig):
         config_dict, unused_kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if is_published_config(config_dict):
             config_dict = translate_pretraining_config(config_dict)
+        check_model_type(config_dict, pretrained_model_name_or_path, ("lyrics_pretraining", "lyrics"))
         return config_dict, unused_kwargs
 
 

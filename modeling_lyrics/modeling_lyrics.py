@@ -65,7 +65,7 @@ class LyricsImageFeatures(BaseModelOutputWithPooling):
         hidden_states: tuple of the vision encoder's hidden states; `None` for those that were neither used nor asked
             for.
         attentions: tuple of the vision encoder's attention weights, when asked for.
-        mqformer_output: `LyricsMQFormerOutput`.
+        mqformer_output: `LyricsMQFormerOutput` of the queries; with `output_attentions` also of the text beside them.
     """
 
     mqformer_output: LyricsMQFormerOutput | None = None
@@ -170,6 +170,19 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         check_no_learned_prompt(target)
         return super().get_submodule(target)
 
+    def enable_input_require_grads(self) -> None:
+        """Let the language model's input embeddings require gradients, for activation checkpointing with an adapter.
+
+        Transformers does so for the embeddings of every part: a frozen vision encoder, whose gradients nobody reads,
+        would then run forward a second time, and backward.
+        """
+
+        def require_gradients(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            output.requires_grad_(True)
+
+        hook = self.get_input_embeddings().register_forward_hook(require_gradients)
+        self._require_grads_hook, self._require_grads_hooks = hook, [hook]
+
     def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Load a PEFT adapter into the model.
 
@@ -269,6 +282,7 @@ class LyricsModel(LyricsPreTrainedModel):
             output_hidden_states=bool(output_hidden_states or self.config.output_hidden_states),
             **kwargs,
         )
+        records_all = kwargs.get("output_attentions") or self.config.output_attentions
         queried = self.mqformer(
             input_ids=mqformer_input_ids,
             attention_mask=mqformer_attention_mask,
@@ -276,6 +290,7 @@ class LyricsModel(LyricsPreTrainedModel):
             encoder_hidden_states=vision_features,
             region_features=region_features,
             region_attention_mask=region_attention_mask,
+            kept="all" if records_all else "queries",  # nobody reads the text after the last layer
             return_dict=True,
             **kwargs,
         )
@@ -366,6 +381,7 @@ class LyricsModel(LyricsPreTrainedModel):
         mqformer_attention_mask: torch.Tensor | None = None,
         mqformer_position_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        kept_positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> LyricsModelOutputWithPast:
         """Run the language model over text with images.
@@ -382,10 +398,13 @@ class LyricsModel(LyricsPreTrainedModel):
             region_features, region_attention_mask: inputs of `get_image_features`.
             mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: inputs of `get_image_features`.
             mm_encoder_outputs: dictionary `{"image": get_image_features(...)}`, to skip the encoders.
+            kept_positions: int64 tensor of shape (K,), positions among the B * L whose states are returned; all by
+                default. A head then computes these alone.
             kwargs: further arguments of the language model.
 
         Returns:
-            The `last_hidden_state` of shape (B, L, text width), and Transformers' further fields.
+            The `last_hidden_state` of shape (B, L, text width), or (1, K, text width) of the kept positions, and
+            Transformers' further fields.
 
         Raises:
             ValueError: placeholders and images do not match; the message names both counts.
@@ -414,8 +433,11 @@ class LyricsModel(LyricsPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
+        states = outputs.last_hidden_state
+        if kept_positions is not None:
+            states = states.flatten(0, 1).index_select(0, kept_positions.to(states.device)).unsqueeze(0)  # (1, K, D)
         return LyricsModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
+            last_hidden_state=states,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -2,10 +2,11 @@
 
 A step runs the MQ-Former at most four times: queries followed by the caption (contrast and captioning share the
 queries), text alone (contrast), right and wrong pairs (matching), and masked objects (spatial prediction). Keys and
-values of an image are projected once and shared by all passes. There is no loop over samples. On several ranks the host
-waits once, for the choice of negatives. Where matching reads the queries alone, and spatial prediction the text alone,
-the last layer computes no more; it computes everything where no other objective would use the rest of its weights, so
-that all ranks exchange the same gradients.
+values of an image are projected once and shared by all passes. Large batches run in groups of texts of similar length,
+so that little is padding. On several ranks the host waits once, for the choice of negatives. Where matching reads the
+queries alone, and spatial prediction the text alone, the last layer computes no more; it computes everything where no
+other objective would use the rest of its weights, so that all ranks exchange the same gradients. `set_recomputation`
+trades time of the backward pass for memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -24,9 +25,10 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .distributed import RowExchange, gather, num_ranks, this_rank
 from .modeling_lyrics import LyricsPreTrainedModel
-from .modeling_mqformer import KeptPart, LyricsMQFormerModel
-from .mqformer_attention_masks import SegmentedText, run_mqformer
+from .modeling_mqformer import KeptPart, LyricsMQFormerModel, Recomputed
+from .mqformer_attention_masks import AttentionTable, SegmentedText, run_mqformer
 from .mqformer_key_values import LyricsImageKeyValues
+from .mqformer_length_groups import run_in_groups
 from .pretraining_objectives import (
     CaptioningObjective,
     ContrastiveObjective,
@@ -43,6 +45,8 @@ from .retrieval_lyrics import RetrievalMethods
 from .vision_encoder import build_vision_model, prepare_parts, run_vision_model
 
 logger = logging.get_logger(__name__)
+
+Recomputation = Literal["none", "feed_forward", "matching"]
 
 
 @dataclass
@@ -219,6 +223,7 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         self.captioning = CaptioningObjective(config) if "icg" in weights else None
         self.spatial = SpatialObjective(config) if "msp" in weights else None
         self.lm_head = LanguageModelingHead(config.mqformer_config) if self.captioning or self.spatial else None
+        self.recomputation: Recomputation = "none"
         if self.lm_head is None:
             self._tied_weights_keys = {}
         self.post_init()
@@ -251,6 +256,40 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
             logger.warning("\n".join([f"Weights adapted while loading {pretrained_model_name_or_path}:", *lines]))
         return loaded
 
+    def set_recomputation(self, recomputation: Recomputation) -> None:
+        """Choose what the backward pass computes again, so that less is kept for it.
+
+        Losses and gradients stay the same, with dropout too. `docs/stage1.md` has what it saves and costs.
+
+        Args:
+            recomputation: `"none"`; `"feed_forward"`, the wide states of the feed-forward networks; or `"matching"`,
+                these and all layers of the matching pass, which has three times the rows of the others.
+
+        Raises:
+            ValueError: there is no such choice.
+        """
+        if recomputation not in get_args(Recomputation):
+            raise ValueError(f"recomputation must be one of {get_args(Recomputation)}, got {recomputation!r}.")
+        self.recomputation = recomputation
+
+    def _run(
+        self,
+        table: AttentionTable,
+        text: SegmentedText | None,
+        images: LyricsImageKeyValues | None = None,
+        kept: KeptPart = "all",
+        image_rows: torch.Tensor | None = None,
+        is_matching: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the MQ-Former as `run_mqformer` does, with the recomputation that is set."""
+        recompute: Recomputed = "nothing" if self.recomputation == "none" else "feed_forward"
+        if is_matching and self.recomputation == "matching":
+            recompute = "layers"
+        options: dict[str, Any] = {"kept": kept, "recompute": recompute}
+        if text is None:
+            return run_mqformer(self.model.mqformer, table, None, images, **options)
+        return run_in_groups(self.model.mqformer, table, text, images, image_rows, **options)
+
     @can_return_tuple
     def forward(
         self,
@@ -272,6 +311,7 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         image_ids: torch.Tensor | None = None,
         caption_ids: torch.Tensor | None = None,
         negative_draws: torch.Tensor | None = None,
+        caption_only: torch.Tensor | None = None,
         return_loss: bool = True,
         **kwargs: Any,
     ) -> LyricsPreTrainingOutput:
@@ -295,6 +335,8 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
                 default.
             negative_draws: float tensor of shape (B, 2) in [0, 1), random numbers that choose the wrong image and the
                 wrong text; drawn by default.
+            caption_only: bool tensor of shape (B,), True for a text whose objects contrast and matching do not see, as
+                a query of a search has none. Its matching is decided by the visual queries.
             return_loss: ignored, since a loss is always returned; Transformers' trainer looks for it.
             kwargs: ignored.
 
@@ -316,23 +358,25 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
             _require("captioning", caption_input_ids=caption_input_ids, caption_segment_ids=caption_segment_ids)
             _require("captioning", caption_positions=caption_positions, caption_labels=caption_labels)
             caption = self._caption(caption_input_ids, caption_segment_ids)
-            queries, states = run_mqformer(self.model.mqformer, self.captioning.table, caption, images.key_values)
+            queries, states = self._run(self.captioning.table, caption, images.key_values)
             labels: Any = Labels(caption_positions, caption_labels)  # pyright: ignore[reportArgumentType]
             outputs["icg"] = self.captioning(states, labels, self.lm_head)
             rows["icg"] = labels.positions // states.shape[1]
         negatives: list[Any] = [None, None]
         if self.contrastive is not None or self.matching is not None:
+            if caption_only is not None:
+                text = text.without_objects(caption_only)
             pairs = self._pair(images, queries, text, image_ids, caption_ids)
             if self.contrastive is not None:
                 outputs["itc"] = self.contrastive(pairs)
             if self.matching is not None:
-                outputs["itm"], *negatives = self._match(images, text, pairs, negative_draws)
+                outputs["itm"], *negatives = self._match(images, text, pairs, negative_draws, caption_only is not None)
         if self.spatial is not None:
             _require("spatial", masked_input_ids=masked_input_ids, masked_positions=masked_positions)
             _require("spatial", masked_labels=masked_labels, masked_items=masked_items, masked_kinds=masked_kinds)
             masked: Any = SegmentedText(masked_input_ids, position_ids, segment_ids)  # pyright: ignore[reportArgumentType]
             kept: KeptPart = "text" if self.contrastive is not None or self.matching is not None else "all"
-            _, states = run_mqformer(self.model.mqformer, self.spatial.table, masked, images.key_values, kept)
+            _, states = self._run(self.spatial.table, masked, images.key_values, kept)
             labels = Labels(masked_positions, masked_labels)  # pyright: ignore[reportArgumentType]
             outputs["msp"] = self.spatial(states, labels, masked_items, masked_kinds, self.lm_head)
             rows["msp"] = labels.positions // states.shape[1]
@@ -361,15 +405,17 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
             zeros = torch.zeros(same.shape, device=device)
             return Pairs(zeros, zeros, same)
         if queries is None:
-            queries, _ = run_mqformer(self.model.mqformer, self.contrastive.table, None, images.key_values)
-        _, states = run_mqformer(self.model.mqformer, self.contrastive.table, text)
+            queries, _ = self._run(self.contrastive.table, None, images.key_values)
+        _, states = self._run(self.contrastive.table, text)
         features = self.contrastive.image_features(queries), self.contrastive.text_features(states, text)
         return self.contrastive.compare(*features, same)
 
     def _match(
-        self, images: _Images, text: SegmentedText, pairs: Pairs, draws: torch.Tensor | None
+        self, images: _Images, text: SegmentedText, pairs: Pairs, draws: torch.Tensor | None, without_objects: bool
     ) -> tuple[ObjectiveOutput, torch.Tensor, torch.Tensor]:
         """Compute the matching loss over right pairs, wrong images and wrong texts.
+
+        `without_objects` says whether some texts have none, and are not for the grounding queries to decide.
 
         Returns:
             The output of the objective, and the indices of the wrong images and wrong texts in the joined batch.
@@ -383,16 +429,19 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         if num_ranks() > 1:
             key_values, text, image_rows, text_rows = self._exchange(images, text, wrong_images, wrong_texts)
         others = (self.contrastive, self.captioning, self.spatial)
-        queries, _ = run_mqformer(
-            self.model.mqformer,
+        text = text.select(torch.cat([own, own, text_rows]))
+        queries, _ = self._run(
             self.matching.table,
-            text.select(torch.cat([own, own, text_rows])),
-            key_values.select(torch.cat([own, image_rows, own])),
+            text,
+            key_values,
             "queries" if any(other is not None for other in others) else "all",
+            torch.cat([own, image_rows, own]),
+            is_matching=True,
         )
         matches = torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])
         counts = torch.cat([torch.ones_like(has_image), has_image, has_text])
-        return self.matching(queries, matches, counts), wrong_images, wrong_texts
+        has_objects = text.have_objects() if without_objects else None
+        return self.matching(queries, matches, counts, has_objects), wrong_images, wrong_texts
 
     def _exchange(
         self, images: _Images, text: SegmentedText, wrong_images: torch.Tensor, wrong_texts: torch.Tensor

@@ -9,21 +9,24 @@ then grounding queries, then the text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import ModelOutput, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .bert_blocks import AttentionBlock, FeedForwardBlock, prepare_attention_mask
+from .bert_blocks import AttentionBlock, FeedForwardBlock, KeyValue, prepare_attention_mask
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_mqformer import LyricsMQFormerConfig
 from .mqformer_key_values import LayerKeyValues, LyricsImageKeyValues
 
 KeptPart = Literal["all", "queries", "text"]
+Recomputed = Literal["nothing", "feed_forward", "layers"]
 
 
 @dataclass
@@ -140,6 +143,8 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
         region_features: torch.Tensor | None = None,
         text_only: bool = False,
         kept: KeptPart = "all",
+        image_rows: torch.Tensor | None = None,
+        recompute: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Apply the layer, or only project keys and values.
@@ -155,6 +160,9 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
             region_features: float tensor of shape (N, R, region_input_size).
             text_only: whether there are no queries.
             kept: part whose states are computed; the self-attention sees all of them.
+            image_rows: int64 tensor of shape (N,), the image of each row among those of `key_values`; they are selected
+                here, so that a layer that is computed again keeps no copies.
+            recompute: whether the feed-forward networks are computed again in the backward pass.
             kwargs: further arguments of the attention implementation.
 
         Returns:
@@ -164,6 +172,8 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
             key_values = self._project(encoder_hidden_states, region_features)
         if hidden_states is None:
             return key_values
+        if image_rows is not None and key_values is not None:
+            key_values = _select(key_values[0], image_rows), _select(key_values[1], image_rows)
         key_value = self.self_attention.key_value(hidden_states)
         if kept != "all":
             rows = slice(self.num_queries) if kept == "queries" else slice(self.num_queries, None)
@@ -172,16 +182,16 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
             key_values = None if kept == "text" else key_values
         states, _ = self.self_attention(hidden_states, key_value, attention_mask, **kwargs)
         if key_values is None:
-            return self.text_mlp(states)
+            return self.text_mlp(states, recompute)
         visual, grounding, text = states.tensor_split((self.num_visual_queries, self.num_queries), dim=1)
         if self.visual_cross_attention is not None:
             visual, _ = self.visual_cross_attention(visual, key_values[0], encoder_attention_mask, **kwargs)
         if self.grounding_cross_attention is not None:
             grounding, _ = self.grounding_cross_attention(grounding, key_values[1], region_attention_mask, **kwargs)
-        queries = self.query_mlp(torch.cat([visual, grounding], dim=1))
+        queries = self.query_mlp(torch.cat([visual, grounding], dim=1), recompute)
         if text.shape[1] == 0:
             return queries
-        return torch.cat([queries, self.text_mlp(text)], dim=1)
+        return torch.cat([queries, self.text_mlp(text, recompute)], dim=1)
 
     def _project(
         self, encoder_hidden_states: torch.Tensor | None, region_features: torch.Tensor | None
@@ -193,6 +203,11 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
         if self.grounding_cross_attention is not None and region_features is not None:
             grounding = self.grounding_cross_attention.key_value(region_features)
         return visual, grounding
+
+
+def _select(key_value: KeyValue | None, rows: torch.Tensor) -> KeyValue | None:
+    """Return the keys and values of the images at `rows`."""
+    return None if key_value is None else (key_value[0].index_select(0, rows), key_value[1].index_select(0, rows))
 
 
 def _box_waves(boxes: torch.Tensor, octaves: int) -> torch.Tensor:
@@ -293,6 +308,8 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         image_key_values: LyricsImageKeyValues | None = None,
         project_only: bool = False,
         kept: KeptPart = "all",
+        image_rows: torch.Tensor | None = None,
+        recompute: Recomputed = "nothing",
         **kwargs: Any,
     ) -> LyricsMQFormerOutput:
         """Run the queries, the text, or both.
@@ -310,9 +327,13 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
                 the grounding queries have a zero context.
             text_only: whether the text runs alone, without queries and cross-attention.
             image_key_values: `LyricsImageKeyValues` of N images, instead of the features and their masks.
+            image_rows: int64 tensor of shape (N,), the image of each row among those of `image_key_values`, which may
+                then hold any number of images.
             project_only: whether only the `image_key_values` of the features are computed and returned.
             kept: part that is returned where queries and text run together. The last layer then computes the states of
                 `"queries"` or `"text"` alone, which do not change by it.
+            recompute: what the backward pass computes again instead of keeping it: `"nothing"`, the wide states of the
+                `"feed_forward"` networks, or whole `"layers"`. Results and gradients are the same.
             kwargs: further arguments of the attention implementation, and what to record.
 
         Returns:
@@ -334,7 +355,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
             masks = (encoder_attention_mask, region_attention_mask)
             projected = self._project(encoder_hidden_states, region_features, *masks)
             return LyricsMQFormerOutput(image_key_values=projected)
-        others = (input_ids, encoder_hidden_states, region_features)
+        others = (image_rows, input_ids, encoder_hidden_states, region_features)
         query_embeds = None if text_only else self._expand_queries(query_embeds, image_key_values, *others)
         hidden_states = self.embeddings(query_embeds, input_ids, position_ids)
         text_length = 0 if input_ids is None else input_ids.shape[1]
@@ -342,6 +363,11 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         if image_key_values is not None:
             encoder_attention_mask = image_key_values.encoder_attention_mask
             region_attention_mask = image_key_values.region_attention_mask
+            if image_rows is not None:
+                masks = (encoder_attention_mask, region_attention_mask)
+                encoder_attention_mask, region_attention_mask = (
+                    None if mask is None else mask.index_select(0, image_rows) for mask in masks
+                )
         encoder_attention_mask = self._broadcast_mask(encoder_attention_mask, self.config.num_visual_queries)
         if region_attention_mask is not None and self.config.region_nothing:
             region_attention_mask = nn.functional.pad(region_attention_mask.bool(), (1, 0), value=True)
@@ -350,7 +376,9 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         sliceable = self_mask is None or isinstance(self_mask, torch.Tensor)  # a block mask is not
         for index, layer in enumerate(self.layers):
             is_last = index == len(self.layers) - 1
-            hidden_states = layer(
+            again = recompute == "layers" and torch.is_grad_enabled() and not layer.gradient_checkpointing
+            run_layer: Any = partial(checkpoint, layer, use_reentrant=False) if again else layer
+            hidden_states = run_layer(
                 hidden_states,
                 self_mask,
                 None if image_key_values is None else image_key_values.layers[index],
@@ -360,6 +388,8 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
                 region_features,
                 text_only,
                 kept if is_last and both and sliceable else "all",
+                image_rows,
+                recompute == "feed_forward",
                 **kwargs,
             )
         if both and not sliceable and kept != "all":

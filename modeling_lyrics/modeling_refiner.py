@@ -46,7 +46,7 @@ from .refiner_tiles import cut_tiles, join_tiles
 logger = logging.get_logger(__name__)
 
 SUPPORTED_DETECTORS = ("grounding-dino", "mm-grounding-dino", "owlv2")
-SUPPORTED_SEGMENTERS = ("sam", "sam_hq", "sam2", "sam2_video")
+SUPPORTED_SEGMENTERS = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video")
 
 
 class LyricsRefinerPreTrainedModel(NativeCheckpointModel):

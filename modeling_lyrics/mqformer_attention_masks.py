@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import torch
 
-from .modeling_mqformer import KeptPart, LyricsMQFormerModel
+from .modeling_mqformer import KeptPart, LyricsMQFormerModel, Recomputed
 from .mqformer_key_values import LyricsImageKeyValues
 
 
@@ -89,6 +89,22 @@ class SegmentedText:
         others = iter((other.input_ids, other.position_ids, other.segment_ids))
         return self.map(lambda tensor: torch.cat([tensor, next(others)]))
 
+    def without_objects(self, rows: torch.Tensor) -> SegmentedText:
+        """Return the texts with the objects after `[BOS]` turned into padding in some rows.
+
+        Args:
+            rows: bool tensor of shape (N,), True for a text that shall have none.
+        """
+        spatial = self.segment_ids == Segment.SPATIAL.value
+        objects = spatial & (spatial.cumsum(dim=1) > 1) & rows[:, None]
+        return SegmentedText(
+            self.input_ids, self.position_ids, self.segment_ids.masked_fill(objects, Segment.PADDING.value)
+        )
+
+    def have_objects(self) -> torch.Tensor:
+        """Return which texts have objects after `[BOS]`, a bool tensor of shape (N,)."""
+        return (self.segment_ids == Segment.SPATIAL.value).sum(dim=1) > 1
+
     def starts(self, segment: Segment) -> torch.Tensor:
         """Return the first position of a segment in each text, shape (N,)."""
         return (self.segment_ids == segment.value).int().argmax(dim=1)
@@ -104,6 +120,8 @@ def run_mqformer(
     text: SegmentedText | None = None,
     images: LyricsImageKeyValues | None = None,
     kept: KeptPart = "all",
+    image_rows: torch.Tensor | None = None,
+    recompute: Recomputed = "nothing",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run queries over images, text, or both, with the mask of an objective.
 
@@ -113,6 +131,8 @@ def run_mqformer(
         text: texts of N rows, or `None` for the queries alone.
         images: keys and values of N images, or `None` for the text alone.
         kept: part whose states are computed in the last layer, where both run.
+        image_rows: int64 tensor of shape (N,), the image of each row among `images`; row by row by default.
+        recompute: what the backward pass computes again, see `LyricsMQFormerModel.forward`.
 
     Returns:
         States of the queries (N, V + G, hidden) and of the text (N, L, hidden); a part that did not run, or was not
@@ -122,7 +142,8 @@ def run_mqformer(
     parts = [] if text is None else [text.segment_ids]
     if images is not None:
         kinds = [V.value] * config.num_visual_queries + [G.value] * config.num_grounding_queries
-        parts.insert(0, torch.tensor(kinds, device=mqformer.device).expand(images.num_images, -1))
+        num_rows = images.num_images if image_rows is None else len(image_rows)
+        parts.insert(0, torch.tensor(kinds, device=mqformer.device).expand(num_rows, -1))
     states = mqformer(
         input_ids=None if text is None else text.input_ids,
         position_ids=None if text is None else text.position_ids,
@@ -130,6 +151,8 @@ def run_mqformer(
         image_key_values=images,
         text_only=images is None,
         kept=kept,
+        image_rows=image_rows,
+        recompute=recompute,
         return_dict=True,
     ).last_hidden_state
     has_queries = images is not None and (kept != "text" or text is None)

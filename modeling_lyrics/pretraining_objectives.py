@@ -231,15 +231,22 @@ class MatchingObjective(nn.Module):
             return of_kinds.mean(0)
         return torch.where(has_objects[:, None], of_kinds.mean(0), of_kinds[0])
 
-    def forward(self, query_states: torch.Tensor, matches: torch.Tensor, counts: torch.Tensor) -> ObjectiveOutput:
+    def forward(
+        self,
+        query_states: torch.Tensor,
+        matches: torch.Tensor,
+        counts: torch.Tensor,
+        has_objects: torch.Tensor | None = None,
+    ) -> ObjectiveOutput:
         """Compute the loss and the accuracy.
 
         Args:
             query_states: float tensor of shape (N, V + G, hidden).
             matches: int64 tensor of shape (N,), 1 for a right pair and 0 for a wrong one.
             counts: bool tensor of shape (N,), False for rows to ignore.
+            has_objects: bool tensor of shape (N,) as in `logits`.
         """
-        logits = self.logits(query_states)
+        logits = self.logits(query_states, has_objects)
         losses = cross_entropy(logits.float(), matches, reduction="none") * counts
         hits = (logits.argmax(dim=-1) == matches) & counts
         loss = mean_over_ranks(losses.sum(), counts.sum())

@@ -69,7 +69,7 @@ def segmenter_view(
     """Return the segmenter's view (3, size, size), and height and width of the picture inside it.
 
     The long side is resized to `size`, and zeros are padded at the right and the bottom. With `stretched`, the picture
-    fills the view, as for SAM 2.
+    fills the view, as for SAM 2 and EdgeTAM.
     """
     if stretched:
         return tagger_view(image, size, mean, std), (size, size)

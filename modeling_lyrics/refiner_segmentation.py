@@ -97,7 +97,7 @@ def _embed(segmenter: Any, pixel_values: torch.Tensor) -> list[_Embedding]:
     """Return the embedding of each image, shape (N, 3, S, S)."""
     embedded = segmenter.get_image_embeddings(pixel_values.to(segmenter.dtype))
     rows = range(len(pixel_values))
-    if isinstance(embedded, list):  # SAM 2: feature maps, the finest first
+    if isinstance(embedded, list):  # SAM 2, EdgeTAM: feature maps, the finest first
         maps = [[level[row : row + 1] for level in embedded] for row in rows]
         return [_Embedding(levels[-1][0], {"image_embeddings": levels}) for levels in maps]
     if isinstance(embedded, tuple):  # SAM-HQ: the embedding, and what earlier layers saw

@@ -154,8 +154,7 @@ class RetrievalMethods:
         key_values = images.key_values if num_images == len(rows) else images.key_values.select(rows * 0)
         text = text if num_texts == len(rows) else text.select(rows * 0)
         queries, _ = run_mqformer(self.model.mqformer, self.matching.table, text, key_values, "queries")
-        has_objects = (text.segment_ids == Segment.SPATIAL.value).sum(dim=1) > 1  # more than [BOS]
-        logits = self.matching.logits(queries, has_objects).float()
+        logits = self.matching.logits(queries, text.have_objects()).float()
         return LyricsMatchingOutput(logits=logits, scores=logits.softmax(dim=-1)[:, 1])
 
     @torch.no_grad()

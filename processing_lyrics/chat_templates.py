@@ -11,6 +11,8 @@ from itertools import accumulate, pairwise
 from traceback import walk_tb
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
 from .spatial_text import as_text
 
 SYSTEM_PROMPT = (
@@ -290,6 +292,10 @@ def instructions_of_text(text: str, image_token: str, control_tokens: Iterable[s
             turn = text[start:end].replace(image_token, " ")
             instructions += [" ".join(others.sub(" ", turn).split())] * count
     return instructions
+
+
+class ChatTemplateError(ValueError, TemplateError):
+    """A chat template refuses a conversation, such as one with a role that it does not know."""
 
 
 def is_raised_in_template(error: Exception) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from .image_loading import flatten_pictures
-from .spatial_text import tokenize_objects
+from .spatial_text import SpatialStyle, tokenize_objects
 from .visual_objects import VisualObjects
 
 MQFormerText = Literal["none", "instruction", "spatial+instruction"]
@@ -97,6 +97,7 @@ def build_mqformer_text(
     tokenizer: PreTrainedTokenizerBase,
     instructions: Sequence[str],
     objects: Sequence[VisualObjects | None],
+    style: SpatialStyle = "decimal",
 ) -> dict[str, np.ndarray]:
     """Return the tokens of the MQ-Former's text for N pictures, right-padded.
 
@@ -109,6 +110,7 @@ def build_mqformer_text(
         tokenizer: fast tokenizer of the MQ-Former.
         instructions: sequence of one text per picture.
         objects: sequence of the visual objects of each picture, or `None` where there are none.
+        style: how objects are written, see `tokenize_objects`.
 
     Returns:
         `mqformer_input_ids`, `mqformer_attention_mask` and, with objects, `mqformer_position_ids`, int64 of shape (N,
@@ -118,7 +120,7 @@ def build_mqformer_text(
         return {}
     limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
     pad_token_id: Any = tokenizer.pad_token_id
-    spatial = [_object_ids(one, tokenizer, limit) if mode == "spatial+instruction" else [] for one in objects]
+    spatial = [_object_ids(one, tokenizer, limit, style) if mode == "spatial+instruction" else [] for one in objects]
     ids = {  # several pictures may share a text
         text: tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
         for text in set(instructions)
@@ -133,14 +135,16 @@ def build_mqformer_text(
     return inputs if mode == "instruction" else inputs | {"mqformer_position_ids": pad_rows(positions, 0)}
 
 
-def _object_ids(objects: VisualObjects | None, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
+def _object_ids(
+    objects: VisualObjects | None, tokenizer: PreTrainedTokenizerBase, limit: int, style: SpatialStyle
+) -> list[int]:
     """Return the tokens of `[BOS] objects`, at most `limit`; nothing without objects."""
     if objects is None or not len(objects):
         return []
     bos: Any = tokenizer.convert_tokens_to_ids(BOS)  # asked for by name: the whole vocabulary takes 20 ms to make
     start = [] if bos in (None, tokenizer.unk_token_id) else [bos]
     boxes = objects.boxes.tolist()
-    return [*start, *tokenize_objects(objects.labels, boxes, tokenizer, limit - len(start)).input_ids]
+    return [*start, *tokenize_objects(objects.labels, boxes, tokenizer, limit - len(start), style).input_ids]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from .model_inputs import BOS, DEFAULT_MAX_LENGTH, pad_regions, pad_rows
-from .spatial_text import tokenize_objects
+from .spatial_text import SpatialStyle, read_thousandths, tokenize_objects
 from .visual_objects import VisualObjects
 
 DEC, MLM = "[DEC]", "[MLM]"
@@ -68,6 +68,7 @@ def tokenize_pair(
     objects: VisualObjects | None,
     max_spatial_tokens: int = DEFAULT_MAX_LENGTH,
     max_caption_tokens: int = DEFAULT_MAX_LENGTH,
+    style: SpatialStyle = "decimal",
 ) -> PairText:
     """Tokenize the objects and the caption of an image.
 
@@ -77,11 +78,12 @@ def tokenize_pair(
         objects: objects of the image, or `None` for a model without grounding queries, which reads the caption alone.
         max_spatial_tokens: longest text of the objects, `[BOS]` included; whole objects are left out, the worst first.
         max_caption_tokens: longest caption in tokens, special tokens included.
+        style: how objects are written, see `tokenize_objects`.
     """
     words: Any = tokenizer(caption, truncation=True, max_length=max_caption_tokens, split_special_tokens=True)
     if objects is None:
         return PairText([], words["input_ids"], [], 0)
-    tokens = tokenize_objects(objects.labels, objects.boxes.tolist(), tokenizer, max_spatial_tokens - 1)
+    tokens = tokenize_objects(objects.labels, objects.boxes.tolist(), tokenizer, max_spatial_tokens - 1, style)
     bos: Any = tokenizer.convert_tokens_to_ids(BOS)
     return PairText([bos, *tokens.input_ids], words["input_ids"], [-1, *tokens.item_ids], tokens.num_objects)
 
@@ -157,6 +159,7 @@ class PretrainingInputs:
 
     mqformer_tokenizer: Any
     region_feature_size: int
+    spatial_text: SpatialStyle
     image_processor: Any
     load_pictures: Any
     _objects_of: Any
@@ -299,7 +302,7 @@ class PretrainingInputs:
         described = {"image": one["image"], "item": ITEMS[kind]}
         for name in ("value", "was"):
             text = self.mqformer_tokenizer.decode(one[name]).strip()
-            described[name] = text if kind == 0 else _as_coordinate(text)
+            described[name] = text if kind == 0 else _as_coordinate(text, self.spatial_text)
         return described | ({"score": one["score"]} if has_score else {})
 
     def _pair_texts(self, texts: Any, visual_objects: Any, use_objects: bool) -> list[PairText]:
@@ -313,7 +316,7 @@ class PretrainingInputs:
             raise ValueError(f"Got visual_objects for {len(objects)} texts, but {len(words)} texts.")
         limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
         return [
-            tokenize_pair(tokenizer, text, found if use_objects else None, limit, limit)
+            tokenize_pair(tokenizer, text, found if use_objects else None, limit, limit, self.spatial_text)
             for text, found in zip(words, objects, strict=True)
         ]
 
@@ -343,10 +346,13 @@ def _items_of(masks: Masks, num_objects: int, picture: int) -> list[int]:
     return items
 
 
-def _as_coordinate(text: str) -> float | None:
+def _as_coordinate(text: str, style: SpatialStyle) -> float | None:
     """Return a coordinate, or `None` for text that is none."""
+    text = text.replace(" ", "")
+    if style == "short":
+        return read_thousandths(text)
     try:
-        value = float(text.replace(" ", ""))
+        value = float(text)
     except ValueError:
         return None
     return value if 0 <= value <= 1 else None

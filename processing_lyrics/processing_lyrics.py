@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
+from jinja2.exceptions import TemplateError
 from PIL import Image
 from transformers import AddedToken, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
@@ -22,6 +23,7 @@ from .answer_boxes import as_texts, parse_answers
 from .chat_templates import (
     IMAGE,
     VICUNA_TEMPLATE,
+    ChatTemplateError,
     ControlText,
     instructions_of_messages,
     instructions_of_text,
@@ -41,6 +43,7 @@ from .processor_checks import (
     TOKENIZER_FILES,
     find_damage,
     find_file,
+    find_padding,
     is_published,
     load_parts,
     naming_disk_errors,
@@ -49,6 +52,7 @@ from .processor_checks import (
 from .prompt_truncation import Truncation
 from .protocols import Refiner
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
+from .spatial_text import SpatialStyle
 from .visual_objects import VisualObjects
 
 # A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
@@ -80,6 +84,9 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         region_feature_size: width of the refiner's region features.
         max_image_pixels: largest number of pixels; larger pictures are refused before they are decoded.
         refiner_fingerprint: hash of the refiner that was saved with this processor.
+        spatial_text: how the MQ-Former's text writes objects: `"decimal"`, `label: [0.100, 0.200, 0.300, 0.400]`, or
+            `"short"`, `label: 100 200 300 400`, with a third of the tokens. A model reads what it was trained on;
+            answers are always written in the first style.
 
     Examples:
         >>> from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsProcessor
@@ -111,9 +118,12 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         region_feature_size: int = 260,
         max_image_pixels: int = 120_000_000,
         refiner_fingerprint: str | None = None,
+        spatial_text: SpatialStyle = "decimal",
     ) -> None:
         if mqformer_text not in get_args(MQFormerText):
             raise ValueError(f"mqformer_text must be one of {get_args(MQFormerText)}, got {mqformer_text!r}.")
+        if spatial_text not in get_args(SpatialStyle):
+            raise ValueError(f"spatial_text must be one of {get_args(SpatialStyle)}, got {spatial_text!r}.")
         counts: dict[str, Any] = {"num_query_tokens": num_query_tokens, "region_feature_size": region_feature_size}
         counts["max_image_pixels"] = max_image_pixels  # a configuration file may hold anything
         for name, value in counts.items():
@@ -129,13 +139,14 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         if image_token not in tokenizer.get_vocab():
             tokenizer.add_tokens([AddedToken(image_token, normalized=False, special=True)], special_tokens=True)
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+            tokenizer.pad_token = find_padding(tokenizer, image_token)
         tokenizer.padding_side = "left"  # a side that was saved with the tokenizer would override the default above
         self.image_token = image_token
         image_token_id: Any = tokenizer.convert_tokens_to_ids(image_token)
         self.image_token_id: int = image_token_id
         self.num_query_tokens = num_query_tokens
         self.mqformer_text: MQFormerText = mqformer_text
+        self.spatial_text: SpatialStyle = spatial_text
         self.mqformer_tokenizer: Any = mqformer_tokenizer
         self.region_feature_size = region_feature_size
         self.max_image_pixels = max_image_pixels
@@ -333,7 +344,9 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         described = [None] * len(pictures) if objects is None else objects
         regions = {} if objects is None else pad_regions(objects, self.region_feature_size)
         with _TOKENIZING:
-            text = build_mqformer_text(self.mqformer_text, self.mqformer_tokenizer, instructions, described)
+            text = build_mqformer_text(
+                self.mqformer_text, self.mqformer_tokenizer, instructions, described, self.spatial_text
+            )
         return regions | text
 
     def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -354,7 +367,8 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
             kwargs: Transformers' arguments, and variables of the template such as `enable_thinking`.
 
         Raises:
-            ValueError: the template fails on these messages; where it refuses them, Jinja's `TemplateError` is raised.
+            ValueError: the template fails on these messages; where it refuses them, the error is a Jinja
+                `TemplateError` as well.
         """
         first = conversation[0] if isinstance(conversation, Sequence) and conversation else None
         batched = isinstance(first, list | tuple) or hasattr(first, "messages")
@@ -375,6 +389,8 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
             return super().apply_chat_template(
                 conversations if batched else conversations[0], chat_template=chat_template, **kwargs
             )
+        except TemplateError as error:
+            raise ChatTemplateError(f"The chat template does not take this conversation: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
             if not is_raised_in_template(error):
                 raise

@@ -80,6 +80,19 @@ def find_file(checkpoint: str | os.PathLike[str], name: str, required: bool = Fa
     )
 
 
+def find_padding(tokenizer: Any, image_token: str) -> str:
+    """Return a token to pad with, for a tokenizer without one. Padding is masked: any but a placeholder will do.
+
+    Raises:
+        ValueError: the tokenizer has no special token.
+    """
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    for token in (tokenizer.unk_token, tokenizer.eos_token, *special):
+        if token is not None and token != image_token:
+            return token
+    raise ValueError("The tokenizer has no token to pad with, and no special token: set its pad_token.")
+
+
 def pin_revision(checkpoint: str | os.PathLike[str], kwargs: dict[str, Any]) -> None:
     """Pin the revision among arguments of `from_pretrained` to the commit that it names now.
 

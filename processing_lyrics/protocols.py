@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -130,6 +131,29 @@ class ObjectStore(Protocol):
 
     def lookup(self, picture: Image.Image) -> VisualObjects | None:
         """Return the objects of a picture, or `None` where they are not stored."""
+        ...
+
+
+class StoredImage(Protocol):
+    """Objects of an image, and its resized pixels: uint8 of shape (height, width, 3)."""
+
+    @property
+    def objects(self) -> VisualObjects:
+        """Objects of the image."""
+        ...
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """Resized pixels of the image, before normalization."""
+        ...
+
+
+@runtime_checkable
+class PixelStore(ObjectStore, Protocol):
+    """Store that also keeps resized pixels, and finds them by an image's file without decoding it."""
+
+    def find_file(self, content: bytes, image_processor: Any) -> StoredImage | None:
+        """Return what is stored of a file, with the pixels that the image processor would make of it, or `None`."""
         ...
 
 

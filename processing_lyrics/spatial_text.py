@@ -1,7 +1,8 @@
 """Spatial text: objects written as `label: [x1, y1, x2, y2]`, its tokens by item, and its parsing.
 
 Coordinates are xyxy in [0, 1] with three decimals. No other file knows the format. The parser accepts any text that a
-model or a user may write, takes linear time, and leaves everything that is not exactly a box as text.
+model or a user may write, takes linear time, and leaves everything that is not exactly a box as text. The MQ-Former may
+read objects in a shorter style instead, `label: x1 y1 x2 y2` in thousandths, which has fewer tokens.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "; "
 UNNAMED = "object"
 MAX_LABEL_LENGTH = 200
+
+SpatialStyle = Literal["decimal", "short"]
+_MARKS = {"decimal": (": [", ", ", "];"), "short": (": ", " ", ";")}  # before, between and after the coordinates
 
 _BOX = re.compile(r"\[([-+0-9.,\s]{7,120})\]")  # bounded, and no bracket within: linear in any text
 _TOLERANCE = 0.01  # coordinates this far outside [0, 1] are rounding errors; beyond, it is no box
@@ -110,6 +114,37 @@ def format_objects(labels: Sequence[str], boxes: Sequence[Sequence[float]]) -> s
     return SEPARATOR.join(format_object(label, box) for label, box in zip(labels, boxes, strict=True))
 
 
+def format_short_objects(labels: Sequence[str], boxes: Sequence[Sequence[float]]) -> str:
+    """Return all objects as `label: x1 y1 x2 y2;` in thousandths, as the MQ-Former reads them in the short style."""
+    return " ".join(
+        _write_object(clean_label(label), box, "short")[0] for label, box in zip(labels, boxes, strict=True)
+    )
+
+
+def parse_short_objects(text: str) -> list[GroundedObject]:
+    """Return the objects of a text of `format_short_objects`; other pieces between semicolons are left out."""
+    objects, start = [], 0
+    for piece in text.split(";"):
+        label, colon, numbers = piece.rpartition(": ")
+        values = numbers.split()
+        if colon and len(values) == 4 and all(read_thousandths(value) is not None for value in values):
+            x1, y1, x2, y2 = (read_thousandths(value) or 0.0 for value in values)
+            box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+            span = (start + len(label) + len(colon), start + len(piece))
+            objects.append(GroundedObject(label.strip(), box, span))
+        start += len(piece) + 1
+    return objects
+
+
+def read_thousandths(text: str) -> float | None:
+    """Return the coordinate of 0 to 1000 thousandths, or `None` for text that is none."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        return None
+    value = int(text)
+    return value / 1000 if value <= 1000 else None
+
+
 def parse_spatial_text(text: str) -> GroundedText:
     """Find the boxes of a text.
 
@@ -185,6 +220,7 @@ def tokenize_objects(
     boxes: Sequence[Sequence[float]],
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int | None = None,
+    style: SpatialStyle = "decimal",
 ) -> SpatialTokens:
     """Return the tokens of objects' spatial text, and the item of each.
 
@@ -193,12 +229,13 @@ def tokenize_objects(
         boxes: sequence of boxes, xyxy in [0, 1].
         tokenizer: fast tokenizer; special tokens that a label imitates stay text.
         max_tokens: largest number of tokens; objects are kept whole and in their order.
+        style: `"decimal"` for `label: [0.100, ...]`, or `"short"` for `label: 100 ...` with a third of the tokens.
     """
     input_ids: list[int] = []
     item_ids: list[int] = []
     count = 0
     for label, box in zip(labels, boxes, strict=True):
-        ids, items = _tokenize_object(clean_label(label), box, tokenizer, 5 * count)
+        ids, items = _tokenize_object(clean_label(label), box, tokenizer, 5 * count, style)
         if max_tokens is not None and len(input_ids) + len(ids) > max_tokens:
             break
         input_ids += ids
@@ -208,16 +245,22 @@ def tokenize_objects(
 
 
 def _tokenize_object(
-    label: str, box: Sequence[float], tokenizer: PreTrainedTokenizerBase, first_item: int
+    label: str, box: Sequence[float], tokenizer: PreTrainedTokenizerBase, first_item: int, style: SpatialStyle
 ) -> tuple[list[int], list[int]]:
     """Return token ids and items of one object."""
-    text, items = label, [first_item] * len(label)
-    for number, value in enumerate(box):
-        opening = ": [" if number == 0 else ", "
-        coordinate = f"{quantize(value):.3f}"
-        text += opening + coordinate
-        items += [-1] * len(opening) + [first_item + 1 + number] * len(coordinate)
-    text += "]" + SEPARATOR.strip()
-    items += [-1] * (len(text) - len(items))
+    text, items = _write_object(label, box, style)
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    return encoded["input_ids"], [items[start] for start, _ in encoded["offset_mapping"]]
+    of_tokens = [items[start] for start, _ in encoded["offset_mapping"]]
+    return encoded["input_ids"], [item if item < 0 else first_item + item for item in of_tokens]
+
+
+def _write_object(label: str, box: Sequence[float], style: SpatialStyle) -> tuple[str, list[int]]:
+    """Return the text of one object, and the item of each character: 0 to 4, or -1 for punctuation."""
+    before, between, after = _MARKS[style]
+    text, items = label, [0] * len(label)
+    for number, value in enumerate(box):
+        opening = before if number == 0 else between
+        coordinate = f"{quantize(value):.3f}" if style == "decimal" else str(round(1000 * quantize(value)))
+        text += opening + coordinate
+        items += [-1] * len(opening) + [1 + number] * len(coordinate)
+    return text + after, items + [-1] * len(after)

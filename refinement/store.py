@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,13 +22,16 @@ from ..utils.atomic_files import sha256_of, write_file, write_folder
 from ..utils.optional_imports import import_optional
 from .dataset_columns import Missing, ObjectsOfRow, attach_objects
 from .storage.errors import StaleStoreError, StoreError
-from .storage.finalize import FAILURES, IMAGES, INDEX, KEYS, finish_store
+from .storage.finalize import FAILURES, FILES, IMAGES, INDEX, KEYS, finish_store
 from .storage.index import Index, hash_key
 from .storage.manifest import SHARDS, Manifest
 from .storage.picture_hash import read_picture
+from .storage.pixels import PixelFormat
 from .storage.refiner_identity import RefinerIdentity
-from .storage.rows import Row
+from .storage.rows import PIXEL_CHECKSUM, Row
 from .storage.shards import Receipt, ShardFile, ShardReader, locate_row, shard_name
+
+logger = logging.get_logger(__name__)
 
 MAX_OPEN_SHARDS = 4096  # mapped at a time; Linux allows 65,530 mappings
 MAX_PIXELS = 120_000_000  # of an image that is looked up
@@ -47,6 +51,7 @@ class StoreStats:
         pictures_without_objects: int, number of images.
         region_feature_type: str, `"mask"` or `"detection"`.
         region_feature_size: int, width of a region feature.
+        pixels: str, size and resampling of the resized pixels, or `None` without them.
         labels: int, number of different labels.
         common_labels: number of objects by label, of the most common labels.
     """
@@ -59,6 +64,7 @@ class StoreStats:
     pictures_without_objects: int
     region_feature_type: str
     region_feature_size: int
+    pixels: str | None
     labels: int
     common_labels: dict[str, int]
 
@@ -91,6 +97,7 @@ class RefinementStore:
         self._open: dict[int, ShardReader] = {}
         self._lock = Lock()
         self._keys, self._images = (Index(self.path / INDEX, name) for name in (KEYS, IMAGES))
+        self._files = None if self.pixels is None else Index(self.path / INDEX, FILES)
 
     @classmethod
     def open(cls, path: str | os.PathLike, allow: Collection[str] = ()) -> Self:
@@ -122,6 +129,11 @@ class RefinementStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"], Manifest.load(state["path"]), state["allow"])
+
+    @property
+    def pixels(self) -> PixelFormat | None:
+        """Size and resampling of the resized pixels that the store keeps; `None` if it keeps none."""
+        return self.manifest.rows.pixels
 
     @property
     def failure_count(self) -> int:
@@ -163,6 +175,38 @@ class RefinementStore:
             if shard.image_hash(place) == image_hash:
                 return shard.row(place, return_masks).objects
         return None
+
+    def find_file(self, content: bytes, image_processor: Any) -> Row | None:
+        """Return objects and resized pixels of an image, found by the checksum of its file; nothing is decoded.
+
+        Args:
+            content: bytes of the file.
+            image_processor: image processor of the caller. The pixels are what its `resize_only` returns.
+
+        Returns:
+            The row, whose `pixels` may not be written to. `None` if the file is not in the store, or if the store keeps
+            no pixels, or those of another size or resampling than the image processor's, of which a warning tells.
+
+        Raises:
+            StoreError: naming the file, when the row is damaged.
+        """
+        if self._files is None or not self._has_pixels_of(image_processor):
+            return None
+        file_sha256 = hashlib.sha256(content).digest()
+        for index in self._files.find(int.from_bytes(file_sha256[:8], "little")):
+            shard, place = self._locate(index)
+            if shard.file_sha256(place) == file_sha256:
+                return shard.row(place, pixels=True)
+        return None
+
+    def _has_pixels_of(self, image_processor: Any) -> bool:
+        wanted = PixelFormat.of(image_processor)
+        if wanted != self.pixels:
+            logger.warning_once(
+                f"{self.path} keeps {self.pixels}, but the image processor makes "
+                f"{wanted or 'pictures of no fixed size'}: the kept pixels are not used, and files are decoded."
+            )
+        return wanted == self.pixels
 
     def row(self, key: str, picture: Any = None, return_masks: bool = False) -> Row | None:
         """Return the row of a key; `None` if the key is not in the store.
@@ -317,6 +361,7 @@ class RefinementStore:
             pictures_without_objects=without,
             region_feature_type=self.manifest.rows.region_feature_type,
             region_feature_size=self.manifest.rows.region_feature_size,
+            pixels=None if self.pixels is None else str(self.pixels),
             labels=len(labels),
             common_labels=dict(labels.most_common(COMMON_LABELS)),
         )
@@ -334,9 +379,10 @@ class RefinementStore:
             for shard in logging.tqdm(self.shards, desc="Exporting", unit="shard"):
                 shard.open().check()
                 with pa.memory_map(os.fspath(shard.path)) as file:
-                    table = pa.ipc.open_file(file).read_all().drop_columns(["checksum"])
+                    table = pa.ipc.open_file(file).read_all()
+                checksums = {"checksum", PIXEL_CHECKSUM} & {*table.column_names}
                 with write_file((folder / shard.facts.name).with_suffix(".parquet")) as target:
-                    pq.write_table(table, target, row_group_size=size)
+                    pq.write_table(table.drop_columns(sorted(checksums)), target, row_group_size=size)
 
     @classmethod
     def merge(cls, stores: Sequence[Self | str | os.PathLike], out: str | os.PathLike) -> Self:

@@ -32,7 +32,7 @@ def load_encoder(
         refiner: folder or Hub id of a model whose refiner is used, where the first stage was saved without one.
         store: store of `refine_dataset` that is asked before the refiner, or its folder.
         device: device; CUDA by default where there is one.
-        dtype: dtype of the weights, by default as they were saved.
+        dtype: dtype of the weights, by default as they were saved; `"auto"` for what the device computes fast.
         tag_thresholds: file with the thresholds of the tagger, one per tag and line.
         batch_size: int, number of pictures, texts or pairs at a time.
 
@@ -48,7 +48,7 @@ def load_encoder(
             f"{place} is a model of type {kind!r}, and retrieval needs a first stage (lyrics_pretraining), as `lyrics "
             "pretrain` writes it. The whole model answers questions, but it has no features to search with."
         )
-    first_stage: Any = LyricsForPreTraining.from_pretrained(place, dtype=loading.choose_dtype(dtype) or "auto")
+    first_stage: Any = LyricsForPreTraining.from_pretrained(place, dtype=loading.choose_dtype(dtype, device) or "auto")
     options: dict[str, Any] = {"device": device, "dtype": dtype, "tag_thresholds": tag_thresholds}
     processor = loading.load_processor(place, **options)
     if refiner is None and model is None:

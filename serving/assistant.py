@@ -109,7 +109,8 @@ class Lyrics:
             model: folder or Hub id of a model or an adapter; by default the micro model, which ships with the package
                 and knows scenes of colored shapes.
             device: device of model and refiner, such as `"cuda:1"`; CUDA by default where there is one.
-            dtype: dtype of the weights, such as `"bfloat16"`; by default as they were saved.
+            dtype: dtype of the weights, such as `"bfloat16"`; by default as they were saved; `"auto"` is
+                bfloat16 where the device computes it natively, else float32.
             store: store of `refine_dataset` that is asked before the refiner, or its folder.
             tag_thresholds: file with the thresholds of the tagger, one per tag and line.
             refiner: `False` for none, or a refiner to use instead of the saved one.

@@ -15,6 +15,7 @@ from ..modeling_lyrics import LyricsForConditionalGeneration
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.processor_checks import HUB_KWARGS, PROCESSOR_FILES, find_adapter_base, find_file
 from ..refinement.store import RefinementStore
+from ..utils.native_dtype import native_dtype
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -36,17 +37,23 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def choose_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+def choose_dtype(name: str | torch.dtype | None, device: str | torch.device | None = None) -> torch.dtype | None:
     """Return the dtype of a name such as `"bfloat16"`; `None` stays, for weights as they were saved.
+
+    Args:
+        name: dtype or its name; `"auto"` is bfloat16 where the device computes it natively, else float32.
+        device: device of the weights; CUDA by default where there is one.
 
     Raises:
         ValueError: there is no such dtype of floating point numbers.
     """
-    dtype = getattr(torch, name, None) if isinstance(name, str) else name
-    if dtype is None and name in (None, "auto"):
+    if name is None:
         return None
+    if isinstance(name, str) and name == "auto":
+        return native_dtype(device)
+    dtype = getattr(torch, name, None) if isinstance(name, str) else name
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be float32, bfloat16 or float16, got {name!r}.")
+        raise ValueError(f"dtype must be auto, float32, bfloat16 or float16, got {name!r}.")
     return dtype
 
 
@@ -79,7 +86,7 @@ def load_processor(
         model: folder or Hub id of a model or an adapter; the micro model by default. An adapter without a processor of
             its own has that of its base model.
         device: device of the refiner; CUDA by default where there is one.
-        dtype: dtype of the refiner's weights, by default as they were saved.
+        dtype: dtype of the refiner's weights, by default as they were saved; `"auto"` for what the device is fast at.
         store: store of `refine_dataset` that is asked before the refiner, or its folder.
         tag_thresholds: file with the thresholds of the tagger, one per tag and line.
         refiner: `False` for none, or a refiner to use instead of the saved one.
@@ -90,7 +97,7 @@ def load_processor(
         ValueError: there is no such model, device, dtype or store, or a file is damaged.
         OSError: a file is missing.
     """
-    chosen, weights_dtype, place = choose_device(device), choose_dtype(dtype), check_place(model)
+    chosen, weights_dtype, place = choose_device(device), choose_dtype(dtype, device), check_place(model)
     kwargs = dict(refiner_kwargs or {})
     if tag_thresholds is not None:
         kwargs["tag_thresholds"] = tag_thresholds
@@ -123,7 +130,7 @@ def load_model(
     Args:
         model: folder or Hub id of a model or an adapter; the micro model by default.
         device: device; CUDA by default where there is one. With a `device_map`, that decides.
-        dtype: dtype of the weights, by default as they were saved.
+        dtype: dtype of the weights, by default as they were saved; `"auto"` for what the device computes fast.
         model_kwargs: further arguments of `LyricsForConditionalGeneration.from_pretrained`.
 
     Raises:
@@ -132,7 +139,7 @@ def load_model(
     """
     chosen, place = choose_device(device), check_place(model)
     loaded: Any = LyricsForConditionalGeneration.from_pretrained(
-        place, dtype=choose_dtype(dtype) or "auto", **model_kwargs
+        place, dtype=choose_dtype(dtype, device) or "auto", **model_kwargs
     )
     if "device_map" not in model_kwargs and "quantization_config" not in model_kwargs:
         loaded.to(chosen)

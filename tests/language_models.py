@@ -97,7 +97,7 @@ FAMILIES = {
         "gemma2",
         "gemma",
         "training template",
-        _GQA | _SLIDING | {"head_dim": 16, "final_logit_softcapping": 3.0, "tie_word_embeddings": True},
+        _GQA | _SLIDING | {"head_dim": 16, "final_logit_softcapping": 12.0, "tie_word_embeddings": True},
         _GEMMA,
         stop=("<end_of_turn>",),
         has_system=False,
@@ -219,14 +219,17 @@ def build_language_model(family: Family, seed: int = 0) -> Any:
     return model.eval()
 
 
-def save_language_model(family: Family, folder: Path, head_scale: float = 1.0) -> Path:
+def save_language_model(family: Family, folder: Path, logit_scale: float = 1.0) -> Path:
     """Save a language model and its tokenizer as a checkpoint.
 
-    A frozen random head that is no word embedding needs a larger scale, or its logits stay close to each other.
+    The logits of so small a model are close to each other, and LoRA leaves the head as it is: to learn by heart, their
+    scale must be larger.
     """
     model = build_language_model(family)
-    if not model.config.tie_word_embeddings:
-        model.get_output_embeddings().weight.data.mul_(head_scale)
+    final_norm = [one for one in model.base_model.children() if getattr(one, "weight", torch.empty(0, 0)).dim() == 1][
+        -1
+    ]
+    final_norm.weight.data.add_(logit_scale - 1)  # those of Gemma are added to 1
     model.save_pretrained(folder)
     build_tokenizer(family).save_pretrained(folder)
     return folder

@@ -92,6 +92,7 @@ PROCESSOR = {
     "image_token": IMAGE_TOKEN,
     "num_query_tokens": 24,
     "mqformer_text": "instruction",
+    "spatial_text": "short",
     "region_feature_size": 36,
     "max_image_pixels": 1_000_000,
 }

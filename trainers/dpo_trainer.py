@@ -95,9 +95,16 @@ class PreferenceRows(torch.utils.data.Dataset):
             given = row.get("images") if given is None else [given]
             row["images"] = self.processor.load_pictures(given) if given else []
             _place_images(row)
+            self._check_template(row)
         except Exception as error:
             raise BadRowError(index, error) from error
         return row
+
+    def _check_template(self, row: Mapping[str, Any]) -> None:
+        """Raise a `ValueError` where the chat template refuses a conversation, which TRL renders later."""
+        if not isinstance(row["prompt"], str):
+            for answer in (row["chosen"], row["rejected"]):
+                self.processor.apply_chat_template([*row["prompt"], *answer])
 
 
 def _place_images(row: dict[str, Any]) -> None:

@@ -26,10 +26,10 @@ from .common.adapter_saving import TunedAdapterMixin
 from .common.checkpointing import AtomicCheckpointMixin
 from .common.data_arguments import hint_at_store, require_one_of
 from .common.trainable_parts import TuningArguments
+from .data.conversation_rows import ConversationReader
 from .data.datasets import MapRows
 from .data.prompt_rows import PreparedPrompt, PromptReader
 from .rewards import Reward, find_rewards
-from .sft_collator import LyricsSFTCollator
 
 IMAGE_INPUTS = "image_inputs"  # key of a batch of TRL's: the inputs of each row's images
 _OF_TOKENS = ("input_ids", "attention_mask")
@@ -104,6 +104,8 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
             raise ValueError("LyricsGRPOTrainer needs a processing_class (a LyricsProcessor).")
         if given := {"tools", "environment_factory", "rollout_func"}.intersection(kwargs):
             raise ValueError(f"{', '.join(sorted(given))}: answers are single turns of the model itself. Leave it out.")
+        if processing_class.tokenizer.eos_token is None:
+            raise ValueError("The tokenizer has no eos_token, so that no answer would end: set it in its files.")
         reward_funcs = find_rewards(args.rewards) if reward_funcs is None else reward_funcs
         functions = list(reward_funcs) if isinstance(reward_funcs, Sequence) else [reward_funcs]
         self._row_inputs: list[dict[str, torch.Tensor]] = []
@@ -119,8 +121,10 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
             **kwargs,
         )
         own = [one.column for one in functions if isinstance(one, Reward)]
-        collator = LyricsSFTCollator(processing_class, box_units=args.box_units)  # pyright: ignore[reportArgumentType]
-        self.reader = PromptReader(collator, tuple(dict.fromkeys(own)) if len(own) == len(functions) else ())
+        reader = ConversationReader(processing_class, box_units=args.box_units)  # pyright: ignore[reportArgumentType]
+        columns = tuple(dict.fromkeys(own)) if len(own) == len(functions) else ()
+        template_options: Any = args.chat_template_kwargs or {}
+        self.reader = PromptReader(reader, columns, template_options)
         self.train_dataset = self._read(train_dataset)
         self.eval_dataset = self._read(eval_dataset)
 

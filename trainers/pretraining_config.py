@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
 from transformers import TrainingArguments
 
+from ..modeling_lyrics.modeling_lyrics_pretraining import Recomputation
 from .common.data_arguments import RowArguments, require_one_of
+from .common.precision import PrecisionArguments
+
+LARGE_BATCH = 32  # rows a device from which memory is saved; smaller batches rarely fill a GPU
 
 
 @dataclass
-class LyricsPretrainingArguments(RowArguments, TrainingArguments):
+class LyricsPretrainingArguments(PrecisionArguments, RowArguments, TrainingArguments):
     """`TrainingArguments` for `LyricsPretrainingTrainer`, with other defaults and the settings of the data.
 
     The learning rate rises in `warmup_steps` from a hundredth to 1e-4, and falls along a cosine to a tenth of that. All
@@ -35,11 +39,32 @@ class LyricsPretrainingArguments(RowArguments, TrainingArguments):
     image_column: str = field(default="image", metadata={"help": "Column of the images."})
     caption_column: str = field(default="caption", metadata={"help": "Column of the captions."})
     mask_probability: float = field(default=0.15, metadata={"help": "Probability that an item of the text is masked."})
+    caption_only_probability: float = field(
+        default=0.0, metadata={"help": "Probability that contrast and matching see a caption without objects."}
+    )
     mask_unit: str = field(default="item", metadata={"help": "'item' (a label or one coordinate) or 'object'."})
     max_spatial_tokens: int = field(default=512, metadata={"help": "Longest text of whole objects, in tokens."})
     max_caption_tokens: int = field(default=128, metadata={"help": "Longest caption in tokens, special ones included."})
 
+    recompute: str = field(
+        default="auto",
+        metadata={
+            "help": "What the backward pass computes again to save memory: none, feed_forward, matching, or auto "
+            f"(feed_forward from {LARGE_BATCH} rows a device)."
+        },
+    )
+
+    @property
+    def recomputation(self) -> Recomputation:
+        """What `recompute` means for this batch size; nothing where whole layers are (`gradient_checkpointing`)."""
+        if self.gradient_checkpointing:
+            return "none"
+        if self.recompute == "auto":
+            return "feed_forward" if self.per_device_train_batch_size >= LARGE_BATCH else "none"
+        return cast(Recomputation, self.recompute)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one_of("recompute", self.recompute, ("auto", *get_args(Recomputation)))
         require_one_of("mask_unit", self.mask_unit, ("item", "object"))
         require_one_of("train_sampling_strategy", self.train_sampling_strategy, ("random", "sequential"))

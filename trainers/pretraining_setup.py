@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
@@ -17,6 +17,8 @@ from ..modeling_lyrics.modeling_lyrics import build_vision_model
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.model_inputs import BOS
 from ..processing_lyrics.pretraining_inputs import add_stage_1_tokens
+from ..processing_lyrics.spatial_text import SpatialStyle
+from .common.data_arguments import require_one_of
 
 logger = logging.get_logger(__name__)
 
@@ -44,6 +46,13 @@ class PretrainingModelArguments:
     processor: str | None = field(
         default=None, metadata={"help": "Checkpoint whose processor and refiner find objects that are not stored."}
     )
+    spatial_text: str | None = field(
+        default=None,
+        metadata={
+            "help": "How a new model reads objects: decimal (label: [0.100, ...]), or short (label: 100 ...), with "
+            "a third of the tokens; by default as the processor writes them, or decimal."
+        },
+    )
     itc_weight: float = field(default=1.0, metadata={"help": "Weight of image-text contrast; 0 disables it."})
     itm_weight: float = field(default=1.0, metadata={"help": "Weight of image-text matching; 0 disables it."})
     icg_weight: float = field(default=1.0, metadata={"help": "Weight of caption generation; 0 disables it."})
@@ -53,6 +62,8 @@ class PretrainingModelArguments:
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager, sdpa or flex_attention."})
 
     def __post_init__(self) -> None:
+        if self.spatial_text is not None:
+            require_one_of("spatial_text", self.spatial_text, get_args(SpatialStyle))
         for name in ("vision_config", "mqformer_config"):
             value = getattr(self, name) or {}
             try:
@@ -120,6 +131,13 @@ def _build_processor(arguments: PretrainingModelArguments, vision_config: PreTra
     checkpoint = arguments.processor or arguments.checkpoint
     if checkpoint is not None:
         processor = LyricsProcessor.from_pretrained(checkpoint)
+        style: Any = arguments.spatial_text or processor.spatial_text
+        if arguments.checkpoint is not None and style != processor.spatial_text:
+            raise ValueError(
+                f"{checkpoint} was trained on {processor.spatial_text} spatial text and cannot read {style}: leave "
+                "spatial_text out."
+            )
+        processor.spatial_text = style
         if vision_config is not None:
             processor.image_processor = build_image_processor(arguments.vision_model, vision_config)
         return processor
@@ -132,5 +150,8 @@ def _build_processor(arguments: PretrainingModelArguments, vision_config: PreTra
         tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     # The first stage has no language model. A copy of its tokenizer takes that place until the second stage.
     return LyricsProcessor(
-        build_image_processor(arguments.vision_model, vision_config), copy.deepcopy(tokenizer), tokenizer
+        build_image_processor(arguments.vision_model, vision_config),
+        copy.deepcopy(tokenizer),
+        tokenizer,
+        spatial_text=arguments.spatial_text or "decimal",  # pyright: ignore[reportArgumentType]
     )

@@ -68,10 +68,12 @@ class LyricsPretrainingTrainer(PreparedRowsMixin, Trainer):
                 use_objects=model.config.mqformer_config.num_grounding_queries > 0,
                 max_spatial_tokens=args.max_spatial_tokens,
                 max_caption_tokens=args.max_caption_tokens,
+                caption_only_probability=args.caption_only_probability,
                 image_column=args.image_column,
                 caption_column=args.caption_column,
             )
         model.model.vision_model.requires_grad_(args.train_vision_model)
+        model.set_recomputation(args.recomputation)
         self.collator = data_collator
         parts = (model, model.model.vision_model, model.model.mqformer)
         self._places = [part.name_or_path for part in parts]  # before they are saved elsewhere

@@ -4,48 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers.utils import logging
 
-from ..datasets_lyrics.conversations import Conversation, Message, box_blocks, outline, read_conversation
-from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
-from ..utils.seeding import generator
-from .common.data_arguments import hint_at_store, require_one_of
+from ..datasets_lyrics.conversations import Conversation, Message, outline, read_conversation
+from ..processing_lyrics import LyricsProcessor, format_box
+from .common.data_arguments import hint_at_store
 from .data.answer_spans import AnswerFinder
-from .data.augmentation import Augmentation, Move
+from .data.augmentation import Augmentation
+from .data.conversation_rows import BoxUnits, ConversationReader, PreparedConversation, with_images
 from .data.conversation_truncation import truncate_conversation
-from .data.datasets import FromDataSet, describe_rows
+from .data.datasets import describe_rows
 
 logger = logging.get_logger(__name__)
 
-BoxUnits = Literal["relative", "pixel"]
 IGNORE_INDEX = -100
-TOLERANCE = 0.01  # how far a relative coordinate may lie outside [0, 1]
-
-
-@dataclass
-class PreparedConversation(FromDataSet):
-    """Row that is ready for a batch.
-
-    Attributes:
-        sample: name of the row in random draws and in messages.
-        messages: messages with blocks of text and images.
-        images: upright RGB images, in the order of their blocks.
-        objects: visual objects of each image, or `None` if the processor must still find them.
-        learned_from: index of the first message whose answer is learned.
-        shortened: indices of answers that lost their end, so that they must not teach the model to stop there.
-    """
-
-    sample: str
-    messages: list[Message]
-    images: list[Image.Image]
-    objects: list[VisualObjects | None]
-    learned_from: int
-    shortened: set[int]
 
 
 @dataclass
@@ -78,7 +54,9 @@ class LyricsSFTCollator:
     objects_column: str = "visual_objects"
 
     def __post_init__(self) -> None:
-        require_one_of("box_units", self.box_units, ("relative", "pixel"))
+        self._reader = ConversationReader(
+            self.processor, self.seed, self.box_units, self.augmentation, self.objects_column
+        )
         self.answers = AnswerFinder(self.processor)
 
     def prepare(self, row: Mapping[str, Any], sample: str | None = None, epoch: int = 0) -> PreparedConversation:
@@ -95,96 +73,13 @@ class LyricsSFTCollator:
         sample = "row" if sample is None else sample
         conversation = read_conversation(row)
         _warn_of_empty_answers(conversation, sample)
-        return self.prepare_conversation(conversation, row, sample, epoch)
-
-    def prepare_conversation(
-        self, conversation: Conversation, row: Mapping[str, Any], sample: str, epoch: int = 0
-    ) -> PreparedConversation:
-        """Load the images and the objects of a conversation that was read, as `prepare` does.
-
-        Args:
-            conversation: conversation of the row; its blocks of boxes become text.
-            row: mapping with the objects of the images and the units of the boxes, where it has them.
-            sample: name of the row.
-            epoch: epoch in which the row is used.
-
-        Raises:
-            ValueError: if the row cannot be used; the message gives the reason.
-        """
-        images = self.processor.load_pictures(conversation.pictures)
-        objects = self._read_objects(row, len(images))
-        boxes = self._read_boxes(conversation, images, row.get("box_units") or self.box_units)
-        random = generator(self.seed, epoch, sample, "augmentation")
-        moves = [
-            self.augmentation.draw([box for place, box in boxes if place == number], random)
-            for number in range(len(images))
-        ]
-        self._write_boxes(conversation, boxes, moves, images)
-        if any(move.changes for move in moves):
-            objects = [
-                None if found is None else move.objects(found, image.size)
-                for found, move, image in zip(objects, moves, images, strict=True)
-            ]
-            images = [move.picture(image) for move, image in zip(moves, images, strict=True)]
-        messages, learned_from, shortened = conversation.messages, conversation.learned_from, set[int]()
+        prepared = self._reader.prepare(conversation, row, sample, epoch)
         if self.max_length is not None:
-            messages, learned_from, shortened = truncate_conversation(
-                messages, self._count_tokens, self.max_length, learned_from
+            prepared.messages, prepared.learned_from, prepared.shortened = truncate_conversation(
+                prepared.messages, self._count_tokens, self.max_length, prepared.learned_from
             )
-        self.answers.check(messages)
-        source = str(row.get("dataset") or "")
-        return PreparedConversation(sample, messages, images, objects, learned_from, shortened, source=source)
-
-    def _read_objects(self, row: Mapping[str, Any], count: int) -> list[VisualObjects | None]:
-        given = row.get(self.objects_column)
-        if given is None:
-            return [None] * count
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        if len(given) != count:
-            raise ValueError(f"The row has visual objects for {len(given)} images, but {count} images.")
-        return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
-
-    def _read_boxes(
-        self, conversation: Conversation, images: Sequence[Image.Image], units: str
-    ) -> list[tuple[int, list[float]]]:
-        """Return the number of its image and the coordinates in [0, 1] for each box of the conversation."""
-        require_one_of("box_units", units, ("relative", "pixel"))
-        found = []
-        for block in box_blocks(conversation.messages):
-            number = block.get("image", 0 if len(images) == 1 else None)
-            if not isinstance(number, int) or not 0 <= number < len(images):
-                raise ValueError(
-                    f"A box has the image number {number}, and the row has {len(images)}: set its `image`."
-                )
-            try:
-                box = np.asarray(block["box"], np.float64).reshape(-1)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"The box {block['box']!r:.100} is no list of numbers: {error}") from error
-            if units == "pixel":
-                box = box / np.array(images[number].size * 2) if len(box) == 4 else box
-            if len(box) != 4 or not np.isfinite(box).all() or (box < -TOLERANCE).any() or (box > 1 + TOLERANCE).any():
-                raise ValueError(
-                    f"The box {block['box']} is not x1, y1, x2, y2 within an image of {images[number].size} pixels "
-                    f"(box_units={units!r})."
-                )
-            box = box.clip(0.0, 1.0)
-            found.append((number, [*np.minimum(box[:2], box[2:]).tolist(), *np.maximum(box[:2], box[2:]).tolist()]))
-        return found
-
-    def _write_boxes(
-        self,
-        conversation: Conversation,
-        boxes: Sequence[tuple[int, list[float]]],
-        moves: Sequence[Move],
-        images: Sequence[Image.Image],
-    ) -> None:
-        """Replace every block of a box, in place, with its spatial text after augmentation."""
-        for block, (number, box) in zip(list(box_blocks(conversation.messages)), boxes, strict=True):
-            if moves[number].changes:
-                box = moves[number].boxes(np.array([box]), images[number].size)[0].tolist()
-            text = format_box(box) if "label" not in block else format_object(block["label"], box)
-            block.clear()
-            block.update({"type": "text", "text": text})
+        self.answers.check(prepared.messages)
+        return prepared
 
     def measure(self, row: Mapping[str, Any]) -> int:
         """Return the approximate number of tokens of a row, without reading its images, for `group_by_length`."""
@@ -261,21 +156,6 @@ def _warn_of_empty_answers(conversation: Conversation, sample: str) -> None:
             logger.warning_once(
                 f"Row {sample}: message {number} is an empty answer: it teaches the model to end at once."
             )
-
-
-def with_images(row: PreparedConversation) -> list[Message]:
-    """Return the messages of a row with the images in their blocks."""
-    images = iter(row.images)
-    return [
-        {
-            **message,
-            "content": [
-                {"type": "image", "image": next(images)} if block["type"] == "image" else block
-                for block in message["content"]
-            ],
-        }
-        for message in row.messages
-    ]
 
 
 def _runs(mask: torch.Tensor) -> list[tuple[int, int]]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+IGNORE_INDEX = -100
+
 _SAMPLE = {"messages": [[{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]], "images": [[]]}
 
 
@@ -78,6 +80,7 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
     stage_name = "instruction tuning (second stage)"
     args: LyricsSFTConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     collator: LyricsSFTCollator
+    _label_rows: torch.Tensor | None = None  # row of each labeled position of the micro-batch, where only these run
 
     def __init__(
         self,
@@ -94,8 +97,7 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
             raise ValueError("LyricsSFTTrainer needs a processing_class (a LyricsProcessor).")
         if args is None:
             name = os.fspath(model) if isinstance(model, str | os.PathLike) else str(model.name_or_path)
-            has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()  # TRL's default fails elsewhere
-            args = LyricsSFTConfig(f"{os.path.basename(os.path.normpath(name)) or 'lyrics'}-SFT", bf16=has_bf16)
+            args = LyricsSFTConfig(f"{os.path.basename(os.path.normpath(name)) or 'lyrics'}-SFT")
         if not isinstance(args, LyricsSFTConfig):
             raise TypeError(
                 f"args is a {type(args).__name__}, and LyricsSFTTrainer needs a LyricsSFTConfig of the same fields."
@@ -138,13 +140,32 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
         if self.is_world_process_zero():
             logger.info(describe_trained(tuned))
 
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Compute the loss as TRL does; on a CPU the head, too, computes the labeled positions alone.
+
+        TRL leaves the other positions out only where Triton runs. Most positions of a batch have no label: images,
+        questions and padding.
+        """
+        self._label_rows = None
+        needs_all = return_outputs or self.compute_loss_func is not None or self.label_smoother is not None
+        labels = inputs.get("labels")
+        if not needs_all and labels is not None and labels.device.type == "cpu" and "shift_labels" not in inputs:
+            inputs, self._label_rows = keep_labeled(inputs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
     def _record_losses(self, model: torch.nn.Module, _: Any, outputs: Any) -> None:
         """Record the losses of a micro-batch by data set; a forward hook, as TRL returns its outputs to nobody."""
         log_probs = getattr(outputs, "log_probs", None)  # of TRL's fused head alone
         if model.training and self._losses is not None and self._sources and log_probs is not None:
             mask = outputs.label_mask
-            losses = -(log_probs.detach() * mask).sum(1, dtype=torch.float64)
-            self._losses.add(self._sources, torch.stack([losses, mask.sum(1).double()], dim=1))
+            terms = torch.stack([-log_probs.detach() * mask, mask], dim=-1).double()  # (B, L, 2), or (1, K, 2)
+            if self._label_rows is None:
+                rows = terms.sum(1)
+            else:
+                rows = terms.new_zeros(len(self._sources), 2).index_add(0, self._label_rows, terms[0])
+            self._losses.add(self._sources, rows)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as in TRL; for a mixture also the loss of each data set (`loss_NAME`), a mean over tokens."""
@@ -168,3 +189,24 @@ class LyricsSFTTrainer(PreparedRowsMixin, TunedAdapterMixin, SFTTrainer):  # pyr
             return super()._get_eval_sampler(eval_dataset)
         finally:
             self.args.train_sampling_strategy = strategy
+
+
+def keep_labeled(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
+    """Replace the labels of a batch by the labeled positions, which the model then returns alone.
+
+    Args:
+        inputs: batch with `labels`, int64 (B, L), -100 where there is no loss.
+
+    Returns:
+        The batch with `kept_positions` and `shift_labels`, the tokens after them (1, K), in place of `labels`; and the
+        row of each, int64 (K,). A batch without any label keeps one position, without label, so that there is a
+        gradient graph.
+    """
+    labels = inputs["labels"]
+    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).flatten()
+    positions = (following != IGNORE_INDEX).nonzero()[:, 0]
+    if not len(positions):
+        positions = positions.new_tensor([labels.shape[1] - 1])
+    batch = {name: value for name, value in inputs.items() if name != "labels"}
+    batch |= {"kept_positions": positions, "shift_labels": following[positions][None]}
+    return batch, positions // labels.shape[1]

@@ -61,12 +61,14 @@ class RefinedDialogues(torch.utils.data.Dataset):
 class Curve(TrainerCallback):
     """Answers a few questions about validation scenes while a model is trained, and ends the run when its time is up.
 
+    The time of an interrupted run counts up to its last result.
+
     Attributes:
         processor: processor of the model.
         path: file of JSON lines, to which each result is appended.
         every: number of steps between two results.
         per_kind: number of questions of each kind.
-        minutes: longest time of the run.
+        minutes: longest time of the run, all tries together.
     """
 
     processor: LyricsProcessor
@@ -76,7 +78,8 @@ class Curve(TrainerCallback):
     minutes: float
 
     def __post_init__(self) -> None:
-        self._start = time.monotonic()
+        earlier = self.path.read_text().splitlines() if self.path.is_file() else []
+        self._start = time.monotonic() - 60 * (json.loads(earlier[-1])["minutes"] if earlier else 0)
 
     @cached_property
     def _cases(self) -> list[Case]:

@@ -9,7 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,10 @@ class RefiningTask:
         if item.image is None:
             return item, item.error or "There is no picture."
         try:
-            return item, read_picture(item.image, self.processor.max_image_pixels)
+            loaded = read_picture(item.image, self.processor.max_image_pixels)
+            if self.rows.pixels is not None:
+                loaded = replace(loaded, pixels=self.processor.image_processor.resize_only(loaded.picture))
+            return item, loaded
         except (ValueError, OSError, MemoryError) as error:
             return item, str(error) or type(error).__name__
 
@@ -148,7 +151,7 @@ class RefiningTask:
             objects = prepare_objects(objects, self.rows)
         except ValueError as error:
             return f"What the refiner saw cannot be stored: {error}"
-        return Row(item.key, loaded.image_hash, loaded.file_sha256, *loaded.picture.size, objects)
+        return Row(item.key, loaded.image_hash, loaded.file_sha256, *loaded.picture.size, objects, loaded.pixels)
 
 
 def _map_ahead(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -17,11 +17,13 @@ from ...utils.atomic_files import naming_disk_errors, sha256_of, write_file
 from .errors import DuplicateKeyError, StoreError
 from .index import hash_images, hash_keys, write_index
 from .manifest import SHARDS, Manifest
+from .rows import BatchView
 from .shards import Receipt, ShardFacts, ShardFile, locate_row, shard_name
 
 INDEX = "index"
 FAILURES = "failures.jsonl"
 KEYS, IMAGES = "keys", "images"  # names of the indices
+FILES = "files"  # of stores with pixels, which are found without decoding a file
 
 
 def finish_store(folder: Path, manifest: Manifest, origins: Sequence[Path] = ()) -> Manifest:
@@ -68,11 +70,11 @@ def _receipts(folder: Path, count: int) -> Iterator[Receipt | None]:
 
 
 def _write_indices(folder: Path, shards: Sequence[ShardFile], origins: Sequence[Path]) -> None:
-    with _collect_hashes(folder, shards) as (keys, images):
-        for rows in write_index(folder, KEYS, keys):
-            _check_different(shards, origins, rows.tolist())
-        for _ in write_index(folder, IMAGES, images):
-            pass  # one image may have several keys
+    with _collect_hashes(folder, shards) as hashes:
+        for name, values in hashes.items():
+            for rows in write_index(folder, name, values):
+                if name == KEYS:  # one image or file may have several keys
+                    _check_different(shards, origins, rows.tolist())
 
 
 def _check_different(shards: Sequence[ShardFile], origins: Sequence[Path], rows: Sequence[int]) -> None:
@@ -88,17 +90,31 @@ def _check_different(shards: Sequence[ShardFile], origins: Sequence[Path], rows:
 
 
 @contextmanager
-def _collect_hashes(folder: Path, shards: Sequence[ShardFile]) -> Iterator[list[np.ndarray]]:
-    """Yield the hashes of all keys and of all images, (rows,) uint64 each, mapped from temporary files."""
-    paths = [folder / f".{name}.tmp-{uuid.uuid4().hex[:12]}" for name in (KEYS, IMAGES)]
+def _collect_hashes(folder: Path, shards: Sequence[ShardFile]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the hashes of each index by its name, (rows,) uint64 each, mapped from temporary files."""
+    collected = {
+        name: read for name, read in _HASHES.items() if name != FILES or any(one.row_format.pixels for one in shards)
+    }
+    paths = {name: folder / f".{name}.tmp-{uuid.uuid4().hex[:12]}" for name in collected}
     try:
-        with naming_disk_errors(paths[0]), open(paths[0], "xb") as keys, open(paths[1], "xb") as images:
+        with naming_disk_errors(paths[KEYS]), ExitStack() as opened:
+            files = {name: opened.enter_context(open(path, "xb")) for name, path in paths.items()}
             for shard in logging.tqdm(shards, desc="Indexing", unit="shard", disable=len(shards) < 2):
                 for batch in shard.open().batches:
-                    keys.write(hash_keys(batch.key(row) for row in range(len(batch))).tobytes())
-                    images.write(hash_images(batch.hashes).tobytes())
+                    for name, read in collected.items():
+                        files[name].write(read(batch).tobytes())
         is_empty = not any(shard.facts.rows for shard in shards)  # an empty file cannot be mapped
-        yield [np.zeros(0, np.uint64) if is_empty else np.memmap(path, np.uint64, "r") for path in paths]
+        yield {
+            name: np.zeros(0, np.uint64) if is_empty else np.memmap(path, np.uint64, "r")
+            for name, path in paths.items()
+        }
     finally:
-        for path in paths:
+        for path in paths.values():
             path.unlink(missing_ok=True)
+
+
+_HASHES: dict[str, Callable[[BatchView], np.ndarray]] = {
+    KEYS: lambda batch: hash_keys(batch.key(row) for row in range(len(batch))),
+    IMAGES: lambda batch: hash_images(batch.hashes),
+    FILES: lambda batch: hash_images(batch.files),
+}

@@ -64,6 +64,7 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Write the manifest into the folder of its store."""
         values = {"format": FORMAT, "version": VERSION, "complete": self.complete, **asdict(self)}
+        values["rows"] = self.rows.to_dict()
         with write_file(folder / MANIFEST, "w", encoding="utf-8") as file:
             json.dump(values | {"checksum": _checksum(values)}, file, indent=1, sort_keys=True)
 
@@ -91,7 +92,7 @@ class Manifest:
         try:
             manifest = cls(
                 refiner=RefinerIdentity(**values["refiner"]),
-                rows=RowFormat(**values["rows"]),
+                rows=RowFormat.from_dict(values["rows"]),
                 shards=tuple(ShardFacts(**shard) for shard in values["shards"]),
                 **{name: dict(values[name]) for name in ("source", "plan", "versions", "files")},
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ...processing_lyrics.image_loading import load_picture
@@ -25,11 +26,13 @@ class LoadedPicture:
         picture: PIL image, upright, RGB.
         image_hash: 32 bytes, see `hash_picture`.
         file_sha256: 32 bytes, or `None` without a file.
+        pixels: resized pixels, uint8 array of shape (height, width, 3), or `None` where they are not wanted.
     """
 
     picture: Image.Image
     image_hash: bytes
     file_sha256: bytes | None
+    pixels: np.ndarray | None = None
 
 
 def read_picture(source: Any, max_pixels: int) -> LoadedPicture:
@@ -44,13 +47,19 @@ def read_picture(source: Any, max_pixels: int) -> LoadedPicture:
         OSError: when the file cannot be read.
     """
     if isinstance(source, os.PathLike):
-        source = _read_file(Path(source))
+        source = read_file(Path(source))
     file_sha256 = hashlib.sha256(source).digest() if isinstance(source, bytes) else None
     picture = load_picture(source, max_pixels)
     return LoadedPicture(picture, hash_picture(picture), file_sha256)
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file of at most `MAX_FILE_SIZE` bytes.
+
+    Raises:
+        ValueError: when it is larger, or no regular file.
+        OSError: when it cannot be read.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is not a file.")

@@ -12,7 +12,7 @@ import operator
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,11 @@ import numpy as np
 from ...processing_lyrics import VisualObjects
 from ...utils.optional_imports import import_optional
 from .errors import StoreError
+from .pixels import PixelFormat
 
 METADATA = b"lyrics_store"  # in the schema of every shard
 HASH_SIZE = 32
+PIXEL_CHECKSUM = "pixels_checksum"  # apart, so that objects are checked without reading pixels
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class RowFormat:
         region_feature_type: str, `"mask"` or `"detection"`.
         region_feature_size: int, width of a region feature.
         masks: bool, whether rows contain masks.
+        pixels: size and resampling of the resized pixels that rows contain, or `None` if they contain none.
         rows_per_batch: int, rows of a record batch, except the last one of a shard; a writer keeps them in memory.
     """
 
@@ -41,7 +44,8 @@ class RowFormat:
     region_feature_type: str
     region_feature_size: int
     masks: bool = False
-    rows_per_batch: int = 256  # 2 MB of 16 objects each; 120 MB of "detection" features
+    rows_per_batch: int = 256  # 2 MB of 16 objects each; 120 MB of "detection" features; 39 MB of 224 x 224 pixels
+    pixels: PixelFormat | None = None
 
     def schema(self) -> Any:
         """Return the columns of a shard, a `pyarrow.Schema`."""
@@ -60,9 +64,24 @@ class RowFormat:
             "scores": pa.list_(pa.float32()),
             "region_features": pa.list_(features),
             **({"mask_size": size, "mask_runs": pa.list_(pa.list_(pa.uint32()))} if self.masks else {}),
+            **({} if self.pixels is None else {"pixels": pa.binary(self.pixels.bytes), PIXEL_CHECKSUM: pa.uint32()}),
             "checksum": pa.uint32(),
         }
-        return pa.schema(list(fields.items()), metadata={METADATA: json.dumps(vars(self), sort_keys=True).encode()})
+        return pa.schema(list(fields.items()), metadata={METADATA: json.dumps(self.to_dict(), sort_keys=True).encode()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON holds them; without pixels they are those of the first versions."""
+        values = asdict(self)
+        return values if self.pixels is not None else {name: values[name] for name in values if name != "pixels"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RowFormat:
+        """Return the format that `to_dict` describes.
+
+        Raises:
+            TypeError, ValueError: when the entries are not those of a format.
+        """
+        return cls(**{**values, "pixels": PixelFormat.from_dict(values.get("pixels"))})
 
     @classmethod
     def of_schema(cls, schema: Any) -> RowFormat:
@@ -71,7 +90,7 @@ class RowFormat:
         Raises:
             ValueError: when it is not the schema of a shard.
         """
-        found = cls(**json.loads((schema.metadata or {}).get(METADATA, b"{}"))) if schema.metadata else None
+        found = cls.from_dict(json.loads(schema.metadata.get(METADATA, b"{}"))) if schema.metadata else None
         if found is None or not found.schema().equals(schema):
             raise ValueError("has other columns than a shard of a store.")
         return found
@@ -88,6 +107,7 @@ class Row:
         width: int, pixels of the upright image.
         height: int, pixels of the upright image.
         objects: visual objects, as `prepare_objects` returns them.
+        pixels: resized pixels, uint8 array of shape (height, width, 3), or `None`; two rows are compared without them.
     """
 
     key: str
@@ -96,6 +116,7 @@ class Row:
     width: int
     height: int
     objects: VisualObjects
+    pixels: np.ndarray | None = field(default=None, compare=False)
 
 
 def prepare_objects(objects: VisualObjects, row_format: RowFormat) -> VisualObjects:
@@ -138,6 +159,12 @@ def build_batch(rows: Sequence[Row], row_format: RowFormat) -> Any:
         columns["mask_size"] = pa.FixedSizeListArray.from_arrays(sizes, 2)
         runs = [[encode_mask(one) for one in mask] for mask in masks]
         columns["mask_runs"] = pa.array(runs, schema.field("mask_runs").type)
+    if row_format.pixels is not None:
+        pixels: list[Any] = [row.pixels for row in rows]
+        content = pa.py_buffer(b"".join(one.tobytes() for one in pixels))
+        kind = schema.field("pixels").type
+        columns["pixels"] = pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, content])
+        columns[PIXEL_CHECKSUM] = pa.array([zlib.crc32(one.tobytes()) for one in pixels], pa.uint32())
     view = BatchView(columns, row_format)
     columns["checksum"] = pa.array([view.compute_checksum(index) for index in range(len(rows))], pa.uint32())
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
@@ -159,6 +186,7 @@ class BatchView:
 
     Attributes:
         hashes: uint8 array of shape (rows, 32), image hashes.
+        files: uint8 array of shape (rows, 32), SHA-256 of files; without meaning where a row has none.
 
     Args:
         columns: `pyarrow.RecordBatch`, or its columns by name.
@@ -173,7 +201,7 @@ class BatchView:
         self.format = row_format
         self._key = _Strings(named["key"])
         self.hashes = _fixed_bytes(named["image_hash"])
-        self._file, self._has_file = _fixed_bytes(named["file_sha256"]), named["file_sha256"].is_valid().to_numpy(False)
+        self.files, self._has_file = _fixed_bytes(named["file_sha256"]), named["file_sha256"].is_valid().to_numpy(False)
         self._sizes = np.stack([named["width"].to_numpy(), named["height"].to_numpy()], axis=1)
         self._tags, self._labels = _StringLists(named["tags"]), _StringLists(named["labels"])
         self._boxes, self._scores = _Lists(named["boxes"], 4), _Lists(named["scores"], 1)
@@ -181,6 +209,10 @@ class BatchView:
         if row_format.masks:
             self._mask_sizes = named["mask_size"].values.to_numpy().reshape(-1, 2)
             self._masks, self._runs = _offsets(named["mask_runs"]), _Lists(named["mask_runs"].values, 1)
+        if row_format.pixels is not None:
+            sides = (row_format.pixels.height, row_format.pixels.width, 3)
+            content = np.frombuffer(named["pixels"].buffers()[1], np.uint8, len(self) * row_format.pixels.bytes)
+            self._pixels, self._pixel_checksums = content.reshape(-1, *sides), named[PIXEL_CHECKSUM].to_numpy()
         self._checksums = named["checksum"].to_numpy() if "checksum" in named else None
 
     def __len__(self) -> int:
@@ -194,6 +226,10 @@ class BatchView:
         """Return the image hash of a row, unchecked."""
         return self.hashes[index].tobytes()
 
+    def file_sha256(self, index: int) -> bytes | None:
+        """Return the SHA-256 of the file of a row, unchecked; `None` without a file."""
+        return self.files[index].tobytes() if self._has_file[index] else None
+
     def object_counts(self) -> np.ndarray:
         """Return the number of objects of each row, int array of shape (rows,)."""
         return np.diff(np.asarray(self._scores.offsets))
@@ -202,15 +238,16 @@ class BatchView:
         """Return the labels of all rows."""
         return itertools.chain.from_iterable(_texts(*self._labels.read(index)) for index in range(len(self)))
 
-    def row(self, index: int, masks: bool = False) -> Row:
+    def row(self, index: int, masks: bool = False, pixels: bool = False) -> Row:
         """Return a row after checking its checksum.
 
         Args:
             index: int, place of the row in the batch.
             masks: bool, whether to decode the masks.
+            pixels: bool, whether to read the resized pixels.
 
         Raises:
-            StoreError: when the checksum is wrong.
+            StoreError: when a checksum is wrong.
         """
         parts = self._read(index)
         if self._checksums is not None and _checksum(parts) != self._checksums[index]:
@@ -226,7 +263,15 @@ class BatchView:
             tags=_texts(tag_lengths, tags),
         )
         width, height = size.tolist()
-        return Row(str(key, "utf-8"), image_hash.tobytes(), bytes(file_sha256) or None, width, height, objects)
+        kept = self._read_pixels(index) if pixels and self.format.pixels is not None else None
+        return Row(str(key, "utf-8"), image_hash.tobytes(), bytes(file_sha256) or None, width, height, objects, kept)
+
+    def _read_pixels(self, index: int) -> np.ndarray:
+        """Return the resized pixels of a row, which may not be written to, after checking their checksum."""
+        pixels = self._pixels[index]
+        if zlib.crc32(pixels) != self._pixel_checksums[index]:
+            raise StoreError("the checksum of its pixels is wrong.")
+        return pixels
 
     def compute_checksum(self, index: int) -> int:
         """Return the CRC-32 of the content of a row."""
@@ -235,7 +280,7 @@ class BatchView:
     def _read(self, index: int) -> list[Any]:
         """Return views of the content of a row; a list of strings or runs is preceded by their lengths."""
         parts = [self._key[index], self.hashes[index], self._sizes[index]]
-        parts += [self._file[index] if self._has_file[index] else b""]
+        parts += [self.files[index] if self._has_file[index] else b""]
         parts += [*self._tags.read(index), *self._labels.read(index)]
         parts += [self._boxes[index], self._scores[index], self._features[index]]
         if self.format.masks:

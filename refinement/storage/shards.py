@@ -197,13 +197,17 @@ class ShardReader:
         """Return the image hash of a row, unchecked."""
         return self._read(index, BatchView.hash)
 
-    def row(self, index: int, masks: bool = False) -> Row:
-        """Return a row after checking its checksum.
+    def file_sha256(self, index: int) -> bytes | None:
+        """Return the SHA-256 of the file of a row, unchecked; `None` without a file."""
+        return self._read(index, BatchView.file_sha256)
+
+    def row(self, index: int, masks: bool = False, pixels: bool = False) -> Row:
+        """Return a row after checking its checksum, and that of its pixels if they are wanted.
 
         Raises:
             StoreError: naming the file, when the row is damaged.
         """
-        return self._read(index, lambda batch, place: batch.row(place, masks))
+        return self._read(index, lambda batch, place: batch.row(place, masks, pixels))
 
     def _read(self, index: int, read: Callable[[BatchView, int], T]) -> T:
         batch, place = divmod(index, self._rows_per_batch)
@@ -219,7 +223,7 @@ class ShardReader:
             StoreError: as `row` does.
         """
         for index in range(len(self)):
-            self.row(index)
+            self.row(index, pixels=True)
 
 
 class _HashingFile:

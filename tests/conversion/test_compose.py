@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from lyrics.assets import write_random_checkpoint
 from lyrics.assets.random_model import build_text_tokenizer
 from lyrics.conversion import compose
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsForPreTraining
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics_cli.main import main
 
@@ -52,6 +53,18 @@ def test_the_parts_keep_their_weights(parts):
     assert model(**batch).loss.isfinite()
 
 
+def test_a_model_of_another_kind_is_not_built_with_random_weights(parts):
+    """Transformers would take the default sizes, which are those of 13 billion parameters."""
+    for place, message in (
+        ("stage1", "needs a lyrics; `lyrics compose` gives it a language model"),
+        ("llm", "a llama"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LyricsForConditionalGeneration.from_pretrained(parts / place)
+    with pytest.raises(ValueError, match="is a llama, and this needs a lyrics_pretraining or lyrics"):
+        LyricsForPreTraining.from_pretrained(parts / "llm")
+
+
 def test_the_compose_command(parts, tmp_path, capsys, monkeypatch):
     """With the refiner of another checkpoint; the auto classes load what it writes, and so does its card."""
     write_random_checkpoint(tmp_path / "micro")
@@ -67,6 +80,9 @@ def test_the_compose_command(parts, tmp_path, capsys, monkeypatch):
     assert LyricsProcessor.from_pretrained(tmp_path / "out").has_refiner is False
     assert main(["compose", *words]) == 2
     assert "exists and is not an empty directory" in capsys.readouterr().err
+    words = ["--language-model", str(parts / "llm"), "--out", str(tmp_path / "wrong")]
+    assert main(["compose", "--from", str(parts / "stage1"), *words]) == 2
+    assert "is a first stage, and no whole model" in capsys.readouterr().err
     words = [str(parts / "stage1"), "--language-model", str(parts / "stage1"), "--out", str(tmp_path / "wrong")]
     assert main(["compose", *words]) == 2
     assert "is a lyrics_pretraining, and no causal language model" in capsys.readouterr().err

@@ -7,12 +7,14 @@ import torch
 from transformers import AutoImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from lyrics.assets.random_model import build_bert_tokenizer, micro_refiner_config
+from lyrics.conversion.chat_template import choose_template
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsVisualRefiner
 from lyrics.processing_lyrics import LyricsProcessor
+from lyrics.processing_lyrics.processor_checks import find_padding
 from lyrics_cli.main import main
 
 from ..cards import check_card
-from ..language_models import FAMILIES, save_language_model
+from ..language_models import FAMILIES, Family, build_tokenizer, save_language_model
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,7 @@ def test_a_new_language_model(saved, parts, tmp_path, capsys):
         "language model:",
         "projection to its width",
         "own chat template; answers are found by marks",
+        "answers end at <|im_end|>",
         "To be trained:",
     ):
         assert line in printed
@@ -99,10 +102,12 @@ def test_what_does_not_fit_is_told_before_weights_are_read(saved, tmp_path, caps
 
     wide = place("wide", model_type="clip_vision_model", hidden_size=80, num_attention_heads=4, image_size=32)
     bert = place("bert", model_type="t5")
+    bare = place("bare", model_type="llama")
     sam = place("sam", model_type="sam", mask_decoder_config={"hidden_size": 64})
     for words, message in (
         (("--vision", wide), "features of width 80, and the MQ-Former of"),
         (("--language-model", bert), "is a t5, and no causal language model"),
+        (("--language-model", bare), "holds no tokenizer: looked for tokenizer_config.json"),
         (("--segmenter", sam), "describes regions by 68 numbers"),
         (("--detector", sam), "is a sam; a detector is one of grounding-dino"),
         ((), "a part to replace"),
@@ -129,10 +134,28 @@ def test_the_chat_template_is_chosen(saved, parts, tmp_path, choice, start):
     assert prompt.removeprefix("<|im_start|>" if choice == "vicuna" else "").startswith(start)
 
 
+@pytest.mark.parametrize("pad", [None, "<|pad|>"])
+def test_a_tokenizer_without_the_usual_tokens(pad):
+    """Any special token pads; without an end of sequence, Vicuna's template would never end an answer."""
+    special = () if pad is None else (pad,)
+    tokenizer = build_tokenizer(Family("llama", None, "generation tags", extra=special))
+    with pytest.raises(ValueError, match="has no eos_token, which ends an answer under Vicuna's"):
+        choose_template(None, tokenizer)
+    if pad is None:
+        with pytest.raises(ValueError, match="no token to pad with"):
+            find_padding(tokenizer, "<image>")
+    else:
+        assert find_padding(tokenizer, "<image>") == pad
+
+
 def test_a_chat_template_that_is_none(saved, parts, tmp_path, capsys):
     words = ["--language-model", parts / "language", "--chat-template"]
     assert run(saved, tmp_path / "out", *words, "chatml") == 2
     assert "must be own, vicuna or a Jinja file, and there is no file chatml" in capsys.readouterr().err
+    for content, message in ((b" ", "empty.jinja is empty"), (b"\xff", "empty.jinja is no text in UTF-8")):
+        (tmp_path / "empty.jinja").write_bytes(content)
+        assert run(saved, tmp_path / "out", *words, tmp_path / "empty.jinja") == 2
+        assert message in capsys.readouterr().err
     (tmp_path / "bad.jinja").write_text("{{ messages")
     assert run(saved, tmp_path / "out", *words, tmp_path / "bad.jinja") == 2
     assert "takes no pictures: it fails with TemplateSyntaxError" in capsys.readouterr().err

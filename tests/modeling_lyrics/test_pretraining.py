@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyrics.modeling_lyrics import LyricsForPreTraining, LyricsPreTrainingConfig
+from lyrics.modeling_lyrics import LyricsForPreTraining, LyricsPreTrainingConfig, mqformer_length_groups
 from lyrics.modeling_lyrics.mqformer_attention_masks import (
     CAPTIONING,
     CONTRASTIVE,
@@ -206,6 +206,33 @@ def test_losses_of_rows_are_the_losses(model):
     assert output.row_losses["loss_itm"][:, 1].tolist() == [3] * 5
 
 
+def test_texts_without_objects(model, batch):
+    """Contrast and matching see what they would see of texts that never had objects; the other losses do not change."""
+    some = torch.tensor([True, False, True, False, False])
+    output = model(**batch, caption_only=some)
+    words = SegmentedText(batch["input_ids"], batch["position_ids"], batch["segment_ids"])
+    assert torch.equal(words.without_objects(some).have_objects(), ~some & words.have_objects())
+    text_features = model.get_text_features(*vars(words.without_objects(some)).values()).pooler_output
+    image = {name: batch[name] for name in ("pixel_values", "region_features", "region_attention_mask")}
+    for row in range(5):
+        first, caption = (words.segment_ids[row] == S.value).nonzero()[0], words.segment_ids[row] == C.value
+        kept = torch.cat([first, caption.nonzero()[:, 0]]) if some[row] else words.segment_ids[row].nonzero()[:, 0]
+        alone = [tensor[row : row + 1, kept] for tensor in vars(words).values()]
+        torch.testing.assert_close(text_features[row], model.get_text_features(*alone).pooler_output[0])
+        features = {name: tensor[row : row + 1] for name, tensor in image.items()}
+        match = model.match(**features, **dict(zip(vars(words), alone, strict=True)))
+        if some[row]:
+            right = -match.logits.log_softmax(dim=-1)[0, 1]
+            negatives = output.negative_images[row], output.negative_texts[row]
+            assert row not in negatives
+            assert 0 < right <= output.row_losses["loss_itm"][row, 0]
+    unchanged, everything = model(**batch), model(**batch, caption_only=~some & some)
+    for name in ("loss_icg", "loss_msp"):
+        torch.testing.assert_close(output[name], unchanged[name])
+    torch.testing.assert_close(everything.loss_itc, unchanged.loss_itc)
+    assert output.loss_itc != unchanged.loss_itc
+
+
 def test_without_refiner(collator):
     """A configuration: visual queries, three objectives, no spatial text; BLIP-2's recipe."""
     without = LyricsPretrainingCollator(build_processor(), use_objects=False)
@@ -295,6 +322,37 @@ def test_gradient_checkpointing_changes_nothing(batch):
     assert_same(*results)
 
 
+def kept_bytes(run):
+    """Return the result of `run`, and the bytes that it keeps for its backward pass."""
+    sizes = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        return run(), sum(sizes.values())
+
+
+def test_recomputation_changes_nothing_but_memory(batch):
+    """Losses and gradients, with dropout, and with the same draws afterwards."""
+    results, memory = [], []
+    for recomputation in ("none", "feed_forward", "matching"):
+        model = build_model(std=0.3, dropout=0.1).train()
+        model.set_recomputation(recomputation)
+        torch.manual_seed(0)
+        output, kept = kept_bytes(lambda model=model: model(**batch))
+        output.loss.backward()
+        results.append((losses(output), gradients(model), torch.rand(3)))
+        memory.append(kept)
+    assert_same(results[1], results[0], 1e-6)
+    assert_same(results[2], results[0], 1e-6)
+    assert memory[0] > memory[1] > memory[2]
+    with pytest.raises(ValueError, match=r"recomputation must be one of .*, got 'all'"):
+        model.set_recomputation("all")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_extreme_inputs_stay_numbers(model, batch, dtype):
     half = copy.deepcopy(model).to(dtype)
@@ -306,6 +364,25 @@ def test_extreme_inputs_stay_numbers(model, batch, dtype):
     output.loss.backward()
     assert all(torch.isfinite(value) for value in losses(output).values())
     assert all(torch.isfinite(parameter.grad).all() for parameter in half.parameters() if parameter.grad is not None)
+
+
+def test_groups_of_similar_length_change_nothing(model, collator, monkeypatch):
+    """Losses and gradients are those of all rows together; each group is as long as its longest text."""
+    batch, results, lengths = make_batch(collator, build_rows(6)), [], []
+    for rows in (100, 2):
+        monkeypatch.setitem(mqformer_length_groups.ROWS_OF_A_GROUP, "cpu", rows)
+        grouped = copy.deepcopy(model)
+        hook = grouped.model.mqformer.embeddings.register_forward_hook(
+            lambda module, args, output: lengths.append(output.shape)
+        )
+        output = grouped(**batch)
+        hook.remove()
+        output.loss.backward()
+        results.append((losses(output), gradients(grouped), dict(output.row_losses)))
+    assert_same(*results)
+    assert len(lengths) == 4 + 3 + 3 + 4 + 3  # one call a pass; then groups of 6, 6, 18 and 6 rows
+    padded, grouped = (sum(rows * length for rows, length, _ in part) for part in (lengths[:4], lengths[4:]))
+    assert grouped < 0.8 * padded
 
 
 # ------------------------------------------------------------------------------------------------- edge cases

@@ -1,22 +1,32 @@
 """The refiner with other detectors and segmenters of Transformers: what holds for each of them."""
 
+import itertools
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoModel,
+    EdgeTamConfig,
+    EdgeTamModel,
     MMGroundingDinoConfig,
     MMGroundingDinoForObjectDetection,
     Owlv2Config,
     Owlv2ForObjectDetection,
     Owlv2ImageProcessorPil,
+    PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Sam2Config,
     Sam2Model,
     SamHQConfig,
     SamHQModel,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from lyrics.assets import draw_table
 from lyrics.assets.random_model import build_bert_tokenizer, micro_refiner_config
@@ -108,12 +118,56 @@ def build_sam2():
     return Sam2Model(Sam2Config(vision_config=vision, mask_decoder_config=decoder, prompt_encoder_config=prompts))
 
 
+class TinyPyramidConfig(PreTrainedConfig):
+    """Configuration of `TinyPyramid`."""
+
+    model_type = "tiny_pyramid"
+
+
+class TinyPyramid(PreTrainedModel):
+    """Feature maps at 1/4 to 1/32 of the image, as timm's RepViT gives them to EdgeTAM; timm needs torchvision."""
+
+    config_class = TinyPyramidConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        sides, widths = (4, 2, 2, 2), (3, 16, 32, 64, 128)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(*channels, side, side) for channels, side in zip(itertools.pairwise(widths), sides, strict=True)
+        )
+        self.post_init()
+
+    def forward(self, pixel_values, **kwargs):
+        maps = []
+        for stage in self.stages:
+            maps.append(stage(maps[-1] if maps else pixel_values).relu())
+        return BaseModelOutput(last_hidden_state=maps)
+
+
+AutoConfig.register("tiny_pyramid", TinyPyramidConfig)
+AutoModel.register(TinyPyramidConfig, TinyPyramid)
+
+
+def build_edgetam():
+    vision = {
+        "backbone_config": {"model_type": "tiny_pyramid"},
+        "backbone_channel_list": [128, 64, 32, 16],
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        "fpn_hidden_size": WIDTH,
+    }
+    decoder = {"hidden_size": WIDTH, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": 32}
+    prompts = {"hidden_size": WIDTH, "image_size": 128, "patch_size": 16}
+    return EdgeTamModel(EdgeTamConfig(vision_config=vision, mask_decoder_config=decoder, prompt_encoder_config=prompts))
+
+
 PARTS = {
     "mm-grounding-dino": (lambda: build_grounding_dino(MMGroundingDinoForObjectDetection), build_sam_hq),
     "owlv2": (build_owl, build_sam_hq),
     "sam_hq": (build_grounding_dino, build_sam_hq),
     "sam2": (build_grounding_dino, build_sam2),
     "owlv2 and sam2": (build_owl, build_sam2),
+    "edgetam": (build_grounding_dino, build_edgetam),
 }
 
 
@@ -209,7 +263,7 @@ def test_owl_finds_what_transformers_own_processing_finds():
     assert seen.labels == [TAGS[index] for index in expected["labels"][order].tolist()]
 
 
-@pytest.mark.parametrize("build", [build_sam_hq, build_sam2])
+@pytest.mark.parametrize("build", [build_sam_hq, build_sam2, build_edgetam])
 def test_segmenters_outline_as_when_they_are_asked_at_once(build):
     torch.manual_seed(0)
     segmenter = build().eval()

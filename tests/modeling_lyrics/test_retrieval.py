@@ -1,5 +1,7 @@
 """Use of a first stage: features, scores of pairs, captions, masked objects, and Transformers' interface."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from transformers import AutoModelForZeroShotImageClassification
 
 from lyrics.modeling_lyrics import LyricsForImageTextRetrieval
 from lyrics.modeling_lyrics.mqformer_attention_masks import Segment
-from lyrics.processing_lyrics import VisualObjects
+from lyrics.processing_lyrics import LyricsProcessor, VisualObjects
 from lyrics.processing_lyrics.pretraining_inputs import CAPTION, SPATIAL
 from lyrics.trainers import LyricsPretrainingCollator
 
@@ -52,6 +54,25 @@ def test_the_processor_prepares_what_the_collator_of_the_training_does(processor
     )
     for name in ("masked_input_ids", "masked_positions", "masked_labels", "masked_items", "masked_kinds"):
         torch.testing.assert_close(masked[name], batch[name])
+
+
+def test_a_processor_may_write_objects_in_fewer_tokens(processor, rows, tmp_path):
+    """The collator and the processor alike; the style is saved, and what was masked reads back."""
+    short = copy.deepcopy(processor)
+    short.spatial_text = "short"
+    short.save_pretrained(tmp_path)
+    short = LyricsProcessor.from_pretrained(tmp_path)
+    batch = LyricsPretrainingCollator(short, mask_probability=0.0)(rows)
+    texts = texts_of(short, rows)
+    for name, values in texts.items():
+        torch.testing.assert_close(values, batch[name])
+    assert texts["input_ids"].shape[1] < texts_of(processor, rows)["input_ids"].shape[1]
+    objects = [row["visual_objects"] for row in rows]
+    inputs = short.prepare_masked([row["image"] for row in rows], [[], [(1, "box")], [], []], visual_objects=objects)
+    found = short.decode_masked(inputs, inputs["masked_labels"])
+    np.testing.assert_allclose([one["was"] for one in found], objects[1].boxes[1], atol=5e-4)
+    with pytest.raises(ValueError, match=r"spatial_text must be one of .*, got 'shorter'"):
+        LyricsProcessor(short.image_processor, short.tokenizer, short.mqformer_tokenizer, spatial_text="shorter")
 
 
 @torch.no_grad()

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from lyrics.assets.random_model import build_bert_tokenizer
 from lyrics.processing_lyrics import format_box, format_object, format_objects, parse_spatial_text
-from lyrics.processing_lyrics.spatial_text import clean_label, quantize, tokenize_objects
+from lyrics.processing_lyrics.spatial_text import (
+    clean_label,
+    format_short_objects,
+    parse_short_objects,
+    quantize,
+    tokenize_objects,
+)
 
 coordinate = st.floats(0, 1) | st.sampled_from([0.0, -0.0, 1.0, 0.0005, 0.9995, 1.0004, 1.5, -3.0])
 box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
@@ -32,6 +38,22 @@ def test_objects_read_back_as_they_were_written(objects):
     found = parse_spatial_text(format_objects(labels, boxes)).objects
     assert [one.label for one in found] == [clean_label(name) for name in labels]
     assert [one.box for one in found] == [tuple(map(quantize, values)) for values in boxes]
+
+
+@given(st.lists(st.tuples(label, box), max_size=6))
+def test_short_objects_read_back_with_the_same_numbers(objects):
+    labels, boxes = [name for name, _ in objects], [values for _, values in objects]
+    text = format_short_objects(labels, boxes)
+    found = parse_short_objects(text)
+    assert [(one.label, one.box) for one in found] == [
+        (clean_label(name), tuple(map(quantize, values))) for name, values in objects
+    ]
+    assert all(len(text[slice(*one.span)].split()) == 4 for one in found)
+
+
+@pytest.mark.parametrize("text", ["", ";", "cat: 1 2 3", "cat: 1 2 3 1001;", "cat 1 2 3 4", "cat: 0.1 0.2 0.3 0.4"])
+def test_what_is_no_short_object(text):
+    assert parse_short_objects(text) == []
 
 
 @given(label)
@@ -115,15 +137,16 @@ TOKENIZER = build_bert_tokenizer("[BOS]", "[DEC]", "[MLM]")
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(label, box), max_size=5))
-def test_items_cover_labels_and_coordinates(objects):
+@given(st.lists(st.tuples(label, box), max_size=5), st.sampled_from(["decimal", "short"]))
+def test_items_cover_labels_and_coordinates(objects, style):
     """Each item's tokens are the tokens of its text; what belongs to none is punctuation."""
     labels, boxes = [name for name, _ in objects], [values for _, values in objects]
-    tokens = tokenize_objects(labels, boxes, TOKENIZER)
+    tokens = tokenize_objects(labels, boxes, TOKENIZER, style=style)
+    write = "{:.3f}".format if style == "decimal" else lambda value: str(round(1000 * value))
     assert tokens.num_objects == len(objects)
     assert len(tokens.input_ids) == len(tokens.item_ids)
     for index, (name, values) in enumerate(objects):
-        for item, text in enumerate([clean_label(name), *(f"{quantize(value):.3f}" for value in values)]):
+        for item, text in enumerate([clean_label(name), *(write(quantize(value)) for value in values)]):
             own = [
                 token
                 for token, owner in zip(tokens.input_ids, tokens.item_ids, strict=True)

@@ -11,6 +11,7 @@ from lyrics.modeling_lyrics import LyricsForConditionalGeneration
 from lyrics.trainers import BadRowError
 from lyrics.trainers.dpo_trainer import LyricsDPOConfig, LyricsDPOTrainer, PreferenceRows, to_dataset
 
+from ..processing_lyrics.test_language_model_templates import processor_of
 from .two_ranks import history
 
 
@@ -101,6 +102,14 @@ def test_a_bad_picture_is_named_with_its_row(processor, tmp_path):
     assert len(read[0]["images"]) == 1
     with pytest.raises(BadRowError, match=r"Row 1 cannot be used: .*bad\.png"):
         read[1]
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_named_with_its_row():
+    image = ShapePairs(1)[0]["images"][0]
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it red?"}]
+    rows = to_dataset([{"images": [image], "prompt": told, "chosen": say("Yes."), "rejected": say("No.")}])
+    with pytest.raises(BadRowError, match=r"Row 0 cannot be used: .* System role not supported"):
+        PreferenceRows.wrap(rows, processor_of("gemma2"))[0]
 
 
 @pytest.mark.parametrize("image", ["images", "image"])

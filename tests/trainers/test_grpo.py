@@ -13,10 +13,11 @@ from lyrics.assets import ShapeChats, random_parts
 from lyrics.datasets_lyrics.toy_data import REGION_WIDTH
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration
 from lyrics.processing_lyrics import LyricsProcessor
-from lyrics.trainers import BadRowError
+from lyrics.processing_lyrics.language_model_templates import adapt_template
+from lyrics.trainers import BadRowError, LyricsSFTCollator
+from lyrics.trainers.data.conversation_rows import ConversationReader
 from lyrics.trainers.data.prompt_rows import PromptReader
 from lyrics.trainers.grpo_trainer import IMAGE_INPUTS, LyricsGRPOConfig, LyricsGRPOTrainer, join_rows
-from lyrics.trainers.sft_collator import LyricsSFTCollator
 
 from .two_ranks import history
 
@@ -142,6 +143,31 @@ def test_rewards_see_the_columns_of_their_rows(base, tmp_path):
     assert history(trainer)[0]["rewards/spy/mean"] == 3.0
 
 
+def test_answers_need_not_be_found_in_the_chat_template(base, tmp_path):
+    """A template under which the second stage is refused will do: rewards need the prompt alone."""
+    turns = "{% for message in messages %}{{ message['role'] ~ ': ' ~ message['content'] ~ '\\n' }}{% endfor %}"
+    ending = "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    processor = LyricsProcessor.from_pretrained(base)
+    processor.chat_template = adapt_template(turns + ending, {})
+    with pytest.raises(ValueError, match="does not show which text is an answer"):
+        LyricsSFTCollator(processor)
+    args = LyricsGRPOConfig(output_dir=str(tmp_path), **SETTINGS)
+    trainer = LyricsGRPOTrainer(str(base), args, rows_of_different_shapes(), None, processor)
+    trainer.train()
+    assert history(trainer)[0]["step"] == 1
+    row = read(processor, {"prompt": TALK, "completion": "<think>Hm.</think> 3"})
+    assert row.columns["expected_answer"] == "<think>Hm.</think> 3"
+
+
+def test_a_prompt_that_the_chat_template_refuses_names_its_row(base):
+    processor = LyricsProcessor.from_pretrained(base)
+    refuses = "{{ raise_exception('System role not supported') if messages[0]['role'] == 'system' }}"
+    processor.chat_template = adapt_template(refuses + "{% for m in messages %}{{ m['content'] }}{% endfor %}", {})
+    told = [{"role": "system", "content": "Be brief."}, *TALK]
+    with pytest.raises(ValueError, match="does not take this conversation: System role not supported"):
+        read(processor, {"prompt": told, "expected_count": 1})
+
+
 def has_low_numbers(completions, completion_ids, **columns):
     """Reward answers of tokens from the first half of the vocabulary."""
     return [sum(token < 126 for token in ids) / 4 for ids in completion_ids]
@@ -215,7 +241,7 @@ TALK = [{"role": "user", "content": "Where is it?"}]
 
 
 def read(processor, row, columns=(), **settings):
-    return PromptReader(LyricsSFTCollator(processor, **settings), columns).prepare(row, "0")
+    return PromptReader(ConversationReader(processor, **settings), columns).prepare(row, "0")
 
 
 def test_images_of_files_can_be_copied(processor, tmp_path):
@@ -284,6 +310,10 @@ def test_what_cannot_be_trained_on_is_refused(base, processor, tmp_path):
         LyricsGRPOConfig(output_dir="run", bf16=False, use_vllm=True)
     with pytest.raises(ValueError, match="tools: answers are single turns of the model itself"):
         LyricsGRPOTrainer(str(base), LyricsGRPOConfig(str(tmp_path), bf16=False), rows, None, processor, tools=[print])
+    endless = LyricsProcessor.from_pretrained(base)
+    endless.tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="The tokenizer has no eos_token, so that no answer would end"):
+        LyricsGRPOTrainer(str(base), LyricsGRPOConfig(str(tmp_path), bf16=False), rows, None, endless)
     with pytest.raises(ValueError, match=r"There is no reward 'ioo'; known are iou, format"):
         LyricsGRPOTrainer(
             str(base), LyricsGRPOConfig(str(tmp_path), bf16=False, rewards=["ioo"]), rows, None, processor

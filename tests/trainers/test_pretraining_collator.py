@@ -107,6 +107,16 @@ def test_share_of_masked_items():
     assert (abs(shares - 0.15) < 0.04).all(), shares
 
 
+def test_share_of_texts_without_objects():
+    rows = build_rows(200)
+    collator = LyricsPretrainingCollator(build_processor(), caption_only_probability=0.3)
+    drawn = collator(rows)["caption_only"]
+    assert drawn.dtype == torch.bool
+    assert 0.2 < drawn.float().mean() < 0.4
+    assert torch.equal(collator(rows[50:60])["caption_only"], drawn[50:60])
+    assert "caption_only" not in LyricsPretrainingCollator(build_processor())(rows[:2])
+
+
 def test_random_draws_depend_on_seed_epoch_and_sample_alone(collator):
     """Another place in another batch changes nothing; another epoch, seed or sample does."""
     rows = build_rows(5, first=1)

@@ -207,7 +207,20 @@ def test_bf16(tmp_path):
         assert first["loss"] == pytest.approx(second["loss"], rel=0.03)
 
 
-@pytest.mark.parametrize("options", [{"mask_unit": "word"}, {"on_bad_row": "ignore"}])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"per_device_train_batch_size": 8}, "none"),
+        ({"per_device_train_batch_size": 64}, "feed_forward"),
+        ({"per_device_train_batch_size": 64, "gradient_checkpointing": True}, "none"),  # it computes all layers again
+        ({"per_device_train_batch_size": 8, "recompute": "matching"}, "matching"),
+    ],
+)
+def test_large_batches_save_memory(tmp_path, options, expected):
+    assert LyricsPretrainingArguments(output_dir=str(tmp_path), **options).recomputation == expected
+
+
+@pytest.mark.parametrize("options", [{"mask_unit": "word"}, {"on_bad_row": "ignore"}, {"recompute": "all"}])
 def test_invalid_arguments_are_errors(tmp_path, options):
     with pytest.raises(ValueError, match="must be one of"):
         LyricsPretrainingArguments(output_dir=str(tmp_path), **options)

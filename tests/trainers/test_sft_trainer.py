@@ -283,6 +283,29 @@ def test_gradient_checkpointing_and_accumulation_change_nothing(tmp_path):
             assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
 
 
+def test_the_head_computes_labeled_positions_alone(tmp_path):
+    """On a CPU too, with the loss, the gradients and the metrics of TRL's own way."""
+    trainer = build_trainer(tmp_path, rows=build_chats(4))
+    model, batch = trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    widths, results = [], []
+    model.get_submodule("base_model.model.model").register_forward_hook(
+        lambda module, args, outputs: widths.append(outputs.last_hidden_state.shape[:2])
+    )
+    for compute in (trainer.compute_loss, super(LyricsSFTTrainer, trainer).compute_loss):
+        model.zero_grad()
+        loss = compute(model, dict(batch))
+        loss.backward()
+        gradients = {name: one.grad for name, one in model.named_parameters() if one.requires_grad}
+        metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+        results.append((loss.detach(), gradients, metrics["entropy"], metrics["mean_token_accuracy"]))
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+    assert widths == [(1, (batch["labels"][:, 1:] != -100).sum()), batch["labels"].shape]
+    unlabeled = dict(batch) | {"labels": torch.full_like(batch["labels"], -100)}
+    loss = trainer.compute_loss(model, unlabeled)
+    loss.backward()
+    assert loss == 0
+
+
 def test_evaluation_and_bf16(tmp_path):
     trainer = build_trainer(tmp_path, eval_rows=build_chats(5, first=20), bf16=True, max_steps=1, save_strategy="no")
     trainer.train()

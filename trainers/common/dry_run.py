@@ -53,7 +53,8 @@ def describe_sft(trainer: LyricsSFTTrainer) -> str:
     batch, samples = _first_batch(trainer)
     model: Any = trainer.model
     labels = batch.pop("labels")
-    tokens, real = batch["input_ids"].numel(), int(batch["attention_mask"].sum())
+    mask = batch["attention_mask"].bool()
+    tokens, real = mask.numel(), int(mask.sum())
     lines = [
         describe_trained(model),
         _describe_step(trainer.args),
@@ -68,7 +69,7 @@ def describe_sft(trainer: LyricsSFTTrainer) -> str:
         # The trainer's loss goes through the head in tiles, so its logits are never in memory at once.
         lines.append(_describe_memory(trainer, base.model, batch))
     processor: Any = trainer.processing_class
-    return "\n".join([*lines, *_describe_labels(processor, batch["input_ids"], labels, samples)])
+    return "\n".join([*lines, *_describe_labels(processor, batch["input_ids"], mask, labels, samples)])
 
 
 def describe_grpo(trainer: LyricsGRPOTrainer) -> str:
@@ -152,21 +153,24 @@ def count_activations(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -
 
 
 def _describe_labels(
-    processor: LyricsProcessor, input_ids: torch.Tensor, labels: torch.Tensor, samples: list[str]
+    processor: LyricsProcessor, input_ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor, samples: list[str]
 ) -> list[str]:
-    """Decode the first rows, with labels between marks, and the placeholders of each image as their number."""
+    """Decode the first rows, with labels between marks, and the placeholders of each image as their number.
+
+    Padding is known by the mask: its token may also be the one that ends an answer.
+    """
     lines = ["Rows as the model reads them; the labels are between >>> and <<<."]
     image = re.escape(processor.image_token)
     tokenizer: Any = processor.tokenizer
     for row, sample in enumerate(samples[:SHOWN_ROWS]):
-        ids, learned = input_ids[row], labels[row] >= 0
+        ids, learned = input_ids[row][mask[row]], labels[row][mask[row]] >= 0
         edges = [0, *(torch.diff(learned.int()).nonzero().flatten() + 1).tolist(), len(ids)]
         texts = []
         for start, end in pairwise(edges):
             text = tokenizer.decode(ids[start:end])
             text = re.sub(rf"({image}\s*)+", lambda found: f"[{found[0].count(processor.image_token)} tokens]", text)
             texts.append(f" >>>{text}<<< " if learned[start] else text)
-        text = "".join(texts).replace(tokenizer.pad_token, "").strip()
+        text = "".join(texts).strip()
         lines += [f"Row {sample}", "  " + text.replace("\n", "\n  ")]
     return lines
 

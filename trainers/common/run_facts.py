@@ -51,6 +51,7 @@ _OF_A_STAGE = (
     "loss_type",
     "mask_probability",
     "mask_unit",
+    "caption_only_probability",
     "max_spatial_tokens",
     "max_caption_tokens",
 )

@@ -38,6 +38,8 @@ _WITHOUT_EFFECT = {
     "on_bad_row",
     "image_column",
     "caption_column",
+    "dtype",  # bf16 and fp16 say what came of it
+    "recompute",
     "trust_remote_code",
     "activation_offloading",
     "base_model_id",

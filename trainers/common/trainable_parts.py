@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from .adapter_training import PARTS, load_adapted_model
 from .data_arguments import require_one_of
+from .precision import PrecisionArguments
 from .run_settings import require_steps
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _FUSED = ("query_key_value", "qkv_proj", "Wqkv", "c_attn", "in_proj")  # of mode
 
 
 @dataclass
-class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
+class TuningArguments(PrecisionArguments):
     """Mixin for a `TrainingArguments`: which parts are trained, and how. LoRA defaults are those of the published run.
 
     By default, LoRA tunes the query, key and value projections of the language model, and the MQ-Former and the
@@ -53,12 +53,7 @@ class TuningArguments(TrainingArguments if TYPE_CHECKING else object):
     train: list[str] = field(default_factory=list, metadata={"help": "Parts to train in full, of the same names."})
 
     def __post_init__(self) -> None:
-        try:
-            super().__post_init__()
-        except ValueError as error:
-            if "bf16" not in str(error):
-                raise
-            raise ValueError(f"{error} bf16 is on by default: set bf16=False (--bf16 no).") from error
+        super().__post_init__()
         require_steps(self)
         for name in (*self.freeze, *self.train):
             require_one_of("a part to freeze or to train", name, tuple(PARTS))

@@ -83,7 +83,7 @@ class AnswerFinder:
         return self.processor.apply_chat_template(list(messages), chat_template=self.template)
 
     def check(self, messages: Sequence[Message]) -> None:
-        """Raise a `ValueError` where a language model's own template refuses a conversation.
+        """Raise a `ValueError` where a language model's own template refuses a conversation or changes an answer.
 
         Lyrics' own templates take whatever a row may hold.
         """
@@ -93,9 +93,19 @@ class AnswerFinder:
             if self.template is None:
                 self.locate(messages)
             else:
-                self.render(messages)
-        except (AnswerError, TemplateError) as error:
+                self._require_answers(messages, self.render(messages))
+        except AnswerError as error:
             raise AnswerError(f"The chat template does not take this conversation: {error}.") from error
+
+    def _require_answers(self, messages: Sequence[Message], prompt: str) -> None:
+        """Raise an `AnswerError` where a prompt lacks a part of an answer. White space does not count."""
+        rest = "".join(prompt.split())
+        for number, message in enumerate(neutralize_messages(messages, self.processor.control_text(self.template))):
+            answer = "".join(_text_of(message["content"]).split())
+            if message["role"] == "assistant" and answer:
+                _, found, rest = rest.partition(answer)
+                if not found:
+                    raise AnswerError(f"it changes the answer in message {number}, as what stands before <think>")
 
     def encode(self, conversations: Sequence[list[Message]], options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model inputs of B conversations, and `assistant_masks` (B, L), 1 at the answers.
@@ -200,7 +210,7 @@ class AnswerFinder:
         messages = [{"role": role, "content": text} for role, text in zip(roles, _PROBE, strict=True)]
         try:
             self.locate(messages)
-        except (AnswerError, TemplateError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"The chat template does not show which text is an answer: {error}. Put {{% generation %}} and "
                 "{% endgeneration %} around the answers in the template, or compose the model with --chat-template "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ...datasets_lyrics.conversations import Message, read_prompt
 from ...processing_lyrics import VisualObjects
 from ...processing_lyrics.spatial_text import parse_spatial_text
 from ..rewards import EXPECTED, NUMBER_WORDS, plain
-from ..sft_collator import TOLERANCE, LyricsSFTCollator, with_images
+from .conversation_rows import TOLERANCE, ConversationReader, with_images
 from .datasets import FromDataSet
 
 # Columns that the prompt is made of, and that no reward reads.
@@ -47,12 +47,14 @@ class PromptReader:
     in it.
 
     Args:
-        collator: collator of the second stage, which loads images, objects and boxes.
+        reader: reader of images, objects and boxes.
         columns: names of columns of which a row must have one, or none if rewards read other columns too.
+        template_options: mapping of variables of the chat template, such as `enable_thinking`.
     """
 
-    collator: LyricsSFTCollator
+    reader: ConversationReader
     columns: Sequence[str] = ()
+    template_options: Mapping[str, Any] = field(default_factory=dict)
 
     def prepare(self, row: Mapping[str, Any], sample: str, epoch: int = 0) -> PreparedPrompt:
         """Read the prompt of a row, its images and objects, and what is expected of the answer.
@@ -61,12 +63,14 @@ class PromptReader:
             ValueError: if the row cannot be used; the message gives the reason.
         """
         conversation = read_prompt(row)
-        prepared = self.collator.prepare_conversation(conversation, row, sample, epoch)
+        prepared = self.reader.prepare(conversation, row, sample, epoch)
         # TRL copies prompts, and an image that is still tied to its file cannot be copied (Pillow's PngImageFile).
         prepared.images = [image.copy() for image in prepared.images]
         messages = with_images(prepared)
         asked, answers = messages[: conversation.learned_from], messages[conversation.learned_from :]
-        in_pixels = (row.get("box_units") or self.collator.box_units) == "pixel"
+        # So that a prompt that the template refuses is named with its row. How it writes answers does not matter here.
+        self.reader.processor.apply_chat_template(asked, add_generation_prompt=True, **self.template_options)
+        in_pixels = self.reader.units_of(row) == "pixel"
         size = prepared.images[0].size if in_pixels and prepared.images else (1, 1)
         expected = check_expected(row, size)
         if answers and all(value is None for value in expected.values()):
@@ -76,7 +80,7 @@ class PromptReader:
             raise ValueError(
                 f"No reward scores the row: it needs one of {', '.join(self.columns)}, or an answer to read it from."
             )
-        skipped = _OF_PROMPT | {self.collator.objects_column}
+        skipped = _OF_PROMPT | {self.reader.objects_column}
         columns = {name: value for name, value in row.items() if name not in skipped}
         return PreparedPrompt(sample, asked, prepared.objects, columns | expected, source=prepared.source)
 

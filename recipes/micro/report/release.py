@@ -84,6 +84,7 @@ def write_compact_first_stage(checkpoint: Path, whole: Path, out: Path) -> int:
         tokenizer,
         num_query_tokens=trained.num_query_tokens,
         region_feature_size=trained.region_feature_size,
+        spatial_text=trained.spatial_text,
         refiner_fingerprint=LyricsProcessor.from_pretrained(whole, refiner=False).refiner_fingerprint,
     )
     shutil.rmtree(out, ignore_errors=True)

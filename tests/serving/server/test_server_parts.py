@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
+from lyrics.processing_lyrics.chat_templates import ChatTemplateError
 from lyrics.serving import BusyError, ClosedError
 from lyrics.serving.server import ServerLimits, bind_socket
 from lyrics.serving.server.errors import RequestError, describe_failure
@@ -105,6 +106,7 @@ def test_limits_are_positive_numbers(field, value):
         (CancelledError(), 503, "shutting_down"),
         (TimeoutError("Late."), 503, "timeout"),
         (ValueError("Wrong."), 400, "invalid_value"),
+        (ChatTemplateError("no system role"), 400, "invalid_value"),
         (RuntimeError("/secret/path"), 500, "internal_error"),
         (OSError("/secret/path"), 500, "internal_error"),
     ],

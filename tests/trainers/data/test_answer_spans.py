@@ -103,6 +103,14 @@ def test_a_template_without_exact_answers_is_refused():
         processor.chat_template = kept
 
 
+def test_a_training_template_that_loses_a_part_of_an_answer_refuses_the_row():
+    """Qwen 3 reads thoughts out of an answer, and drops what stands before them."""
+    collator = LyricsSFTCollator(processor_of("qwen3"))
+    collator.prepare({"messages": talk("x", "<think>\nHm.\n</think>\n\nOne.", "y", "Two.")})
+    with pytest.raises(ValueError, match="it changes the answer in message 3"):
+        collator.prepare({"messages": talk("x", "One.", "y", "It <think>hm</think> is two.")})
+
+
 def test_a_row_that_does_not_fit_the_template_is_refused():
     """When it is prepared, so that the error names the row."""
     thoughtful = talk("x", "<think>\nHm.\n</think>\n\nOne.", "y", "Two.")
@@ -110,5 +118,5 @@ def test_a_row_that_does_not_fit_the_template_is_refused():
         AnswerFinder(processor_of("qwen3")).locate(thoughtful)
     told = [{"role": "system", "content": "Be brief."}, *talk("x", "One.")]
     for name, reason in (("gemma2", "System role not supported"), ("mistral", "no system")):
-        with pytest.raises(AnswerError, match=f"does not take this conversation: {reason}"):
+        with pytest.raises(ValueError, match=f"does not take this conversation: {reason}"):
             LyricsSFTCollator(processor_of(name)).prepare({"messages": told})
