@@ -83,15 +83,20 @@ def format_models(results: Results, models: Mapping[str, Arm], questions: str, k
     rows = []
     for name, arm in models.items():
         of_seeds = results.get(name, ())
-        cells = [
-            str(estimate([one.right(questions, kind) for one in of_seeds])) if of_seeds else NOT_RUN for kind in kinds
-        ]
-        rows.append((arm.title, [*cells, str(len(of_seeds)) if name in ARMS else ""]))
+        seeds = str(len(of_seeds)) if name in ARMS else ""
+        cells = [str(estimate([one.right(questions, kind) for one in of_seeds])) for kind in kinds if of_seeds]
+        rows.append((arm.title, [*(cells or _not_run(len(kinds))), seeds]))
     guessed = results[SHIPPED][0].notes.get("guessing", {}) if SHIPPED in results else {}
     for name, title in _GUESSES.items():
-        bits = guessed.get(questions, {}).get(name)
-        rows.append((title, [*(str(estimate([as_array(bits[kind])])) if bits else NOT_RUN for kind in kinds), ""]))
+        bits = guessed.get(questions, {}).get(name, {})
+        cells = [str(estimate([as_array(bits[kind])])) for kind in kinds if bits]
+        rows.append((title, [*(cells or _not_run(len(kinds))), ""]))
     return format_rows([*(kind.replace("_", " ") for kind in kinds), "seeds"], rows)
+
+
+def _not_run(count: int) -> list[str]:
+    """Return the cells of a row that was not run."""
+    return [NOT_RUN, *[""] * (count - 1)]
 
 
 def format_differences(results: Results) -> str:
@@ -135,7 +140,7 @@ def format_costs(results: Results) -> str:
     rows = []
     for name, arm in ARMS.items():
         if name not in results:
-            rows.append((arm.title, [NOT_RUN] * 4))
+            rows.append((arm.title, _not_run(4)))
             continue
         cost = results[name][0].cost
         cells = [_cost(cost.get(step)) for step in ("encoder", "stage1", "stage2")]
