@@ -231,7 +231,7 @@ def _draw_curves(axes: Axes, results: Results, mqformer: str, queries: str) -> N
         xticks=ROWS,
         xticklabels=[f"{rows:,}" for rows in ROWS],
     )
-    axes.xaxis.set_minor_formatter("")
+    axes.minorticks_off()
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False)
     else:
