@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
@@ -15,6 +16,7 @@ from ....conversion import merge_adapter
 from ....modeling_lyrics import LyricsForConditionalGeneration
 from ....processing_lyrics import LyricsProcessor, VisualObjects
 from ....refinement import RefinementStore
+from ....utils.atomic_files import write_file
 from ..common.run_folders import RunFolders
 from ..common.step_trainer import OutOfTimeError
 from ..pipeline.pretrained import write_pretrained
@@ -217,6 +219,8 @@ def measure(
 ) -> tuple[dict[str, Mapping[str, str]], float]:
     """Answer the sets of questions, and return which answers are right, by set and kind, and the seconds.
 
+    The answers to a set are kept in the folder `answers`, so that it is not asked again after a kill.
+
     Args:
         folders: folders and settings of the cell.
         arm: arm, which decides what the model sees.
@@ -225,22 +229,42 @@ def measure(
         write: function from objects to plain text.
         names: names of the sets.
     """
-    start, answered = time.process_time(), {}
-    model = model.eval()
-    seeing = LyricsProcessor.from_pretrained(folders.folder("refiner"))
+    model, seeing = model.eval(), LyricsProcessor.from_pretrained(folders.folder("refiner"))
+    answered: dict[str, Mapping[str, str]] = {}
+    seconds = 0.0
     for name in names:
-        cases, draw = draw_questions(name, **folders.settings("questions")), _remember(DRAWS[name])
-        find = _no_objects
-        if arm.sight not in WITHOUT_REFINER:
-            numbers = sorted({case.number for case in cases})
-            if arm.sight in OF_THE_NEXT:
-                numbers = sorted({*numbers, *(number + 1 for number in numbers)})
-            world = OWN if name == HELD_OUT_SET else name
-            found = refine_scenes(seeing, draw, numbers, folders.out / "refined" / world)
-            find = found.__getitem__
-        see = lru_cache(maxsize=None)(partial(SIGHTS[arm.sight], Lookout(draw, find, seeing.refiner, write)))
-        answered[name] = answer_seen(model, processor, cases, see)
-    return answered, round(time.process_time() - start, 1)
+        kept = folders.folder("answers") / f"{name}.json"
+        if not kept.is_file():
+            start = time.process_time()
+            bits = _answer(folders, arm, model, processor, seeing, write, name)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with write_file(kept, "w") as file:
+                json.dump({"answers": bits, "seconds": time.process_time() - start}, file)
+        found = json.loads(kept.read_text())
+        answered[name], seconds = found["answers"], seconds + found["seconds"]
+    return answered, round(seconds, 1)
+
+
+def _answer(
+    folders: RunFolders,
+    arm: Arm,
+    model: Any,
+    processor: LyricsProcessor,
+    seeing: LyricsProcessor,
+    write: Callable[[VisualObjects], str],
+    name: str,
+) -> Mapping[str, str]:
+    """Answer a set of questions; `seeing` is the processor whose refiner finds the objects of the scenes."""
+    cases, draw = draw_questions(name, **folders.settings("questions")), _remember(DRAWS[name])
+    find = _no_objects
+    if arm.sight not in WITHOUT_REFINER:
+        numbers = {case.number for case in cases}
+        if arm.sight in OF_THE_NEXT:
+            numbers |= {number + 1 for number in numbers}
+        world = OWN if name == HELD_OUT_SET else name
+        find = refine_scenes(seeing, draw, sorted(numbers), folders.out / "refined" / world).__getitem__
+    see = lru_cache(maxsize=None)(partial(SIGHTS[arm.sight], Lookout(draw, find, seeing.refiner, write)))
+    return answer_seen(model, processor, cases, see)
 
 
 def _describe_questions(folders: RunFolders) -> dict[str, Any]:
