@@ -138,7 +138,7 @@ def _tune(folders: RunFolders, cell: Cell, limit: TimeLimit, store: Path | None)
     settings, scenes = folders.training_settings("stage2"), folders.settings("rows")
     dialogues, _ = settings.pop("dialogues"), settings.pop("lookups")
     if not folders.smoke:
-        steps: Mapping[Any, int] = folders.settings("steps")
+        steps: Any = folders.settings("steps")  # by number of rows
         settings["max_steps"] = steps[cell.rows]
     if cell.mqformer == "frozen":
         settings["freeze"] = ["mqformer"]
