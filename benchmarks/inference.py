@@ -1,9 +1,9 @@
 """Answers of Lyrics beside those of Transformers' InstructBLIP, and what comes before an answer: the imports.
 
 Both models have the same vision encoder, Q-Former and language model, and as many image tokens; weights are random.
-Times are medians, and the two take turns. Before a second turn a refiner runs, which InstructBLIP has not: one as large
-as the published ones, but at laptop size the micro one; `benchmarks/refiner.py` measures refiners. Memory is the peak
-above what was there before: on a GPU as CUDA counts it, else as Linux does.
+Times are medians, in seconds and in processor time, and the two take turns. Before a second turn a refiner runs, which
+InstructBLIP has not: one as large as the published ones, but at laptop size the micro one; `benchmarks/refiner.py`
+measures refiners. Memory is the peak above what was there before: on a GPU as CUDA counts it, else as Linux does.
 
     python benchmarks/inference.py                                # laptop size
     python benchmarks/inference.py --size desk --repeats 3        # Llama of 160 million and ViT-B/14: some minutes
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import subprocess
 import sys
@@ -24,10 +23,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import measure, name_machine, peak_bytes
+from measuring import Row, Timing, add_json_option, name_machine, peak_bytes, report, take_turns
 from refiner import build_refiner, draw_pictures
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, LlamaConfig, StaticCache
 
 from lyrics.modeling_lyrics import (
@@ -120,7 +120,8 @@ def build_models(size: dict[str, Any], device: torch.device, dtype: torch.dtype)
     torch.set_default_dtype(dtype)
     try:
         with device:
-            return {"lyrics": build_lyrics(size), "instructblip": build_instructblip(size)}
+            models = {"lyrics": build_lyrics(size), "instructblip": build_instructblip(size)}
+            return {name: model.requires_grad_(False) for name, model in models.items()}
     finally:
         torch.set_default_dtype(default)
 
@@ -161,24 +162,46 @@ def answer(model: Any, inputs: dict[str, Any], count: int, **more: Any) -> Any:
 # ---------------------------------------------------------------- what is measured
 
 
-def compare_answers(models: dict[str, Any], inputs: dict[str, Any], repeats: int, device: torch.device) -> None:
-    """Latency to the first token and to the last, and tokens a second between them."""
+def compare_answers(models: dict[str, Any], inputs: dict[str, Any], repeats: int, device: torch.device) -> list[Row]:
+    """Latency to the first token and to the last, tokens a second between them, processor time, FLOP and memory."""
     steps: dict[str, Callable[[], Any]] = {}
     for name, model in models.items():
         steps[f"{name} first"] = partial(answer, model, inputs[name], 1)
         steps[f"{name} all"] = partial(answer, model, inputs[name], NEW_TOKENS)
-    times = measure(steps, repeats, device)
-    rates = {name: (NEW_TOKENS - 1) / (times[f"{name} all"] - times[f"{name} first"]) for name in models}
-    report("first token", times["lyrics first"], times["instructblip first"], "s")
-    report(f"answer of {NEW_TOKENS} tokens", times["lyrics all"], times["instructblip all"], "s")
-    report("tokens a second after the first", rates["lyrics"], rates["instructblip"], "/s")
-    memory = {name: peak_bytes(steps[f"{name} all"], device) / 2**20 for name in models}
-    report("peak memory of an answer", memory["lyrics"], memory["instructblip"], "MB")
+    times = take_turns(steps, repeats, device)
+    rates = {name: (NEW_TOKENS - 1) / (times[f"{name} all"].median - times[f"{name} first"].median) for name in models}
+    rows: list[Row] = []
+    for part, what in (("first", "first token"), ("all", f"answer of {NEW_TOKENS} tokens")):
+        ours, peer = (f"{name} {part}" for name in ("lyrics", "instructblip"))
+        rows += compare_times(what, times[ours], times[peer])
+        flop = [count_flop(steps[name]) for name in (ours, peer)]
+        rows.append(Row(f"{what}, matrix products", *flop, unit="GFLOP"))
+    rows.append(
+        Row("tokens a second after the first", rates["lyrics"], rates["instructblip"], "/s", more_is_better=True)
+    )
+    memory = [peak_bytes(steps[f"{name} all"], device) / 2**20 for name in ("lyrics", "instructblip")]
+    return [*rows, Row("peak memory of an answer", *memory, unit="MB")]
+
+
+def count_flop(step: Callable[[], Any]) -> float:
+    """Billions of floating-point operations of a step's matrix products, without those of attention on a CPU."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() / 1e9
+
+
+def compare_times(what: str, ours: Timing, peer: Timing) -> list[Row]:
+    """Rows of the seconds and of the processor time of a step."""
+    spread = max(ours.spread, peer.spread)
+    return [
+        Row(what, ours.median, peer.median, "s"),
+        Row(f"{what}, processor time", ours.processor_median, peer.processor_median, "s", spread=spread),
+    ]
 
 
 def compare_turns(
     model: Any, refine: Callable[[], Any], inputs: dict[str, Any], repeats: int, device: torch.device
-) -> None:
+) -> list[Row]:
     """The first token of a second turn: all refined or encoded again, the image kept, and the past kept."""
     first = answer(model, inputs, NEW_TOKENS, return_dict_in_generate=True)
     question = inputs["input_ids"][:, -QUESTION:]
@@ -202,13 +225,15 @@ def compare_turns(
         "image kept": partial(answer, model, kept, 1),
         "past": go_on,
     }
-    times = measure(steps, repeats, device)
-    report("second turn, image kept", times["image kept"], times["again"], "s")
-    report("second turn, image and past kept", times["past"], times["again"], "s")
-    report("the same, beside refining and encoding", times["past"], times["refined"], "s")
+    times = take_turns(steps, repeats, device)
+    return [
+        *compare_times("second turn, image kept; peer: encoded again", times["image kept"], times["again"]),
+        *compare_times("second turn, image and past kept; peer: encoded again", times["past"], times["again"]),
+        *compare_times("the same; peer: refined and encoded again", times["past"], times["refined"]),
+    ]
 
 
-def measure_imports(repeats: int) -> None:
+def measure_imports(repeats: int) -> Row:
     """Seconds of a fresh interpreter."""
     times: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for _ in range(repeats + 1):
@@ -217,10 +242,10 @@ def measure_imports(repeats: int) -> None:
             subprocess.run([sys.executable, "-c", line], check=True, stderr=subprocess.DEVNULL)  # noqa: S603
             times[name].append(time.perf_counter() - start)
     ours, theirs = (statistics.median(times[name][1:]) for name in ("lyrics", "transformers"))
-    report("import, beside Transformers' LLaVA", ours, theirs, "s")
+    return Row("import; peer: Transformers' LLaVA", ours, theirs, "s")
 
 
-def measure_roofline(model: Any, inputs: dict[str, Any], repeats: int, device: torch.device) -> None:
+def measure_roofline(model: Any, inputs: dict[str, Any], repeats: int, device: torch.device) -> list[Row]:
     """Decoding with a static cache and compilation, as a share of what reading all weights once a token allows.
 
     One cache serves all answers: Transformers makes a new one for each otherwise, and CUDA graphs are recorded anew.
@@ -239,14 +264,18 @@ def measure_roofline(model: Any, inputs: dict[str, Any], repeats: int, device: t
         "first": partial(answer_of, 1),
         "all": partial(answer_of, NEW_TOKENS),
     }
-    times = measure(steps, repeats, device)
+    times = take_turns(steps, repeats, device)
     decoder = (*model.model.language_model.parameters(), *model.lm_head.parameters())
     weights = sum(one.numel() * one.element_size() for one in {id(one): one for one in decoder}.values())
-    ideal = 2 * size / times["copy"] / weights
-    rate = (NEW_TOKENS - 1) / (times["all"] - times["first"])
-    report("tokens a second, static cache, of the memory's roofline", rate, ideal, "/s")
+    ideal = 2 * size / times["copy"].median / weights
+    rate = (NEW_TOKENS - 1) / (times["all"].median - times["first"].median)
     busy = [_device_seconds(steps[name]) for name in ("first", "all")]
-    report("the same, counting the device's work alone", (NEW_TOKENS - 1) / (busy[1] - busy[0]), ideal, "/s")
+    alone = (NEW_TOKENS - 1) / (busy[1] - busy[0])
+    what = "tokens a second, static cache; peer: the memory's roofline"
+    return [
+        Row(what, rate, ideal, "/s", more_is_better=True),
+        Row("the same, counting the device's work alone", alone, ideal, "/s", more_is_better=True),
+    ]
 
 
 def _device_seconds(step: Callable[[], Any]) -> float:
@@ -258,15 +287,6 @@ def _device_seconds(step: Callable[[], Any]) -> float:
     return sum(one.device_time for one in events if one.device_type == DeviceType.CUDA) / 1e6
 
 
-LINES: list[dict[str, Any]] = []
-
-
-def report(name: str, value: float, peer: float, unit: str) -> None:
-    """Print a line of the table, and keep it."""
-    LINES.append({"name": name, "value": value, "peer": peer, "ratio": value / peer, "unit": unit})
-    print(f"| {name} | {value:.3f} {unit} | {peer:.3f} {unit} | {value / peer:.2f} |", flush=True)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -274,25 +294,22 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--repeats", type=int, default=7, help="of each step (default: 7)")
     parser.add_argument("--threads", type=int, help="of the processor")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device, size = torch.device(arguments.device), SIZES[arguments.size]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    print(f"{name_machine(device)}, {arguments.size} size, {dtype}".replace("torch.", ""))
-    print("| | here | peer | ratio |\n|---|---:|---:|---:|")
     models = build_models(size, device, dtype)
     inputs = dict(zip(models, build_inputs(size, device, dtype), strict=True))
-    compare_answers(models, inputs, arguments.repeats, device)
+    rows = compare_answers(models, inputs, arguments.repeats, device)
     refine = partial(build_refiner(size["refiner"], device).refine, draw_pictures(1), progress=False)
-    compare_turns(models["lyrics"], refine, inputs["lyrics"], arguments.repeats, device)
+    rows += compare_turns(models["lyrics"], refine, inputs["lyrics"], arguments.repeats, device)
     if device.type == "cuda":
-        measure_roofline(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
-    measure_imports(min(arguments.repeats, 3))  # which vary little and take seconds each
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({"machine": name_machine(device), "lines": LINES}, file, indent=2)
+        rows += measure_roofline(models["lyrics"], inputs["lyrics"], arguments.repeats, device)
+    rows.append(measure_imports(min(arguments.repeats, 3)))  # which vary little and take seconds each
+    title = f"Answers beside Transformers' InstructBLIP, {arguments.size} size, {dtype}".replace("torch.", "")
+    report(title, name_machine(device), rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -195,6 +195,25 @@ def peak_bytes(step: Callable[[], Any], device: torch.device) -> float:
     return float(peak)
 
 
+def count_flop(step: Callable[[], Any]) -> float:
+    """Return the floating-point operations of the matrix products of a step, which runs once."""
+    with _flop_counter() as counter:
+        step()
+    return float(counter.get_total_flops())
+
+
+def _flop_counter() -> FlopCounterMode:
+    """Return torch's counter, with the fused attention of a CPU, which torch does not count."""
+    aten: Any = torch.ops.aten
+    formulas = {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+            sdpa_backward_flop_count(g, q, k, v)
+        ),
+    }
+    return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
 @dataclass
 class Counts:
     """What a step computes and keeps, counted without computing it.
@@ -214,13 +233,6 @@ def count(build: Callable[[], tuple[nn.Module, Callable[[], torch.Tensor]]]) -> 
     Args:
         build: function that makes a model, and a function that returns its loss; both run on tensors of a CPU.
     """
-    aten: Any = torch.ops.aten
-    formulas = {  # torch counts the fused kernels of GPUs alone
-        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
-            sdpa_backward_flop_count(g, q, k, v)
-        ),
-    }
     with FakeTensorMode(allow_non_fake_inputs=True):
         model, run = build()
         weights = {one.untyped_storage()._cdata for one in model.parameters()}
@@ -232,7 +244,7 @@ def count(build: Callable[[], tuple[nn.Module, Callable[[], torch.Tensor]]]) -> 
                 kept[storage._cdata] = storage
             return tensor
 
-        with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        with _flop_counter() as counter:
             with saved_tensors_hooks(pack, lambda tensor: tensor):
                 loss = run()
             size = sum(storage.nbytes() for storage in kept.values())

@@ -1,26 +1,41 @@
-"""The refiner: pictures a second in batches and one by one, and the segmenter's memory with many boxes.
+"""The refiner: beside a Grounded-SAM script, its parts, its preprocessing, and its batches.
 
-Weights are random, and thresholds are such that they see every tag, and as many objects as there may be.
+Weights are random, and thresholds are such that they see as many objects as there may be; no accuracy is measured. The
+script calls the same detector and segmenter of Transformers on the same picture, with their own processors. What takes
+turns is compared by processor time, which other programs change less than they change the seconds; FLOP are those that
+torch counts. RAM is not in the comparison, since Transformers does not have it.
 
+    python benchmarks/refiner.py compare                            # some minutes
+    python benchmarks/refiner.py parts --only "SAM 2.1 tiny"        # all parts: many minutes and 5 GB of memory
+    python benchmarks/refiner.py preprocessing
     python benchmarks/refiner.py batches
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from measuring import measure, name_machine, peak_bytes
+from measuring import Row, add_json_option, count_flop, measure, name_machine, peak_bytes, report, take_turns
 from PIL import Image
+from transformers import GroundingDinoProcessor, SamProcessor
+from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
+from lyrics.assets import draw_table
 from lyrics.assets.random_model import TAGS, build_bert_tokenizer, micro_refiner_config
-from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner
+from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner, RamConfig
+from lyrics.refinement.storage.picture_hash import read_picture
 
 REGIONS = 16  # objects of a picture
+ASKED = 12  # tags
+SAM = {"ViT-B": (768, 12, 12), "ViT-L": (1024, 24, 16), "ViT-H": (1280, 32, 16)}  # width, layers and heads
 Shape = tuple[int, int, int]  # width, layers and heads of SAM's image encoder
 
 
@@ -28,18 +43,10 @@ def refiner_config(shape: Shape | str, vocab_size: int) -> LyricsRefinerConfig:
     """RAM with Swin-L, Grounding DINO with Swin-T and SAM as published, or a `"micro"` refiner."""
     if isinstance(shape, str):
         return micro_refiner_config(vocab_size)
-    width, layers, heads = shape
-    segmenter = {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "global_attn_indexes": [layers * quarter // 4 - 1 for quarter in (1, 2, 3, 4)],
-        "mlp_dim": 4 * width,
-    }
     return LyricsRefinerConfig(
         tagger_config={"id2label": dict(enumerate(TAGS)), "threshold": 0.0},
         detector_config={"model_type": "grounding-dino", "text_config": {"vocab_size": vocab_size}},
-        segmenter_config={"model_type": "sam", "vision_config": segmenter},
+        segmenter_config=_sam(*shape),
         max_regions=REGIONS,
         box_threshold=0.0,
     )
@@ -57,6 +64,180 @@ def draw_pictures(count: int, width: int = 320, height: int = 320) -> list[Image
     """Noise."""
     random = np.random.default_rng(0)
     return [Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+# ------------------------------------------------------------------------------------------------- beside a script
+
+
+def write_script(refiner: LyricsVisualRefiner, tags: list[str]) -> Callable[[Image.Image], tuple[Any, Any]]:
+    """Return what a Grounded-SAM script does with the refiner's own detector and segmenter, as Transformers documents.
+
+    It keeps as many of the best boxes as the refiner keeps objects, and returns them with their masks.
+    """
+    detecting = GroundingDinoProcessor(GroundingDinoImageProcessorPil(), refiner.tokenizer)
+    outlining = SamProcessor(SamImageProcessorPil())
+    text = ". ".join(tags) + "."
+
+    @torch.no_grad()
+    def run(picture: Image.Image) -> tuple[Any, Any]:
+        inputs = detecting(images=picture, text=text, return_tensors="pt")
+        output = refiner.detector(**inputs)
+        found = detecting.post_process_grounded_object_detection(
+            output, inputs["input_ids"], threshold=0.0, text_threshold=0.9, target_sizes=[picture.size[::-1]]
+        )[0]
+        best = found["scores"].argsort(descending=True)[: refiner.config.max_regions]
+        boxes = found["boxes"][best]
+        prompts = outlining(picture, input_boxes=[boxes.tolist()], return_tensors="pt")
+        segmented = refiner.segmenter(
+            **{name: prompts[name] for name in ("pixel_values", "input_boxes")}, multimask_output=False
+        )
+        sizes = prompts["original_sizes"], prompts["reshaped_input_sizes"]
+        return boxes, outlining.image_processor.post_process_masks(segmented.pred_masks, *sizes)[0]
+
+    return run
+
+
+def compare(arguments: argparse.Namespace, device: torch.device) -> None:
+    """Refine one picture of 640 x 480, and run the script on it: the same weights and tags, as many objects."""
+    torch.manual_seed(0)
+    refiner = build_refiner(SAM[arguments.sam], device)
+    picture, tags = draw_pictures(1, 640, 480)[0], list(TAGS[:ASKED])
+    script = write_script(refiner, tags)
+    steps: dict[str, Callable[[], Any]] = {
+        "refiner": partial(refiner.refine, [picture], tags, progress=False),
+        "refiner, masks": partial(refiner.refine, [picture], tags, return_masks=True, progress=False),
+        "script": partial(script, picture),
+    }
+    flop = {name: count_flop(step) / 1e9 for name, step in steps.items()}
+    timings = take_turns(steps, arguments.repeats, device)
+    rows = []
+    for name in ("refiner", "refiner, masks"):
+        spread = max(timings[name].spread, timings["script"].spread)
+        ours, peer = timings[name].processor_median, timings["script"].processor_median
+        rows.append(Row(f"{name}, processor time", ours, peer, "s", 2.0, spread))
+        rows.append(Row(f"{name}, time", timings[name].median, timings["script"].median, "s", 2.0))
+        rows.append(Row(f"{name}, operations", flop[name], flop["script"], "GFLOP"))
+    title = (
+        f"One picture of 640 x 480 without the tagger, Grounding DINO-T and SAM {arguments.sam} with random weights, "
+        f"at most {REGIONS} objects"
+    )
+    report(title, name_machine(device), rows, arguments.json)
+
+
+# ---------------------------------------------------------------------------------------------------------- parts
+
+
+def measure_parts(arguments: argparse.Namespace, device: torch.device) -> None:
+    """Run each part once on a picture of 640 x 480: processor time, operations and size."""
+    torch.manual_seed(0)
+    picture, tags, rows = draw_pictures(1, 640, 480)[0], [list(TAGS[:ASKED])], list[Row]()
+
+    def add(name: str, part: Any, step: Callable[[], Any]) -> None:
+        start = time.process_time()
+        flop = count_flop(step) / 1e9
+        seconds = time.process_time() - start
+        size = sum(one.numel() * one.element_size() for one in part.parameters()) / 1e6
+        for value, unit in ((seconds, "s"), (flop, "GFLOP"), (size, "MB")):
+            rows.append(Row(name, value, None, unit))
+        print(f"{name}: {seconds:.2f} s, {flop:,.0f} GFLOP, {size:,.0f} MB", flush=True)
+
+    wanted = arguments.only or [*PARTS]
+    for name in wanted:
+        config = PARTS[name](len(build_bert_tokenizer()))
+        refiner = LyricsVisualRefiner(config).to(device)
+        refiner.tokenizer = build_bert_tokenizer()
+        views = refiner.preprocess([picture])
+        with torch.no_grad():
+            if config.tagger_config is not None:
+                add(name, refiner.tagger, partial(refiner._tag, views["tagger_pixel_values"]))
+            elif config.segmenter_config is None:
+                step = partial(refiner.refine, [picture], tags, progress=False)
+                add(name, refiner.detector, step)
+            else:
+                corners = torch.rand(REGIONS, 2, 2, device=device).sort(dim=1).values
+                boxes = [corners.reshape(REGIONS, 4).clamp(0.01, 0.99)]
+                inputs = views["segmenter_pixel_values"], views["segmenter_sizes"]
+                add(name, refiner.segmenter, partial(refiner._outline, boxes, *inputs, None))
+    title = f"Parts of refiners on a picture of 640 x 480, {ASKED} tags and {REGIONS} objects, random weights, once"
+    report(title, name_machine(device), rows, arguments.json)
+
+
+def _segmenting(**segmenter: Any) -> Callable[[int], LyricsRefinerConfig]:
+    """Return a refiner's configuration of whose parts only the segmenter is large."""
+
+    def build(vocab_size: int) -> LyricsRefinerConfig:
+        micro = micro_refiner_config(vocab_size)
+        return LyricsRefinerConfig(detector_config=micro.detector_config, segmenter_config=segmenter)
+
+    return build
+
+
+def _sam(width: int, layers: int, heads: int) -> dict[str, Any]:
+    vision = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "global_attn_indexes": [layers * quarter // 4 - 1 for quarter in (1, 2, 3, 4)],
+        "mlp_dim": 4 * width,
+    }
+    return {"model_type": "sam", "vision_config": vision}
+
+
+def _detecting(**fields: Any) -> Callable[[int], LyricsRefinerConfig]:
+    def build(vocab_size: int) -> LyricsRefinerConfig:
+        detector = {"model_type": "grounding-dino", "text_config": {"vocab_size": vocab_size}}
+        return LyricsRefinerConfig(detector_config=detector, region_feature_type="detection", **fields)
+
+    return build
+
+
+def _tagging(vocab_size: int) -> LyricsRefinerConfig:
+    micro, labels = micro_refiner_config(vocab_size), {number: f"tag {number}" for number in range(4585)}
+    tagger = RamConfig(id2label=labels, label2id={label: number for number, label in labels.items()})
+    return LyricsRefinerConfig(
+        tagger_config=tagger.to_dict(), detector_config=micro.detector_config, segmenter_config=micro.segmenter_config
+    )
+
+
+PARTS: dict[str, Callable[[int], LyricsRefinerConfig]] = {
+    "RAM, Swin-L at 384": _tagging,
+    "Grounding DINO-T at 800": _detecting(),
+    "Grounding DINO-T at 640": _detecting(detector_shortest_edge=640, detector_longest_edge=1066),
+    "SAM 2.1 tiny": _segmenting(model_type="sam2"),
+    "SAM ViT-B": _segmenting(**_sam(*SAM["ViT-B"])),
+    "SAM ViT-L": _segmenting(**_sam(*SAM["ViT-L"])),
+    "SAM ViT-H": _segmenting(**_sam(*SAM["ViT-H"])),
+}
+
+
+# -------------------------------------------------------------------------------------------------- preprocessing
+
+
+def measure_preprocessing(arguments: argparse.Namespace, device: torch.device) -> None:
+    """Measure the views of one picture of 640 x 480 for a refiner of the published parts."""
+    config = LyricsRefinerConfig.fast()
+    segmenter = LyricsRefinerConfig().segmenter_config
+    micro = micro_refiner_config(2000)
+    refiner = LyricsVisualRefiner(micro)
+    picture = draw_pictures(1, 640, 480)
+    kinds = {
+        "RAM, Grounding DINO at 800 and SAM": (segmenter, 800, 1333),
+        "RAM, Grounding DINO at 640 and SAM 2": (config.segmenter_config, 640, 1066),
+    }
+    content = io.BytesIO()
+    draw_table(640, 480).save(content, "JPEG", quality=85)
+    reading = take_turns({"read": lambda: read_picture(content.getvalue(), 10**8)}, 3 * arguments.repeats, device)
+    read = reading["read"]
+    rows = [Row("a JPEG file decoded and hashed", 1000 * read.processor_median, None, "ms", spread=read.spread)]
+    for name, (outlining, shortest, longest) in kinds.items():
+        micro.segmenter_config, micro.tagger_config = outlining, config.tagger_config
+        micro.detector_shortest_edge, micro.detector_longest_edge = shortest, longest
+        timing = take_turns({"views": partial(refiner.preprocess, picture)}, 3 * arguments.repeats, device)["views"]
+        rows.append(Row(f"views of {name}", 1000 * timing.processor_median, None, "ms", "<= 20", spread=timing.spread))
+    report("Preprocessing of a picture of 640 x 480, one thread", name_machine(device), rows, arguments.json)
+
+
+# ---------------------------------------------------------------------------------------------------------- batches
 
 
 def measure_batches(arguments: argparse.Namespace, device: torch.device) -> None:
@@ -84,16 +265,22 @@ def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="default: cpu")
-    parser.add_argument("--repeats", type=int, default=7, help="of each step (default: 7)")
+    parser.add_argument("--repeats", type=int, default=5, help="of each step (default: 5)")
     parser.add_argument("--threads", type=int, help="of the processor")
-    parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("batches").set_defaults(run=measure_batches)
+    add_json_option(parser)
+    kinds = parser.add_subparsers(dest="part", required=True)
+    comparing = kinds.add_parser("compare")
+    comparing.add_argument("--sam", choices=SAM, default="ViT-B", help="default: ViT-B")
+    comparing.set_defaults(run=compare)
+    parting = kinds.add_parser("parts")
+    parting.add_argument("--only", nargs="+", choices=PARTS, help="default: all")
+    parting.set_defaults(run=measure_parts)
+    kinds.add_parser("preprocessing").set_defaults(run=measure_preprocessing)
+    kinds.add_parser("batches").set_defaults(run=measure_batches)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    print(f"{name_machine(device)}\n")
-    arguments.run(arguments, device)
+    arguments.run(arguments, torch.device(arguments.device))
 
 
 if __name__ == "__main__":

@@ -193,16 +193,19 @@ Batch = dict[str, torch.Tensor]
 Step = tuple[Any, Callable[[], torch.Tensor]]  # a model, and a function that returns its loss
 
 
+def text_of(one: Comparison, batch: Batch) -> Batch:
+    """Return the text of the peer."""
+    return peer_text(batch, PADDED if one.as_it_stands else None) if one.with_regions else peer_captions(batch)
+
+
 def build_pair(
-    size: dict[str, Any], vocab_size: int, one: Comparison, batches: tuple[Batch, Batch], device: torch.device
+    size: dict[str, Any], vocab_size: int, one: Comparison, batch: Batch, text: Batch, device: torch.device
 ) -> dict[str, Step]:
-    """Build both models of a comparison; `batches` has the rows with and without objects."""
-    batch = batches[not one.with_regions]
+    """Build both models of a comparison; `text` is the peer's, of `text_of`."""
     ours: Any = build_lyrics(size, vocab_size, one.attention_dropout[0], one.with_regions)
     peer: Any = build_peer(size, vocab_size, ours.model.vision_model, one.attention_dropout[1], one.with_regions)
     if device.type != "cpu":  # tensors without numbers cannot be moved
         ours, peer = ours.to(device), peer.to(device)
-    text = peer_text(batch, PADDED if one.as_it_stands else None) if one.with_regions else peer_captions(batch)
     regions = batch.get("region_features")
     if regions is not None and one.as_it_stands:
         regions = regions.new_zeros(len(regions), REGIONS, REGION_WIDTH).normal_()
@@ -213,15 +216,17 @@ def build_pair(
 def count_steps(
     size: dict[str, Any], vocab_size: int, one: Comparison, batches: tuple[Batch, Batch], recompute: Any = "none"
 ) -> dict[str, Counts]:
-    """Count both steps of a comparison on tensors without numbers."""
+    """Count both steps of a comparison on tensors without numbers; `batches` are with and without objects."""
+    batch = batches[not one.with_regions]
+    text = text_of(one, batch)
 
     def build(name: str) -> Step:
-        pair = build_pair(size, vocab_size, one, batches, torch.device("cpu"))
+        pair = build_pair(size, vocab_size, one, batch, text, torch.device("cpu"))
         pair["ours"][0].set_recomputation(recompute)
         return pair[name]
 
     names = ("ours", "peer") if recompute == "none" else ("ours",)
-    ids = batches[not one.with_regions]["segment_ids"]
+    ids = batch["segment_ids"]
     own = mqformer_length_groups.text_lengths(SegmentedText(ids, ids, ids))
     captions = (batches[0]["caption_segment_ids"] > 0).sum(1).tolist()
 
@@ -283,7 +288,8 @@ def time_comparison(
     size: dict[str, Any], vocab_size: int, one: Comparison, batches: tuple[Batch, Batch], repeats: int, device: Any
 ) -> list[Row]:
     """Return seconds and processor time of both steps; for BLIP-2 also without the vision encoder, which both run."""
-    pair = build_pair(size, vocab_size, one, batches, device)
+    batch = batches[not one.with_regions]
+    pair = build_pair(size, vocab_size, one, batch, text_of(one, batch), device)
     steps: dict[str, Callable[[], Any]] = {name: lambda run=run: run().backward() for name, (_, run) in pair.items()}
     pixels, vision_model = batches[0]["pixel_values"], pair["ours"][0].model.vision_model
     steps["vision"] = lambda: see(vision_model, pixels)

@@ -358,11 +358,16 @@ class LyricsModel(LyricsPreTrainedModel):
             placeholder = torch.full((), self.config.image_token_id, dtype=torch.long, device=inputs_embeds.device)
             mask = (inputs_embeds == embeddings(placeholder)).all(-1)
         num_images, per_image = image_features.shape[:2]
-        torch_compilable_check(
-            mask.sum() == num_images * per_image,
-            f"Image features and image tokens do not match, tokens: {mask.sum()}, features: {num_images * per_image} "
-            f"({num_images} images of {per_image} each)",
-        )
+        is_matching = mask.sum() == num_images * per_image
+        if torch.compiler.is_compiling():  # Transformers' check reads the sum, which would end the graph
+            message = "Image features and image tokens do not match"
+            torch._assert_async(is_matching, message)  # pyright: ignore[reportPrivateUsage]
+        else:
+            torch_compilable_check(
+                is_matching,
+                f"Image features and image tokens do not match, tokens: {mask.sum()}, features: "
+                f"{num_images * per_image} ({num_images} images of {per_image} each)",
+            )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import torch
@@ -44,6 +46,8 @@ from .refiner_segmentation import segment
 from .refiner_tiles import cut_tiles, join_tiles
 
 logger = logging.get_logger(__name__)
+
+BATCHES_AHEAD = 2  # prepared in threads; one thread takes longer for a picture than a large GPU does
 
 SUPPORTED_DETECTORS = ("grounding-dino", "mm-grounding-dino", "owlv2")
 SUPPORTED_SEGMENTERS = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video")
@@ -279,18 +283,17 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return [refined[index] for index in range(len(pictures))]
 
     def _preprocess_ahead(self, batches: Sequence[Sequence[Image.Image]]) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield the inputs of each batch; while one is used, a thread prepares the next."""
-        if len(batches) == 1:
-            yield self.preprocess(batches[0])
+        """Yield the inputs of each batch; while one is used, threads prepare the next ones."""
         if len(batches) < 2:
+            yield from map(self.preprocess, batches)
             return
-        with ThreadPoolExecutor(1) as thread:
-            coming = thread.submit(self.preprocess, batches[0])
-            for following in batches[1:]:
-                inputs = coming.result()
-                coming = thread.submit(self.preprocess, following)
+        with ThreadPoolExecutor(BATCHES_AHEAD) as threads:
+            coming = deque(threads.submit(self.preprocess, batch) for batch in batches[:BATCHES_AHEAD])
+            following = iter(batches[BATCHES_AHEAD:])
+            while coming:
+                inputs = coming.popleft().result()
+                coming.extend(threads.submit(self.preprocess, batch) for batch in islice(following, 1))
                 yield inputs
-            yield coming.result()
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """Return the tensors of `forward` on the refiner's device.
@@ -300,17 +303,17 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         """
         config = self.config
         inputs = {
-            "pixel_values": torch.stack([self._detector_view(picture) for picture in pictures]),
+            "pixel_values": _stack([self._detector_view(picture) for picture in pictures]),
             "image_sizes": torch.tensor([(picture.height, picture.width) for picture in pictures]),
         }
         if config.tagger_config is not None:
             tagger = config.tagger_config
             view = (tagger.vision_config.image_size, tagger.image_mean, tagger.image_std)
-            inputs["tagger_pixel_values"] = torch.stack([tagger_view(picture, *view) for picture in pictures])
+            inputs["tagger_pixel_values"] = _stack([tagger_view(picture, *view) for picture in pictures])
         if config.segmenter_config is not None:
             settings = config.segmenter_side, config.image_mean, config.image_std, config.segmenter_stretches
             views, sizes = zip(*(segmenter_view(picture, *settings) for picture in pictures), strict=True)
-            inputs["segmenter_pixel_values"], inputs["segmenter_sizes"] = torch.stack(views), torch.tensor(sizes)
+            inputs["segmenter_pixel_values"], inputs["segmenter_sizes"] = _stack(views), torch.tensor(sizes)
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def _detector_size(self, picture: Image.Image) -> tuple[int, int]:
@@ -465,6 +468,11 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 masks=None if output.masks is None else output.masks[index].cpu(),
                 tags=words,
             )
+
+
+def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the views of N pictures, (N, 3, h, w); that of one picture is not copied."""
+    return views[0][None] if len(views) == 1 else torch.stack(list(views))
 
 
 def _check_supported(part: str, config: PreTrainedConfig, supported: tuple[str, ...]) -> None:

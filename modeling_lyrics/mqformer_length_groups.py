@@ -16,7 +16,7 @@ from .mqformer_attention_masks import AttentionTable, SegmentedText, run_mqforme
 from .mqformer_key_values import LyricsImageKeyValues
 
 MOST_GROUPS = 4
-ROWS_OF_A_GROUP = {"cpu": 8}  # fewer rows make no use of a GPU
+ROWS_OF_A_GROUP = {"cpu": 4}  # fewer rows make no use of a GPU
 ROWS_ON_A_GPU = 32
 
 

@@ -22,10 +22,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_tensor(image: Image.Image, mean: PerChannel, std: PerChannel) -> torch.Tensor:
-    """Convert an RGB picture to a normalized float32 tensor of shape (3, H, W)."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous().float()
-    return pixels.div_(255).sub_(torch.tensor(mean).view(-1, 1, 1)).div_(torch.tensor(std).view(-1, 1, 1))
+def to_tensor(image: Image.Image, mean: PerChannel, std: PerChannel, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Convert an RGB picture to a normalized float32 tensor of shape (3, H, W).
+
+    Args:
+        image: RGB picture.
+        mean, std: normalization, RGB in [0, 1].
+        out: float32 tensor of shape (3, H, W) that the values are written to; by default a new one.
+    """
+    out = torch.empty(3, image.height, image.width) if out is None else out
+    means, stds = (torch.tensor(values).expand(3) for values in (mean, std))
+    for values, band, middle, scale in zip(out, image.split(), means, stds, strict=True):
+        # one channel at a time, which stays in the processor's cache
+        values.copy_(torch.from_numpy(np.array(band))).div_(255).sub_(middle).div_(scale)
+    return out
 
 
 def tagger_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
@@ -75,6 +85,8 @@ def segmenter_view(
         return tagger_view(image, size, mean, std), (size, size)
     scale = size / max(image.size)
     width, height = (max(1, int(side * scale + 0.5)) for side in image.size)
-    view = torch.zeros(3, size, size)
-    view[:, :height, :width] = to_tensor(image.resize((width, height), BILINEAR), mean, std)
+    view = torch.empty(3, size, size)
+    view[:, height:].zero_()
+    view[:, :, width:].zero_()
+    to_tensor(image.resize((width, height), BILINEAR), mean, std, view[:, :height, :width])
     return view, (height, width)

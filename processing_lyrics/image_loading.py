@@ -8,8 +8,8 @@ import re
 import stat
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from threading import RLock, Thread
 from typing import Any
@@ -44,7 +44,7 @@ class PictureError(ValueError):
     """Raised with a message fragment; `load_picture` prepends the picture's name."""
 
 
-def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
+def load_picture(source: PictureLike, max_pixels: int, name: PictureLike = None) -> Image.Image:
     """Load a picture upright and in RGB.
 
     EXIF rotation is applied, transparency is put on white, 16-bit values are scaled, and the first frame of an
@@ -54,17 +54,66 @@ def load_picture(source: PictureLike, max_pixels: int) -> Image.Image:
         source: PIL picture, path, URL (http or https), base64 text with or without `data:` before it, content of a
             file, file that is open for reading bytes, mapping with `bytes` or `path`, array or tensor.
         max_pixels: largest number of pixels; larger pictures are refused before they are decoded.
+        name: what messages name, where it is not `source`: the path or mapping that its bytes come from.
 
     Raises:
         ValueError: the picture is too large, empty, corrupt or of an unknown kind; the message names it.
     """
-    name = _name_of(source)
-    name = "picture" if name is None else f"picture {_shorten(name)!r}"
-    try:
+    with _naming(source if name is None else name):
         image = _open(source)
         _check_size(image.size, max_pixels)
         return _decode(image, is_shared=image is source)
+
+
+def read_file(source: PictureLike) -> bytes | None:
+    """Return the content of a picture's file without decoding it, or `None` for a picture, array or tensor.
+
+    A local file that is larger than what is downloaded is not read either: `load_picture` opens it by its path.
+
+    Args:
+        source: what `load_picture` takes.
+
+    Raises:
+        ValueError: the file cannot be read or fetched; the message names it.
+    """
+    with _naming(source):
+        content = _from_mapping(source) if isinstance(source, Mapping) else source
+        if isinstance(content, str):
+            content = _from_text(content)
+        if isinstance(content, BytesIO):
+            return content.getvalue()
+        if isinstance(content, bytes | bytearray | memoryview):
+            return bytes(content)
+        if isinstance(content, Image.Image):
+            return None
+        if hasattr(content, "read"):
+            return _read(content)
+        if not isinstance(content, str | os.PathLike):
+            return None
+        try:
+            path = _check_file(content)
+            if os.path.getsize(path) > MAX_DOWNLOAD:
+                return None
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise PictureError(f"cannot be read: {error}") from error
+
+
+def check_size(size: tuple[int, int], max_pixels: int, name: PictureLike) -> None:
+    """Raise the `ValueError` of `load_picture` where a picture of a (width, height) has more than `max_pixels`."""
+    with _naming(name):
+        _check_size(size, max_pixels)
+
+
+@contextmanager
+def _naming(source: PictureLike) -> Generator[None]:
+    """Raise errors of pictures as a `ValueError` that names the picture."""
+    try:
+        yield
     except PictureError as error:
+        name = _name_of(source)
+        name = "picture" if name is None else f"picture {_shorten(name)!r}"
         raise ValueError(f"The {name} {error}") from error.__cause__
 
 

@@ -81,7 +81,8 @@ class LyricsImageProcessorPil(_Settings, PilBackend):
         """Return the resized pixels of a picture before normalization; without Transformers' copies where it can."""
         if picture.mode != "RGB" or (size := self.resized_size()) is None:
             return super().resize_only(picture)
-        return np.array(picture.resize(size[::-1], Image.Resampling(self.resample)))
+        height, width = size
+        return np.array(picture.resize((width, height), Image.Resampling(self.resample)))
 
     def _preprocess(self, images: list[np.ndarray], *args: Any, **kwargs: Any) -> BatchFeature:
         """Rescale and normalize bytes by a table of their 256 values, and anything else as Transformers does.

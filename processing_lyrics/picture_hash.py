@@ -15,5 +15,6 @@ def hash_picture(picture: Image.Image) -> bytes:
     digest = hashlib.sha256(f"{picture.mode} {width} {height} ".encode())
     step = max(1, _PIXELS_COPIED // width)
     for top in range(0, height, step):  # in strips, so that a large picture is not copied as a whole
-        digest.update(picture.crop((0, top, width, min(top + step, height))).tobytes())
+        strip = picture if step >= height else picture.crop((0, top, width, min(top + step, height)))
+        digest.update(strip.tobytes())
     return digest.digest()

@@ -12,6 +12,7 @@ from PIL import Image
 from .drawing import draw_attention, draw_objects
 from .image_loading import PictureLike, flatten_pictures, load_picture
 from .model_inputs import tags_of_each
+from .picture_cache import OpenedPicture, PictureCache
 from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
 from .refined_cache import RefinedCache
 from .refiner_handle import RefinerHandle
@@ -32,6 +33,7 @@ class PictureRefining:
     region_feature_size: int
     refiner_fingerprint: str | None
     _refiner: RefinerHandle
+    _pictures: PictureCache
 
     @property
     def refiner(self) -> Refiner:
@@ -57,6 +59,11 @@ class PictureRefining:
     def refined_cache(self) -> RefinedCache:
         """What the refiner found in the last pictures; `max_bytes` bounds it, `stats()` tells its size."""
         return self._refiner.cache
+
+    @property
+    def picture_cache(self) -> PictureCache:
+        """Hashes and pixel values of the last pictures; `max_bytes` bounds it, `stats()` tells its size."""
+        return self._pictures
 
     @property
     def store(self) -> ObjectStore | None:
@@ -129,6 +136,10 @@ class PictureRefining:
         """Return pictures, paths, URLs, arrays or tensors in any nesting as a flat list of upright RGB pictures."""
         return [load_picture(image, self.max_image_pixels) for image in flatten_pictures(images)]
 
+    def open_pictures(self, images: Any) -> list[OpenedPicture]:
+        """Return pictures in any nesting as a flat list; a file that `picture_cache` knows is decoded when needed."""
+        return [self._pictures.open(image, self.max_image_pixels) for image in flatten_pictures(images)]
+
     def refine(
         self,
         images: PictureLike | Sequence[PictureLike],
@@ -140,7 +151,7 @@ class PictureRefining:
         """Find the objects of pictures; those that are in the store or in `refined_cache` are not computed again.
 
         Args:
-            images: picture or sequence of pictures.
+            images: picture or sequence of pictures, also of `open_pictures`.
             tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
             batch_size: number of pictures at a time.
             return_masks: bool, whether each object's mask is returned, at the picture's size.
@@ -154,11 +165,11 @@ class PictureRefining:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        pictures = self.load_pictures(images)
+        pictures = self.open_pictures(images)
         wanted = None if tags is None else tags_of_each(tags, len(pictures))
         found: dict[int, Any] = {}
         if self.store is not None and tags is None and not return_masks:
-            found = {index: self.store.lookup(picture) for index, picture in enumerate(pictures)}
+            found = {index: self.store.lookup(picture.picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
         if missing and found and not self.has_refiner:
             raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")

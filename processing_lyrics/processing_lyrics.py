@@ -16,7 +16,7 @@ from jinja2.exceptions import TemplateError
 from PIL import Image
 from transformers import AddedToken, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils.import_utils import is_torchvision_available
 
 from .answer_boxes import as_texts, parse_answers
@@ -34,6 +34,7 @@ from .chat_templates import (
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .language_model_templates import TurnText, instructions_of_turns, is_own_template, turn_text
 from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
+from .picture_cache import OpenedPicture, PictureCache
 from .picture_refining import PictureRefining
 from .pretraining_inputs import PretrainingInputs
 from .processor_checks import (
@@ -49,20 +50,17 @@ from .processor_checks import (
     naming_disk_errors,
     pin_revision,
 )
+from .processor_options import LyricsProcessorKwargs
 from .prompt_truncation import Truncation
 from .protocols import Refiner
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
 from .spatial_text import SpatialStyle
 from .visual_objects import VisualObjects
 
+_BLANK = Image.new("RGB", (1, 1))  # what Transformers sees of an opened picture
+
 # A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
 _TOKENIZING = threading.RLock()
-
-
-class LyricsProcessorKwargs(ProcessingKwargs, total=False):
-    """Options of a call, by modality; prompts are padded on the left, for generation."""
-
-    _defaults = {"text_kwargs": {"padding_side": "left"}}  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
@@ -152,6 +150,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         self.max_image_pixels = max_image_pixels
         self.refiner_fingerprint = refiner_fingerprint
         self._refiner = RefinerHandle()
+        self._pictures = PictureCache()
         chat_template = chat_template or VICUNA_TEMPLATE.replace(IMAGE, image_token)
         super().__init__(image_processor, tokenizer, mqformer_tokenizer, chat_template=chat_template)
 
@@ -321,11 +320,17 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
             check_placeholders(texts, images, self.image_token)
             instructions = self._instructions_of(texts) if instructions is None else instructions
             texts, kwargs = self._with_one_bos(texts, kwargs)
-        pictures = self.load_pictures(images)
+        pictures: list[Any]
+        if visual_objects is None and self._can_refine:
+            pictures = self.open_pictures(images)
+            kwargs = {**kwargs, "opened": pictures} if pictures else kwargs
+        else:
+            pictures = self.load_pictures(images)
         truncation = None if texts is None else self._truncation_of(kwargs)
         options = kwargs if truncation is None else truncation.untruncated(kwargs)
         with _TOKENIZING:
-            data = super().__call__(images=pictures or None, text=texts, **options)
+            shown = [_BLANK] * len(pictures) if "opened" in kwargs else pictures
+            data = super().__call__(images=shown or None, text=texts, **options)
         if truncation is not None:
             expanded = [one.replace(self.image_token, self.image_token * self.num_query_tokens) for one in texts or ()]
             truncation.apply(data, expanded, self.tokenizer, (self.image_token_id, self.tokenizer.bos_token_id))
@@ -334,7 +339,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         return data.convert_to_tensors(return_tensors)
 
     def _mqformer_inputs(
-        self, pictures: list[Image.Image], instructions: Sequence[str] | None, visual_objects: Any
+        self, pictures: list[Any], instructions: Sequence[str] | None, visual_objects: Any
     ) -> dict[str, np.ndarray]:
         """Return the region features and the MQ-Former's text of each picture."""
         instructions = [""] * len(pictures) if instructions is None else instructions
@@ -467,15 +472,32 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         return Truncation.of(merged["text_kwargs"], self.tokenizer)
 
-    def _objects_of(self, pictures: list[Image.Image], visual_objects: Any) -> list[VisualObjects] | None:
+    def _process_images(self, images: Any, opened: list[OpenedPicture] | None = None, **kwargs: Any) -> Any:
+        """Return pixel values and the placeholders of each picture; Transformers calls this.
+
+        Args:
+            images: pictures that Transformers has checked.
+            opened: the pictures of this call where their hashes are needed anyway: `picture_cache` may know them.
+            kwargs: options of the image processor.
+        """
+        if opened is None:
+            return super()._process_images(images, **kwargs)
+        prepared = self._pictures.preprocess(self.image_processor, opened, kwargs)
+        return prepared, [self.replace_image_token({}, index) for index in range(len(opened))]
+
+    @property
+    def _can_refine(self) -> bool:
+        """Whether pictures without objects are refined, or fail: a refiner that was saved with it must not be lost."""
+        is_expected = self.refiner_fingerprint is not None and not self._refiner.skipped
+        return is_expected or self.has_refiner or self.store is not None
+
+    def _objects_of(self, pictures: list[Any], visual_objects: Any) -> list[VisualObjects] | None:
         """Return the objects of each picture, refined where they are not given; `None` where nothing can refine."""
         given: list[Any] = [None] * len(pictures) if visual_objects is None else _flatten_objects(visual_objects)
         if len(given) != len(pictures):
             raise ValueError(f"Got visual_objects for {len(given)} pictures, but {len(pictures)} pictures.")
         missing = [index for index, objects in enumerate(given) if objects is None]
-        # a processor that was saved with a refiner lost it, which is an error when it is asked for its objects
-        has_none = self.refiner_fingerprint is None or self._refiner.skipped
-        if missing and has_none and not self.has_refiner and self.store is None:
+        if missing and not self._can_refine:
             if len(missing) < len(pictures):
                 raise ValueError(f"Pictures {missing} have no visual_objects, and this processor has no refiner.")
             return None

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import torch
-from PIL import Image
-from transformers import PreTrainedConfig
 
 from .byte_cache import ByteCache
-from .picture_hash import hash_picture
+from .picture_cache import OpenedPicture
 from .protocols import Refiner
+from .settings_hash import hash_settings
 from .visual_objects import VisualObjects
 
 MAX_BYTES = 64 * 2**20  # about 1,700 pictures with 36 objects each, without masks
+_VERSION = attrgetter("_version")
 
 
 class RefinedCache(ByteCache[Hashable, VisualObjects]):
@@ -32,7 +33,7 @@ class RefinedCache(ByteCache[Hashable, VisualObjects]):
     def refine(
         self,
         refiner: Refiner,
-        pictures: Sequence[Image.Image],
+        pictures: Sequence[OpenedPicture],
         tags: Sequence[Sequence[str]] | None = None,
         batch_size: int = 8,
         return_masks: bool = False,
@@ -42,7 +43,7 @@ class RefinedCache(ByteCache[Hashable, VisualObjects]):
 
         Args:
             refiner: refiner.
-            pictures: sequence of upright RGB pictures.
+            pictures: sequence of pictures; those that are known are not decoded.
             tags: list of words to look for in each picture, or `None` to ask the tagger.
             batch_size: number of pictures at a time.
             return_masks: bool, whether masks are returned.
@@ -50,13 +51,13 @@ class RefinedCache(ByteCache[Hashable, VisualObjects]):
         """
         state = _state_of(refiner)
         words = [None] * len(pictures) if tags is None else [tuple(own) for own in tags]
-        keys = [(state, hash_picture(picture), own) for picture, own in zip(pictures, words, strict=True)]
+        keys = [(state, picture.key, own) for picture, own in zip(pictures, words, strict=True)]
         found = {key: seen for key in dict.fromkeys(keys) if (seen := self._find(key, return_masks)) is not None}
         missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in found}
         places = sorted(missing.values())
         if places:
             refined = refiner.refine(
-                [pictures[place] for place in places],
+                [pictures[place].picture for place in places],
                 tags=None if tags is None else [tags[place] for place in places],
                 batch_size=batch_size,
                 return_masks=return_masks,
@@ -103,24 +104,23 @@ def _state_of(refiner: Any) -> Hashable:
 
     PyTorch counts the changes of a tensor. Changes that it is not told of (by `.data`) and hooks are not noticed.
     """
-    numbers: list[int] = []
-    if isinstance(refiner, torch.nn.Module):
-        for tensor in chain(refiner.parameters(), refiner.buffers()):
-            numbers += (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-    return id(getattr(refiner, "tokenizer", None)), _settings_of(refiner.config), hash(tuple(numbers))
-
-
-def _settings_of(config: Any) -> int:
-    """Return a hash of the values of a configuration and of its parts."""
-    return hash(tuple((name, _hash_of(value)) for name, value in vars(config).items()))
-
-
-def _hash_of(value: Any) -> int:
-    if isinstance(value, PreTrainedConfig):
-        return _settings_of(value)
-    if isinstance(value, dict):
-        value = tuple(value.items())
+    tensors = _tensors_of(refiner) if isinstance(refiner, torch.nn.Module) else []
+    places = tuple(map(torch.Tensor.data_ptr, tensors))
     try:
-        return hash(tuple(value) if isinstance(value, list) else value)
-    except TypeError:  # lists in lists
-        return hash(repr(value))
+        versions = tuple(map(_VERSION, tensors))
+    except RuntimeError:  # the changes of tensors that were made in inference mode are not counted
+        versions = tuple([0 if tensor.is_inference() else tensor._version for tensor in tensors])
+    settings = hash_settings(vars(refiner.config))
+    return id(getattr(refiner, "tokenizer", None)), settings, hash((places, versions))
+
+
+def _tensors_of(module: torch.nn.Module) -> list[torch.Tensor]:
+    """Return parameters and buffers of a module, in a fraction of the time that its `parameters` and `buffers` take."""
+    tensors: list[torch.Tensor | None] = []
+    level: list[torch.nn.Module | None] = [module]
+    while level:
+        parts = [one.__dict__ for one in level if one is not None]
+        for name in ("_parameters", "_buffers"):
+            tensors += chain.from_iterable([part[name].values() for part in parts if part[name]])
+        level = list(chain.from_iterable([part["_modules"].values() for part in parts if part["_modules"]]))
+    return [tensor for tensor in tensors if tensor is not None]

@@ -231,27 +231,23 @@ def tokenize_objects(
         max_tokens: largest number of tokens; objects are kept whole and in their order.
         style: `"decimal"` for `label: [0.100, ...]`, or `"short"` for `label: 100 ...` with a third of the tokens.
     """
+    pairs = [*zip(labels, boxes, strict=True)][:max_tokens]  # an object takes a token at least
+    written = [_write_object(clean_label(label), box, style) for label, box in pairs]
+    if not written:
+        return SpatialTokens([], [], 0)
+    texts = [text for text, _ in written]  # in one call, whose overhead is that of several objects
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     input_ids: list[int] = []
     item_ids: list[int] = []
     count = 0
-    for label, box in zip(labels, boxes, strict=True):
-        ids, items = _tokenize_object(clean_label(label), box, tokenizer, 5 * count, style)
+    for ids, offsets, (_, items) in zip(encoded["input_ids"], encoded["offset_mapping"], written, strict=True):
         if max_tokens is not None and len(input_ids) + len(ids) > max_tokens:
-            break
+            return SpatialTokens(input_ids, item_ids, count)
         input_ids += ids
-        item_ids += items
+        of_tokens = (items[start] for start, _ in offsets)
+        item_ids += [item if item < 0 else 5 * count + item for item in of_tokens]
         count += 1
     return SpatialTokens(input_ids, item_ids, count)
-
-
-def _tokenize_object(
-    label: str, box: Sequence[float], tokenizer: PreTrainedTokenizerBase, first_item: int, style: SpatialStyle
-) -> tuple[list[int], list[int]]:
-    """Return token ids and items of one object."""
-    text, items = _write_object(label, box, style)
-    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    of_tokens = [items[start] for start, _ in encoded["offset_mapping"]]
-    return encoded["input_ids"], [item if item < 0 else first_item + item for item in of_tokens]
 
 
 def _write_object(label: str, box: Sequence[float], style: SpatialStyle) -> tuple[str, list[int]]:

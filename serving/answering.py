@@ -35,11 +35,14 @@ class CacheLimits:
             the processor share.
         encoded: embeddings of pictures, where the model is.
         prefix: keys and values of conversations, where the model is.
+        pictures: hashes of files and pixel values of pictures, in main memory: the bound of the processor's
+            `picture_cache`.
     """
 
     refined: int = 256 * 2**20
     encoded: int = 256 * 2**20
     prefix: int = 512 * 2**20
+    pictures: int = 64 * 2**20
 
 
 @dataclass(eq=False)
@@ -184,7 +187,7 @@ class Answerer:
         asked = [
             picture
             for request in requests
-            for picture, given in zip(request.question.pictures, request.question.objects, strict=True)
+            for picture, given in zip(request.question.opened, request.question.objects, strict=True)
             if given is None
         ]
         found = iter(self.refined.see(asked) if asked else ())
@@ -193,9 +196,10 @@ class Answerer:
             request.seen = [next(found) if given is None else SeenPicture.of(given) for given in question.objects]
             remarks = [
                 remark
-                for picture, seen, given in zip(question.pictures, request.seen, question.objects, strict=True)
+                for one, seen, given in zip(question.opened, request.seen, question.objects, strict=True)
                 for check in self.notice_checks
-                if given is None and seen.objects is not None and (remark := check(picture, seen.objects)) is not None
+                if given is None and seen.objects is not None
+                if (remark := check(one.picture, seen.objects)) is not None
             ]
             request.stream.notices = tuple(dict.fromkeys(remarks))
 
@@ -295,6 +299,7 @@ class Answerer:
     def clear(self) -> None:
         """Forget everything that was kept between questions."""
         self.processor.refined_cache.clear()
+        self.processor.picture_cache.clear()
         self.encoded.clear()
         self.prefixes.clear()
 
@@ -304,6 +309,7 @@ class Answerer:
             "refined": self.processor.refined_cache.stats(),
             "encoded": self.encoded.stats(),
             "prefix": self.prefixes.stats(),
+            "pictures": self.processor.picture_cache.stats(),
         }
 
 

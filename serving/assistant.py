@@ -80,6 +80,7 @@ class Lyrics:
         limits = CacheLimits() if caches is None else caches
         self._description = ModelDescription(model, processor)
         processor.refined_cache.max_bytes = limits.refined
+        processor.picture_cache.max_bytes = limits.pictures
         self._refined = RefinedPictures(processor)
         self._answerer = Answerer(self._description, self._refined, limits, self.notice_checks)
         self._engine = Engine(self._answerer, max_batch_size, max_waiting)
@@ -335,7 +336,7 @@ class Lyrics:
         return self._engine.load()
 
     def cache_stats(self) -> dict[str, CacheStats]:
-        """Return the numbers of the caches `refined`, `encoded` and `prefix`."""
+        """Return the numbers of the caches `refined`, `encoded`, `prefix` and `pictures`."""
         return self._answerer.stats()
 
     def clear_caches(self) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from ..datasets_lyrics.conversations import Conversation, Message, box_blocks
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
 from ..processing_lyrics.chat_templates import instructions_of_messages
-from ..processing_lyrics.picture_hash import hash_picture
+from ..processing_lyrics.picture_cache import OpenedPicture
 
 _BLANK = Image.new("RGB", (8, 8))
 
@@ -25,14 +25,12 @@ class Question:
 
     Attributes:
         messages: list of messages whose blocks are texts, and images without their picture.
-        pictures: list of N RGB pictures, in the order of their blocks.
-        picture_keys: list of N hashes of their pixels.
+        opened: list of N pictures, in the order of their blocks.
         objects: list of N `VisualObjects`, or `None` where the refiner is to be asked.
     """
 
     messages: list[Message]
-    pictures: list[Image.Image]
-    picture_keys: list[bytes]
+    opened: list[OpenedPicture]
     objects: list[VisualObjects | None]
 
     @classmethod
@@ -55,9 +53,13 @@ class Question:
         """
         for block in list(box_blocks(conversation.messages)):
             _write_box(block)
-        pictures = processor.load_pictures(conversation.pictures)
-        given = _list_objects(objects, len(pictures))
-        return cls(conversation.messages, pictures, [hash_picture(one) for one in pictures], given)
+        opened = processor.open_pictures(conversation.pictures)
+        return cls(conversation.messages, opened, _list_objects(objects, len(opened)))
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """The N pictures, RGB."""
+        return [one.picture for one in self.opened]
 
     def instructions(self) -> list[str]:
         """Return, for each picture, the text of the message that holds it."""
@@ -93,11 +95,11 @@ def prepare_inputs(
         is_needed: for each question and picture, whether its tensors are wanted. In place of other pictures, which
             the model has encoded before, a blank one is prepared: the prompt is the same.
     """
-    needed = [[True] * len(one.pictures) for one in questions] if is_needed is None else is_needed
+    needed = [[True] * len(one.opened) for one in questions] if is_needed is None else is_needed
     conversations, flat = [], []
     for question, found, flags in zip(questions, objects, needed, strict=True):
-        pictures = zip(question.pictures, flags, strict=True)
-        conversations.append(question.messages_with([picture if flag else _BLANK for picture, flag in pictures]))
+        pictures = zip(question.opened, flags, strict=True)
+        conversations.append(question.messages_with([one.picture if flag else _BLANK for one, flag in pictures]))
         flat += [one if flag or one is None else VisualObjects() for one, flag in zip(found, flags, strict=True)]
     options: dict[str, Any] = {"padding": True}
     if any(one is not None for one in flat):
@@ -116,8 +118,8 @@ def encoding_keys(
     question: Question, objects_keys: Sequence[Hashable], mqformer_text: str
 ) -> list[tuple[Hashable, ...]]:
     """Return what decides the encoding of each picture: its pixels, its objects, and the text beside it."""
-    texts = question.instructions() if mqformer_text != "none" else [""] * len(question.pictures)
-    return list(zip(question.picture_keys, objects_keys, texts, strict=True))
+    texts = question.instructions() if mqformer_text != "none" else [""] * len(question.opened)
+    return list(zip([one.key for one in question.opened], objects_keys, texts, strict=True))
 
 
 def hash_objects(objects: VisualObjects) -> bytes:

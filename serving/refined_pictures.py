@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects
+from ..processing_lyrics.picture_cache import OpenedPicture
 from .question import hash_objects
 
 THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
@@ -57,7 +58,7 @@ class RefinedPictures:
 
     def see(
         self,
-        pictures: Sequence[Image.Image],
+        pictures: Sequence[Image.Image | OpenedPicture],
         *,
         tags: Sequence[str] | None = None,
         masks: bool = False,
@@ -66,7 +67,7 @@ class RefinedPictures:
         """Return the objects of pictures.
 
         Args:
-            pictures: sequence of RGB pictures.
+            pictures: sequence of pictures; opened ones are hashed once.
             tags: words to look for, instead of asking the tagger.
             masks: whether each object's mask is wanted too.
             thresholds: other values of `box_threshold`, `text_threshold`, `iou_threshold` or `max_regions`.
@@ -78,7 +79,7 @@ class RefinedPictures:
         with self._refining:
             if thresholds:
                 refiner = self._refiner_with(thresholds)
-                found = self.processor.refined_cache.refine(refiner, pictures, **options)
+                found = self.processor.refined_cache.refine(refiner, self.processor.open_pictures(pictures), **options)
             else:
                 found = self.processor.refine(pictures, **options)
         return [SeenPicture.of(objects) for objects in found]

@@ -24,6 +24,7 @@ from ...utils.model_folder import write_model
 from ..micro.world.cases import draw_cases
 from .knowledge import ask_knowledge
 from .language_model import find_gguf, write_language_model
+from .rehearsal import read_rehearsal, write_rehearsal
 from .train import LOOKUPS, NoObjects, evaluate, train
 
 logger = logging.get_logger(__name__)
@@ -58,8 +59,12 @@ def main() -> None:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
     _knowledge(composed, out / "knowledge_before.json")
+    rehearsal = arguments.out / "rehearsal.jsonl"
+    if not rehearsal.is_file():
+        with Lyrics.from_pretrained(composed) as assistant:
+            write_rehearsal(assistant, rehearsal)
     if not (out / "merged" / "config.json").is_file():
-        train(composed, out, settings, objects, arguments.seed)
+        train(composed, out, settings, read_rehearsal(rehearsal), objects, arguments.seed)
     _knowledge(out / "merged", out / "knowledge_after.json")
     with Lyrics.from_pretrained(out / "merged") as assistant:
         assistant.processor.store = None if objects else NoObjects()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,20 +42,30 @@ class RefinedDialogues(torch.utils.data.Dataset):
     Args:
         rows: dialogues.
         processor: processor with a refiner.
+        rehearsal: rows without images, one of which takes the place of every n-th dialogue.
+        every: n.
     """
 
-    def __init__(self, rows: DialogueRows, processor: LyricsProcessor) -> None:
-        self.rows, self.processor = rows, processor
+    def __init__(
+        self, rows: DialogueRows, processor: LyricsProcessor, rehearsal: Sequence[dict[str, Any]] = (), every: int = 4
+    ) -> None:
+        self.rows, self.processor, self.rehearsal, self.every = rows, processor, rehearsal, every
         self._objects: dict[str, VisualObjects] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.rehearsal and index % self.every == self.every - 1:
+            return self.rehearsal[index // self.every % len(self.rehearsal)] | {"images": [], "visual_objects": []}
         row = self.rows[index]
         if row["key"] not in self._objects:
             self._objects[row["key"]] = self.processor.refine(row["image"], progress=False)[0]
-        return row | {"visual_objects": [self._objects[row["key"]]]}
+        return {
+            "messages": row["messages"],
+            "images": [row["image"]],
+            "visual_objects": [self._objects[row["key"]]],
+        }
 
 
 @dataclass
@@ -106,13 +117,21 @@ def evaluate(model: Any, processor: LyricsProcessor, cases: list[Case], batch_si
     return found
 
 
-def train(composed: Path, out: Path, settings: dict[str, Any], objects: bool = True, seed: int = 0) -> None:
+def train(
+    composed: Path,
+    out: Path,
+    settings: dict[str, Any],
+    rehearsal: Sequence[dict[str, Any]] = (),
+    objects: bool = True,
+    seed: int = 0,
+) -> None:
     """Train the composed model, and write its adapter and the merged model.
 
     Args:
         composed: folder of the composed model.
         out: folder of the run: checkpoints, `curve.jsonl`, `adapter` and `merged`.
         settings: mapping of the recipe.
+        rehearsal: rows of `read_rehearsal`.
         objects: whether the model sees the refiner's objects, in the questions of the curve too.
         seed: random seed.
     """
@@ -127,7 +146,7 @@ def train(composed: Path, out: Path, settings: dict[str, Any], objects: bool = T
     trainer = LyricsSFTTrainer(
         str(composed),
         arguments,
-        RefinedDialogues(dialogues, processor),
+        RefinedDialogues(dialogues, processor, rehearsal, settings["rehearsal"]),
         processing_class=processor,
         callbacks=[curve],
     )

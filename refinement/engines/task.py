@@ -72,7 +72,7 @@ class RefiningTask:
         self._check_refiner()
         folder, failures = self.folder / SHARDS, list[dict[str, str]]()
         with write_shard(folder / shard_name(number), self.rows) as shard:
-            for group in self.groups(self.source.items(number)):
+            for group in _one_ahead(self.groups(self.source.items(number))):
                 failed = []
                 for (item, _), row in zip(group, self.refine(group), strict=True):
                     if isinstance(row, Row):
@@ -152,6 +152,15 @@ class RefiningTask:
         except ValueError as error:
             return f"What the refiner saw cannot be stored: {error}"
         return Row(item.key, loaded.image_hash, loaded.file_sha256, *loaded.picture.size, objects, loaded.pixels)
+
+
+def _one_ahead(groups: Iterator[list[Loaded]]) -> Iterator[list[Loaded]]:
+    """Yield groups; while one is refined, a thread reads the next, so that a GPU never waits for files."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, groups, None)
+        while (group := coming.result()) is not None:
+            coming = reader.submit(next, groups, None)
+            yield group
 
 
 def _map_ahead(

@@ -34,9 +34,10 @@ class PixelFormat:
         """
         if not hasattr(image_processor, "resized_size") or (size := image_processor.resized_size()) is None:
             return None
+        height, width = size
         resample = image_processor.resample
         name = Image.Resampling(resample).name if isinstance(resample, int) else getattr(resample, "name", resample)
-        return cls(*size, str(name).upper(), image_processor.backend)
+        return cls(height, width, str(name).upper(), image_processor.backend)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | None) -> Self | None:

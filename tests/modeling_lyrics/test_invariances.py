@@ -181,6 +181,27 @@ def test_compiled_equals_eager(model, batch):
     )
 
 
+def test_a_prompt_with_images_is_one_graph(model, batch):
+    """Also where Dynamo may not read values of tensors, as without `fullgraph`; the check of placeholders is inside.
+
+    The model has run before: on its first call Transformers takes a lock, which ends a graph.
+    """
+    graphs, expected = [], forward(model, batch)
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(copy.deepcopy(model), backend=keep)
+    real = batch["attention_mask"] == 1
+    torch.testing.assert_close(forward(compiled, batch).logits[real], expected.logits[real])
+    assert len(graphs) == 1
+    one_less = batch["input_ids"].clone()
+    one_less[0, (one_less[0] == model.config.image_token_id).nonzero()[0]] = 5
+    with pytest.raises(RuntimeError, match="Image features and image tokens do not match"):
+        forward(compiled, batch, input_ids=one_less)
+
+
 # ------------------------------------------------------------------------------------ training
 
 

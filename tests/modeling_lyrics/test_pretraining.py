@@ -169,8 +169,9 @@ def test_the_head_runs_where_there_are_labels(model, batch):
         ({"itm_weight": 0, "icg_weight": 0, "msp_weight": 0}, 3),
     ],
 )
-def test_an_objective_without_weight_costs_nothing(batch, weights, passes):
+def test_an_objective_without_weight_costs_nothing(batch, weights, passes, monkeypatch):
     """No pass, no head, no need for its inputs; and the others are as they were."""
+    monkeypatch.setitem(mqformer_length_groups.ROWS_OF_A_GROUP, "cpu", 100)  # one call a pass
     model, full = build_model(std=0.3, **weights).eval(), build_model(std=0.3).eval()
     model.load_state_dict(full.state_dict(), strict=False)
     calls = count_calls([model.model.mqformer], lambda: model(**batch))
@@ -299,9 +300,13 @@ def test_backends_agree(model, batch):
         assert_same(losses(other(**batch)), losses(model(**batch)), 1e-4)
 
 
-def test_compiled_equals_eager(model, batch):
+@pytest.mark.parametrize("recomputation", ["none", "matching"])
+def test_compiled_equals_eager(model, batch, recomputation):
     """In one graph, gradients included."""
+    with torch.no_grad():
+        model(**batch)  # on first use Transformers installs hooks under a lock, which cannot be compiled
     eager, compiled = copy.deepcopy(model), copy.deepcopy(model)
+    compiled.set_recomputation(recomputation)
     expected, output = eager(**batch), torch.compile(compiled, fullgraph=True, backend="eager")(**batch)
     assert_same(losses(output), losses(expected))
     expected.loss.backward()

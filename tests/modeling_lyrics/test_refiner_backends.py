@@ -292,3 +292,18 @@ def test_a_tag_that_is_too_long_for_owl_is_named():
 def test_owl_has_no_queries_to_describe_regions_by():
     with pytest.raises(StrictDataclassError, match=r"owlv2 has none"):
         LyricsRefinerConfig(detector_config=Owlv2Config(), region_feature_type="detection")
+
+
+def test_the_fast_configuration_takes_other_fields():
+    """Fast parts, at real sizes but without weights; each field can be given."""
+    with torch.device("meta"):
+        refiner = LyricsVisualRefiner(LyricsRefinerConfig.fast(max_regions=16))
+    assert [type(part).__name__ for part in (refiner.tagger, refiner.detector, refiner.segmenter)] == [
+        "RamForImageTagging",
+        "GroundingDinoForObjectDetection",
+        "Sam2Model",
+    ]
+    assert refiner.config.max_regions == 16
+    assert refiner.config.segmenter_stretches
+    assert refiner._detector_size(Image.new("RGB", (640, 480))) == (853, 640)
+    assert LyricsRefinerConfig.fast(tagger_config=None).tagger_config is None

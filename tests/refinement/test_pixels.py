@@ -78,6 +78,7 @@ def test_pixels_of_another_image_processor_are_not_used(kept, photos, loaded, ca
     assert "32 x 32 pixels, bicubic" in caplog.text
 
 
+@pytest.mark.slow  # the way of other stores, which `test_dataset_writer.py` kills
 def test_killed_at_every_operation(failpoints, photos, tmp_path):
     """A run of a store with pixels that was killed ends in the same bytes."""
     names = {"photos": str(photos), "limit": 1}

@@ -332,12 +332,13 @@ def test_notices_come_with_the_answer(parts):
 # ---------------------------------------------------------------- caches and refiner
 
 
-def test_caches_stay_within_their_bytes(parts):
-    limits = CacheLimits(refined=8000, encoded=30000, prefix=400_000)
+def test_caches_stay_within_their_bytes(parts, tmp_path):
+    limits = CacheLimits(refined=8000, encoded=30000, prefix=400_000, pictures=700)
     scene = Image.open(SCENE_PICTURE).convert("RGB")
     with Lyrics(parts[0], LyricsProcessor.from_pretrained(MICRO_CHECKPOINT), caches=limits) as assistant:
         for size in (500, 520, 540):
-            assistant.ask(scene.resize((size, size)), COLOR)
+            scene.resize((size, size)).save(tmp_path / "scene.png")
+            assistant.ask(tmp_path / "scene.png", COLOR)
             for name, stats in assistant.cache_stats().items():
                 assert 0 < stats.bytes <= stats.max_bytes == getattr(limits, name)
         assert assistant.cache_stats()["refined"].entries < 3

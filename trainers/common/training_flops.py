@@ -75,8 +75,12 @@ def _mqformer(config: Any, size: ConversationSize, vision: bool, trained: bool, 
     width, queries = mqformer.hidden_size, mqformer.num_queries
     patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
     tokens = queries + size.mqformer_tokens
-    linear = 2.0 * tokens * (4 * width**2 + 2 * width * mqformer.intermediate_size) * mqformer.num_hidden_layers
-    attention = 4.0 * tokens**2 * width * mqformer.num_hidden_layers
+    inner, whole = mqformer.intermediate_size, mqformer.num_hidden_layers - 1
+    # the last layer computes keys and values of all tokens, and all else of the queries alone
+    linear = (
+        2.0 * width * (whole * tokens * (4 * width + 2 * inner) + tokens * 2 * width + queries * 2 * (width + inner))
+    )
+    attention = 4.0 * width * tokens * (whole * tokens + queries)
     crossing = -(-mqformer.num_hidden_layers // mqformer.cross_attention_frequency)  # layers with cross-attention
     linear += crossing * 2.0 * queries * 2 * width**2  # queries and outputs
     pairs = mqformer.num_visual_queries * patches + mqformer.num_grounding_queries * size.regions

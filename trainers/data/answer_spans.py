@@ -101,8 +101,9 @@ class AnswerFinder:
         """Raise an `AnswerError` where a prompt lacks a part of an answer. White space does not count."""
         rest = "".join(prompt.split())
         for number, message in enumerate(neutralize_messages(messages, self.processor.control_text(self.template))):
-            answer = "".join(_text_of(message["content"]).split())
-            if message["role"] == "assistant" and answer:
+            if message["role"] != "assistant":
+                continue
+            if answer := "".join(_text_of(message["content"]).split()):
                 _, found, rest = rest.partition(answer)
                 if not found:
                     raise AnswerError(f"it changes the answer in message {number}, as what stands before <think>")
