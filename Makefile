@@ -28,7 +28,7 @@ DEMO := $(VENV)-demo
 # What asking needs, and nothing more.
 ASK := $(VENV)-ask
 
-.PHONY: help setup ask docs evaluate micro micro-table micro-smoke smollm2 test test-slow test-wheel test-remote-code test-original test-lmms-eval test-demo benchmarks lint types format clean
+.PHONY: help setup ask docs evaluate micro micro-table micro-smoke micro-controls smollm2 test test-slow test-wheel test-remote-code test-original test-lmms-eval test-demo benchmarks lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,12 @@ micro-table: $(INSTALLED)  ## train and evaluate every variant of it with three 
 micro-smoke: $(INSTALLED)  ## run every step of it on a few scenes
 	rm -rf $(MICRO)-smoke
 	$(BIN)/python -m lyrics.recipes.micro --out $(MICRO)-smoke --smoke
+
+# Arms are trained one by one: python -m lyrics.recipes.micro.controls NAME --seed N
+micro-controls: $(INSTALLED)  ## ask the micro model without the whole view, with other objects, ...; write the tables of its controls
+	$(BIN)/python -m lyrics.recipes.micro.controls shipped shipped_blank_view shipped_other_view shipped_shuffled \
+	  shipped_borrowed shipped_oracle --out runs/micro_controls
+	$(BIN)/python -m lyrics.recipes.micro.controls.report
 
 # The two packages are read, and not installed into the environment: the language model, and the reader of its file.
 $(SMOLLM2)/packages: | $(INSTALLED)

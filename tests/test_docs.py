@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from lyrics.assets import EXAMPLE_PICTURE, MICRO_CHECKPOINT
+from lyrics.recipes.micro.controls.report import BEGIN, END, format_report
+from lyrics.recipes.micro.controls.results import read_results
 from lyrics.recipes.micro.report.measurements import format_answers, format_refiner
 from lyrics.recipes.micro.report.release import format_card
 from lyrics.recipes.micro.report.retrieval import format_retrieval
@@ -141,6 +143,12 @@ def test_the_tables_of_performance_are_what_was_measured():
     command = [sys.executable, str(ROOT / "benchmarks/page.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_tables_of_the_controls_are_what_was_measured():
+    controls, worth = (read_results(ROOT / "docs/results" / name) for name in ("controls", "stage1_worth"))
+    shown = (ROOT / "docs/micro.md").read_text().partition(BEGIN)[2].partition(END)[0]
+    assert shown.strip() == format_report(controls, worth).strip()
 
 
 # ---------------------------------------------------------------- names

@@ -113,14 +113,20 @@ def build_micro_text_tokenizer() -> PreTrainedTokenizerFast:
     return finish_text_tokenizer(tokenizer, max_length=1024)
 
 
-def build_image_processor() -> Any:
-    """Build the image processor of the vision encoder."""
-    return LyricsImageProcessor(size={"height": VISION_IMAGE_SIZE, "width": VISION_IMAGE_SIZE})
+def build_image_processor(image_size: int = VISION_IMAGE_SIZE) -> Any:
+    """Build the image processor of a vision encoder that sees `image_size` pixels across and down."""
+    return LyricsImageProcessor(size={"height": image_size, "width": image_size})
 
 
-def clip_config(tokenizer: PreTrainedTokenizerBase) -> CLIPConfig:
-    """Return the configuration of the vision encoder and of the text encoder that it is trained with."""
+def clip_config(tokenizer: PreTrainedTokenizerBase, **vision: Any) -> CLIPConfig:
+    """Return the configuration of the vision encoder and of the text encoder that it is trained with.
+
+    Args:
+        tokenizer: tokenizer of the captions.
+        vision: fields of the vision encoder's configuration that replace those of the recipe.
+    """
     sizes, ids = _read_sizes("clip"), {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+    sizes["vision_config"] |= vision
     sizes["text_config"] |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **ids}
     return CLIPConfig(**sizes)
 

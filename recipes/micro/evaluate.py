@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,15 @@ def encode_cases(
     processor: LyricsProcessor, cases: Sequence[Case], objects: Sequence[VisualObjects] | None
 ) -> BatchFeature:
     """Return the model inputs for the questions of cases, with the objects of their scenes, if there are any."""
+    return encode_conversations(processor, [case.conversation() for case in cases], objects)
+
+
+def encode_conversations(
+    processor: LyricsProcessor, conversations: Sequence[Any], objects: Sequence[VisualObjects] | None
+) -> BatchFeature:
+    """Return the model inputs for conversations, with the objects of their images, if there are any."""
     return processor.apply_chat_template(
-        [case.conversation() for case in cases],
+        list(conversations),
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -124,25 +132,36 @@ def encode_cases(
 
 
 def guessing_accuracies(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
-    """Return the accuracies of two guessing baselines, which know the answers to training questions.
+    """Return the accuracies of two guessing baselines, in percent, see `guess`."""
+    return {name: mean_percentages(of_kinds) for name, of_kinds in guess(cases).items()}
+
+
+def guess(cases: Sequence[Case]) -> dict[str, dict[str, list[bool]]]:
+    """Return which answers of two guessing baselines are right. They know the answers to training questions.
 
     `majority` gives the most frequent answer to questions of the kind, or the mean of their boxes. `random` gives the
     answer to a random question of the kind.
     """
+    known, random = _training_questions(), np.random.default_rng(0)
+    correct: dict[str, dict[str, list[bool]]] = {"majority": defaultdict(list), "random": defaultdict(list)}
+    for case in cases:
+        kind, others = case.question.kind, known[case.question.kind]
+        guesses = {"majority": _majority(others), "random": others[int(random.integers(len(others)))]}
+        for name, guessed in guesses.items():
+            correct[name][kind].append(_has_same_answer(guessed, case.question))
+    return {name: dict(of_kinds) for name, of_kinds in correct.items()}
+
+
+@cache
+def _training_questions() -> dict[str, list[Question]]:
+    """Return questions about training scenes with their answers, by kind."""
     known: dict[str, list[Question]] = defaultdict(list)
     for number in range(_BASELINE_SCENES):
         scene, random = draw_scene("train", number), np.random.default_rng((number, 4))
         for kind in KINDS:
             if (question := ask(scene, kind, random, "plain")) is not None:
                 known[kind].append(question)
-    random = np.random.default_rng(0)
-    correct: dict[str, dict[str, list[bool]]] = {"majority": defaultdict(list), "random": defaultdict(list)}
-    for case in cases:
-        kind, others = case.question.kind, known[case.question.kind]
-        guesses = {"majority": _majority(others), "random": others[int(random.integers(len(others)))]}
-        for name, guess in guesses.items():
-            correct[name][kind].append(_has_same_answer(guess, case.question))
-    return {name: mean_percentages(of_kinds) for name, of_kinds in correct.items()}
+    return known
 
 
 def _majority(questions: Sequence[Question]) -> Question:

@@ -31,15 +31,17 @@ class RunFolders:
 
     Attributes:
         out: folder of all models.
-        name: key of `VARIANTS`.
+        name: key of `VARIANTS`, or name of a model that another recipe defines.
         seed: random seed of the training runs.
         smoke: whether every step makes only a few optimization steps on a few scenes.
+        recipe: name of a recipe that replaces settings of steps, or `None`. It has one mapping for each of these steps.
     """
 
     out: Path
     name: str = "full"
     seed: int = 0
     smoke: bool = False
+    recipe: str | None = None
 
     @property
     def variant(self) -> Variant:
@@ -55,8 +57,12 @@ class RunFolders:
         return self.folder(step) / "model"
 
     def settings(self, step: str) -> dict[str, Any]:
-        """Return the settings in the recipe of a step, which a smoke run overrides in part."""
-        return _read(step) | (_read("smoke").get(step, {}) if self.smoke else {})
+        """Return the settings in the recipe of a step, which `recipe` and a smoke run override in part."""
+        others = [self.recipe] if self.recipe else []
+        settings = _read(step)
+        for name in [*others, "smoke"] if self.smoke else others:
+            settings |= _read(name).get(step, {})
+        return settings
 
     def training_settings(self, step: str) -> dict[str, Any]:
         """Return the settings of a step with those that all training runs share."""
@@ -78,6 +84,10 @@ class RunFolders:
                 "Delete it to repeat it and the steps that depend on it, or choose another folder."
             )
         return True
+
+    def read_finished(self, step: str) -> dict[str, Any]:
+        """Return what `mark_finished` has written about a step."""
+        return json.loads((self.folder(step) / FINISHED).read_text())
 
     def mark_finished(self, step: str, seconds: int, settings: dict[str, Any], **notes: Any) -> None:
         """Write `finished.json` of a step.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, default_collate
-from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..world.objects import Scene, Split
@@ -69,6 +69,7 @@ def train_step(
     loss: Loss | None = None,
     metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
     draw: DrawScene = draw_scene,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
     """Train a model, or resume from its newest checkpoint.
 
@@ -80,15 +81,21 @@ def train_step(
         loss: function from model and batch to the loss. By default the model's forward returns it.
         metrics: function from the predictions on validation scenes to metrics.
         draw: function that draws a scene.
+        callbacks: further callbacks of the trainer.
 
     Returns:
         The trained model in evaluation mode.
+
+    Raises:
+        OutOfTimeError: a callback stopped the training before its last step.
     """
     set_seed(arguments.seed)
     model = build_model()
     train_rows = SceneRows("train", arguments.scenes, make_row, draw)
     eval_rows = SceneRows("validation", arguments.eval_scenes, make_row, draw)
-    trainer = _StepTrainer(model, arguments, collate, train_rows, eval_rows, compute_metrics=metrics)
+    trainer = _StepTrainer(
+        model, arguments, collate, train_rows, eval_rows, compute_metrics=metrics, callbacks=list(callbacks)
+    )
     trainer.loss = loss
     if arguments.matrix_learning_rate is not None:
         use_muon(trainer, arguments.matrix_learning_rate)
@@ -96,10 +103,21 @@ def train_step(
     return model.eval()
 
 
+class OutOfTimeError(RuntimeError):
+    """Raised where a training stopped before its last step. Its checkpoint is complete, so that it can be resumed."""
+
+
 def run_trainer(trainer: Trainer, evaluate: bool = True) -> None:
-    """Train from the newest checkpoint, if there is one, evaluate if asked to, and write the log."""
+    """Train from the newest checkpoint, if there is one, evaluate if asked to, and write the log.
+
+    Raises:
+        OutOfTimeError: a callback stopped the training before its last step.
+    """
     folder = str(trainer.args.output_dir)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if Path(folder).is_dir() else None)
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        raise OutOfTimeError(f"{folder} stopped at step {state.global_step} of {state.max_steps}. Run it again.")
     if evaluate:
         trainer.evaluate()
     trainer.save_state()

@@ -16,7 +16,7 @@ _CHARACTER_MARGIN = 0.015  # around the box of a character, whose lines are thin
 
 
 def label_cells(scene: Scene) -> dict[str, np.ndarray]:
-    """Return color, size, shape and character at the center of each cell of a square scene.
+    """Return color, size, shape and character at the center of each cell of a scene, 16 across and 16 down.
 
     Numbers are indices of `COLORS`, `SIZES`, `SHAPES` and `CHARACTERS`, and `IGNORED` elsewhere. A character covers
     its whole box.
@@ -24,9 +24,8 @@ def label_cells(scene: Scene) -> dict[str, np.ndarray]:
     Returns:
         For each of the four, an int array of shape (16, 16).
     """
-    side = scene.size[0]
-    step = side // GRID_SIZE
-    y, x = np.mgrid[:GRID_SIZE, :GRID_SIZE] * step + step // 2
+    width, height = scene.size
+    y, x = _centers(scene)
     cells = {kind: np.full((GRID_SIZE, GRID_SIZE), IGNORED) for kind in ("color", "size", "shape", "character")}
     for thing in scene.objects:
         visible = thing.mask[y, x]
@@ -34,8 +33,24 @@ def label_cells(scene: Scene) -> dict[str, np.ndarray]:
         cells["size"][visible] = SIZES.index(thing.size)
         cells["shape"][visible] = SHAPES.index(thing.shape)
         if thing.character is not None and thing.character_box is not None:
-            x1, y1, x2, y2 = (value * side for value in thing.character_box)
-            margin = _CHARACTER_MARGIN * side
+            x1, y1, x2, y2 = np.array(thing.character_box) * (width, height, width, height)
+            margin = _CHARACTER_MARGIN * min(width, height)
             inside = (x > x1 - margin) & (x < x2 + margin) & (y > y1 - margin) & (y < y2 + margin)
             cells["character"][inside] = CHARACTERS.index(thing.character)
     return cells
+
+
+def locate_cells(scene: Scene) -> np.ndarray:
+    """Return the box of the object at the center of each cell, float32 of shape (16, 16, 4), or NaN without one."""
+    y, x = _centers(scene)
+    boxes = np.full((GRID_SIZE, GRID_SIZE, 4), np.nan, np.float32)
+    for thing in scene.objects:
+        boxes[thing.mask[y, x]] = thing.box
+    return boxes
+
+
+def _centers(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column, in pixels, of the center of each cell."""
+    width, height = scene.size
+    rows, columns = np.mgrid[:GRID_SIZE, :GRID_SIZE] + 0.5
+    return (rows * height / GRID_SIZE).astype(int), (columns * width / GRID_SIZE).astype(int)

@@ -32,7 +32,7 @@ from .cell_labels import IGNORED, label_cells
 _OBJECTS_PER_SCENE = 4  # objects of a scene with fewer are repeated
 _BOX_NOISE = 0.01  # standard deviation
 _HEADS = ("color", "size", "shape", "character")
-_SHIFT_PROBABILITY = 0.6  # that the hues of an image are shifted
+SHIFT_PROBABILITY = 0.6  # that the hues of an image are shifted
 
 
 class _SegmenterWithHeads(SamModel):
@@ -94,7 +94,7 @@ def make_segmenter_row(scene: Scene, random: np.random.Generator) -> dict[str, A
         "shape": np.array([SHAPES.index(thing.shape) for thing in chosen]),
         "character": np.array([f"{CHARACTERS} ".index(thing.character or " ") for thing in chosen]),
     }
-    shifted = random.random() < _SHIFT_PROBABILITY
+    shifted = random.random() < SHIFT_PROBABILITY
     for name in ("color", "color_cells") if shifted else ("shape", "shape_cells"):
         labels[name] = np.full_like(labels[name], IGNORED)
     image = shift_hues(scene.image, random) if shifted else scene.image

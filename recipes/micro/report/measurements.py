@@ -85,16 +85,17 @@ def format_answers(measured: Percentages, questions: int) -> str:
         (title, [f"{values[kind]:.0f} ± {half_interval(values[kind], questions):.0f}" for kind in KINDS])
         for title, values in measured.items()
     ]
-    return _format_table([kind.replace("_", " ") for kind in KINDS], rows)
+    return format_rows([kind.replace("_", " ") for kind in KINDS], rows)
 
 
 def format_refiner(measured: Percentages) -> str:
     """Return the table of `measure_refiner_in_worlds`."""
     rows = [(title, [f"{values[key]:.1f}" for values in measured.values()]) for key, title in _REFINER_ROWS.items()]
-    return _format_table(list(measured), rows)
+    return format_rows(list(measured), rows)
 
 
-def _format_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+def format_rows(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return a table in Markdown, from the titles of its columns, and the title and the cells of each row."""
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     lines += [f"| {title} | {' | '.join(cells)} |" for title, cells in rows]
     return "\n".join(lines) + "\n"

@@ -104,6 +104,12 @@ def choose_color(color: str, random: Random) -> np.ndarray:
     return (first + share * (second - first) + random.uniform(-_COLOR_NOISE, _COLOR_NOISE, 3)).clip(0, 255)
 
 
+def nearest_color(rgb: np.ndarray) -> str:
+    """Return the word of the color to whose meanings an RGB color of shape (3,) is nearest."""
+    distances = {word: np.linalg.norm(np.array(meanings) - rgb, axis=1).min() for word, meanings in _MEANINGS.items()}
+    return min(distances, key=lambda word: distances[word])
+
+
 def choose_contrast(rgb: np.ndarray, random: Random) -> np.ndarray:
     """Return a dark color for something on or around a light one, or the reverse."""
     dark = rgb @ [0.3, 0.6, 0.1] > 125

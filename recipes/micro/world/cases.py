@@ -59,6 +59,7 @@ def draw_cases(
     kinds: Sequence[str] = KINDS,
     wording: Wording = "plain",
     first: int = 0,
+    accept: Callable[[Question], bool] | None = None,
 ) -> list[Case]:
     """Draw questions about scenes.
 
@@ -68,6 +69,7 @@ def draw_cases(
         kinds: kinds of questions, keys of `FAMILIES`.
         wording: kind of wording of the questions, see `word`.
         first: number of the first scene.
+        accept: function that returns whether a question is used. By default all are.
     """
     missing = dict.fromkeys(kinds, per_kind)
     cases: list[Case] = []
@@ -76,7 +78,7 @@ def draw_cases(
         scene, random = draw(number), np.random.default_rng((number, 4))
         for kind in kinds:
             question = ask(scene, kind, random, wording)
-            if missing[kind] and question is not None:
+            if missing[kind] and question is not None and (accept is None or accept(question)):
                 cases.append(Case(number, scene, question))
                 missing[kind] -= 1
         number += 1

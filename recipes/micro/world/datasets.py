@@ -265,6 +265,16 @@ def _row_key(split: Split, number: int) -> str:
     return f"{split}/{number:06}"
 
 
+@dataclass(eq=False)
+class CaptionRows(_SceneDialogues):
+    """Scenes with a caption each, drawn when they are read: rows of `key`, `image` and `caption`."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, _ = self.locate(index)
+        scene, random = draw_scene(self.split, number), np.random.default_rng((number, 2))
+        return {"key": _row_key(self.split, number), "image": scene.image, "caption": caption(scene, random)}
+
+
 def picture_rows(split: Split, count: int, first: int = 0) -> Iterator[dict[str, Any]]:
     """Yield rows of `key`, `image` (PNG), `caption` and `messages` about scenes `first` to `first + count - 1`.
 

@@ -106,18 +106,22 @@ def ask_many(
     return list(questions.values())
 
 
+def combination(question: Question) -> tuple[str, str] | None:
+    """Return the color and the shape that question and answer name, or `None` if they do not name one of each."""
+    known = meanings()
+    words = {known.get(one, "") for one in re.findall(r"[a-z]+", f"{question.text} {question.answer}".lower())}
+    colors, shapes = words.intersection(COLORS), words.intersection(SHAPES)
+    return (colors.pop(), shapes.pop()) if len(colors) == len(shapes) == 1 else None
+
+
 def novelty(question: Question) -> str | None:
     """Return whether training scenes show the combination of color and shape that question and answer name.
 
     Returns:
         `"held out"` or `"shown"`, or `None` if they do not name exactly one color and one shape.
     """
-    known = meanings()
-    words = {known.get(one) for one in re.findall(r"[a-z]+", f"{question.text} {question.answer}".lower())}
-    colors, shapes = words.intersection(COLORS), words.intersection(SHAPES)
-    if len(colors) != 1 or len(shapes) != 1:
-        return None
-    return "held out" if (colors.pop(), shapes.pop()) in HELD_OUT else "shown"
+    named = combination(question)
+    return named and ("held out" if named in HELD_OUT else "shown")
 
 
 def _pick(random: Random, options: Any) -> Any:

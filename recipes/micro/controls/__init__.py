@@ -1,0 +1,1 @@
+"""Controls of the micro model: what its answers are worth without the refiner, without the whole view, and so on."""
