@@ -136,7 +136,10 @@ def test_from_pretrained_parts(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--config", "nothing"], "no file and no recipe 'nothing'; the recipes are no_msp, no_refiner, paper"),
+        (
+            ["--config", "nothing"],
+            "no file and no recipe 'nothing'; the recipes are micro_search, no_msp, no_refiner, paper",
+        ),
         (["--config", "smoke", "--train_data", "shapes:x"], "is not shapes:COUNT"),
         (["--config", "smoke", "--train_data", "missing.jsonl"], "There is no file missing.jsonl"),
         (["--config", "smoke", "--mask_unit", "word"], "mask_unit must be one of"),

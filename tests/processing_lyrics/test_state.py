@@ -5,7 +5,6 @@ import shutil
 import sys
 
 import pytest
-from jinja2.exceptions import SecurityError
 from transformers import dynamic_module_utils
 
 from lyrics.assets import draw_table
@@ -101,7 +100,7 @@ def test_a_template_cannot_leave_its_sandbox(damaged, template, monkeypatch, tmp
     monkeypatch.chdir(tmp_path)
     (damaged / "chat_template.jinja").write_text(template)
     processor = LyricsProcessor.from_pretrained(damaged)
-    with pytest.raises(SecurityError):
+    with pytest.raises(ValueError, match=r"The chat template does not take this .* is unsafe"):
         processor.apply_chat_template([{"role": "user", "content": "a"}])
     assert not (tmp_path / "sprung").exists()
 

@@ -392,7 +392,7 @@ def test_an_adapter_without_a_processor_has_that_of_its_base(saved, model, tmp_p
     [
         ({"model": "/no/such/place"}, "there is no such directory, and it is not a Hub id"),
         ({"device": "toaster"}, "cannot run on device 'toaster'"),
-        ({"dtype": "int8"}, "dtype must be float32, bfloat16 or float16, got 'int8'"),
+        ({"dtype": "int8"}, "dtype must be auto, float32, bfloat16 or float16, got 'int8'"),
         ({"store": "/no/store"}, "/no/store"),
         ({"tag_thresholds": str(SCENE_PICTURE), "max_batch_size": 0}, "max_batch_size must be at least 1"),
     ],
