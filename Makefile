@@ -186,7 +186,7 @@ test-demo: $(DEMO)/.installed  ## the page of `lyrics demo` in a browser; needs 
 PERFORMANCE := docs/results/performance
 
 benchmarks: export OMP_NUM_THREADS := 1
-benchmarks: $(INSTALLED)  ## speed, memory and operations beside peers, for docs/performance.md: an hour; then the server under load
+benchmarks: $(INSTALLED)  ## speed, memory and operations beside peers, for docs/performance.md; then the server under load
 	$(BIN)/python benchmarks/data.py load --json $(PERFORMANCE)/loader.json
 	$(BIN)/python benchmarks/refiner.py --json $(PERFORMANCE)/preprocessing.json preprocessing
 	$(BIN)/python benchmarks/turns.py --json $(PERFORMANCE)/turns.json

@@ -34,8 +34,8 @@ class Row:
         unit: unit of both numbers.
         goal: smallest `ratio` that is wanted, or the number that is wanted with its sign, such as "<= 5".
         spread: share of the median between the quartiles of the repeats, the larger of ours and the peer's.
-        more_is_better: whether a larger number is the better one, as of images a second.
-        ratio: how many times better ours is: above 1 we are faster, or need less. Computed from the two numbers.
+        more_is_better: bool, whether a larger number is the better one, as of images a second.
+        ratio: number of times that ours is better: above 1 we are faster, or need less. Computed from both.
     """
 
     what: str
@@ -61,7 +61,7 @@ def report(title: str, machine: str, rows: Sequence[Row], file: Path | None = No
     """Print the rows as a Markdown table, and write them to a file, which `docs/performance.md` is made of.
 
     Args:
-        title: what the rows are about, with sizes.
+        title: name of what the rows are about, with sizes.
         machine: name of the machine, such as `name_machine` returns it.
         rows: rows of the table.
         file: JSON file, replaced if it exists; `None` for none.

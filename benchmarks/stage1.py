@@ -169,7 +169,7 @@ class Comparison:
 
     Attributes:
         what: name of the row.
-        goal: how many times faster ours is to be.
+        goal: smallest ratio that is wanted.
         attention_dropout: probability in ours and in the peer.
         with_regions: bool, whether objects are there; else it is BLIP-2.
         as_it_stands: bool, whether the peer has 900 regions and 600 tokens.

@@ -66,7 +66,7 @@ def check_parts(model: Place, parts: PartPlaces, is_whole: bool = False) -> Chan
     Args:
         model: first stage, or whole model whose parts are replaced.
         parts: new parts.
-        is_whole: whether `model` must be a whole model.
+        is_whole: bool, whether `model` must be a whole model.
 
     Returns:
         What is new, and what must be trained.

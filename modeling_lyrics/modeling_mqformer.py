@@ -162,7 +162,7 @@ class LyricsMQFormerLayer(GradientCheckpointingLayer):
             kept: part whose states are computed; the self-attention sees all of them.
             image_rows: int64 tensor of shape (N,), the image of each row among those of `key_values`; they are selected
                 here, so that a layer that is computed again keeps no copies.
-            recompute: whether the feed-forward networks are computed again in the backward pass.
+            recompute: bool, whether the feed-forward networks are computed again in the backward pass.
             kwargs: further arguments of the attention implementation.
 
         Returns:
@@ -332,7 +332,7 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
             project_only: whether only the `image_key_values` of the features are computed and returned.
             kept: part that is returned where queries and text run together. The last layer then computes the states of
                 `"queries"` or `"text"` alone, which do not change by it.
-            recompute: what the backward pass computes again instead of keeping it: `"nothing"`, the wide states of the
+            recompute: part that the backward pass computes again and does not keep: `"nothing"`, the wide states of the
                 `"feed_forward"` networks, or whole `"layers"`. Results and gradients are the same.
             kwargs: further arguments of the attention implementation, and what to record.
 

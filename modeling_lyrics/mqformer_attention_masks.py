@@ -132,7 +132,7 @@ def run_mqformer(
         images: keys and values of N images, or `None` for the text alone.
         kept: part whose states are computed in the last layer, where both run.
         image_rows: int64 tensor of shape (N,), the image of each row among `images`; row by row by default.
-        recompute: what the backward pass computes again, see `LyricsMQFormerModel.forward`.
+        recompute: part that the backward pass computes again, see `LyricsMQFormerModel.forward`.
 
     Returns:
         States of the queries (N, V + G, hidden) and of the text (N, L, hidden); a part that did not run, or was not

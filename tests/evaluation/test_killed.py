@@ -78,6 +78,10 @@ def test_killed_while_it_asks_and_while_it_writes(failpoints, tmp_path):
     assert failpoints.run("run(folder, 1)", out).error == "the process died"
     assert answers(out) == [0]
     complete(failpoints, out, whole)
+    leftover = out / "objects" / "ab" / ".objects.tmp-0123456789ab"
+    leftover.parent.mkdir(exist_ok=True)
+    leftover.touch()
+    complete(failpoints, out, whole)
     for kill_at in (5, count // 2, count - 8, count - 1):
         shutil.rmtree(out)
         assert failpoints.run("run(folder)", out, kill_at).killed

@@ -130,7 +130,7 @@ def test_what_is_damaged_stays_an_error(processor, tmp_path):
 
 
 def test_given_objects_leave_nothing_behind(processor, file):
-    """As in training, where each picture is seen once."""
+    """Training sees each picture once, and would fill the cache for nothing."""
     objects = processor.refine(Image.open(file))
     prepare(processor, Image.open(file), visual_objects=objects)
     assert processor.picture_cache.stats().entries == 0
