@@ -212,21 +212,26 @@ def test_texts_without_objects(model, batch):
     some = torch.tensor([True, False, True, False, False])
     output = model(**batch, caption_only=some)
     words = SegmentedText(batch["input_ids"], batch["position_ids"], batch["segment_ids"])
-    assert torch.equal(words.without_objects(some).have_objects(), ~some & words.have_objects())
-    text_features = model.get_text_features(*vars(words.without_objects(some)).values()).pooler_output
+    shortened = words.without_objects(some)
+    assert torch.equal(shortened.have_objects(), ~some & words.have_objects())
     image = {name: batch[name] for name in ("pixel_values", "region_features", "region_attention_mask")}
-    for row in range(5):
+
+    def never_had(row):
+        """The text of a row, without the tokens of its objects rather than with padding in their place."""
         first, caption = (words.segment_ids[row] == S.value).nonzero()[0], words.segment_ids[row] == C.value
         kept = torch.cat([first, caption.nonzero()[:, 0]]) if some[row] else words.segment_ids[row].nonzero()[:, 0]
-        alone = [tensor[row : row + 1, kept] for tensor in vars(words).values()]
-        torch.testing.assert_close(text_features[row], model.get_text_features(*alone).pooler_output[0])
-        features = {name: tensor[row : row + 1] for name, tensor in image.items()}
-        match = model.match(**features, **dict(zip(vars(words), alone, strict=True)))
-        if some[row]:
-            right = -match.logits.log_softmax(dim=-1)[0, 1]
-            negatives = output.negative_images[row], output.negative_texts[row]
-            assert row not in negatives
-            assert 0 < right <= output.row_losses["loss_itm"][row, 0]
+        return {name: tensor[row : row + 1, kept] for name, tensor in vars(words).items()}
+
+    def matching_loss(picture, text, matches):
+        features = {name: tensor[picture : picture + 1] for name, tensor in image.items()}
+        return -model.match(**features, **never_had(text)).logits.log_softmax(dim=-1)[0, int(matches)]
+
+    features = model.get_text_features(**vars(shortened)).pooler_output
+    for row in range(5):
+        torch.testing.assert_close(features[row], model.get_text_features(**never_had(row)).pooler_output[0])
+        pairs = [(row, row, True), (output.negative_images[row], row, False), (row, output.negative_texts[row], False)]
+        expected = sum(matching_loss(int(picture), int(text), matches) for picture, text, matches in pairs)
+        torch.testing.assert_close(output.row_losses["loss_itm"][row, 0], expected.detach())
     unchanged, everything = model(**batch), model(**batch, caption_only=~some & some)
     for name in ("loss_icg", "loss_msp"):
         torch.testing.assert_close(output[name], unchanged[name])
