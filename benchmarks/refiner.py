@@ -221,16 +221,17 @@ def measure_preprocessing(arguments: argparse.Namespace, device: torch.device) -
     refiner = LyricsVisualRefiner(micro)
     picture = draw_pictures(1, 640, 480)
     kinds = {
-        "RAM, Grounding DINO at 800 and SAM": (segmenter, 800, 1333),
-        "RAM, Grounding DINO at 640 and SAM 2": (config.segmenter_config, 640, 1066),
+        "RAM, Grounding DINO at 800 and SAM, resized by Pillow": (segmenter, 800, 1333, "pil"),
+        "RAM, Grounding DINO at 800 and SAM, resized by torch": (segmenter, 800, 1333, "torch"),
+        "RAM, Grounding DINO at 640 and SAM 2, resized by torch": (config.segmenter_config, 640, 1066, "torch"),
     }
     content = io.BytesIO()
     draw_table(640, 480).save(content, "JPEG", quality=85)
     reading = take_turns({"read": lambda: read_picture(content.getvalue(), 10**8)}, 3 * arguments.repeats, device)
     read = reading["read"]
     rows = [Row("a JPEG file decoded and hashed", 1000 * read.processor_median, None, "ms", spread=read.spread)]
-    for name, (outlining, shortest, longest) in kinds.items():
-        micro.segmenter_config, micro.tagger_config = outlining, config.tagger_config
+    for name, (outlining, shortest, longest, backend) in kinds.items():
+        micro.segmenter_config, micro.tagger_config, micro.resize_backend = outlining, config.tagger_config, backend
         micro.detector_shortest_edge, micro.detector_longest_edge = shortest, longest
         timing = take_turns({"views": partial(refiner.preprocess, picture)}, 3 * arguments.repeats, device)["views"]
         rows.append(Row(f"views of {name}", 1000 * timing.processor_median, None, "ms", "<= 20", spread=timing.spread))

@@ -35,6 +35,7 @@ from .published_config import is_published_config, translate_model_config, trans
 logger = logging.get_logger(__name__)
 
 RegionFeatureType = Literal["mask", "detection"]
+ResizeBackend = Literal["pil", "torch"]
 
 
 @strict
@@ -63,6 +64,8 @@ class LyricsRefinerConfig(CheckedConfig):
         familiar_score: mean score of a picture's detections from which on the picture looks like those that the
             detector was trained on. `None` if this is not known. It changes nothing that the refiner does.
         boxes_per_batch: number of boxes that the mask decoder processes at once; bounds its memory.
+        resize_backend: what resizes an image. `"pil"`, as in the original code; or `"torch"`, on the refiner's device,
+            which on a CPU is about three times faster. Bytes differ by at most 1, and so objects may differ a little.
         image_mean, image_std: normalization of the detector's and the segmenter's view, RGB in [0, 1].
         detector_mean, detector_std: normalization of the detector's view alone; CLIP's by default for OWLv2.
         fingerprint: hash of weights and settings; written by `save_pretrained`.
@@ -91,6 +94,7 @@ class LyricsRefinerConfig(CheckedConfig):
     tile_overlap: float | int = 0.5
     familiar_score: float | int | None = None
     boxes_per_batch: int = 32
+    resize_backend: ResizeBackend = "pil"
     image_mean: PerChannel = (0.485, 0.456, 0.406)
     image_std: PerChannel = (0.229, 0.224, 0.225)
     detector_mean: PerChannel | None = None
@@ -126,9 +130,10 @@ class LyricsRefinerConfig(CheckedConfig):
     def fast(cls, **fields: Any) -> LyricsRefinerConfig:
         """Return the configuration of a refiner that costs a fifth of the default's operations or less.
 
-        RAM and Grounding DINO-T are as by default, but the detector sees the image at 640 pixels instead of 800, and
-        SAM 2.1 with the tiny Hiera encoder outlines. `docs/refiner.md` tells what the parts cost. A trained model needs
-        the region features that it was trained with: refine and train with the refiner that you will use.
+        RAM and Grounding DINO-T are as by default, but the detector sees the image at 640 pixels instead of 800, SAM
+        2.1 with the tiny Hiera encoder outlines, and torch resizes. `docs/refiner.md` tells what the parts cost. A
+        trained model needs the region features that it was trained with: refine and train with the refiner that you
+        will use.
 
         Args:
             fields: further fields of the configuration, instead of these.
@@ -138,6 +143,7 @@ class LyricsRefinerConfig(CheckedConfig):
             "segmenter_config": {"model_type": "sam2"},
             "detector_shortest_edge": 640,
             "detector_longest_edge": 1066,
+            "resize_backend": "torch",
         }
         return cls(**settings | fields)
 

@@ -38,7 +38,16 @@ from .published_checkpoint import DROPPED_BY_REFINER
 from .refiner_checkpoint import check_fingerprint, fingerprint_with, load_tokenizer, used_settings
 from .refiner_detection import detect, keep_coordinates_in_float32, make_mask_additive, warn_of_lost_numbers
 from .refiner_detection_owlv2 import detect_each
-from .refiner_images import detector_size, detector_view, segmenter_view, square_view, tagger_view, to_rgb
+from .refiner_images import (
+    Picture,
+    detector_size,
+    detector_view,
+    segmenter_view,
+    square_view,
+    tagger_view,
+    to_pixels,
+    to_rgb,
+)
 from .refiner_output import LyricsRefinerOutput, RefinedImage
 from .refiner_prompts import tags_of_each
 from .refiner_regions import select_objects
@@ -302,17 +311,20 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             pictures: sequence of RGB pictures of equal size in the detector's view.
         """
         config = self.config
+        seen: Sequence[Picture] = pictures
+        if config.resize_backend == "torch":
+            seen = [to_pixels(picture, self.device) for picture in pictures]
         inputs = {
-            "pixel_values": _stack([self._detector_view(picture) for picture in pictures]),
+            "pixel_values": _stack([self._detector_view(picture) for picture in seen]),
             "image_sizes": torch.tensor([(picture.height, picture.width) for picture in pictures]),
         }
         if config.tagger_config is not None:
             tagger = config.tagger_config
             view = (tagger.vision_config.image_size, tagger.image_mean, tagger.image_std)
-            inputs["tagger_pixel_values"] = _stack([tagger_view(picture, *view) for picture in pictures])
+            inputs["tagger_pixel_values"] = _stack([tagger_view(picture, *view) for picture in seen])
         if config.segmenter_config is not None:
             settings = config.segmenter_side, config.image_mean, config.image_std, config.segmenter_stretches
-            views, sizes = zip(*(segmenter_view(picture, *settings) for picture in pictures), strict=True)
+            views, sizes = zip(*(segmenter_view(picture, *settings) for picture in seen), strict=True)
             inputs["segmenter_pixel_values"], inputs["segmenter_sizes"] = _stack(views), torch.tensor(sizes)
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
@@ -324,7 +336,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             return side, side
         return detector_size(*picture.size, config.detector_shortest_edge, config.detector_longest_edge)
 
-    def _detector_view(self, picture: Image.Image) -> torch.Tensor:
+    def _detector_view(self, picture: Picture) -> torch.Tensor:
         """Return the detector's view of a picture, (3, h, w)."""
         config = self.config
         if config.detector_is_owl:

@@ -54,12 +54,14 @@ def fingerprint_with(refiner: Any, settings: dict[str, Any]) -> str:
 def used_settings(config: LyricsRefinerConfig) -> dict[str, Any]:
     """Return the settings that objects depend on.
 
-    Those of tiles are missing where there are none, since they are newer than saved fingerprints.
+    What is newer than saved fingerprints is missing by default: tiles, and what resizes.
     """
     settings = config.to_dict()
     del settings["familiar_score"]
     if config.tile_aspect_ratio is None:
         del settings["tile_aspect_ratio"], settings["tile_overlap"]
+    if config.resize_backend == "pil":
+        del settings["resize_backend"]
     return settings
 
 

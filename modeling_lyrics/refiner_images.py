@@ -1,12 +1,19 @@
-"""Views of an image for each part of the refiner: size, normalization, padding. PIL resizes, antialiased."""
+"""Views of an image for each part of the refiner: size, normalization, padding.
+
+A picture is an RGB PIL picture, which PIL resizes, or its bytes as a tensor (`to_pixels`), which torch resizes on
+their device: on a CPU about three times faster. Bytes then differ by at most 1. Both are bilinear and antialiased.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch.nn.functional import interpolate
 
 from .configuration_ram import PerChannel
+
+Picture = Image.Image | torch.Tensor  # RGB; a tensor is uint8 of shape (3, height, width)
 
 BILINEAR = Image.Resampling.BILINEAR
 ORIENTATION = 0x0112  # EXIF tag
@@ -22,25 +29,54 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_tensor(image: Image.Image, mean: PerChannel, std: PerChannel, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Convert an RGB picture to a normalized float32 tensor of shape (3, H, W).
+def to_pixels(image: Image.Image, device: torch.device) -> torch.Tensor:
+    """Return the bytes of an RGB picture as a uint8 tensor of shape (3, height, width)."""
+    return torch.from_numpy(np.stack([np.asarray(band) for band in image.split()])).to(device)
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Return (width, height)."""
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[2], picture.shape[1])
+
+
+def resize(picture: Picture, width: int, height: int) -> Picture:
+    """Return a picture in another size, of the same kind."""
+    if isinstance(picture, Image.Image):
+        return picture.resize((width, height), BILINEAR)
+    if picture.device.type == "cpu":
+        return interpolate(picture[None], (height, width), mode="bilinear", antialias=True)[0]
+    return resize_as_numbers(picture, width, height)
+
+
+def resize_as_numbers(pixels: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Resize bytes of shape (3, h, w) on a device that cannot resize bytes, such as a GPU."""
+    resized = interpolate(pixels[None].float(), (height, width), mode="bilinear", antialias=True)[0]
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def to_tensor(picture: Picture, mean: PerChannel, std: PerChannel, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Convert a picture to a normalized float32 tensor of shape (3, H, W).
 
     Args:
-        image: RGB picture.
+        picture: RGB picture.
         mean, std: normalization, RGB in [0, 1].
         out: float32 tensor of shape (3, H, W) that the values are written to; by default a new one.
     """
-    out = torch.empty(3, image.height, image.width) if out is None else out
-    means, stds = (torch.tensor(values).expand(3) for values in (mean, std))
-    for values, band, middle, scale in zip(out, image.split(), means, stds, strict=True):
+    if isinstance(picture, Image.Image):
+        bands = [torch.from_numpy(np.array(band)) for band in picture.split()]
+    else:
+        bands = list(picture)
+    out = torch.empty(3, *bands[0].shape, device=bands[0].device) if out is None else out
+    means, stds = (torch.tensor(values).expand(3).tolist() for values in (mean, std))
+    for values, band, middle, scale in zip(out, bands, means, stds, strict=True):
         # one channel at a time, which stays in the processor's cache
-        values.copy_(torch.from_numpy(np.array(band))).div_(255).sub_(middle).div_(scale)
+        values.copy_(band).div_(255).sub_(middle).div_(scale)
     return out
 
 
-def tagger_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
+def tagger_view(picture: Picture, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
     """Return the whole picture, stretched to a square of shape (3, size, size)."""
-    return to_tensor(image.resize((size, size), BILINEAR), mean, std)
+    return to_tensor(resize(picture, size, size), mean, std)
 
 
 def detector_size(width: int, height: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
@@ -58,23 +94,28 @@ def detector_size(width: int, height: int, shortest_edge: int, longest_edge: int
 
 
 def detector_view(
-    image: Image.Image, shortest_edge: int, longest_edge: int, mean: PerChannel, std: PerChannel
+    picture: Picture, shortest_edge: int, longest_edge: int, mean: PerChannel, std: PerChannel
 ) -> torch.Tensor:
     """Return the whole picture resized to `detector_size`, shape (3, h, w)."""
-    size = detector_size(*image.size, shortest_edge, longest_edge)
-    return to_tensor(image.resize(size, BILINEAR), mean, std)
+    size = detector_size(*size_of(picture), shortest_edge, longest_edge)
+    return to_tensor(resize(picture, *size), mean, std)
 
 
-def square_view(image: Image.Image, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
+def square_view(picture: Picture, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
     """Return OWLv2's view (3, size, size): the picture padded with black at the right and the bottom to a square."""
-    side = max(image.size)
-    square = Image.new("RGB", (side, side))
-    square.paste(image)
-    return to_tensor(square.resize((size, size), BILINEAR), mean, std)
+    width, height = size_of(picture)
+    side = max(width, height)
+    if isinstance(picture, Image.Image):
+        square = Image.new("RGB", (side, side))
+        square.paste(picture)
+    else:
+        square = picture.new_zeros(3, side, side)
+        square[:, :height, :width] = picture
+    return to_tensor(resize(square, size, size), mean, std)
 
 
 def segmenter_view(
-    image: Image.Image, size: int, mean: PerChannel, std: PerChannel, stretched: bool = False
+    picture: Picture, size: int, mean: PerChannel, std: PerChannel, stretched: bool = False
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """Return the segmenter's view (3, size, size), and height and width of the picture inside it.
 
@@ -82,11 +123,13 @@ def segmenter_view(
     fills the view, as for SAM 2 and EdgeTAM.
     """
     if stretched:
-        return tagger_view(image, size, mean, std), (size, size)
-    scale = size / max(image.size)
-    width, height = (max(1, int(side * scale + 0.5)) for side in image.size)
-    view = torch.empty(3, size, size)
+        return tagger_view(picture, size, mean, std), (size, size)
+    sides = size_of(picture)
+    scale = size / max(sides)
+    width, height = (max(1, int(side * scale + 0.5)) for side in sides)
+    device = picture.device if isinstance(picture, torch.Tensor) else None
+    view = torch.empty(3, size, size, device=device)
     view[:, height:].zero_()
     view[:, :, width:].zero_()
-    to_tensor(image.resize((width, height), BILINEAR), mean, std, view[:, :height, :width])
+    to_tensor(resize(picture, width, height), mean, std, view[:, :height, :width])
     return view, (height, width)

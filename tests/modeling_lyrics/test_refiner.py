@@ -279,7 +279,7 @@ def test_save_and_load(refiner, picture, tmp_path):
     assert loaded.config.fingerprint == refiner.fingerprint() == loaded.fingerprint()
 
 
-@pytest.mark.parametrize("change", ["threshold", "tags", "weight", "tokenizer", "features"])
+@pytest.mark.parametrize("change", ["threshold", "tags", "weight", "tokenizer", "features", "resizing"])
 def test_fingerprint_changes_with_what_it_sees(refiner, change):
     other = copy.deepcopy(refiner)
     assert other.fingerprint() == refiner.fingerprint()
@@ -291,9 +291,21 @@ def test_fingerprint_changes_with_what_it_sees(refiner, change):
         other.segmenter.mask_decoder.mask_tokens.weight.data[0, 0] += 1e-3
     elif change == "tokenizer":
         other.tokenizer.add_tokens(["zebra"])
+    elif change == "resizing":
+        other.config.resize_backend = "torch"
     else:
         other.config.region_feature_type = "detection"
     assert other.fingerprint() != refiner.fingerprint()
+
+
+def test_what_torch_resizes_shows_the_same_objects():
+    refiner = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).refiner
+    scene = Image.open(SCENE_PICTURE)
+    by_pillow = refiner.refine([scene])[0]
+    refiner.config.resize_backend = "torch"
+    by_torch = refiner.refine([scene])[0]
+    assert by_torch.labels == by_pillow.labels
+    torch.testing.assert_close(by_torch.boxes, by_pillow.boxes, atol=0.01, rtol=0)
 
 
 def test_half_precision(refiner, picture):

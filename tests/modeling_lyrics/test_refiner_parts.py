@@ -8,7 +8,17 @@ from PIL import Image
 
 from lyrics.assets.random_model import build_bert_tokenizer
 from lyrics.modeling_lyrics.refiner_detection import Detections, score_tags
-from lyrics.modeling_lyrics.refiner_images import detector_size, to_tensor
+from lyrics.modeling_lyrics.refiner_images import (
+    detector_size,
+    detector_view,
+    resize,
+    resize_as_numbers,
+    segmenter_view,
+    square_view,
+    tagger_view,
+    to_pixels,
+    to_tensor,
+)
 from lyrics.modeling_lyrics.refiner_prompts import build_prompts
 from lyrics.modeling_lyrics.refiner_regions import (
     box_coverage,
@@ -192,3 +202,30 @@ def test_no_view_is_too_large_or_too_thin(width, height):
 def test_one_number_normalizes_all_channels():
     picture = Image.effect_noise((5, 4), 90).convert("RGB")
     assert torch.equal(to_tensor(picture, 0.5, 0.25), to_tensor(picture, [0.5] * 3, (0.25,) * 3))
+
+
+VIEWS = {
+    "detector": lambda picture: detector_view(picture, 200, 333, 0.0, 1 / 255),
+    "owl": lambda picture: square_view(picture, 96, 0.0, 1 / 255),
+    "tagger": lambda picture: tagger_view(picture, 40, 0.0, 1 / 255),
+    "padded": lambda picture: segmenter_view(picture, 128, 0.0, 1 / 255)[0],
+    "stretched": lambda picture: segmenter_view(picture, 128, 0.0, 1 / 255, stretched=True)[0],
+}
+
+
+@pytest.mark.parametrize("size", [(120, 80), (30, 90), (3, 200)])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_torch_resizes_as_pillow_does(view, size):
+    """Bytes differ by at most 1, and most not at all."""
+    picture = Image.effect_noise(size, 90).convert("RGB")
+    by_pillow, by_torch = view(picture), view(to_pixels(picture, torch.device("cpu")))
+    difference = (by_pillow - by_torch).abs()
+    assert difference.max() < 1.01
+    assert difference.mean() < 0.25
+
+
+@pytest.mark.parametrize("size", [(120, 80), (3, 200)])
+def test_a_device_without_bytes_resizes_as_a_processor_does(size):
+    pixels = to_pixels(Image.effect_noise((60, 90), 90).convert("RGB"), torch.device("cpu"))
+    difference = resize_as_numbers(pixels, *size).int() - resize(pixels, *size).int()
+    assert difference.abs().max() <= 1
