@@ -55,6 +55,7 @@ REFINER = {
     "tile_overlap": 0.4,
     "familiar_score": 0.5,
     "boxes_per_batch": 5,
+    "resize_backend": "torch",
     "image_mean": (0.5, 0.4, 0.3),
     "image_std": 0.25,
     "detector_mean": 0.5,
