@@ -6,7 +6,7 @@ turns is compared by processor time, which other programs change less than they 
 torch counts. RAM is not in the comparison, since Transformers does not have it.
 
     python benchmarks/refiner.py compare                            # some minutes
-    python benchmarks/refiner.py parts --only "SAM 2.1 tiny"        # all parts: many minutes and 5 GB of memory
+    python benchmarks/refiner.py parts --only "SAM 2.1 tiny"        # all parts: half an hour and 8 GB of memory
     python benchmarks/refiner.py preprocessing
     python benchmarks/refiner.py batches
 """
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -128,38 +128,37 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def measure_parts(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Run each part once on a picture of 640 x 480: processor time, operations and size."""
-    torch.manual_seed(0)
-    picture, tags, rows = draw_pictures(1, 640, 480)[0], [list(TAGS[:ASKED])], list[Row]()
-
-    def add(name: str, part: Any, step: Callable[[], Any]) -> None:
-        start = time.process_time()
-        flop = count_flop(step) / 1e9
-        seconds = time.process_time() - start
-        size = sum(one.numel() * one.element_size() for one in part.parameters()) / 1e6
-        for value, unit in ((seconds, "s"), (flop, "GFLOP"), (size, "MB")):
-            rows.append(Row(name, value, None, unit))
-        print(f"{name}: {seconds:.2f} s, {flop:,.0f} GFLOP, {size:,.0f} MB", flush=True)
-
-    wanted = arguments.only or [*PARTS]
-    for name in wanted:
-        config = PARTS[name](len(build_bert_tokenizer()))
-        refiner = LyricsVisualRefiner(config).to(device)
-        refiner.tokenizer = build_bert_tokenizer()
-        views = refiner.preprocess([picture])
+    """Run each part on a picture of 640 x 480, and print its line of the table in `docs/refiner.md`."""
+    picture, tags = draw_pictures(1, 640, 480)[0], [list(TAGS[:ASKED])]
+    print(f"{ASKED} tags, {REGIONS} objects, random weights. {name_machine(device)}\n")
+    print("| part | processor time of a picture | GFLOP | weights in float32 | memory beside them |")
+    print("|---|---:|---:|---:|---:|", flush=True)
+    for name in arguments.only or [name for name in PARTS if name != EDGE_TAM or find_spec("timm")]:
+        torch.manual_seed(0)
+        part, step = _build_part(PARTS[name](len(build_bert_tokenizer())), picture, tags, device)
+        size = sum(one.numel() * one.element_size() for one in part.parameters())
         with torch.no_grad():
-            if config.tagger_config is not None:
-                add(name, refiner.tagger, partial(refiner._tag, views["tagger_pixel_values"]))
-            elif config.segmenter_config is None:
-                step = partial(refiner.refine, [picture], tags, progress=False)
-                add(name, refiner.detector, step)
-            else:
-                corners = torch.rand(REGIONS, 2, 2, device=device).sort(dim=1).values
-                boxes = [corners.reshape(REGIONS, 4).clamp(0.01, 0.99)]
-                inputs = views["segmenter_pixel_values"], views["segmenter_sizes"]
-                add(name, refiner.segmenter, partial(refiner._outline, boxes, *inputs, None))
-    title = f"Parts of refiners on a picture of 640 x 480, {ASKED} tags and {REGIONS} objects, random weights, once"
-    report(title, name_machine(device), rows, arguments.json)
+            flop, memory = count_flop(step), peak_bytes(step, device)
+            seconds = take_turns({name: step}, 1, device)[name].processor_median
+        values = f"{seconds:.1f} s | {flop / 1e9:,.0f} | {size / 1e6:,.0f} MB | {memory / 1e6:,.0f} MB"
+        print(f"| {name} | {values} |", flush=True)
+
+
+def _build_part(
+    config: LyricsRefinerConfig, picture: Image.Image, tags: list[list[str]], device: torch.device
+) -> tuple[Any, Callable[[], Any]]:
+    """Return the large part of a refiner, and the function that runs it on a picture."""
+    refiner = LyricsVisualRefiner(config).to(device)
+    refiner.tokenizer = build_bert_tokenizer()
+    views = refiner.preprocess([picture])
+    if config.tagger_config is not None:
+        return refiner.tagger, partial(refiner._tag, views["tagger_pixel_values"])
+    if config.segmenter_config is None:
+        return refiner.detector, partial(refiner.refine, [picture], tags, progress=False)
+    corners = torch.rand(REGIONS, 2, 2, device=device).sort(dim=1).values
+    boxes = [corners.reshape(REGIONS, 4).clamp(0.01, 0.99)]
+    inputs = views["segmenter_pixel_values"], views["segmenter_sizes"]
+    return refiner.segmenter, partial(refiner._outline, boxes, *inputs, None)
 
 
 def _segmenting(**segmenter: Any) -> Callable[[int], LyricsRefinerConfig]:
@@ -199,10 +198,22 @@ def _tagging(vocab_size: int) -> LyricsRefinerConfig:
     )
 
 
+def _edge_tam() -> dict[str, Any]:
+    # Transformers' own default misspells "architecture", and so builds a ResNet that does not fit
+    arguments = {"features_only": True, "in_chans": 3, "out_indices": [0, 1, 2, 3]}
+    encoder = {"model_type": "timm_wrapper", "architecture": "repvit_m1", "num_classes": 2, "model_args": arguments}
+    return {
+        "model_type": "edgetam",
+        "vision_config": {"model_type": "edgetam_vision_model", "backbone_config": encoder},
+    }
+
+
+EDGE_TAM = "EdgeTAM"  # needs timm
 PARTS: dict[str, Callable[[int], LyricsRefinerConfig]] = {
     "RAM, Swin-L at 384": _tagging,
     "Grounding DINO-T at 800": _detecting(),
     "Grounding DINO-T at 640": _detecting(detector_shortest_edge=640, detector_longest_edge=1066),
+    EDGE_TAM: _segmenting(**_edge_tam()),
     "SAM 2.1 tiny": _segmenting(model_type="sam2"),
     "SAM ViT-B": _segmenting(**_sam(*SAM["ViT-B"])),
     "SAM ViT-L": _segmenting(**_sam(*SAM["ViT-L"])),

@@ -1,5 +1,6 @@
 """Refining of one shard: read its images, refine them, write the rows.
 
+Threads read and write, so that while one group of images is refined, the next is read and the last one is written.
 A shard depends on its number alone, and not on the engine or the worker that makes it.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..storage.errors import StaleStoreError
 from ..storage.manifest import SHARDS
 from ..storage.picture_hash import LoadedPicture, read_picture
 from ..storage.rows import Row, RowFormat, prepare_objects
-from ..storage.shards import ShardFacts, shard_name, write_shard
+from ..storage.shards import ShardFacts, ShardWriter, shard_name, write_shard
 
 logger = logging.get_logger(__name__)
 
@@ -71,21 +72,37 @@ class RefiningTask:
         """
         self._check_refiner()
         folder, failures = self.folder / SHARDS, list[dict[str, str]]()
-        with write_shard(folder / shard_name(number), self.rows) as shard:
+
+        def end(writing: Future[list[dict[str, str]]], count: int) -> None:
+            failed = writing.result()
+            failures.extend(failed)
+            progress(count, failed)
+
+        with write_shard(folder / shard_name(number), self.rows) as shard, ThreadPoolExecutor(1) as writer:
+            under_way: tuple[Future[list[dict[str, str]]], int] | None = None
             for group in _one_ahead(self.groups(self.source.items(number))):
-                failed = []
-                for (item, _), row in zip(group, self.refine(group), strict=True):
-                    if isinstance(row, Row):
-                        shard.append(row)
-                    else:
-                        failed.append(
-                            {"key": item.key, "place": self._shorten(item.place), "reason": self._shorten(row)}
-                        )
-                failures += failed
-                progress(len(group), failed)
+                objects = self._refine_group(group)
+                if under_way:  # no more than one group waits, however slow the disk is
+                    end(*under_way)
+                under_way = writer.submit(self._write, shard, group, objects), len(group)
+            if under_way:
+                end(*under_way)
         receipt = shard.receipt(failures)
         receipt.save(folder)
         return receipt.facts
+
+    def _write(
+        self, shard: ShardWriter, group: Sequence[Loaded], objects: Sequence[VisualObjects | str]
+    ) -> list[dict[str, str]]:
+        """Append the rows of a group to a shard, and return its failures."""
+        failed = []
+        for (item, loaded), seen in zip(group, objects, strict=True):
+            row = self._row(item, loaded, seen)
+            if isinstance(row, Row):
+                shard.append(row)
+            else:
+                failed.append({"key": item.key, "place": self._shorten(item.place), "reason": self._shorten(row)})
+        return failed
 
     def _check_refiner(self) -> None:
         """Compare the refiner with the store's, once per process: another machine may hold other weights."""
@@ -104,8 +121,12 @@ class RefiningTask:
 
     def refine(self, group: Sequence[Loaded]) -> list[Row | str]:
         """Return the row of each loaded image, or the reason why there is none."""
+        return [self._row(*loaded, seen) for loaded, seen in zip(group, self._refine_group(group), strict=True)]
+
+    def _refine_group(self, group: Sequence[Loaded]) -> list[VisualObjects | str]:
+        """Return the objects of each loaded image, or the reason why there are none."""
         objects = iter(self._refine_pictures([one.picture for _, one in group if isinstance(one, LoadedPicture)]))
-        return [self._row(item, one, next(objects)) if isinstance(one, LoadedPicture) else one for item, one in group]
+        return [next(objects) if isinstance(one, LoadedPicture) else one for _, one in group]
 
     def load(self, item: Item) -> Loaded:
         """Read an image; the reason takes its place if it cannot be read."""
@@ -144,7 +165,9 @@ class RefiningTask:
             logger.warning(f"The refiner failed on {len(pictures)} pictures, which are now tried one by one: {error}")
             return [result for picture in pictures for result in self._refine_pictures([picture])]
 
-    def _row(self, item: Item, loaded: LoadedPicture, objects: VisualObjects | str) -> Row | str:
+    def _row(self, item: Item, loaded: LoadedPicture | str, objects: VisualObjects | str) -> Row | str:
+        if isinstance(loaded, str):
+            return loaded
         if isinstance(objects, str):
             return objects
         try:
