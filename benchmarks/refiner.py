@@ -14,6 +14,7 @@ torch counts. RAM is not in the comparison, since Transformers does not have it.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,7 @@ from lyrics.assets import draw_table
 from lyrics.assets.random_model import TAGS, build_bert_tokenizer, micro_refiner_config
 from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner, RamConfig
 from lyrics.refinement.storage.picture_hash import read_picture
+from lyrics.utils.native_dtype import native_dtype
 
 REGIONS = 16  # objects of a picture
 ASKED = 12  # tags
@@ -43,13 +45,14 @@ def refiner_config(shape: Shape | str, vocab_size: int) -> LyricsRefinerConfig:
     """RAM with Swin-L, Grounding DINO with Swin-T and SAM as published, or a `"micro"` refiner."""
     if isinstance(shape, str):
         return micro_refiner_config(vocab_size)
-    return LyricsRefinerConfig(
-        tagger_config={"id2label": dict(enumerate(TAGS)), "threshold": 0.0},
-        detector_config={"model_type": "grounding-dino", "text_config": {"vocab_size": vocab_size}},
-        segmenter_config=_sam(*shape),
-        max_regions=REGIONS,
-        box_threshold=0.0,
-    )
+    tagger = {"id2label": dict(enumerate(TAGS)), "threshold": 0.0}
+    return LyricsRefinerConfig(tagger_config=tagger, segmenter_config=_sam(*shape), **_seeing_all(vocab_size))
+
+
+def _seeing_all(vocab_size: int) -> dict[str, Any]:
+    """Return the settings with which a detector of random weights sees as many objects as there may be."""
+    detector = {"model_type": "grounding-dino", "text_config": {"vocab_size": vocab_size}}
+    return {"detector_config": detector, "max_regions": REGIONS, "box_threshold": 0.0, "text_threshold": 0.0}
 
 
 def build_refiner(shape: Shape | str, device: torch.device) -> LyricsVisualRefiner:
@@ -98,28 +101,36 @@ def write_script(refiner: LyricsVisualRefiner, tags: list[str]) -> Callable[[Ima
 
 
 def compare(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Refine one picture of 640 x 480, and run the script on it: the same weights and tags, as many objects."""
+    """Refine one picture of 640 x 480, and run the script on it: the same weights and tags, as many objects.
+
+    The script runs in float32, as it is usually written. So does the refiner; then in bfloat16, if the machine computes
+    in it (`--dtype auto`); and then a refiner of other, faster parts (`LyricsRefinerConfig.fast`) in the same dtype.
+    """
     torch.manual_seed(0)
     refiner = build_refiner(SAM[arguments.sam], device)
     picture, tags = draw_pictures(1, 640, 480)[0], list(TAGS[:ASKED])
-    script = write_script(refiner, tags)
-    steps: dict[str, Callable[[], Any]] = {
-        "refiner": partial(refiner.refine, [picture], tags, progress=False),
-        "refiner, masks": partial(refiner.refine, [picture], tags, return_masks=True, progress=False),
-        "script": partial(script, picture),
-    }
+
+    def refining(one: LyricsVisualRefiner) -> Callable[[], Any]:
+        return partial(one.refine, [picture], tags, return_masks=True, progress=False)
+
+    steps = {"the same parts": refining(refiner), "script": partial(write_script(refiner, tags), picture)}
+    dtype = native_dtype(device)
+    config = LyricsRefinerConfig.fast(tagger_config=None, **_seeing_all(len(refiner.tokenizer)))
+    fast = LyricsVisualRefiner(config).to(device, dtype)
+    fast.tokenizer = refiner.tokenizer
+    if dtype != torch.float32:
+        steps["the same parts in bfloat16"] = refining(copy.deepcopy(refiner).to(dtype))
+    steps[f"fast parts in {str(dtype).removeprefix('torch.')}"] = refining(fast)
     flop = {name: count_flop(step) / 1e9 for name, step in steps.items()}
     timings = take_turns(steps, arguments.repeats, device)
-    rows = []
-    for name in ("refiner", "refiner, masks"):
-        spread = max(timings[name].spread, timings["script"].spread)
-        ours, peer = timings[name].processor_median, timings["script"].processor_median
-        rows.append(Row(f"{name}, processor time", ours, peer, "s", 2.0, spread))
-        rows.append(Row(f"{name}, time", timings[name].median, timings["script"].median, "s", 2.0))
-        rows.append(Row(f"{name}, operations", flop[name], flop["script"], "GFLOP"))
+    script, rows = timings.pop("script"), []
+    for name, timing in timings.items():
+        spread = max(timing.spread, script.spread)
+        rows.append(Row(name, timing.processor_median, script.processor_median, "s", 2.0, spread))
+        rows.append(Row(f"{name}: operations", flop[name], flop["script"], "GFLOP"))
     title = (
-        f"One picture of 640 x 480 without the tagger, Grounding DINO-T and SAM {arguments.sam} with random weights, "
-        f"at most {REGIONS} objects"
+        f"One picture of 640 x 480 without the tagger; the script: Grounding DINO-T and SAM {arguments.sam} in "
+        f"float32, random weights, at most {REGIONS} objects with their masks"
     )
     report(title, name_machine(device), rows, arguments.json)
 
