@@ -26,7 +26,7 @@ from ..processing_lyrics.pretraining_inputs import (
 from ..processing_lyrics.protocols import PixelStore, StoredImage
 from ..refinement.storage.picture_hash import read_file
 from ..utils.seeding import generator, stable_hash
-from .common.data_arguments import hint_at_store, require_one_of
+from .common.data_arguments import hint_at_store, require_one_of, require_shares
 from .data.datasets import FromDataSet, describe_rows
 
 MaskUnit = Literal["item", "object"]
@@ -97,9 +97,7 @@ class LyricsPretrainingCollator:
     objects_column: str = "visual_objects"
 
     def __post_init__(self) -> None:
-        for name in ("mask_probability", "caption_only_probability"):
-            if not 0 <= (probability := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {probability}.")
+        require_shares(self, "mask_probability", "caption_only_probability")
         require_one_of("mask_unit", self.mask_unit, ("item", "object"))
         self.tokenizer: Any = add_stage_1_tokens(self.processor.mqformer_tokenizer)
         limit = min(self.tokenizer.model_max_length, 512)

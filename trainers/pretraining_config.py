@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 from transformers import TrainingArguments
 
 from ..modeling_lyrics.modeling_lyrics_pretraining import Recomputation
-from .common.data_arguments import RowArguments, require_one_of
+from .common.data_arguments import RowArguments, require_one_of, require_shares
 from .common.precision import PrecisionArguments
 
 LARGE_BATCH = 32  # rows a device from which memory is saved; smaller batches rarely fill a GPU
@@ -66,5 +66,6 @@ class LyricsPretrainingArguments(PrecisionArguments, RowArguments, TrainingArgum
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("recompute", self.recompute, ("auto", *get_args(Recomputation)))
+        require_shares(self, "mask_probability", "caption_only_probability")
         require_one_of("mask_unit", self.mask_unit, ("item", "object"))
         require_one_of("train_sampling_strategy", self.train_sampling_strategy, ("random", "sequential"))

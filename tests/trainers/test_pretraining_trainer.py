@@ -220,9 +220,20 @@ def test_large_batches_save_memory(tmp_path, options, expected):
     assert LyricsPretrainingArguments(output_dir=str(tmp_path), **options).recomputation == expected
 
 
-@pytest.mark.parametrize("options", [{"mask_unit": "word"}, {"on_bad_row": "ignore"}, {"recompute": "all"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask_unit": "word"},
+        {"on_bad_row": "ignore"},
+        {"recompute": "all"},
+        {"mask_probability": 1.5},
+        {"caption_only_probability": -0.1},
+    ],
+)
 def test_invalid_arguments_are_errors(tmp_path, options):
-    with pytest.raises(ValueError, match="must be one of"):
+    """Before any data is opened."""
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=rf"{name} must be (one of|in \[0, 1\]).*, got '?{value}"):
         LyricsPretrainingArguments(output_dir=str(tmp_path), **options)
 
 

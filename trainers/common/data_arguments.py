@@ -63,6 +63,13 @@ def require_one_of(name: str, value: str, values: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {values}, got {value!r}.")
 
 
+def require_shares(settings: Any, *names: str) -> None:
+    """Raise a `ValueError` that names the first of these attributes of `settings` that is not in [0, 1]."""
+    for name in names:
+        if not 0 <= (share := getattr(settings, name)) <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {share}.")
+
+
 @dataclass
 class DataArguments:
     """Arguments of the command line: the data sets of a run, in either stage."""

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...processing_lyrics import VisualObjects
+from ..common.data_arguments import require_shares
 
 LEAST_LEFT = 0.3  # share of an object that a crop must keep; otherwise the object is dropped
 
@@ -30,9 +31,7 @@ class Augmentation:
     least_area: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("flip", "crop", "least_area"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        require_shares(self, "flip", "crop", "least_area")
 
     def draw(self, boxes: Sequence[Sequence[float]], random: np.random.Generator) -> Move:
         """Draw what happens to an image.
