@@ -27,6 +27,7 @@ from lyrics.recipes.micro.controls.results import (
 )
 from lyrics.recipes.micro.controls.segmenter_grid import build_segmenter_grid
 from lyrics.recipes.micro.controls.sights import SIGHTS, Lookout, borrow_features, describe_true_objects
+from lyrics.recipes.micro.controls.small_view import NAMES, name_objects
 from lyrics.recipes.micro.controls.stage1_worth import Cell, run_worth_cell
 from lyrics.recipes.micro.controls.time_limit import TimeLimit
 from lyrics.recipes.micro.refiner.cell_labels import IGNORED, label_cells, locate_cells
@@ -336,3 +337,22 @@ def test_a_first_stage_is_measured(tmp_path, cell):
     result = json.loads(file.read_text())
     assert set(result["answers"]) == {"own"}
     assert (result["cost"]["stage1"]["steps"] is None) == (cell.losses == "none")
+
+
+def test_objects_are_named_by_what_their_cells_show():
+    """A network that knows the labels of all cells names everything, and one that answers the next name nothing."""
+    scene, shift = draw_test_scene(7), 0
+
+    def know(pixel_values):
+        assert pixel_values.shape == (1, 3, 48, 48)
+        logits = {}
+        for kind, labels in label_cells(scene).items():
+            names = torch.from_numpy(labels + shift) % len(NAMES[kind])
+            logits[kind] = torch.nn.functional.one_hot(names, len(NAMES[kind])).permute(2, 0, 1)[None].float()
+        return logits
+
+    bits = name_objects(know, lambda number: scene, range(1))
+    characters = sum(thing.character is not None for thing in scene.objects)
+    assert bits == {kind: "1" * len(scene.objects) for kind in NAMES} | {"character": "1" * characters}
+    shift = 1
+    assert set("".join(name_objects(know, lambda number: scene, range(1)).values())) == {"0"}

@@ -25,7 +25,7 @@ def label_cells(scene: Scene) -> dict[str, np.ndarray]:
         For each of the four, an int array of shape (16, 16).
     """
     width, height = scene.size
-    y, x = _centers(scene)
+    y, x = cell_centers(scene)
     cells = {kind: np.full((GRID_SIZE, GRID_SIZE), IGNORED) for kind in ("color", "size", "shape", "character")}
     for thing in scene.objects:
         visible = thing.mask[y, x]
@@ -42,14 +42,14 @@ def label_cells(scene: Scene) -> dict[str, np.ndarray]:
 
 def locate_cells(scene: Scene) -> np.ndarray:
     """Return the box of the object at the center of each cell, float32 of shape (16, 16, 4), or NaN without one."""
-    y, x = _centers(scene)
+    y, x = cell_centers(scene)
     boxes = np.full((GRID_SIZE, GRID_SIZE, 4), np.nan, np.float32)
     for thing in scene.objects:
         boxes[thing.mask[y, x]] = thing.box
     return boxes
 
 
-def _centers(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def cell_centers(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Return row and column, in pixels, of the center of each cell."""
     width, height = scene.size
     rows, columns = np.mgrid[:GRID_SIZE, :GRID_SIZE] + 0.5
