@@ -360,18 +360,10 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
         hidden_states = self.embeddings(query_embeds, input_ids, position_ids)
         text_length = 0 if input_ids is None else input_ids.shape[1]
         self_mask: Any = self._prepare_self_attention_mask(attention_mask, hidden_states.shape[1], text_length)
+        masks = (encoder_attention_mask, region_attention_mask)
         if image_key_values is not None:
-            encoder_attention_mask = image_key_values.encoder_attention_mask
-            region_attention_mask = image_key_values.region_attention_mask
-            if image_rows is not None:
-                masks = (encoder_attention_mask, region_attention_mask)
-                encoder_attention_mask, region_attention_mask = (
-                    None if mask is None else mask.index_select(0, image_rows) for mask in masks
-                )
-        encoder_attention_mask = self._broadcast_mask(encoder_attention_mask, self.config.num_visual_queries)
-        if region_attention_mask is not None and self.config.region_nothing:
-            region_attention_mask = nn.functional.pad(region_attention_mask.bool(), (1, 0), value=True)
-        region_attention_mask = self._broadcast_mask(region_attention_mask, self.config.num_grounding_queries)
+            masks = image_key_values.select_masks(image_rows)
+        encoder_attention_mask, region_attention_mask = self._prepare_cross_attention_masks(*masks)
         both = not text_only and text_length > 0
         sliceable = self_mask is None or isinstance(self_mask, torch.Tensor)  # a block mask is not
         for index, layer in enumerate(self.layers):
@@ -470,6 +462,18 @@ class LyricsMQFormerModel(LyricsMQFormerPreTrainedModel):
                 f"input_ids has {text_length}."
             )
         return self._broadcast_mask(mask, length)
+
+    def _prepare_cross_attention_masks(
+        self, encoder_attention_mask: torch.Tensor | None, region_attention_mask: torch.Tensor | None
+    ) -> tuple[Any, Any]:
+        """Convert both masks (N, keys) for the attention; the learned region that shows nothing is always seen."""
+        config = self.config
+        if region_attention_mask is not None and config.region_nothing:
+            region_attention_mask = nn.functional.pad(region_attention_mask.bool(), (1, 0), value=True)
+        return (
+            self._broadcast_mask(encoder_attention_mask, config.num_visual_queries),
+            self._broadcast_mask(region_attention_mask, config.num_grounding_queries),
+        )
 
     def _broadcast_mask(self, mask: torch.Tensor | None, num_rows: int) -> Any:
         """Convert a mask (N, keys) or (N, rows, keys) for the attention."""

@@ -34,6 +34,14 @@ class LyricsImageKeyValues:
         """Return the images at `rows`, an int64 tensor of shape (R,); an index may repeat."""
         return self._map(len(rows), lambda tensor: tensor.index_select(0, rows))
 
+    def select_masks(self, rows: torch.Tensor | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the masks of vision features and of regions for the images at `rows`, or for all."""
+        masks = (self.encoder_attention_mask, self.region_attention_mask)
+        if rows is None:
+            return masks
+        encoder_mask, region_mask = (None if mask is None else mask.index_select(0, rows) for mask in masks)
+        return encoder_mask, region_mask
+
     def join(self, other: LyricsImageKeyValues) -> LyricsImageKeyValues:
         """Return these images followed by those of `other`; both must have the same number of regions."""
         tensors = iter(other._tensors())
