@@ -190,11 +190,10 @@ benchmarks: $(INSTALLED)  ## speed, memory and operations beside peers, for docs
 	$(BIN)/python benchmarks/data.py load --json $(PERFORMANCE)/loader.json
 	$(BIN)/python benchmarks/refiner.py --json $(PERFORMANCE)/preprocessing.json preprocessing
 	$(BIN)/python benchmarks/turns.py --json $(PERFORMANCE)/turns.json
-	$(BIN)/python benchmarks/stage1.py --count --json $(PERFORMANCE)/stage1_operations.json
+	$(BIN)/python benchmarks/stage1.py --json $(PERFORMANCE)/stage1.json
 	$(BIN)/python benchmarks/stage2.py --json $(PERFORMANCE)/stage2.json
 	$(BIN)/python benchmarks/inference.py --json $(PERFORMANCE)/inference.json
 	$(BIN)/python benchmarks/page.py
-	$(BIN)/python benchmarks/stage1.py
 	$(BIN)/python benchmarks/refiner.py compare
 	$(BIN)/python benchmarks/serving.py
 
