@@ -189,12 +189,12 @@ benchmarks: export OMP_NUM_THREADS := 1
 benchmarks: $(INSTALLED)  ## speed, memory and operations beside peers, for docs/performance.md; then the server under load
 	$(BIN)/python benchmarks/data.py load --json $(PERFORMANCE)/loader.json
 	$(BIN)/python benchmarks/refiner.py --json $(PERFORMANCE)/preprocessing.json preprocessing
+	$(BIN)/python benchmarks/refiner.py --json $(PERFORMANCE)/grounded_sam.json compare
 	$(BIN)/python benchmarks/turns.py --json $(PERFORMANCE)/turns.json
 	$(BIN)/python benchmarks/stage1.py --json $(PERFORMANCE)/stage1.json
 	$(BIN)/python benchmarks/stage2.py --json $(PERFORMANCE)/stage2.json
 	$(BIN)/python benchmarks/inference.py --json $(PERFORMANCE)/inference.json
 	$(BIN)/python benchmarks/page.py
-	$(BIN)/python benchmarks/refiner.py compare
 	$(BIN)/python benchmarks/serving.py
 
 lint: $(INSTALLED)  ## ruff
