@@ -25,11 +25,15 @@ class OpenedPicture:
     Args:
         read: function that returns the picture, upright and in RGB.
         key: `hash_picture` of it, where that is known.
+        size: its width and height, where they are known.
     """
 
-    def __init__(self, read: Callable[[], Image.Image], key: bytes | None = None) -> None:
+    def __init__(
+        self, read: Callable[[], Image.Image], key: bytes | None = None, size: tuple[int, int] | None = None
+    ) -> None:
         self._read = read
         self._known_key = key
+        self._known_size = size
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OpenedPicture:
         """Return the picture itself: Transformers copies the options of each call."""
@@ -44,6 +48,11 @@ class OpenedPicture:
     def key(self) -> bytes:
         """`hash_picture` of the picture."""
         return hash_picture(self.picture) if self._known_key is None else self._known_key
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture."""
+        return self.picture.size if self._known_size is None else self._known_size
 
 
 class PictureCache(ByteCache[Hashable, Any]):
@@ -80,7 +89,7 @@ class PictureCache(ByteCache[Hashable, Any]):
         if known is not None:
             key, size = known
             check_size(size, max_pixels, source)
-            return OpenedPicture(lambda: load_picture(content, max_pixels), key)
+            return OpenedPicture(lambda: load_picture(content, max_pixels), key, size)
         picture = load_picture(content, max_pixels, name=source)
         opened = OpenedPicture(lambda: picture)
         self.put(name, (opened.key, picture.size), _BYTES_OF_ENTRY)

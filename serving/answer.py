@@ -55,7 +55,6 @@ class Answer:
         plain_text: answer without boxes and the colons before them.
         labels: list of the words before each box.
         boxes: float32 array of shape (R, 4), xyxy in pixels of `picture`.
-        pictures: list of the RGB pictures of the conversation.
         all_objects: list of the `VisualObjects` of each picture, or `None` where there is no refiner.
         finish_reason: `"stop"` where the model or a stop string ended the answer, else `"length"`, `"cancelled"` or
             `"timeout"`.
@@ -65,7 +64,6 @@ class Answer:
     """
 
     text: str
-    pictures: list[Image.Image]
     all_objects: list[VisualObjects | None]
     finish_reason: FinishReason
     options: GenerationOptions
@@ -80,8 +78,7 @@ class Answer:
         self.plain_text = " ".join(grounded.plain_text.split())
         self.labels = [one.label for one in grounded.objects]
         self.relative_boxes = np.array([one.box for one in grounded.objects], np.float32).reshape(-1, 4)
-        size = self.picture.size if self.pictures else (1, 1)
-        self.boxes = self.relative_boxes * np.array(size * 2, np.float32)
+        self.boxes = self.relative_boxes * np.array((self.picture_size or (1, 1)) * 2, np.float32)
         self.prompt_tokens, self.completion_tokens = map(len, self.token_ids)
         self._attribution: LyricsAttribution | None = None
 
@@ -92,16 +89,26 @@ class Answer:
         return self.text
 
     @property
+    def pictures(self) -> list[Image.Image]:
+        """The RGB pictures of the conversation; a file that was known is decoded now."""
+        return self.question.pictures
+
+    @property
     def picture(self) -> Image.Image:
         """The last picture of the conversation; a `ValueError` where it has none."""
-        if not self.pictures:
+        if not self.question.opened:
             raise ValueError("The answer is about no picture.")
-        return self.pictures[-1]
+        return self.question.opened[-1].picture
+
+    @property
+    def picture_size(self) -> tuple[int, int] | None:
+        """Width and height of `picture`, which need not be decoded for it, or `None` without one."""
+        return self.question.opened[-1].size if self.question.opened else None
 
     @property
     def objects(self) -> VisualObjects:
         """What the refiner saw in the last picture; none without a picture or a refiner."""
-        return self._objects_of(-1) if self.pictures else VisualObjects()
+        return self._objects_of(-1) if self.question.opened else VisualObjects()
 
     def _objects_of(self, picture: int) -> VisualObjects:
         found = self.all_objects[picture]
@@ -123,9 +130,9 @@ class Answer:
             picture: number of the picture; the boxes of the answer are drawn in the last one only.
             options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file.
         """
-        text = self.text if picture in (-1, len(self.pictures) - 1) else ""
+        text = self.text if picture in (-1, len(self.question.opened) - 1) else ""
         objects = self._objects_of(picture)
-        return self.description.processor.visualize(self.pictures[picture], objects, text, **options)
+        return self.description.processor.visualize(self.question.opened[picture].picture, objects, text, **options)
 
     def why(self, picture: int = -1, font: Any = None) -> Image.Image:
         """Return a picture in which the objects stand out that the answer attended to.
@@ -145,7 +152,9 @@ class Answer:
                 f"{len(objects)} objects, so that no object has a weight of its own."
             )
         shown = weights[: len(objects)]
-        return self.description.processor.visualize_attention(self.pictures[picture], objects, shown, font)
+        return self.description.processor.visualize_attention(
+            self.question.opened[picture].picture, objects, shown, font
+        )
 
     def attribution(self) -> LyricsAttribution:
         """Return the attention weights behind the answer; the model runs once more for the first call.
@@ -183,7 +192,7 @@ class Answer:
     def _repr_html_(self) -> str:
         """Return the answer with its picture, for notebooks."""
         text = f"<p>{html.escape(self.text)}</p>"
-        if not self.pictures:
+        if not self.question.opened:
             return text
         file = BytesIO()
         self.draw().save(file, "PNG")

@@ -18,9 +18,10 @@ from ..processing_lyrics.byte_cache import ByteCache, CacheStats
 from .answer import Answer, ModelDescription
 from .answer_stream import AnswerStream
 from .generation_options import GenerationOptions
+from .notices import Notices
 from .prefix_cache import PrefixCache
 from .question import Question, encoding_keys, prepare_inputs
-from .refined_pictures import NoticeCheck, RefinedPictures, SeenPicture
+from .refined_pictures import RefinedPictures, SeenPicture
 from .row_generation import Interruption, Row, RowChoice, RowEnds
 
 logger = logging.get_logger(__name__)
@@ -97,7 +98,7 @@ class Answerer:
         description: model and processor.
         refined: pictures that were refined.
         limits: sizes of the caches.
-        notice_checks: sequence of functions that look at a picture and its objects.
+        notices: what is remarked on.
     """
 
     def __init__(
@@ -105,12 +106,12 @@ class Answerer:
         description: ModelDescription,
         refined: RefinedPictures,
         limits: CacheLimits,
-        notice_checks: Sequence[NoticeCheck],
+        notices: Notices,
     ) -> None:
         self.description = description
         self.model, self.processor = description.model, description.processor
         self.refined = refined
-        self.notice_checks = notice_checks
+        self.notices = notices
         self.encoded: ByteCache[Hashable, torch.Tensor] = ByteCache(limits.encoded)
         self.prefixes = PrefixCache(limits.prefix, self.model.config.image_token_id, self.processor.num_query_tokens)
         self._settings, self._eos_token_ids = _greedy_settings(self.model, self.processor)
@@ -197,9 +198,8 @@ class Answerer:
             remarks = [
                 remark
                 for one, seen, given in zip(question.opened, request.seen, question.objects, strict=True)
-                for check in self.notice_checks
                 if given is None and seen.objects is not None
-                if (remark := check(one.picture, seen.objects)) is not None
+                for remark in self.notices.about(one, seen.objects)
             ]
             request.stream.notices = tuple(dict.fromkeys(remarks))
 
@@ -286,7 +286,6 @@ class Answerer:
         request = prompt.request
         return Answer(
             text=row.text.text,
-            pictures=request.question.pictures,
             all_objects=[seen.objects for seen in request.seen],
             finish_reason=row.finish_reason or "length",
             options=request.options,

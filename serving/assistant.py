@@ -24,7 +24,7 @@ from .chat import Chat
 from .engine import Engine
 from .generation_options import LARGEST_SEED, GenerationOptions
 from .loading import load_model, load_processor
-from .notices import notice_unfamiliar
+from .notices import Notices
 from .question import Question
 from .refined_pictures import NoticeCheck, RefinedPictures
 
@@ -76,13 +76,13 @@ class Lyrics:
             raise ValueError(f"max_batch_size must be at least 1, got {max_batch_size}.")
         self.model = model
         self.processor = processor
-        self.notice_checks: list[NoticeCheck] = [notice_unfamiliar(processor), *notice_checks]
+        self.notices = Notices(processor, notice_checks)
         limits = CacheLimits() if caches is None else caches
         self._description = ModelDescription(model, processor)
         processor.refined_cache.max_bytes = limits.refined
         processor.picture_cache.max_bytes = limits.pictures
         self._refined = RefinedPictures(processor)
-        self._answerer = Answerer(self._description, self._refined, limits, self.notice_checks)
+        self._answerer = Answerer(self._description, self._refined, limits, self.notices)
         self._engine = Engine(self._answerer, max_batch_size, max_waiting)
         weakref.finalize(self, self._engine.close, finish=False, wait=False).atexit = False
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..processing_lyrics import LyricsProcessor, VisualObjects
+from ..processing_lyrics.picture_cache import OpenedPicture
 from .refined_pictures import NoticeCheck
 
 UNFAMILIAR = (
@@ -13,14 +15,19 @@ UNFAMILIAR = (
 )
 
 
-def notice_unfamiliar(processor: LyricsProcessor) -> NoticeCheck:
-    """Return a check that remarks on a picture that does not look familiar to the refiner; see `looks_familiar`.
+@dataclass(frozen=True)
+class Notices:
+    """What is remarked on: a picture that does not look familiar to the refiner (`looks_familiar`), and more.
 
-    Args:
+    Attributes:
         processor: processor of the model.
+        checks: sequence of further checks. They see the picture, which is decoded for them.
     """
 
-    def check(picture: Image.Image, objects: VisualObjects) -> str | None:
-        return None if processor.looks_familiar(objects) else UNFAMILIAR
+    processor: LyricsProcessor
+    checks: Sequence[NoticeCheck] = ()
 
-    return check
+    def about(self, picture: OpenedPicture, objects: VisualObjects) -> list[str]:
+        """Return the remarks on a picture and its objects."""
+        remarks = [] if self.processor.looks_familiar(objects) else [UNFAMILIAR]
+        return remarks + [one for check in self.checks if (one := check(picture.picture, objects)) is not None]

@@ -15,6 +15,7 @@ from PIL import Image
 from ...processing_lyrics import VisualObjects
 from ...processing_lyrics.drawing import MASK_OPACITY, color_labels
 from ...processing_lyrics.image_loading import load_picture
+from ...processing_lyrics.picture_cache import OpenedPicture
 from ..assistant import Lyrics
 from ..image_files import read_image_size
 
@@ -112,8 +113,8 @@ class PagePicture:
         if not processor.has_refiner and processor.store is None:
             return self
         objects = assistant.see(self.image, masks=self._may_have_masks(assistant, settings), **settings.arguments())  # type: ignore[arg-type]
-        remarks = (check(self.image, objects) for check in assistant.notice_checks)
-        notices = () if settings.tags else tuple(one for one in remarks if one is not None)
+        opened = OpenedPicture(lambda: self.image)
+        notices = () if settings.tags else tuple(assistant.notices.about(opened, objects))
         masks = None if objects.masks is None or not len(objects) else encode_masks(objects, self.image.size)
         kept = replace(objects, masks=None)
         return replace(self, objects=kept, masks=masks, notices=notices, settings=settings)

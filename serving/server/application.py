@@ -57,7 +57,7 @@ def create_application(
     limits = ServerLimits() if limits is None else limits
     threads, metrics = WorkerThreads(_WORKERS), Metrics(assistant)
     remote = RemoteImages(limits.body_timeout, is_allowed_address) if allow_remote_images else None
-    images = ImageLoader(limits, threads, remote)
+    images = ImageLoader(limits, threads, remote, assistant.processor.open_pictures)
     service = Service(assistant, model_name, limits, threads, WorkerThreads(_REFINING), images, metrics)
     chat, objects, pages = ChatCompletions(service), Objects(service), _Pages(service)
     routes = [

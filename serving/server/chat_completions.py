@@ -138,7 +138,7 @@ def describe_answer(answer: Answer) -> dict[str, Any]:
     """Return what OpenAI's form has no place for: boxes, size of the image, reason for the end, seed and notices."""
     return {
         "boxes": answer.to_dict()["boxes"],
-        "image_size": list(answer.picture.size) if answer.pictures else None,
+        "image_size": None if answer.picture_size is None else list(answer.picture_size),
         "finish_reason": answer.finish_reason,
         "seed": answer.options.seed,
         "notices": list(answer.notices),

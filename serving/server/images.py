@@ -1,16 +1,17 @@
-"""Images of requests: data URLs, and remote ones where the server allows them; decoded outside of the event loop."""
+"""Images of requests: data URLs, and remote ones where the server allows them; decoded outside of the event loop.
+
+An image that a client sends again with each turn is decoded once, as long as the processor's cache knows it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
-from ...processing_lyrics.image_loading import load_picture
+from ...processing_lyrics.picture_cache import OpenedPicture
 from ..image_files import read_image_size
 from .errors import RequestError, wrong_value
 from .fields import shorten
@@ -62,14 +63,22 @@ class ImageLoader:
         limits: limits of the server.
         threads: threads that decode.
         remote: fetches remote images, or `None` where they are refused.
+        open_pictures: function from the contents of files to pictures, that of the processor.
     """
 
-    def __init__(self, limits: ServerLimits, threads: WorkerThreads, remote: RemoteImages | None) -> None:
+    def __init__(
+        self,
+        limits: ServerLimits,
+        threads: WorkerThreads,
+        remote: RemoteImages | None,
+        open_pictures: Callable[[Sequence[bytes]], list[OpenedPicture]],
+    ) -> None:
         self._limits = limits
         self._threads = threads
         self._remote = remote
+        self._open_pictures = open_pictures
 
-    async def load(self, sources: Sequence[ImageSource], max_pixels: int | None = None) -> list[Image.Image]:
+    async def load(self, sources: Sequence[ImageSource], max_pixels: int | None = None) -> list[OpenedPicture]:
         """Return upright RGB images.
 
         Args:
@@ -81,7 +90,7 @@ class ImageLoader:
         """
         contents = await self._fetch(sources)
         budget = min(max_pixels or self._limits.max_pixels, self._limits.max_pixels)
-        return await self._threads.run(_decode_all, sources, contents, budget)
+        return await self._threads.run(self._open_all, sources, contents, budget)
 
     async def _fetch(self, sources: Sequence[ImageSource]) -> list[bytes | None]:
         """Return the contents of the remote images, and `None` for the others."""
@@ -104,21 +113,28 @@ class ImageLoader:
             raise RequestError(400, message, code="image_not_fetched", param=remote[0].param) from None
         return [contents.get(source.url) for source in sources]
 
+    def _open_all(
+        self, sources: Sequence[ImageSource], contents: Sequence[bytes | None], max_pixels: int
+    ) -> list[OpenedPicture]:
+        """Open images after their sizes were added up."""
+        files = [
+            _decode_data_url(source) if content is None else content
+            for source, content in zip(sources, contents, strict=True)
+        ]
+        left = max_pixels
+        for source, file in zip(sources, files, strict=True):
+            width, height = _read_size(file, source.param)
+            left -= width * height
+            if left < 0:
+                message = f"The images have more than {max_pixels:,} pixels together; this one has {width} x {height}."
+                raise RequestError(400, message, code="image_too_large", param=source.param)
+        return [self._open(file, source.param) for source, file in zip(sources, files, strict=True)]
 
-def _decode_all(sources: Sequence[ImageSource], contents: Sequence[bytes | None], max_pixels: int) -> list[Image.Image]:
-    """Decode images after their sizes were added up."""
-    files = [
-        _decode_data_url(source) if content is None else content
-        for source, content in zip(sources, contents, strict=True)
-    ]
-    left = max_pixels
-    for source, file in zip(sources, files, strict=True):
-        width, height = _read_size(file, source.param)
-        left -= width * height
-        if left < 0:
-            message = f"The images have more than {max_pixels:,} pixels together; this one has {width} x {height}."
-            raise RequestError(400, message, code="image_too_large", param=source.param)
-    return [_decode(file, source.param, max_pixels) for source, file in zip(sources, files, strict=True)]
+    def _open(self, file: bytes, param: str) -> OpenedPicture:
+        try:
+            return self._open_pictures([file])[0]
+        except ValueError as error:
+            raise RequestError(400, str(error), code="invalid_image", param=param) from error
 
 
 def _decode_data_url(source: ImageSource) -> bytes:
@@ -136,12 +152,5 @@ def _decode_data_url(source: ImageSource) -> bytes:
 def _read_size(file: bytes, param: str) -> tuple[int, int]:
     try:
         return read_image_size(file)
-    except ValueError as error:
-        raise RequestError(400, str(error), code="invalid_image", param=param) from error
-
-
-def _decode(file: bytes, param: str, max_pixels: int) -> Image.Image:
-    try:
-        return load_picture(file, max_pixels)
     except ValueError as error:
         raise RequestError(400, str(error), code="invalid_image", param=param) from error

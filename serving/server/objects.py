@@ -65,7 +65,7 @@ class Objects:
         picture = (await unless_disconnected(request, service.images.load([asked.source], most)))[0]
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + service.limits.timeout - _since(started)):
-                work = service.refining.run(self._see, picture, asked)
+                work = service.refining.run(self._see, picture.picture, asked)
                 return JSON(await unless_disconnected(request, work))
         except TimeoutError:
             raise TimeoutError(f"The image was not refined within {service.limits.timeout:g} seconds.") from None

@@ -34,16 +34,18 @@ def client(server):
 
 
 class RecordingLyrics(Lyrics):
-    """Keeps what was asked: its streams, and the names of the threads that asked."""
+    """Keeps what was asked: its pictures, its streams, and the names of the threads that asked."""
 
     def __init__(self, *parts, **options):
         super().__init__(*parts, **options)
+        self.pictures = []
         self.streams = []
         self.threads = set()
 
-    def stream_messages(self, *args, **options):
+    def stream_messages(self, messages, **options):
         self.threads.add(threading.current_thread().name)
-        self.streams.append(super().stream_messages(*args, **options))
+        self.pictures += [block["image"] for one in messages for block in one["content"] if block["type"] == "image"]
+        self.streams.append(super().stream_messages(messages, **options))
         return self.streams[-1]
 
     def see(self, *args, **options):
@@ -213,6 +215,15 @@ def test_work_is_done_outside_of_the_event_loop(endless):
         assert server.post(OBJECTS, {"image": data_url()}).status == 200
     assert endless.threads
     assert "server" not in endless.threads
+
+
+def test_an_image_that_comes_again_is_not_decoded_again(endless):
+    picture = data_url(Image.effect_noise((60, 40), 90).convert("RGB"))
+    with running(endless) as server:
+        endless.pictures.clear()
+        for _ in range(2):
+            assert server.post(CHAT, chat("What?", picture, max_tokens=1)).status == 200
+    assert ["picture" in vars(opened) for opened in endless.pictures] == [True, False]
 
 
 def test_an_answer_that_takes_too_long(endless):
