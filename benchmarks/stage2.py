@@ -205,6 +205,9 @@ def main() -> None:
             steps[f"{name}, connector"] = connector_of(trainer, batches[name])
         lyrics, peer = trainers["Lyrics"], trainers["LLaVA"]
         rows = [lyrics.train_dataset.dataset[index] for index in range(size["rows"])]
+        lyrics.collator.processor.spatial_text = "short"
+        steps["Lyrics, short text"] = step_of(lyrics, lyrics.collator(rows))
+        lyrics.collator.processor.spatial_text = "decimal"
         collating = {
             "Lyrics": lambda: lyrics.collator(rows),
             "LLaVA": lambda: peer.data_collator(list(peer.train_dataset)),
@@ -222,6 +225,8 @@ def main() -> None:
         }
         tokens = {name: int(batch["attention_mask"].sum()) for name, batch in batches.items()}
     table = compare("a step of training", times["Lyrics"], times["LLaVA"], 0.95)
+    short = times["Lyrics, short text"]
+    table += compare("the same, a new model with spatial_text: short", short, times["LLaVA"], 0.95)
     connectors = (times["Lyrics, connector"], times["LLaVA, connector"])
     table += compare("vision and connector alone, forward and backward", *connectors)
     table += compare(
