@@ -6,6 +6,7 @@ from .example import (
     MICRO_CHECKPOINT,
     MICRO_LANGUAGE_MODEL,
     MICRO_PRETRAINING,
+    MICRO_SEARCH,
     SCENE_PICTURE,
     draw_table,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "MICRO_CHECKPOINT",
     "MICRO_LANGUAGE_MODEL",
     "MICRO_PRETRAINING",
+    "MICRO_SEARCH",
     "SCENE_PICTURE",
     "ShapeChats",
     "ShapePairs",

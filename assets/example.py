@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 MICRO_CHECKPOINT = Path(__file__).with_name("lyrics_micro")  # the trained micro model
 MICRO_LANGUAGE_MODEL = Path(__file__).with_name("lyrics_micro_language")  # the language model that it was built from
 MICRO_PRETRAINING = Path(__file__).with_name("lyrics_micro_pretraining")  # its first stage, without a refiner
+MICRO_SEARCH = Path(__file__).with_name("lyrics_micro_search")  # the same, tuned to be searched
 SCENE_PICTURE = Path(__file__).with_name("scene.png")  # a scene for the micro model
 EXAMPLE_PICTURE = Path(__file__).with_name("example.png")  # written by `draw_table`
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from ..assets.example import MICRO_CHECKPOINT, MICRO_PRETRAINING
+from ..assets.example import MICRO_CHECKPOINT, MICRO_SEARCH
 from ..modeling_lyrics import LyricsForPreTraining, LyricsPreTrainingConfig
 from ..serving import loading
 from .encoder import PairEncoder
@@ -28,7 +28,7 @@ def load_encoder(
     """Load a first stage with its processor; the refiner is loaded when it is first needed.
 
     Args:
-        model: folder or Hub id of a first stage; the micro model's by default.
+        model: folder or Hub id of a first stage; the micro one for search by default.
         refiner: folder or Hub id of a model whose refiner is used, where the first stage was saved without one.
         store: store of `refine_dataset` that is asked before the refiner, or its folder.
         device: device; CUDA by default where there is one.
@@ -40,7 +40,7 @@ def load_encoder(
         ValueError: there is no such model, it is no first stage, or nothing finds the objects that it reads.
         OSError: a file is missing.
     """
-    place = loading.check_place(MICRO_PRETRAINING if model is None else model)
+    place = loading.check_place(MICRO_SEARCH if model is None else model)
     chosen = loading.choose_device(device)
     kind = AutoConfig.from_pretrained(place, trust_remote_code=False).model_type
     if kind != LyricsPreTrainingConfig.model_type:

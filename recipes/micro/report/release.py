@@ -57,7 +57,7 @@ def write_compact(checkpoint: Path, out: Path) -> int:
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
 
 
-def write_compact_first_stage(checkpoint: Path, whole: Path, out: Path) -> int:
+def write_compact_first_stage(checkpoint: Path, whole: Path, out: Path, card: Path = _FIRST_STAGE_CARD) -> int:
     """Write a first stage whose weights are stored in float16, without its refiner, which is that of the whole model.
 
     Both tokenizers are the MQ-Former's, so that the pipeline for zero-shot classification can read texts.
@@ -66,6 +66,7 @@ def write_compact_first_stage(checkpoint: Path, whole: Path, out: Path) -> int:
         checkpoint: folder of the model of the step `stage1`.
         whole: folder of the released model of the same run, whose refiner is recorded.
         out: folder to write. Its former content is removed.
+        card: model card.
 
     Returns:
         The size of all files in bytes.
@@ -91,7 +92,7 @@ def write_compact_first_stage(checkpoint: Path, whole: Path, out: Path) -> int:
     model.save_pretrained(out)
     processor.save_pretrained(out)
     _store_as_float16(out / "model.safetensors")
-    shutil.copyfile(_FIRST_STAGE_CARD, out / "README.md")
+    shutil.copyfile(card, out / "README.md")
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
 
 
