@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lyrics.retrieval import Hit, PictureSearch
 
 MICRO = (
-    "No --model is given: the first stage of the micro model is used, which ships with the package and knows nothing "
+    "No --model is given: the micro first stage for search is used, which ships with the package and knows nothing "
     "but scenes of colored shapes."
 )
 EXAMPLES = """examples:
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="DIR|ID",
-        help="a first stage's directory or Hub id (default: that of the micro model, which ships with the package)",
+        help="a first stage's directory or Hub id (default: the micro one for search, which ships with the package)",
     )
     parser.add_argument("--refiner", metavar="DIR|ID", help="a model whose refiner is used, if --model has none")
     parser.add_argument(

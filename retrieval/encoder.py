@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ..modeling_lyrics import LyricsForPreTraining
+from ..modeling_lyrics.pretraining_objectives import TEMPERATURES
 from ..processing_lyrics import LyricsProcessor, VisualObjects
 
 Array = npt.NDArray[np.float32]
@@ -37,6 +38,12 @@ class PairEncoder:
                 "This first stage reads the objects of pictures, and its processor has neither refiner nor store. Name "
                 "a model whose refiner it takes (`load_encoder(refiner=...)`, `--refiner`), or a store that holds them."
             )
+
+    @property
+    def temperature(self) -> float:
+        """Number by which contrast divides similarities: the quotient is a log odds, as that of `match` is."""
+        contrastive: Any = self.model.contrastive
+        return min(max(float(contrastive.temperature.detach()), TEMPERATURES[0]), TEMPERATURES[1])
 
     @property
     def can_match(self) -> bool:

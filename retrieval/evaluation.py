@@ -70,7 +70,7 @@ def evaluate_retrieval(
         ValueError: there is no row, or one lacks an image or captions.
     """
     embedded = _embed_rows(encoder, rows, image_column, caption_column)
-    similarity = embedded.images @ embedded.texts.T  # (N, M)
+    similarity = embedded.images @ embedded.texts.T / encoder.temperature  # (N, M)
     ranks = score_retrieval(similarity, embedded.owners)
     counts = len(embedded.images), len(embedded.texts)
     contrast = bootstrap_retrieval(ranks, seed=seed)

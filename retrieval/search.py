@@ -115,8 +115,9 @@ class PictureSearch:
         Args:
             query: text, such as a caption.
             top: int, number of pictures.
-            rerank: int, number of the most similar pictures that are put in the order of similarity plus the logit of
-                the pair, as BLIP-2 does; 0 for the order of similarity alone. At least `top` where it is not 0.
+            rerank: int, number of the most similar pictures that are put in the order of similarity, divided by the
+                temperature of contrast, plus the logit of the pair; 0 for the order of similarity alone. At least `top`
+                where it is not 0. BLIP-2 does so without the temperature, where matching decides nearly alone.
 
         Raises:
             ValueError: the text is empty, or a number is out of range.
@@ -250,7 +251,7 @@ class PictureSearch:
         return [Hit(self._keys[row], float(self._embeddings[row] @ embedding)) for row in rows]
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
-        """Return hits in the order of similarity plus the logit of the pair; unreadable pictures come last."""
+        """Return hits in the order of both log odds, of contrast and of matching; unreadable pictures come last."""
         readable: list[tuple[Hit, Image.Image]] = []
         lost: list[Hit] = []
         for hit in hits:
@@ -262,8 +263,10 @@ class PictureSearch:
         pictures = [picture for _, picture in readable]
         objects = [self.objects(hit.key) for hit, _ in readable]
         logits = self.encoder.match(pictures, objects, query)
-        order = sorted(zip(readable, logits.tolist(), strict=True), key=lambda one: -(one[0][0].similarity + one[1]))
-        return [Hit(hit.key, hit.similarity, 1 / (1 + float(np.exp(-logit)))) for (hit, _), logit in order] + lost
+        temperature = self.encoder.temperature
+        odds = [hit.similarity / temperature + logit for (hit, _), logit in zip(readable, logits, strict=True)]
+        order = sorted(zip(readable, logits.tolist(), odds, strict=True), key=lambda one: -one[2])
+        return [Hit(hit.key, hit.similarity, 1 / (1 + float(np.exp(-logit)))) for (hit, _), logit, _ in order] + lost
 
 
 def _signature(item: Item) -> str:

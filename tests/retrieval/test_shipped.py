@@ -1,12 +1,15 @@
-"""The first stage that ships: its files, its refiner, the pipeline, and the measurement of the docs."""
+"""The first stages that ship: their files, their refiner, the pipeline, and the measurement of the docs."""
 
+import numpy as np
 import pytest
 from transformers import pipeline
 
-from lyrics.assets import MICRO_CHECKPOINT, MICRO_PRETRAINING, SCENE_PICTURE
+from lyrics.assets import MICRO_CHECKPOINT, MICRO_PRETRAINING, MICRO_SEARCH, SCENE_PICTURE
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.report.retrieval import draw_hard_negatives, format_retrieval, measure_retrieval
 from lyrics.recipes.micro.world.objects import COLORS, SHAPES
+from lyrics.recipes.micro.world.questions import caption
+from lyrics.recipes.micro.world.scenes import draw_scene
 from lyrics.retrieval import load_encoder
 
 
@@ -15,13 +18,14 @@ def encoder():
     return load_encoder()
 
 
-def test_the_checkpoint_is_small_and_belongs_to_the_refiner_that_ships():
-    files = [path for path in MICRO_PRETRAINING.rglob("*") if path.is_file()]
+@pytest.mark.parametrize("first_stage", [MICRO_PRETRAINING, MICRO_SEARCH])
+def test_the_checkpoint_is_small_and_belongs_to_the_refiner_that_ships(first_stage):
+    files = [path for path in first_stage.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 5e6
     assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja", ".md"}
     fingerprints = {
         LyricsProcessor.from_pretrained(folder, refiner=False).refiner_fingerprint
-        for folder in (MICRO_CHECKPOINT, MICRO_PRETRAINING)
+        for folder in (MICRO_CHECKPOINT, first_stage)
     }
     assert len(fingerprints) == 1
     assert None not in fingerprints
@@ -45,6 +49,15 @@ def test_the_pipeline_for_zero_shot_classification():
     )
     assert [{one["label"] for one in of_picture} for of_picture in found] == [{"a ring", "a large green star"}] * 2
     assert sum(one["score"] for one in found[0]) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_caption_finds_its_scene(encoder):
+    """Among 20 validation scenes, which nothing was trained on: nearly always among the first five."""
+    scenes = [draw_scene("validation", number) for number in range(5000, 5020)]
+    captions = [caption(scene, np.random.default_rng(scene.size)) for scene in scenes]
+    images, texts = encoder.embed_images([scene.image for scene in scenes]), encoder.embed_texts(captions)
+    ranks = (texts @ images.T > (texts * images).sum(axis=1, keepdims=True)).sum(axis=1)
+    assert (ranks < 5).mean() >= 0.9
 
 
 @pytest.mark.parametrize("attribute", ["color", "shape", "relation"])
