@@ -85,12 +85,33 @@ def test_a_picture_finds_itself_and_a_text_what_scores_best(photos, encoder):
     ranked = search.by_text(text, top=6)
     objects = [search.objects(key) for key in pictures]
     logits = dict(zip(pictures, encoder.match(list(pictures.values()), objects, text), strict=True))
-    assert keys(ranked) == sorted(pictures, key=lambda key: -(expected[key] + logits[key]))
+    odds = {key: expected[key] / encoder.temperature + logits[key] for key in pictures}
+    assert keys(ranked) == sorted(pictures, key=lambda key: -odds[key])
     for hit in ranked:
         assert hit.match == pytest.approx(1 / (1 + np.exp(-logits[hit.key])), abs=1e-3)
-    assert keys(search.by_text(text, top=1, rerank=2)) == [
-        max(keys(plain)[:2], key=lambda key: expected[key] + logits[key])
-    ]
+    assert keys(search.by_text(text, top=1, rerank=2)) == [max(keys(plain)[:2], key=odds.__getitem__)]
+
+
+def test_similarities_count_as_much_as_the_training_weighed_them(photos, encoder):
+    search, text = open_search(photos, encoder), "a red ball"
+    search.update(progress=False)
+    hits = search.by_text(text, top=6, rerank=0)
+    pictures, objects = [search.load(hit.key) for hit in hits], [search.objects(hit.key) for hit in hits]
+    for weight in encoder.model.matching.parameters():  # a random head is sure of nothing
+        weight.data.mul_(2**10)
+    logits = encoder.match(pictures, objects, text)
+    temperature = encoder.model.contrastive.temperature
+    kept, orders = float(temperature.detach()), []
+    for value in (0.5, 1e-9):
+        temperature.data.fill_(value)
+        assert encoder.temperature == pytest.approx(max(value, 0.001))
+        odds = {hit.key: hit.similarity / encoder.temperature + logits[place] for place, hit in enumerate(hits)}
+        orders.append(keys(search.by_text(text, top=6)))
+        assert orders[-1] == sorted(odds, key=lambda key: -odds[key])
+    temperature.data.fill_(kept)
+    for weight in encoder.model.matching.parameters():
+        weight.data.div_(2**10)
+    assert orders[0] != orders[1]
 
 
 def test_the_index_follows_the_folder(photos, encoder):
