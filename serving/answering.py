@@ -98,7 +98,7 @@ class Answerer:
         description: model and processor.
         refined: pictures that were refined.
         limits: sizes of the caches.
-        notices: what is remarked on.
+        notices: remarks on pictures and their objects.
     """
 
     def __init__(
