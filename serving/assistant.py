@@ -320,7 +320,7 @@ class Lyrics:
         """
         if not self._refined.can_refine:
             _ = self.processor.refiner  # raises the error that says why there is none
-        picture = self.processor.load_pictures([image])[0]
+        picture = self.processor.open_pictures([image])[0]
         seen = self._refined.see([picture], tags=tags, masks=masks, thresholds=thresholds)
         found = seen[0].objects
         return VisualObjects() if found is None else found

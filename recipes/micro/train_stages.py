@@ -58,9 +58,9 @@ def build_first_stage(
         settings: arguments of the model and of its training.
         vision: folder of the vision encoder.
         refiner: folder of a processor with its refiner.
-        grounding: whether there are grounding queries. Otherwise all queries are visual, and the processor has no
+        grounding: bool, whether there are grounding queries. Otherwise all queries are visual, and the processor has no
             refiner.
-        one_per_region: whether grounding queries are initialized to one region each.
+        one_per_region: bool, whether grounding queries are initialized to one region each.
 
     Returns:
         The model, its processor, and the arguments of its training.

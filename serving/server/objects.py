@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...processing_lyrics import VisualObjects
+from ...processing_lyrics.picture_cache import OpenedPicture
 from ..refined_pictures import THRESHOLDS
 from .disconnection import unless_disconnected
 from .errors import RequestError, wrong_value
@@ -65,12 +65,12 @@ class Objects:
         picture = (await unless_disconnected(request, service.images.load([asked.source], most)))[0]
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + service.limits.timeout - _since(started)):
-                work = service.refining.run(self._see, picture.picture, asked)
+                work = service.refining.run(self._see, picture, asked)
                 return JSON(await unless_disconnected(request, work))
         except TimeoutError:
             raise TimeoutError(f"The image was not refined within {service.limits.timeout:g} seconds.") from None
 
-    def _see(self, picture: Image.Image, asked: ObjectsRequest) -> dict[str, Any]:
+    def _see(self, picture: OpenedPicture, asked: ObjectsRequest) -> dict[str, Any]:
         thresholds = asked.thresholds or None
         objects = self._service.assistant.see(picture, tags=asked.tags, masks=asked.masks, thresholds=thresholds)
         described = describe_objects(objects, picture.size)

@@ -14,7 +14,7 @@ class Arm:
 
     Attributes:
         title: name in the table.
-        sight: what the model sees of a scene, key of `SIGHTS`.
+        sight: name of what the model sees of a scene, key of `SIGHTS`.
         encoder: name of the vision encoder that replaces both the shipped one and the refiner, key of `ENCODERS`, or
             `None`. Its first stage is trained, too. All other arms start from the shipped first stage.
     """

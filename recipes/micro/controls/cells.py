@@ -95,7 +95,7 @@ def run_cell(
         results: folder of the files of results.
         limit: time limit of trainings.
         store: store of the objects of the training scenes. By default they are refined first, once for all cells.
-        smoke: whether everything is done with a few steps, scenes and questions.
+        smoke: bool, whether everything is done with a few steps, scenes and questions.
 
     Raises:
         OutOfTimeError: the time was over before the end. The same call resumes the cell.

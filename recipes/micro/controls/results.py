@@ -26,7 +26,7 @@ class Result:
         name: name of the cell.
         seed: its seed.
         cost: steps and seconds of processor time of each training.
-        answers: by set of questions and by kind, one character for each question, 1 if its answer is right.
+        answers: characters by set of questions and by kind, one for each question: 1 if its answer is right.
         evaluation_seconds: processor time of the evaluation.
         notes: further facts.
     """

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lyrics import SCENE_PICTURE, Lyrics
+from lyrics.processing_lyrics.picture_cache import OpenedPicture
 from lyrics.serving.server import ServerLimits
 
 from ...threads import run_at_once
@@ -48,9 +49,10 @@ class RecordingLyrics(Lyrics):
         self.streams.append(super().stream_messages(messages, **options))
         return self.streams[-1]
 
-    def see(self, *args, **options):
+    def see(self, image, **options):
         self.threads.add(threading.current_thread().name)
-        return super().see(*args, **options)
+        self.pictures.append(image)
+        return super().see(image, **options)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +225,9 @@ def test_an_image_that_comes_again_is_not_decoded_again(endless):
         endless.pictures.clear()
         for _ in range(2):
             assert server.post(CHAT, chat("What?", picture, max_tokens=1)).status == 200
-    assert ["picture" in vars(opened) for opened in endless.pictures] == [True, False]
+        assert server.post(OBJECTS, {"image": picture}).status == 200
+    assert {type(one) for one in endless.pictures} == {OpenedPicture}
+    assert ["picture" in vars(opened) for opened in endless.pictures] == [True, False, False]
 
 
 def test_an_answer_that_takes_too_long(endless):
