@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,13 @@ def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]
         kinds: dataclasses, the last of them a kind of `TrainingArguments`.
 
     Raises:
-        ValueError: when there is no such recipe, or when it has an unknown key.
-        SystemExit: after a wrong option, or after the list of options.
+        ValueError: when there is no such recipe, or when it or the command line has an unknown key.
+        SystemExit: after an option with a wrong value, or after the list of options.
     """
     from transformers import set_seed
     from trl import TrlParser
 
-    parser: Any = TrlParser(kinds, prog=f"lyrics {arguments.command}")  # pyright: ignore[reportArgumentType]
+    parser: Any = TrlParser(kinds, prog=f"lyrics {arguments.command}", allow_abbrev=False)  # pyright: ignore[reportArgumentType]
     if not sys.stderr.isatty():
         parser.set_defaults(disable_tqdm=True)
     if arguments.help_all:
@@ -55,9 +57,32 @@ def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]
     options = list(arguments.more)
     if arguments.config is not None:
         options += ["--config", str(find_recipe(arguments.config, stage))]
-    parsed = parser.parse_args_and_config(options)
+    *parsed, of_recipe, of_line = parser.parse_args_and_config(
+        options, return_remaining_strings=True, separate_remaining_strings=True
+    )
+    known = [field.name for kind in kinds for field in fields(kind)]
+    _refuse_unknown(f"The recipe {arguments.config}", of_recipe, known, arguments.command)
+    _refuse_unknown("The command line", of_line, known, arguments.command)
     set_seed(parsed[-1].seed)
-    return parsed
+    return tuple(parsed)
+
+
+def _refuse_unknown(place: str, words: Sequence[str], known: Sequence[str], command: str) -> None:
+    """Refuse what a parser has left over.
+
+    Raises:
+        ValueError: there is a word.
+    """
+    if not words:
+        return
+    names = [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
+    if not names:
+        raise ValueError(f"{place} has {words[0]!r}, which belongs to no option.")
+    close = difflib.get_close_matches(names[0].replace("-", "_"), known, n=1)
+    meant = f": did you mean {close[0]!r}?" if close else "."
+    raise ValueError(
+        f"{place} has the unknown key {names[0]!r}{meant} `lyrics {command} --help-all` lists what can be set."
+    )
 
 
 class Run:

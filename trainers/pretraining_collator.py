@@ -202,7 +202,8 @@ class LyricsPretrainingCollator:
         if missing and not self.processor.has_refiner and self.processor.store is None:
             raise ValueError(
                 f"Row {missing[0].sample} has no {self.objects_column!r}, and the processor has neither refiner "
-                "nor store. Attach one, or train a model without grounding queries (`use_objects=False`)."
+                "nor store. Attach one (`processor.store`; `--store`, or `--processor` for a refiner), or train a "
+                "model without grounding queries (`use_objects=False`; `num_grounding_queries: 0`)."
             )
         if missing:
             hint_at_store(self.processor)

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from ..conversion import load_mqformer
 from ..conversion.image_processor import build_image_processor
-from ..modeling_lyrics import LyricsForPreTraining, LyricsMQFormerConfig
+from ..modeling_lyrics import LyricsForPreTraining, LyricsMQFormerConfig, LyricsPreTrainingConfig
 from ..modeling_lyrics.modeling_lyrics import build_vision_model
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.model_inputs import BOS
@@ -84,6 +84,7 @@ def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPr
     names = ("itc_weight", "itm_weight", "icg_weight", "msp_weight", "label_smoothing")
     settings = {name: getattr(arguments, name) for name in names}
     if arguments.checkpoint is not None:
+        _check_first_stage(arguments.checkpoint)
         processor = _build_processor(arguments, None)
         model = LyricsForPreTraining.from_pretrained(
             arguments.checkpoint, attn_implementation=arguments.attn_implementation, **settings
@@ -94,6 +95,8 @@ def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPr
     tokenizer = add_stage_1_tokens(processor.mqformer_tokenizer)
     fields: Any = arguments.mqformer_config
     fields = {**fields, "encoder_hidden_size": vision.config.hidden_size}
+    if arguments.processor is not None:
+        _take_region_width(fields, processor, arguments.processor)
     if arguments.mqformer is not None:
         mqformer, head = load_mqformer(arguments.mqformer, tokenizer, **fields)
         config = mqformer.config
@@ -107,6 +110,34 @@ def build_pretraining(arguments: PretrainingModelArguments) -> tuple[LyricsForPr
     model.set_attn_implementation(arguments.attn_implementation)
     model.config.object_start_token_id = tokenizer.convert_tokens_to_ids(BOS)
     return model, processor
+
+
+def _check_first_stage(checkpoint: str) -> None:
+    """Refuse a checkpoint of something else.
+
+    Raises:
+        ValueError: it is no first stage.
+    """
+    kind = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).model_type
+    if kind != LyricsPreTrainingConfig.model_type:
+        raise ValueError(
+            f"{checkpoint} is a model of type {kind!r}, and the first stage goes on from a first stage "
+            f"({LyricsPreTrainingConfig.model_type!r}), as `lyrics pretrain` writes it."
+        )
+
+
+def _take_region_width(fields: dict[str, Any], processor: LyricsProcessor, place: str) -> None:
+    """Let an MQ-Former take region features as a processor's refiner makes them.
+
+    Raises:
+        ValueError: its configuration says another width.
+    """
+    width = processor.region_feature_size
+    if fields.setdefault("region_hidden_size", width) != width and fields.get("num_grounding_queries") != 0:
+        raise ValueError(
+            f"mqformer_config has region_hidden_size {fields['region_hidden_size']}, and the refiner of {place} makes "
+            f"region features of width {width}. Leave region_hidden_size out, or set it to {width}."
+        )
 
 
 def _build_vision_model(arguments: PretrainingModelArguments) -> PreTrainedModel:

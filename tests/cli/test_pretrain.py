@@ -9,7 +9,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM, CLIPVisionConfig, CLIPVisionModel
 
-from lyrics.assets import ShapeRows, write_random_checkpoint
+from lyrics.assets import MICRO_CHECKPOINT, ShapeRows, write_random_checkpoint
 from lyrics.assets.random_model import build_bert_tokenizer
 from lyrics.datasets_lyrics.open_data import open_rows
 from lyrics.modeling_lyrics import LyricsForPreTraining
@@ -145,6 +145,8 @@ def test_from_pretrained_parts(tmp_path):
         (["--config", "smoke", "--mask_unit", "word"], "mask_unit must be one of"),
         (["--config", "smoke", "--vision_config", "{}"], "Give vision_model"),
         (["--config", "smoke", "--vision_config", "{"], "vision_config is not a JSON object"),
+        (["--config", "smoke", "--checkpoint", str(MICRO_CHECKPOINT)], "is a model of type 'lyrics', and the"),
+        (["--config", "smoke", "--processor", str(MICRO_CHECKPOINT)], "width 36. Leave region_hidden_size out"),
     ],
 )
 def test_mistakes(tmp_path, capsys, options, message):
@@ -153,10 +155,15 @@ def test_mistakes(tmp_path, capsys, options, message):
 
 
 def test_unknown_keys(tmp_path, capsys):
-    """In a recipe, and among the options."""
+    """In a recipe, and among the options, where a beginning of an option is none."""
     (tmp_path / "recipe.yaml").write_text("lerning_rate: 1.0\n")
     assert main(["pretrain", "--config", str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path)]) == 2
-    assert "lerning_rate" in capsys.readouterr().err
+    wrong = "has the unknown key '{}': did you mean 'learning_rate'? `lyrics pretrain --help-all` lists"
+    assert f"recipe.yaml {wrong.format('lerning_rate')}" in capsys.readouterr().err
+    assert main(["pretrain", "--config", "smoke", "--learning_rat", "0.1", "--output_dir", str(tmp_path)]) == 2
+    assert f"The command line {wrong.format('learning_rat')}" in capsys.readouterr().err
+    assert main(["pretrain", "--config", "smoke", "--output_dir", str(tmp_path), "twice"]) == 2
+    assert "The command line has 'twice', which belongs to no option." in capsys.readouterr().err
     with pytest.raises(ValueError, match="no recipe 'smoke2'"):
         find_recipe("smoke2", "stage1")
 
