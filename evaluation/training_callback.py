@@ -121,7 +121,7 @@ class EvaluationCallback(TrainerCallback):
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.eval()  # the trainer sets training mode before each step
         computing: Any = _UnderAutocast(base, self.autocast)
-        nothing = CacheLimits(0, 0, 0)  # the weights change
+        nothing = CacheLimits(refined=0, encoded=0, prefix=0, vision=0)  # the weights change
         with Lyrics(computing, self.processor, caches=nothing, max_batch_size=self.batch_size) as assistant:
             return {self.name_of(data): self._score(assistant, data) for data in self.tasks}
 
@@ -156,6 +156,11 @@ class _UnderAutocast:
         """Generate as the model does."""
         with self._autocast():
             return self._model.generate(*args, **kwargs)
+
+    def get_vision_features(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the vision encoder as the model does."""
+        with self._autocast():
+            return self._model.get_vision_features(*args, **kwargs)
 
     def get_image_features(self, *args: Any, **kwargs: Any) -> Any:
         """Encode images as the model does."""

@@ -240,6 +240,14 @@ class LyricsModel(LyricsPreTrainedModel):
                 part.eval()
         return self
 
+    def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return what the vision encoder makes of N images: float tensor of shape (N, P, vision width).
+
+        Args:
+            pixel_values: float tensor of shape (N, 3, H, W), cast to the vision encoder's dtype.
+        """
+        return run_vision_model(self.vision_model, pixel_values, self.config.vision_feature_layer)[0]
+
     @can_return_tuple
     def get_image_features(
         self,
@@ -249,6 +257,7 @@ class LyricsModel(LyricsPreTrainedModel):
         mqformer_input_ids: torch.Tensor | None = None,
         mqformer_attention_mask: torch.Tensor | None = None,
         mqformer_position_ids: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> LyricsImageFeatures:
         """Encode N images: vision encoder, MQ-Former, projection.
@@ -259,6 +268,8 @@ class LyricsModel(LyricsPreTrainedModel):
             region_attention_mask: tensor of shape (N, R), 1 for a region and 0 for padding.
             mqformer_input_ids, mqformer_attention_mask, mqformer_position_ids: tensors of shape (N, L), the text of the
                 MQ-Former.
+            vision_features: float tensor of shape (N, P, vision width) of `get_vision_features`, instead of
+                `pixel_values`: the vision encoder is not run.
             kwargs: further arguments of the encoders, such as `output_attentions`; with `output_hidden_states`, all
                 hidden states of the vision encoder are returned.
 
@@ -267,21 +278,29 @@ class LyricsModel(LyricsPreTrainedModel):
             receives.
 
         Raises:
-            ValueError: there are no pixel values, no region features where the configuration requires them, or the
-                tensors count different numbers of images.
+            ValueError: there are neither or both of pixel values and vision features, no region features where the
+                configuration requires them, or the tensors count different numbers of images.
         """
-        if pixel_values is None:
-            raise ValueError("get_image_features needs pixel_values.")
-        self._check_image_inputs(pixel_values, region_features, region_attention_mask, mqformer_input_ids)
+        if (pixel_values is None) == (vision_features is None):
+            raise ValueError("get_image_features needs pixel_values, or vision_features instead.")
+        self._check_image_inputs(
+            pixel_values if vision_features is None else vision_features,
+            region_features,
+            region_attention_mask,
+            mqformer_input_ids,
+        )
         # no argument by name: `generate` keeps what this method names from the language model
         output_hidden_states = kwargs.pop("output_hidden_states", None)
-        vision_features, vision = run_vision_model(
-            self.vision_model,
-            pixel_values,
-            self.config.vision_feature_layer,
-            output_hidden_states=bool(output_hidden_states or self.config.output_hidden_states),
-            **kwargs,
-        )
+        vision: Any = BaseModelOutputWithPooling()
+        if vision_features is None:
+            assert pixel_values is not None, "one of both is there"
+            vision_features, vision = run_vision_model(
+                self.vision_model,
+                pixel_values,
+                self.config.vision_feature_layer,
+                output_hidden_states=bool(output_hidden_states or self.config.output_hidden_states),
+                **kwargs,
+            )
         records_all = kwargs.get("output_attentions") or self.config.output_attentions
         queried = self.mqformer(
             input_ids=mqformer_input_ids,
@@ -307,7 +326,7 @@ class LyricsModel(LyricsPreTrainedModel):
 
     def _check_image_inputs(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None,
         region_features: torch.Tensor | None,
         region_attention_mask: torch.Tensor | None,
         mqformer_input_ids: torch.Tensor | None,
@@ -535,6 +554,10 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
     def get_output_embeddings(self) -> nn.Linear:
         """Return the language modeling head."""
         return self.lm_head
+
+    def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return what the vision encoder makes of images, see `LyricsModel.get_vision_features`."""
+        return self.model.get_vision_features(pixel_values)
 
     def get_image_features(self, pixel_values: torch.Tensor | None = None, **kwargs: Any) -> LyricsImageFeatures:
         """Encode images; the arguments are those of `LyricsModel.get_image_features`."""

@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from transformers.utils import logging
 
 from .refiner_output import RefinedImage
 from .refiner_regions import box_iou
 
+logger = logging.get_logger(__name__)
+
+_MOST_TILES = 32  # of a picture: 16 times as long as it is wide, where tiles overlap by one half
 _EDGE = 0.02  # distance from an inner edge, in shares of the tile's side, up to which a box counts as cut
 _PART = 0.5  # share of a cut object within another, from which on it is a part of that
 _BOX_SIZE = 4  # the last numbers of a region feature are the box
@@ -43,6 +47,9 @@ class Tile:
 def cut_tiles(width: int, height: int, aspect_ratio: float, overlap: float) -> list[Tile] | None:
     """Return the tiles of a picture, evenly spaced, or `None` for a picture that is refined as a whole.
 
+    A strip that needs more than 32 tiles is refined as a whole, too, with a warning: otherwise its time would grow with
+    its length, without a limit.
+
     Args:
         width, height: size of the picture in pixels.
         aspect_ratio: long side divided by short side, up to which a picture is refined as a whole.
@@ -52,6 +59,12 @@ def cut_tiles(width: int, height: int, aspect_ratio: float, overlap: float) -> l
     if long <= aspect_ratio * side:
         return None
     count = 1 + math.ceil((long / side - 1) / (1 - overlap))
+    if count > _MOST_TILES:
+        logger.warning_once(
+            f"A picture of {width} x {height} pixels needs {count} square tiles, and {_MOST_TILES} are the most: it is "
+            "refined as a whole, where its objects are squeezed. Cut such strips before."
+        )
+        return None
     places = [round(index * (long - side) / (count - 1)) for index in range(count)]
     return [Tile(place, 0, side) if width > height else Tile(0, place, side) for place in places]
 

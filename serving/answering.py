@@ -20,7 +20,7 @@ from .answer_stream import AnswerStream
 from .generation_options import GenerationOptions
 from .notices import Notices
 from .prefix_cache import PrefixCache
-from .question import Question, encoding_keys, prepare_inputs
+from .question import Question, encoding_keys, picture_of, prepare_inputs
 from .refined_pictures import RefinedPictures, SeenPicture
 from .row_generation import Interruption, Row, RowChoice, RowEnds
 
@@ -38,12 +38,23 @@ class CacheLimits:
         prefix: keys and values of conversations, where the model is.
         pictures: hashes of files and pixel values of pictures, in main memory: the bound of the processor's
             `picture_cache`.
+        vision: what the vision encoder makes of pictures, where the model is: another question about a picture runs
+            the MQ-Former alone.
+
+    Raises:
+        ValueError: a size is no whole number of bytes.
     """
 
     refined: int = 256 * 2**20
     encoded: int = 256 * 2**20
     prefix: int = 512 * 2**20
     pictures: int = 64 * 2**20
+    vision: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+                raise ValueError(f"{name} must be a whole number of bytes, 0 or more, got {size!r}.")
 
 
 @dataclass(eq=False)
@@ -113,6 +124,7 @@ class Answerer:
         self.refined = refined
         self.notices = notices
         self.encoded: ByteCache[Hashable, torch.Tensor] = ByteCache(limits.encoded)
+        self.vision: ByteCache[Hashable, torch.Tensor] = ByteCache(limits.vision)
         self.prefixes = PrefixCache(limits.prefix, self.model.config.image_token_id, self.processor.num_query_tokens)
         self._settings, self._eos_token_ids = _greedy_settings(self.model, self.processor)
         text_config = self.model.config.get_text_config()
@@ -174,9 +186,16 @@ class Answerer:
                 needed[-1].append(key not in encoded and key not in missing)
                 missing += [key] if needed[-1][-1] else []
         objects = [[seen.objects for seen in request.seen] for request in requests]
-        inputs = prepare_inputs(self.processor, questions, objects, needed)
+        pictures = {key: self.vision.get(key) for key in dict.fromkeys(picture_of(key) for key in missing)}
+        shown = [
+            [flag and pictures[picture_of(key)] is None for key, flag in zip(own, flags, strict=True)]
+            for own, flags in zip(keys, needed, strict=True)
+        ]
+        inputs = prepare_inputs(self.processor, questions, objects, needed, shown)
         if missing:
-            encoded |= dict(zip(missing, self._encode(inputs, [flag for own in needed for flag in own]), strict=True))
+            rows = torch.tensor([flag for flags in needed for flag in flags])
+            found = self._encode(inputs, rows, [picture_of(key) for key in missing], pictures)
+            encoded |= dict(zip(missing, found, strict=True))
         token_ids, masks = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy().astype(bool)
         return [
             _Prompt(request, token_ids[row][masks[row]], tuple(own), [encoded[key] for key in own])
@@ -203,14 +222,33 @@ class Answerer:
             ]
             request.stream.notices = tuple(dict.fromkeys(remarks))
 
-    def _encode(self, inputs: dict[str, Any], flags: list[bool]) -> list[torch.Tensor]:
-        """Return the embeddings of the images with a flag, and keep them."""
-        rows = torch.tensor(flags)
-        names = [name for name in inputs if name not in ("input_ids", "attention_mask")]
+    def _encode(
+        self,
+        inputs: dict[str, Any],
+        rows: torch.Tensor,
+        keys: list[Hashable],
+        known: dict[Hashable, Any],
+    ) -> list[torch.Tensor]:
+        """Return the embeddings of images, and keep what the vision encoder makes of them.
+
+        Args:
+            inputs: model inputs of all images.
+            rows: bool tensor, the images that are wanted.
+            keys: key of the pixels of each of these.
+            known: by key, what the vision encoder made of a picture before, or `None`; which is then filled in.
+        """
+        names = [name for name in inputs if name not in ("input_ids", "attention_mask", "pixel_values")]
         tensors = {name: inputs[name][rows].to(self.model.device) for name in names}
+        fresh = {key: row for row, key in enumerate(keys) if known[key] is None}
         with torch.inference_mode():
-            features = self.model.get_image_features(**tensors, return_dict=True).pooler_output
-        return [one.clone() for one in features]
+            if fresh:
+                pixels = inputs["pixel_values"][rows][list(fresh.values())].to(self.model.device)
+                for key, seen in zip(fresh, self.model.get_vision_features(pixels), strict=True):
+                    known[key] = seen.clone()
+                    self.vision.put(key, known[key], seen.numel() * seen.element_size())
+            vision_features = torch.stack([known[key] for key in keys])
+            features: Any = self.model.get_image_features(vision_features=vision_features, **tensors, return_dict=True)
+        return [one.clone() for one in features.pooler_output]
 
     def _keep_images(self, prompts: Sequence[_Prompt]) -> None:
         for prompt in prompts:
@@ -300,6 +338,7 @@ class Answerer:
         self.processor.refined_cache.clear()
         self.processor.picture_cache.clear()
         self.encoded.clear()
+        self.vision.clear()
         self.prefixes.clear()
 
     def stats(self) -> dict[str, CacheStats]:
@@ -309,6 +348,7 @@ class Answerer:
             "encoded": self.encoded.stats(),
             "prefix": self.prefixes.stats(),
             "pictures": self.processor.picture_cache.stats(),
+            "vision": self.vision.stats(),
         }
 
 

@@ -85,6 +85,7 @@ def prepare_inputs(
     questions: Sequence[Question],
     objects: Sequence[Sequence[VisualObjects | None]],
     is_needed: Sequence[Sequence[bool]] | None = None,
+    is_shown: Sequence[Sequence[bool]] | None = None,
 ) -> dict[str, Any]:
     """Return the model inputs of questions, padded on the left.
 
@@ -94,11 +95,13 @@ def prepare_inputs(
         objects: for each question the objects of its pictures.
         is_needed: for each question and picture, whether its tensors are wanted. In place of other pictures, which
             the model has encoded before, a blank one is prepared: the prompt is the same.
+        is_shown: the same, whether its pixels are wanted, too; by default those of what is needed.
     """
     needed = [[True] * len(one.opened) for one in questions] if is_needed is None else is_needed
+    shown = needed if is_shown is None else is_shown
     conversations, flat = [], []
-    for question, found, flags in zip(questions, objects, needed, strict=True):
-        pictures = zip(question.opened, flags, strict=True)
+    for question, found, flags, visible in zip(questions, objects, needed, shown, strict=True):
+        pictures = zip(question.opened, visible, strict=True)
         conversations.append(question.messages_with([one.picture if flag else _BLANK for one, flag in pictures]))
         flat += [one if flag or one is None else VisualObjects() for one, flag in zip(found, flags, strict=True)]
     options: dict[str, Any] = {"padding": True}
@@ -120,6 +123,11 @@ def encoding_keys(
     """Return what decides the encoding of each picture: its pixels, its objects, and the text beside it."""
     texts = question.instructions() if mqformer_text != "none" else [""] * len(question.opened)
     return list(zip([one.key for one in question.opened], objects_keys, texts, strict=True))
+
+
+def picture_of(encoding_key: tuple[Hashable, ...]) -> Hashable:
+    """Return what decides the pixels of an encoding: the first part of its key."""
+    return encoding_key[0]
 
 
 def hash_objects(objects: VisualObjects) -> bytes:

@@ -49,6 +49,13 @@ def test_a_picture_that_is_not_long_is_a_whole():
     assert cut_tiles(100, 120, 1.2, 0.5) is None
 
 
+def test_a_strip_does_not_cost_without_limit():
+    """5,000 x 2 pixels would be 5,000 tiles."""
+    assert len(cut_tiles(1650, 100, 1.2, 0.5)) == 32
+    assert cut_tiles(1651, 100, 1.2, 0.5) is None
+    assert cut_tiles(2, 5000, 1.2, 0.5) is None
+
+
 def test_objects_that_two_tiles_show_are_one():
     tiles = cut_tiles(*WIDE, 1.2, 0.5)  # at 0, 50 and 100
     parts = [

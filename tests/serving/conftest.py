@@ -25,4 +25,4 @@ def assistant(parts):
 def forgetful(parts):
     """The same without caches."""
     processor = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)  # its own: what is refined is kept in the processor
-    return Lyrics(parts[0], processor, caches=CacheLimits(0, 0, 0))
+    return Lyrics(parts[0], processor, caches=CacheLimits(0, 0, 0, vision=0))

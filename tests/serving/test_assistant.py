@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import shutil
 import sys
 import threading
 from concurrent.futures import CancelledError
@@ -333,7 +334,7 @@ def test_notices_come_with_the_answer(parts):
 
 
 def test_caches_stay_within_their_bytes(parts, tmp_path):
-    limits = CacheLimits(refined=8000, encoded=30000, prefix=400_000, pictures=700)
+    limits = CacheLimits(refined=8000, encoded=30000, prefix=400_000, pictures=700, vision=30000)
     scene = Image.open(SCENE_PICTURE).convert("RGB")
     with Lyrics(parts[0], LyricsProcessor.from_pretrained(MICRO_CHECKPOINT), caches=limits) as assistant:
         for size in (500, 520, 540):
@@ -344,6 +345,36 @@ def test_caches_stay_within_their_bytes(parts, tmp_path):
         assert assistant.cache_stats()["refined"].entries < 3
         assistant.clear_caches()
         assert {stats.bytes for stats in assistant.cache_stats().values()} == {0}
+
+
+def test_another_question_about_a_picture_runs_no_vision_encoder(parts, forgetful, tmp_path):
+    """Nor is the file decoded again, alone and beside a picture that is new."""
+    shutil.copy(SCENE_PICTURE, tmp_path / "scene.png")
+    other = Image.open(SCENE_PICTURE).convert("RGB").rotate(180)
+    sizes: list[int] = []
+    hook = parts[0].model.vision_model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    try:
+        with Lyrics(parts[0], LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)) as assistant:
+            assistant.ask(tmp_path / "scene.png", COLOR)
+            kept = assistant.ask(tmp_path / "scene.png", "Where is the red star?")
+            assert "picture" not in vars(kept.question.opened[0])
+            rows = [
+                (tmp_path / "scene.png", "How many objects are there?"),
+                (other, COLOR),
+                (other, "Is there a ring?"),
+            ]
+            together = list(assistant.ask_many(rows))
+    finally:
+        hook.remove()
+    assert sizes == [1, 1]
+    assert kept.token_ids[1] == forgetful.ask(SCENE_PICTURE, "Where is the red star?").token_ids[1]
+    assert [one.text for one in together] == [forgetful.ask(*row).text for row in rows]
+
+
+@pytest.mark.parametrize("size", [-1, "1GB", 1.5, True])
+def test_a_size_of_a_cache_is_a_number_of_bytes(size):
+    with pytest.raises(ValueError, match=r"refined must be a whole number of bytes, 0 or more, got"):
+        CacheLimits(refined=size)
 
 
 def test_a_picture_is_seen_with_other_words_and_thresholds(assistant):
