@@ -46,7 +46,7 @@ from lyrics.modeling_lyrics.checkpoint_model import CARD_WRITERS as _CARD_WRITER
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects, parse_spatial_text
 
 if TYPE_CHECKING:
-    from lyrics.assets import MICRO_CHECKPOINT, MICRO_PRETRAINING, SCENE_PICTURE
+    from lyrics.assets import MICRO_CHECKPOINT, MICRO_PRETRAINING, MICRO_SEARCH, SCENE_PICTURE
     from lyrics.conversion import compose, load_original_refiner, merge_adapter
     from lyrics.refinement import RefinementStore, refine_dataset
     from lyrics.serving import Answer, AnswerStream, Chat, Lyrics
@@ -70,7 +70,7 @@ def _write_card(folder: str, repo_id: str) -> None:
 _CARD_WRITERS.append(_write_card)
 
 _LAZY = {  # folder -> names that are imported from it when they are first asked for
-    "assets": ("MICRO_CHECKPOINT", "MICRO_PRETRAINING", "SCENE_PICTURE"),
+    "assets": ("MICRO_CHECKPOINT", "MICRO_PRETRAINING", "MICRO_SEARCH", "SCENE_PICTURE"),
     "conversion": ("compose", "load_original_refiner", "merge_adapter"),
     "refinement": ("RefinementStore", "refine_dataset"),
     "serving": ("Answer", "AnswerStream", "Chat", "Lyrics"),
@@ -99,6 +99,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "MICRO_CHECKPOINT",
     "MICRO_PRETRAINING",
+    "MICRO_SEARCH",
     "SCENE_PICTURE",
     "Answer",
     "AnswerStream",

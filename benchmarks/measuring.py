@@ -125,14 +125,21 @@ class Timing:
         return (high - low) / self.processor_median if self.processor_median else 0.0
 
 
-def take_turns(steps: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, Timing]:
+def take_turns(
+    steps: dict[str, Callable[[], Any]],
+    repeats: int,
+    device: torch.device,
+    before: Callable[[], Any] | None = None,
+) -> dict[str, Timing]:
     """Time the steps; they take turns, so that whatever else the machine does meets all of them.
 
-    The first turn warms up and is not counted.
+    The first turn warms up and is not counted. `before` is called before each step, and is not timed.
     """
     timings: dict[str, Timing] = defaultdict(lambda: Timing([], []))
     for repeat in range(repeats + 1):
         for name, step in steps.items():
+            if before is not None:
+                before()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             wall, processor = time.perf_counter(), time.process_time()

@@ -2,8 +2,9 @@
 
 The micro model prepares a conversation of two turns, whose picture it has seen in the first. The peer of preparing is
 Transformers' `LlavaProcessor` with the same tokenizer, image processor and chat template, which decodes and resizes the
-picture again, and has no objects to look for or to write. The peer of an answer is the same model without its caches.
-All steps take turns; numbers are medians of processor time.
+picture again, and has no objects to look for or to write. The peer of an answer is the same model without its caches;
+before each answer all caches are emptied and the first turn is answered, which is not timed. So it is for another
+question about the picture, in a conversation of its own. All steps take turns; numbers are medians of processor time.
 
     python benchmarks/turns.py
     python benchmarks/turns.py --repeats 100 --json turns.json
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,19 +44,19 @@ def pictures_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def conversation_about(picture: Any) -> list[dict[str, Any]]:
-    """Return the messages of two turns, as far as the second question."""
+def conversation_about(picture: Any, turns: Sequence[tuple[str, str]] = TURNS) -> list[dict[str, Any]]:
+    """Return the messages of a conversation about a picture, by default two turns as far as the second question."""
     messages: list[dict[str, Any]] = [
-        {"role": role, "content": [{"type": "text", "text": text}]} for role, text in TURNS
+        {"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns
     ]
     messages[0]["content"].insert(0, {"type": "image", "image": picture})
     return messages
 
 
-def prepare(processor: Any, picture: Any) -> Any:
-    """Prepare the second turn."""
+def prepare(processor: Any, messages: list[dict[str, Any]]) -> Any:
+    """Prepare a conversation."""
     return processor.apply_chat_template(
-        conversation_about(picture), tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
 
 
@@ -77,10 +78,10 @@ def measure_preparing(assistant: Lyrics, pictures: dict[str, Any], repeats: int)
     llava = build_llava(processor)
     steps: dict[str, Callable[[], Any]] = {}
     for name, picture in pictures.items():
-        prepare(processor, picture)  # the first turn
-        steps[f"ours, {name}"] = partial(prepare, processor, picture)
+        prepare(processor, conversation_about(picture, TURNS[:1]))
+        steps[f"ours, {name}"] = partial(prepare, processor, conversation_about(picture))
         if not isinstance(picture, bytes):  # LLaVA's processor takes no content of a file
-            steps[f"peer, {name}"] = partial(prepare, llava, picture)
+            steps[f"peer, {name}"] = partial(prepare, llava, conversation_about(picture))
     times = take_turns(steps, repeats, torch.device("cpu"))
     rows = []
     for name in pictures:
@@ -89,19 +90,28 @@ def measure_preparing(assistant: Lyrics, pictures: dict[str, Any], repeats: int)
     return rows
 
 
-def measure_answering(assistant: Lyrics, repeats: int) -> Row:
-    """Compare the first token of a second turn with that of a model that remembers nothing."""
-    messages = conversation_about(Image.open(SCENE_PICTURE).convert("RGB"))
+def measure_answering(assistant: Lyrics, repeats: int) -> list[Row]:
+    """Compare the first token of a second turn, and of another question, with a model that remembers nothing."""
+    picture = Image.open(SCENE_PICTURE).convert("RGB")
 
-    def answer() -> Any:
-        return assistant.ask_messages(messages, max_new_tokens=1)
-
-    def answer_anew() -> Any:
+    def begin() -> None:
         assistant.clear_caches()
-        return assistant.ask_messages(messages, max_new_tokens=1)
+        assistant.ask_messages(conversation_about(picture, TURNS[:1]))
 
-    times = take_turns({"anew": answer_anew, "known": answer}, repeats, torch.device("cpu"))
-    return _row("second turn, until its first token; peer: without caches", times["known"], times["anew"], None)
+    def answer(turns: Sequence[tuple[str, str]], forgets: bool) -> None:
+        if forgets:
+            assistant.clear_caches()
+        assistant.ask_messages(conversation_about(picture, turns), max_new_tokens=1)
+
+    asked = {"second turn": TURNS, "another question about the picture": TURNS[-1:]}
+    steps: dict[str, Callable[[], Any]] = {}
+    for what, turns in asked.items():
+        steps |= {what: partial(answer, turns, False), f"{what}, anew": partial(answer, turns, True)}
+    times = take_turns(steps, repeats, torch.device("cpu"), before=begin)
+    return [
+        _row(f"{what}, until its first token; peer: without caches", times[what], times[f"{what}, anew"], None)
+        for what in asked
+    ]
 
 
 def _row(what: str, ours: Timing, peer: Timing | None, goal: str | None) -> Row:
@@ -119,7 +129,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, Lyrics.from_pretrained(MICRO_CHECKPOINT) as assistant:
         rows = measure_preparing(assistant, pictures_of(Path(folder)), arguments.repeats)
-        rows.append(measure_answering(assistant, max(1, arguments.repeats // 4)))
+        rows += measure_answering(assistant, max(1, arguments.repeats // 4))
     report("The second turn about a picture, micro model", name_machine(torch.device("cpu")), rows, arguments.json)
 
 

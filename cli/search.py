@@ -61,7 +61,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         type=int,
         default=RERANKED,
-        help=f"pictures that are compared with QUERY more closely; 0 for none (default: {RERANKED})",
+        help=f"pictures that are compared with QUERY more closely, at least --top; 0 for none (default: {RERANKED})",
     )
     parser.add_argument(
         "--model",
@@ -88,10 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("give either QUERY or --image")
     if arguments.query is not None and not arguments.query.strip():
         raise ValueError("The query is empty: describe the picture.")
+    if arguments.image is not None and not arguments.image.strip():
+        raise ValueError("--image is empty: name a file.")
     if arguments.rerank < 0:
         raise ValueError(f"--rerank must be at least 0, got {arguments.rerank}.")
     require_font(arguments.font)
     require_picture_file("--save", arguments.save, [arguments.image] if arguments.image else [])
+    if arguments.save and Path(os.path.abspath(arguments.pictures)) in Path(os.path.abspath(arguments.save)).parents:
+        raise ValueError(f"--save {arguments.save} lies in {arguments.pictures}: the next search would find it there.")
     index = choose_index(arguments)
 
     from lyrics.datasets_lyrics.open_data import open_source
@@ -152,9 +156,9 @@ def choose_index(arguments: argparse.Namespace) -> Path:
 def report_update(search: PictureSearch, added: int) -> None:
     """Print what was indexed, and the pictures that could not be read."""
     for key, reason in list(search.failures.items())[:10]:
-        print(on_one_line(f"lyrics search: error: {key}: {reason}"), file=sys.stderr)
+        print(on_one_line(f"not indexed: {key}: {reason}"), file=sys.stderr)
     if (more := len(search.failures) - 10) > 0:
-        print(f"lyrics search: error: and {more} more pictures could not be read", file=sys.stderr)
+        print(f"not indexed: and {more} more pictures", file=sys.stderr)
     if added:
         pictures = f"{added:,} picture{'s' * (added != 1)}"
         print(on_one_line(f"Indexed {pictures} in {search.path}; {len(search):,} can be found."), file=sys.stderr)

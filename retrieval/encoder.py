@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers.utils import logging
 
 from ..modeling_lyrics import LyricsForPreTraining
 from ..modeling_lyrics.pretraining_objectives import TEMPERATURES
 from ..processing_lyrics import LyricsProcessor, VisualObjects
+
+logger = logging.get_logger(__name__)
 
 Array = npt.NDArray[np.float32]
 
@@ -49,6 +52,24 @@ class PairEncoder:
     def can_match(self) -> bool:
         """Whether the model was trained to score pairs."""
         return self.model.matching is not None
+
+    def check_query(self, query: Any) -> None:
+        """Warn of words of a query that the MQ-Former's tokenizer does not know.
+
+        Raises:
+            ValueError: the query is no text, is empty, or has no known word at all.
+        """
+        if not isinstance(query, str):
+            raise ValueError(f"The query must be a text, got {query!r:.100}.")
+        if not query.strip():
+            raise ValueError("The query is empty: describe the picture.")
+        tokenizer = self.processor.mqformer_tokenizer
+        token_ids = tokenizer(query, add_special_tokens=False)["input_ids"]
+        unknown = token_ids.count(tokenizer.unk_token_id)
+        if unknown == len(token_ids):
+            raise ValueError(f"The query {query!r:.100} has no word that the model's tokenizer knows. Use other words.")
+        if unknown:
+            logger.warning(f"{unknown} of {len(token_ids)} tokens of the query are unknown to the model's tokenizer.")
 
     def find_objects(self, pictures: Sequence[Any]) -> list[VisualObjects]:
         """Return the objects of pictures, from the store or refined; none for a model that reads none."""

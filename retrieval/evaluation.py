@@ -14,6 +14,8 @@ from ..evaluation.metrics.retrieval import best_candidates, bootstrap_retrieval,
 from ..processing_lyrics import VisualObjects
 from .encoder import Array, PairEncoder
 
+logger = logging.get_logger(__name__)
+
 RERANKED = 128  # candidates of each query, as in BLIP-2
 
 Rows = Iterable[Mapping[str, Any]]  # can be iterated twice
@@ -28,23 +30,29 @@ class RetrievalResult:
         texts: int, number of captions.
         contrast: recall in percent with its interval, by similarity alone; its keys are such as `"text_to_image R@1"`.
         reranked: the same after the best candidates were scored as pairs, or `None`.
+        skipped: reasons why further rows could not be read. Recall among fewer images is larger.
     """
 
     images: int
     texts: int
     contrast: dict[str, Interval]
     reranked: dict[str, Interval] | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Embedded:
-    """Embeddings of images (N, D) and of captions (M, D), the image of each caption, captions, and objects."""
+    """Embeddings of images (N, D) and of captions (M, D), the image of each caption, captions, and objects.
+
+    `skipped` has the reason of each row that could not be read, by its number.
+    """
 
     images: Array
     texts: Array
     owners: list[int]
     captions: list[str]
     objects: list[VisualObjects]
+    skipped: dict[int, str]
 
 
 def evaluate_retrieval(
@@ -67,20 +75,21 @@ def evaluate_retrieval(
         seed: int, seed of the intervals.
 
     Raises:
-        ValueError: there is no row, or one lacks an image or captions.
+        ValueError: there is no row that can be read, or one lacks an image or captions.
     """
     embedded = _embed_rows(encoder, rows, image_column, caption_column)
     similarity = embedded.images @ embedded.texts.T / encoder.temperature  # (N, M)
     ranks = score_retrieval(similarity, embedded.owners)
     counts = len(embedded.images), len(embedded.texts)
-    contrast = bootstrap_retrieval(ranks, seed=seed)
+    contrast, skipped = bootstrap_retrieval(ranks, seed=seed), tuple(embedded.skipped.values())
     if not reranked or not encoder.can_match:
-        return RetrievalResult(*counts, contrast)
-    scores = _score_candidates(encoder, (row[image_column] for row in rows), embedded, similarity, reranked)
+        return RetrievalResult(*counts, contrast, skipped=skipped)
+    images = (row[image_column] for number, row in enumerate(rows) if number not in embedded.skipped)
+    scores = _score_candidates(encoder, images, embedded, similarity, reranked)
     forward = rerank(similarity, lambda image, texts: scores[image, texts], reranked)
     backward = rerank(similarity.T, lambda text, images: scores[images, text], reranked)
     ranks = score_retrieval(forward, embedded.owners, backward)
-    return RetrievalResult(*counts, contrast, bootstrap_retrieval(ranks, seed=seed))
+    return RetrievalResult(*counts, contrast, bootstrap_retrieval(ranks, seed=seed), skipped)
 
 
 def _score_candidates(
@@ -102,12 +111,14 @@ def _score_candidates(
 
 
 def _embed_rows(encoder: PairEncoder, rows: Rows, image_column: str, caption_column: str) -> _Embedded:
-    """Embed the images and captions of rows."""
+    """Embed the images and captions of rows; an image that cannot be read is named and left out."""
     vectors: list[Array] = []
     objects: list[VisualObjects] = []
     captions: list[str] = []
     owners: list[int] = []
     group: list[Any] = []
+    skipped: dict[int, str] = {}
+    count = 0  # of images
 
     def flush() -> None:
         found = encoder.find_objects(group)
@@ -119,16 +130,22 @@ def _embed_rows(encoder: PairEncoder, rows: Rows, image_column: str, caption_col
         written = _captions_of(row, number, caption_column)
         if row.get(image_column) is None:
             raise ValueError(f"Row {number} has no image in {image_column!r}.")
-        group += encoder.processor.load_pictures(row[image_column])[:1]
+        try:
+            group += encoder.processor.load_pictures(row[image_column])[:1]
+        except (ValueError, OSError) as error:
+            skipped[number] = f"row {number}: {error}"
+            logger.warning(f"The image of row {number} is left out: {error}")
+            continue
         captions += written
-        owners += [number] * len(written)
+        owners += [count] * len(written)
+        count += 1
         if len(group) == encoder.batch_size:
             flush()
     if not owners:
-        raise ValueError("There is no row to evaluate.")
+        raise ValueError(f"There is no row to evaluate{', ' if skipped else ''}{next(iter(skipped.values()), '')}.")
     if group:
         flush()
-    return _Embedded(np.concatenate(vectors), encoder.embed_texts(captions), owners, captions, objects)
+    return _Embedded(np.concatenate(vectors), encoder.embed_texts(captions), owners, captions, objects, skipped)
 
 
 def _captions_of(row: Mapping[str, Any], number: int, column: str) -> Sequence[str]:

@@ -21,7 +21,7 @@ from ..refinement.storage.picture_hash import LoadedPicture
 from ..refinement.storage.rows import Row, RowFormat
 from ..utils.folder_lock import FolderLock
 from .encoder import PairEncoder
-from .index import EmbeddingIndex, IndexedPicture
+from .index import EmbeddingIndex, EmbeddingIndexError, IndexedPicture
 from .model_identity import describe_encoder
 from .nearest import nearest_in_folder
 
@@ -89,13 +89,14 @@ class PictureSearch:
             progress: bool, whether a progress bar is shown.
 
         Raises:
-            EmbeddingIndexError: the folder holds something else, or an index of another model.
+            EmbeddingIndexError: the folder holds something else, or an index of another model or of other pictures.
             FolderLockedError: another process updates the index.
             ValueError: no picture could be read.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with FolderLock(self.path, "indexing"):
             index = self._open()
+            self._check_same_folder(index)
             before, self.failures = len(index), {}
             current = index.latest() if self._is_complete() else self._embed_new(index, progress)
         if not current:
@@ -120,10 +121,9 @@ class PictureSearch:
                 where it is not 0. BLIP-2 does so without the temperature, where matching decides nearly alone.
 
         Raises:
-            ValueError: the text is empty, or a number is out of range.
+            ValueError: the text is empty or has no word that the tokenizer knows, or a number is out of range.
         """
-        if not query.strip():
-            raise ValueError("The query is empty: describe the picture.")
+        self.encoder.check_query(query)
         self._check_numbers(top, rerank)
         embedding = self.encoder.embed_texts([query])[0]
         rerank = rerank and max(top, rerank)
@@ -177,6 +177,20 @@ class PictureSearch:
         source = {"kind": "folder"} if self._is_folder else self.source.describe()
         size = self.encoder.model.config.projection_size
         return EmbeddingIndex.open(self.path, described, rows, size, source)
+
+    def _check_same_folder(self, index: EmbeddingIndex) -> None:
+        """Refuse an index of another folder: one that has none of this folder's pictures.
+
+        Raises:
+            EmbeddingIndexError: it has others.
+        """
+        if isinstance(self.source, FolderImages) and len(index):
+            keys = set(index.keys)
+            if self.source.members and not any(as_key(name) in keys for name in self.source.members):
+                raise EmbeddingIndexError(
+                    f"{self.path} was made with other pictures: none of its {len(keys):,} is in {self.source.folder}. "
+                    "Name another folder for the index, or remove this one."
+                )
 
     @property
     def _is_folder(self) -> bool:
@@ -243,8 +257,8 @@ class PictureSearch:
     def _check_numbers(self, top: int, rerank: int) -> None:
         if self._index is None:
             raise ValueError("Call `update` first: there is no index of the pictures yet.")
-        if top < 1 or rerank < 0:
-            raise ValueError(f"top must be at least 1 and rerank at least 0, got {top} and {rerank}.")
+        if not isinstance(top, int) or not isinstance(rerank, int) or top < 1 or rerank < 0:
+            raise ValueError(f"top must be an integer of at least 1, and rerank of at least 0, got {top} and {rerank}.")
 
     def _nearest(self, embedding: npt.NDArray[np.float32], count: int) -> list[Hit]:
         rows = nearest_in_folder(self.path, self._embeddings, embedding, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -89,27 +90,52 @@ def evaluate_tasks(
         image_root: further folder that links of pictures may lead to.
 
     Returns:
-        Content of the file: `encoder`, `options`, and `results` by data set.
+        Content of the file: `encoder`, `options`, and `results` by data set, of `tasks` alone.
 
     Raises:
-        ValueError: data are unusable, or the folder has results of another model or other options.
+        ValueError: data are unusable, or the folder has results of another model, other options or other data.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     described = {"encoder": describe_encoder(encoder), "options": {"reranked": reranked, "limit": limit}}
     with FolderLock(folder, "evaluating retrieval"):
         content = _resume(folder / RESULTS, described)
-        missing = [task for task in tasks if task.name not in content["results"]]
-        opened = [open_rows(task.word, image_root=image_root, need_captions=True) for task in missing]
-        for task, rows in zip(missing, opened, strict=True):
+        opened = [open_rows(task.word, image_root=image_root, need_captions=True) for task in tasks]
+        captions = [_hash_captions(rows) for rows in opened]
+        for task, found in zip(tasks, captions, strict=True):
+            _check_same_data(folder / RESULTS, content["results"].get(task.name), task, found)
+        for task, rows, found in zip(tasks, opened, captions, strict=True):
+            if task.name in content["results"]:
+                continue
             if limit is not None and limit < len(rows):
                 rows = rows.select(sorted(np.random.default_rng(0).permutation(len(rows))[:limit].tolist()))
             result = evaluate_retrieval(encoder, rows, reranked=reranked)
             note = None if result.images == task.images else f"the field reports on {task.images:,} images"
-            content["results"][task.name] = asdict(result) | {"note": note}
+            content["results"][task.name] = asdict(result) | {"note": note, "captions_sha256": found}
             with write_file(folder / RESULTS, "w", encoding="utf-8") as file:
                 json.dump(content, file, indent=1)
-    return content
+    return content | {"results": {task.name: content["results"][task.name] for task in tasks}}
+
+
+def _hash_captions(rows: Any) -> str:
+    """Return the SHA-256 of all captions of a data set, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row["caption"]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _check_same_data(path: Path, result: dict[str, Any] | None, task: RetrievalTask, captions: str) -> None:
+    """Refuse a result of other data.
+
+    Raises:
+        ValueError: it was measured on other captions.
+    """
+    if result is not None and result.get("captions_sha256") != captions:
+        raise ValueError(
+            f"{path} has the recall of {task.name} with other captions than those of {task.word.partition(':')[2]}. "
+            "Give another folder, or remove it."
+        )
 
 
 def _resume(path: Path, described: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +160,8 @@ def format_results(content: dict[str, Any]) -> str:
     for name, result in content["results"].items():
         note = f" ({result['note']})" if result["note"] else ""
         lines.append(f"{name}: {result['images']:,} images, {result['texts']:,} captions{note}")
+        if skipped := result["skipped"]:
+            lines.append(f"  {len(skipped):,} more could not be read: {'; '.join(skipped[:3])}")
         for kind in ("contrast", "reranked"):
             if result[kind] is not None:
                 label = "similarity" if kind == "contrast" else f"the best {content['options']['reranked']} re-ranked"

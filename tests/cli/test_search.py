@@ -27,7 +27,7 @@ def test_search_by_a_text_and_by_a_picture(photos, tmp_path, capsys):
     assert main(["search", str(photos), "a red ring", "--save", str(sheet)]) == 0
     printed = capsys.readouterr()
     assert "No --model is given" in printed.err
-    assert "error: broken\\n.png: The picture is not in a format that can be read" in printed.err
+    assert "not indexed: broken\\n.png: The picture is not in a format that can be read" in printed.err
     assert "Indexed 3 pictures in" in printed.err
     assert "similarity" in printed.out
     assert {line.split()[-1] for line in printed.out.splitlines()[:3]} == {"scene.png", "example.png", "other.jpg"}
@@ -53,6 +53,8 @@ def test_search_by_a_text_and_by_a_picture(photos, tmp_path, capsys):
         (["PHOTOS", "a ring", "--model", str(MICRO_CHECKPOINT)], "retrieval needs a first stage"),
         (["PHOTOS", "a ring", "--index", "PHOTOS"], "is neither empty nor an index"),
         (["PHOTOS", "--image", "nothing.png"], "nothing.png"),
+        (["PHOTOS", "--image", ""], "--image is empty"),
+        (["EMPTY", "a ring", "--save", "empty/found.png"], "the next search would find it there"),
     ],
 )
 def test_a_mistake_is_one_line(photos, tmp_path, monkeypatch, capsys, words, message):

@@ -133,6 +133,31 @@ def test_the_index_follows_the_folder(photos, encoder):
     )
 
 
+def test_the_index_of_another_folder_is_refused(photos, encoder, tmp_path):
+    """One of the same pictures elsewhere is not: a folder may move."""
+    open_search(photos, encoder).update(progress=False)
+    (tmp_path / "others").mkdir()
+    Image.new("RGB", (30, 30)).save(tmp_path / "others" / "black hole.png")
+    with pytest.raises(EmbeddingIndexError, match="made with other pictures: none of its 6 is in"):
+        PictureSearch(open_source(tmp_path / "others", shard_size=4), encoder, tmp_path / "index").update()
+    photos.rename(tmp_path / "moved")
+    moved = PictureSearch(open_source(tmp_path / "moved", shard_size=4), encoder, tmp_path / "index")
+    assert moved.update(progress=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [(None, "must be a text, got None"), (["a"], "must be a text"), (" ", "is empty"), ("红星", "no word that")],
+)
+def test_a_query_has_a_word(photos, encoder, query, message):
+    search = open_search(photos, encoder)
+    search.update(progress=False)
+    with pytest.raises(ValueError, match=message):
+        search.by_text(query)
+    with pytest.raises(ValueError, match="top must be an integer"):
+        search.by_text("a ring", top=2.5)
+
+
 def test_a_picture_that_is_gone_is_last_and_does_not_stop_the_search(photos, encoder):
     search = open_search(photos, encoder)
     search.update(progress=False)

@@ -64,10 +64,11 @@ def test_results_are_written_and_not_measured_again(encoder, data, tmp_path, mon
     text = format_results(content)
     assert "flickr30k: 3 images, 6 captions (the field reports on 1,000 images)" in text
     assert "by the best 2 re-ranked" in text
-    (data / "flickr30k" / "dataset_flickr30k.json").unlink()
-    saved = json.loads((tmp_path / "out" / "retrieval.json").read_text())
+    results = tmp_path / "out" / "retrieval.json"
+    saved, written = json.loads(results.read_text()), results.stat().st_mtime_ns
     again = evaluate_tasks(encoder, tasks, tmp_path / "out", reranked=2)
     assert json.loads(json.dumps(again)) == saved
+    assert results.stat().st_mtime_ns == written
     with pytest.raises(ValueError, match="something else: reranked was 2 and is 3"):
         evaluate_tasks(encoder, tasks, tmp_path / "out", reranked=3)
     other = PairEncoder(build_model(std=0.2, seed=1, queries=(3, 0)), encoder.processor)
@@ -83,3 +84,21 @@ def test_fewer_images(encoder, data, tmp_path):
     content = evaluate_tasks(encoder, tasks, tmp_path / "out", reranked=0, limit=2)
     found = content["results"]["flickr30k"]
     assert (found["images"], found["texts"], found["reranked"]) == (2, 4, None)
+
+
+def test_results_of_other_captions_are_refused(encoder, data, tmp_path):
+    tasks = parse_retrieval_words(["retrieval/flickr30k"], data)
+    evaluate_tasks(encoder, tasks, tmp_path / "out", reranked=0)
+    annotations = data / "flickr30k" / "dataset_flickr30k.json"
+    annotations.write_text(annotations.read_text().replace("A red sky", "A red sea"))
+    with pytest.raises(ValueError, match="has the recall of flickr30k with other captions than those of"):
+        evaluate_tasks(encoder, tasks, tmp_path / "out", reranked=0)
+
+
+def test_a_damaged_image_is_left_out_and_named(encoder, data, tmp_path):
+    (data / "flickr30k" / "images" / "1.jpg").write_bytes(b"no picture")
+    tasks = parse_retrieval_words(["retrieval/flickr30k"], data)
+    content = evaluate_tasks(encoder, tasks, tmp_path / "out", reranked=2)
+    found = content["results"]["flickr30k"]
+    assert (found["images"], found["texts"], len(found["skipped"])) == (2, 4, 1)
+    assert "1 more could not be read: row 1: " in format_results(content)
