@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -56,7 +57,9 @@ def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]
         raise SystemExit(0)
     options = list(arguments.more)
     if arguments.config is not None:
-        options += ["--config", str(find_recipe(arguments.config, stage))]
+        recipe = find_recipe(arguments.config, stage)
+        merged = [name for kind in kinds for name in getattr(kind, "merged_options", ())]
+        options = [*_merge_options(options, recipe, merged), "--config", str(recipe)]
     *parsed, of_recipe, of_line = parser.parse_args_and_config(
         options, return_remaining_strings=True, separate_remaining_strings=True
     )
@@ -65,6 +68,27 @@ def parse_recipe(arguments: argparse.Namespace, stage: str, kinds: Sequence[Any]
     _refuse_unknown("The command line", of_line, known, arguments.command)
     set_seed(parsed[-1].seed)
     return tuple(parsed)
+
+
+def _merge_options(options: Sequence[str], recipe: Path, names: Sequence[str]) -> list[str]:
+    """Return options with the recipe's mapping below each JSON object that has one of some names."""
+    import yaml
+
+    merged, given = list(options), set(names)
+    for place, word in enumerate(options):
+        name, sign, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name.replace("-", "_") not in given:
+            continue
+        place += not sign
+        try:
+            fields = json.loads(value if sign else options[place])
+            below = yaml.safe_load(recipe.read_text("utf-8")).get(name.replace("-", "_"))
+        except (ValueError, IndexError, AttributeError, yaml.YAMLError):  # whoever parses them says what is wrong
+            continue
+        if isinstance(fields, dict) and isinstance(below, dict):
+            text = json.dumps(below | fields)
+            merged[place] = f"--{name}={text}" if sign else text
+    return merged
 
 
 def _refuse_unknown(place: str, words: Sequence[str], known: Sequence[str], command: str) -> None:

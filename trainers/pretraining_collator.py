@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from transformers.utils import logging
 
 from ..datasets_lyrics.path_guard import AS_GIVEN, read_image_value
 from ..processing_lyrics import LyricsProcessor, VisualObjects
@@ -28,6 +29,8 @@ from ..refinement.storage.picture_hash import read_file
 from ..utils.seeding import generator, stable_hash
 from .common.data_arguments import hint_at_store, require_one_of, require_shares
 from .data.datasets import FromDataSet, describe_rows
+
+logger = logging.get_logger(__name__)
 
 MaskUnit = Literal["item", "object"]
 
@@ -165,8 +168,18 @@ class LyricsPretrainingCollator:
         column = self.caption_column
         value = row.get(column)
         captions = [value] if isinstance(value, str) else value
+        if column not in row:
+            columns = ", ".join(map(repr, row))
+            raise ValueError(
+                f"The row has no caption in column {column!r}; its columns are {columns}. Set `caption_column` "
+                "(`--caption_column`); a folder of pictures needs a metadata.jsonl with captions."
+            )
         if not isinstance(captions, Sequence) or not captions or not all(isinstance(one, str) for one in captions):
             raise ValueError(f"Column {column!r} must hold a caption or a list of captions, got {value!r:.100}.")
+        if not all(one.strip() for one in captions):
+            logger.warning_once(
+                f"Column {column!r} has an empty caption, from which contrast and matching learn nothing."
+            )
         return list(captions)
 
     def __call__(self, rows: Sequence[PreparedRow | Mapping[str, Any]]) -> dict[str, Any]:

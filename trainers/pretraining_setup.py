@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
@@ -27,7 +27,13 @@ SPELLING = "spelling"
 
 @dataclass
 class PretrainingModelArguments:
-    """Checkpoints and configurations that the first stage starts from."""
+    """Checkpoints and configurations that the first stage starts from.
+
+    Attributes:
+        merged_options: names of the mappings that the command line changes field by field, instead of replacing them.
+    """
+
+    merged_options: ClassVar[tuple[str, ...]] = ("mqformer_config",)
 
     checkpoint: str | None = field(default=None, metadata={"help": "First-stage checkpoint to continue from."})
     vision_model: str | None = field(default=None, metadata={"help": "Directory or Hub id of a vision encoder."})
@@ -38,7 +44,11 @@ class PretrainingModelArguments:
         default=None, metadata={"help": "BERT, BLIP-2 or InstructBLIP to initialize the MQ-Former; else it is random."}
     )
     mqformer_config: dict[str, Any] | str | None = field(
-        default_factory=dict, metadata={"help": "Fields of the MQ-Former's configuration that differ from the paper."}
+        default_factory=dict,
+        metadata={
+            "help": "Fields of the MQ-Former's configuration that differ from the paper; on the command line, from the "
+            "recipe."
+        },
     )
     tokenizer: str = field(
         default="bert-base-uncased", metadata={"help": "The MQ-Former's; 'spelling' for a small tokenizer of letters."}

@@ -1,5 +1,6 @@
 """`lyrics pretrain`: recipes with options over them, dry runs, going on, data by name."""
 
+import argparse
 import json
 from argparse import Namespace
 
@@ -152,6 +153,18 @@ def test_from_pretrained_parts(tmp_path):
 def test_mistakes(tmp_path, capsys, options, message):
     assert main(["pretrain", "--output_dir", str(tmp_path), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sign", [" ", "="])
+def test_an_option_changes_fields_of_the_recipe_s_mqformer(tmp_path, sign):
+    """The other fields stay; those of the vision encoder are replaced as a whole."""
+    words = f"""--mqformer_config{sign}{{"num_visual_queries":3}}""".split(" ")
+    more = [*words, "--vision_config", '{"model_type":"clip_vision_model"}', "--output_dir", str(tmp_path)]
+    arguments = argparse.Namespace(command="pretrain", config="smoke", more=more, help_all=False)
+    kinds = (PretrainingModelArguments, DataArguments, LyricsPretrainingArguments)
+    parsed = parse_recipe(arguments, "stage1", kinds)[0]
+    assert (parsed.mqformer_config["num_visual_queries"], parsed.mqformer_config["hidden_size"]) == (3, 64)
+    assert parsed.vision_config == {"model_type": "clip_vision_model"}
 
 
 def test_unknown_keys(tmp_path, capsys):

@@ -131,9 +131,10 @@ class ConversationReader:
             if units == "pixel":
                 box = box / np.array(images[number].size * 2) if len(box) == 4 else box
             if len(box) != 4 or not np.isfinite(box).all() or (box < -TOLERANCE).any() or (box > 1 + TOLERANCE).any():
+                hint = " For pixels, set box_units='pixel' (`--box_units pixel`)." if units == "relative" else ""
                 raise ValueError(
                     f"The box {block['box']} is not x1, y1, x2, y2 within an image of {images[number].size} pixels "
-                    f"(box_units={units!r})."
+                    f"(box_units={units!r}).{hint}"
                 )
             box = box.clip(0.0, 1.0)
             found.append((number, [*np.minimum(box[:2], box[2:]).tolist(), *np.maximum(box[:2], box[2:]).tolist()]))
