@@ -44,7 +44,8 @@ EXAMPLES = """examples:
 
 A row of --batch is a JSON object with "image" or "images" (paths below the file's folder), and "question" or
 "messages".
---out gets one line for each row, in order; the same command resumes where it was stopped.
+--out gets one line for each row, in order; the same command resumes where it was stopped. With --retry-failures it
+also asks the rows again that failed.
 """
 
 
@@ -68,6 +69,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--image-root", metavar="DIR", type=Path, help="folder of the images of --batch")
     parser.add_argument("--fetch-urls", action="store_true", help="let rows of --batch name URLs of images")
+    parser.add_argument("--retry-failures", action="store_true", help="ask the failed rows of --batch again")
     parser.add_argument("--objects", metavar="FILE", type=Path, help="objects that `lyrics refine --out` wrote")
     parser.add_argument(
         "--save",
@@ -124,8 +126,8 @@ def _check_words(arguments: argparse.Namespace) -> None:
         parser.error(f"the following arguments are required: {'QUESTION' if words else 'IMAGE, QUESTION'}")
     elif words.count(STDIN) > 1:
         parser.error("only one argument can be read from standard input")
-    elif arguments.image_root is not None or arguments.fetch_urls:
-        parser.error("--image-root and --fetch-urls belong to --batch")
+    elif arguments.image_root is not None or arguments.fetch_urls or arguments.retry_failures:
+        parser.error("--image-root, --fetch-urls and --retry-failures belong to --batch")
 
 
 # ---------------------------------------------------------------- one picture

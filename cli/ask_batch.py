@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_batch(arguments: argparse.Namespace) -> int:
-    """Answer the rows that have no line in the output yet.
+    """Answer the rows that have no line in the output yet, and with `--retry-failures` those that failed.
 
     Raises:
         ValueError: a line of the rows is no JSON object, or the output was written with something else.
@@ -47,9 +47,13 @@ def run_batch(arguments: argparse.Namespace) -> int:
             "options": options | {"image_root": str(arguments.image_root) if arguments.image_root else None},
         }
         done = _resume(arguments.out, file, record)
-        waiting = (_checked(row, guard) for row in rows[done:])
+        failed = _find_failures(arguments.out, file) if arguments.retry_failures else []
+        numbers = [*failed, *range(done + 1, len(rows) + 1)]
+        waiting = (_checked(rows[number - 1], guard) for number in numbers)
         answers = assistant.ask_many(waiting, batch_size=arguments.batch_size, on_error="yield", **options)
-        _write_answers(file, rows, done, answers)
+        with _open_retries(arguments.out) if failed else nullcontext(file) as retries:
+            _write_answers([retries if number <= done else file for number in numbers], rows, numbers, answers)
+        _merge_retries(arguments.out, file)
     return _report(arguments, len(rows))
 
 
@@ -103,6 +107,8 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
     with naming_disk_errors(path), open(path, "a+b") as file:
         if not lock_descriptor(file.fileno(), blocking=False):
             raise ValueError(f"--out {path} is being written by another process.")
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # replaced between open and lock
+            raise ValueError(f"--out {path} was being written by another process. Repeat the command.")
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -113,7 +119,7 @@ def _record_path(out: Path) -> Path:
 
 
 def _resume(out: Path, file: IO[bytes], record: dict[str, Any]) -> int:
-    """Return how many rows have an answer, after a check that these were made with the same things.
+    """Return how many rows have a line, after a check that these were made with the same things.
 
     The last line is removed where a killed process has left a part of it.
     """
@@ -123,6 +129,7 @@ def _resume(out: Path, file: IO[bytes], record: dict[str, Any]) -> int:
     content = file.read()
     place = _record_path(out)
     if not content:
+        _retries_path(out).unlink(missing_ok=True)  # of an output that was removed
         with write_file(place, "w", encoding="utf-8") as written:
             json.dump(record, written)
         return 0
@@ -154,14 +161,22 @@ def _compare(saved: dict[str, Any], record: dict[str, Any]) -> list[str]:
 
 
 def _write_answers(
-    file: IO[bytes], rows: list[dict[str, Any]], done: int, answers: Iterator[Answer | Exception]
+    files: list[IO[bytes]], rows: list[dict[str, Any]], numbers: list[int], answers: Iterator[Answer | Exception]
 ) -> None:
-    """Append one line for each answer, and name those that fail."""
+    """Append one line for each answer, and name those that fail.
+
+    Args:
+        files: list of the files that the lines are appended to, one for each answer.
+        rows: list of all rows.
+        numbers: list of the numbers of the rows that are asked, from 1 on, one for each answer.
+        answers: iterator of answers.
+    """
     from tqdm import tqdm
 
     told = set[str]()
+    done = len(rows) - len(numbers)
     with tqdm(total=len(rows), initial=done, desc="Answering", disable=None) as progress:
-        for number, answer in enumerate(answers, done + 1):
+        for file, number, answer in zip(files, numbers, answers, strict=True):
             row = rows[number - 1]
             line: dict[str, Any] = {"row": number} | ({"id": row["id"]} if "id" in row else {})
             if isinstance(answer, Exception):
@@ -178,6 +193,70 @@ def _write_answers(
             progress.update()
 
 
+# ---------------------------------------------------------------- rows that are asked again
+
+# Their new lines are appended to a file beside the output, and take the places of the old ones at the end. The output
+# then has one line for each row at any time, and answers of a killed process are kept.
+
+
+def _retries_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.retries")
+
+
+@contextmanager
+def _open_retries(out: Path) -> Iterator[IO[bytes]]:
+    """Open the file of retries for appending, without the part of a line that a killed process has left."""
+    with open(_retries_path(out), "a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        yield file
+
+
+def _read_lines(out: Path, file: IO[bytes]) -> tuple[list[bytes], bool]:
+    """Return the lines of the output with those of the file of retries in their places, and whether there is one.
+
+    Raises:
+        ValueError: the file of retries is damaged.
+    """
+    file.seek(0)
+    lines = file.readlines()
+    place = _retries_path(out)
+    try:
+        retried = place.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return lines, False
+    try:
+        for line in retried:
+            if line.endswith(b"\n"):  # else a killed process has left a part of it
+                lines[json.loads(line)["row"] - 1] = line
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{place} is damaged: {error}. Remove it.") from error
+    return lines, True
+
+
+def _find_failures(out: Path, file: IO[bytes]) -> list[int]:
+    """Return the numbers of the rows that failed, counted from 1."""
+    lines, _ = _read_lines(out, file)
+    return [number for number, line in enumerate(lines, 1) if "error" in json.loads(line)]
+
+
+def _merge_retries(out: Path, file: IO[bytes]) -> None:
+    """Put the lines of the file of retries into their places in the output, and remove that file.
+
+    The output becomes another file, so that `file` can no longer be written.
+    """
+    from lyrics.utils.atomic_files import write_file
+
+    lines, are_retried = _read_lines(out, file)
+    if are_retried:
+        with write_file(out.resolve()) as written:  # a link to the output stays one
+            written.writelines(lines)
+        _retries_path(out).unlink()
+
+
+# ---------------------------------------------------------------- the end
+
+
 def _report(arguments: argparse.Namespace, count: int) -> int:
     """Print how many rows were answered, in this and in earlier runs, and return the exit code."""
     with open(arguments.out, encoding="utf-8") as file:
@@ -185,6 +264,7 @@ def _report(arguments: argparse.Namespace, count: int) -> int:
     if arguments.json:
         print(json.dumps({"rows": count, "failed": failed, "out": str(arguments.out)}))
     else:
-        failures = f", {failed} failed (their lines say why)" if failed else ""
+        hint = "their lines say why; --retry-failures tries them again"
+        failures = f", {failed} failed ({hint})" if failed else ""
         print(on_one_line(f"{count} rows{failures}: {arguments.out}"))
     return 2 if failed else 0

@@ -100,7 +100,8 @@ class Chat:
             raise ValueError("The question is empty.")
         blocks: list[Message] = [{"type": "image"} for _ in range(len(self.pictures) - self._shown())]
         blocks.append({"type": "text", "text": f"{question} " if boxes else question})
-        blocks += [{"type": "box", "box": self._relative(box)} for box in boxes]
+        number = len(self.pictures) - 1
+        blocks += [{"type": "box", "box": self._relative(box), "image": number} for box in boxes]
         message = {"role": "user", "content": blocks}
         messages = self._with_images([*self._messages, message], "image", list(self.pictures))
         objects = self.objects if self.pictures else None
@@ -110,7 +111,7 @@ class Chat:
 
     @property
     def messages(self) -> list[Message]:
-        """Messages of blocks so far. Image blocks hold no picture; boxes are blocks of their own."""
+        """Messages of blocks so far. Image blocks hold no picture; box blocks hold the number of their picture."""
         self._settle()
         return list(self._messages)
 

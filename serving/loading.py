@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, is_offline_mode, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 
 from ..assets.example import MICRO_CHECKPOINT
 from ..modeling_lyrics import LyricsForConditionalGeneration
@@ -57,16 +59,57 @@ def choose_dtype(name: str | torch.dtype | None, device: str | torch.device | No
     return dtype
 
 
-def check_place(model: str | os.PathLike[str] | None) -> str:
+def check_place(model: str | os.PathLike[str] | None, **hub_kwargs: Any) -> str:
     """Return the folder or Hub id of a model; that of the micro model for `None`.
+
+    An id of which no file is cached is looked up with a single request, so that a misspelled folder is found at once
+    without a network: the loading itself asks for many files, and for each of them several times.
+
+    Args:
+        model: folder or Hub id.
+        hub_kwargs: arguments of `HUB_KWARGS`.
 
     Raises:
         ValueError: it is neither.
+        OSError: it is no folder, no file of it is cached, and the Hub cannot be reached.
     """
     place = os.fspath(MICRO_CHECKPOINT if model is None else model)
-    if not Path(place).is_dir() and not _HUB_ID.fullmatch(place):
+    if Path(place).is_dir():
+        return place
+    if not _HUB_ID.fullmatch(place):
         raise ValueError(f"{place}: there is no such directory, and it is not a Hub id (OWNER/NAME).")
+    if not _is_cached(place, **hub_kwargs):
+        _require_hub(place, **hub_kwargs)
     return place
+
+
+def _is_cached(repo_id: str, **hub_kwargs: Any) -> bool:
+    """Return whether the Hub's cache knows a file of a model, also one that the model lacks."""
+    where = {name: hub_kwargs.get(name) for name in ("cache_dir", "revision")}
+    names = (*PROCESSOR_FILES, "adapter_config.json")
+    return any(try_to_load_from_cache(repo_id, name, **where) is not None for name in names)
+
+
+def _require_hub(repo_id: str, **hub_kwargs: Any) -> None:
+    """Raise an `OSError` where the Hub cannot be asked for a model; what it answers is left to the loading."""
+    url = hf_hub_url(repo_id, "config.json", revision=hub_kwargs.get("revision"))
+    cause: Exception | None = None
+    if is_offline_mode():
+        reason = "offline mode is on (HF_HUB_OFFLINE)"
+    elif hub_kwargs.get("local_files_only"):
+        reason = "local_files_only is set"
+    else:
+        try:
+            get_hf_file_metadata(url, token=hub_kwargs.get("token"))
+            return
+        except HfHubHTTPError:  # an answer, such as that there is no such model or no such file
+            return
+        except Exception as error:  # noqa: BLE001  (of httpx or httpx2, by the release of huggingface_hub)
+            cause, reason = error, str(error) or type(error).__name__
+    raise OSError(
+        f"{repo_id}: there is no such directory, no model of this name is cached, and the Hub ({constants.ENDPOINT}) "
+        f"cannot be reached: {reason}. Check the name and the network."
+    ) from cause
 
 
 def load_processor(
@@ -95,13 +138,13 @@ def load_processor(
 
     Raises:
         ValueError: there is no such model, device, dtype or store, or a file is damaged.
-        OSError: a file is missing.
+        OSError: a file is missing, or the Hub cannot be reached.
     """
-    chosen, weights_dtype, place = choose_device(device), choose_dtype(dtype, device), check_place(model)
+    hub = _select_hub_kwargs(hub_kwargs)
+    chosen, weights_dtype, place = choose_device(device), choose_dtype(dtype, device), check_place(model, **hub)
     kwargs = dict(refiner_kwargs or {})
     if tag_thresholds is not None:
         kwargs["tag_thresholds"] = tag_thresholds
-    hub = {name: hub_kwargs[name] for name in HUB_KWARGS if hub_kwargs.get(name) is not None}
     options = dict(hub_kwargs)
     base = find_adapter_base(place, **hub)
     if base is not None and not any(find_file(place, name, **hub) for name in PROCESSOR_FILES):
@@ -111,6 +154,11 @@ def load_processor(
     if store is not None:
         processor.store = open_store(store)
     return processor
+
+
+def _select_hub_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments of `from_pretrained` that say how a file is found on the Hub."""
+    return {name: kwargs[name] for name in HUB_KWARGS if kwargs.get(name) is not None}
 
 
 def open_store(store: Any) -> Any:
@@ -135,9 +183,9 @@ def load_model(
 
     Raises:
         ValueError: there is no such model, device or dtype, or a file is damaged.
-        OSError: a file is missing.
+        OSError: a file is missing, or the Hub cannot be reached.
     """
-    chosen, place = choose_device(device), check_place(model)
+    chosen, place = choose_device(device), check_place(model, **_select_hub_kwargs(model_kwargs))
     loaded: Any = LyricsForConditionalGeneration.from_pretrained(
         place, dtype=choose_dtype(dtype, device) or "auto", **model_kwargs
     )

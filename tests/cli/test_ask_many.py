@@ -11,6 +11,8 @@ import pytest
 from lyrics import SCENE_PICTURE, Lyrics
 from lyrics_cli.main import main
 
+from ..failpoints import Failpoints
+
 COLOR, WHERE = "What color is the ring?", "Where is the red star?"
 
 
@@ -103,6 +105,90 @@ def test_a_file_of_questions(asked, answers, folder, capsys, monkeypatch):
         assert main(["ask", "--batch", "rows.jsonl", "--out", "out.jsonl", "--json"]) == 2
         assert json.loads(capsys.readouterr().out) == {"rows": 5, "failed": 3, "out": "out.jsonl"}
         assert out.read_text() == asked
+
+
+def ask_again(capsys, *more):
+    """The exit code and the last line of output of the command."""
+    code = main(["ask", "--batch", "rows.jsonl", "--out", "out.jsonl", *more])
+    return code, capsys.readouterr().out.splitlines()[-1]
+
+
+def test_failed_rows_are_asked_again(asked, answers, folder, capsys):
+    """Only when it is wished: a repaired row gets its answer in its place, and the other lines stay as they are."""
+    shutil.copy("scene.png", "none.png")
+    hint = "(their lines say why; --retry-failures tries them again): out.jsonl"
+    assert ask_again(capsys) == (2, f"5 rows, 3 failed {hint}")
+    assert (folder / "out.jsonl").read_text() == asked
+    assert ask_again(capsys, "--retry-failures") == (2, f"5 rows, 2 failed {hint}")
+    lines, before = (text.splitlines() for text in ((folder / "out.jsonl").read_text(), asked))
+    assert [*lines[:1], *lines[2:]] == [*before[:1], *before[2:]]
+    assert json.loads(lines[1])["answer"] == answers[COLOR]
+    os.remove("none.png")  # what was answered is not asked again
+    assert ask_again(capsys, "--retry-failures") == (2, f"5 rows, 2 failed {hint}")
+    assert (folder / "out.jsonl").read_text().splitlines() == lines
+    assert {path.name for path in folder.iterdir()} == {"scene.png", "rows.jsonl", "out.jsonl", "out.jsonl.run.json"}
+
+
+def test_failed_rows_of_an_output_that_was_not_completed(asked, folder, capsys):
+    """They are asked together with the rows that have no line."""
+    shutil.copy("scene.png", "none.png")
+    out = folder / "out.jsonl"
+    assert ask_again(capsys, "--retry-failures")[0] == 2
+    whole = out.read_text()
+    out.write_text("".join(asked.splitlines(keepends=True)[:3]))
+    assert ask_again(capsys, "--retry-failures")[0] == 2
+    assert out.read_text() == whole
+    os.remove(out)
+    (folder / "out.jsonl.retries").write_text(whole.splitlines(keepends=True)[1])  # of the removed output
+    os.remove("none.png")
+    assert ask_again(capsys, "--retry-failures")[0] == 2
+    assert out.read_text() == asked
+
+
+@pytest.mark.parametrize("options", [[], ["--retry-failures"]])
+def test_a_killed_retry_loses_nothing(asked, folder, capsys, options):
+    """Killed between two answers, within a line. The answered row is merged, though it would now fail."""
+    shutil.copy("scene.png", "none.png")
+    out, retries = folder / "out.jsonl", folder / "out.jsonl.retries"
+    assert ask_again(capsys, "--retry-failures")[0] == 2
+    whole = out.read_text()
+    out.write_text(asked)
+    retries.write_text(whole.splitlines(keepends=True)[1] + '{"row": 3, "err')
+    os.remove("none.png")
+    assert ask_again(capsys, *options)[0] == 2
+    assert out.read_text() == whole
+    assert not retries.exists()
+
+
+RETRY = """
+os.chdir(folder)
+main(["ask", "--batch", "rows.jsonl", "--out", "out.jsonl", "--retry-failures"])
+"""
+
+
+def test_a_retry_that_is_killed_while_it_writes(asked, folder, capsys):
+    """Before and after the output is replaced: it is the old one or the new one, and the next run completes it."""
+    shutil.copy("scene.png", "none.png")
+    setup = "import os, torch; torch.set_num_threads(1); import lyrics; from lyrics_cli.main import main"
+    out, kept = folder / "out.jsonl", set(folder.iterdir())
+
+    def retry(kill_at=None):
+        for path in set(folder.iterdir()) - kept:
+            path.unlink()
+        out.write_text(asked)
+        return failpoints.run(RETRY, folder, kill_at)
+
+    with Failpoints(setup) as failpoints:
+        run = retry()
+        assert run.error is None
+        whole = out.read_text()
+        replaced = next(number for number, one in enumerate(run.operations, 1) if one.startswith("os.rename"))
+        for kill_at, left in ((replaced, asked), (replaced + 1, whole)):
+            assert retry(kill_at).killed
+            assert out.read_text() == left
+            assert ask_again(capsys, "--retry-failures")[0] == 2
+            assert out.read_text() == whole
+            assert not (folder / "out.jsonl.retries").exists()
 
 
 def test_an_output_of_something_else_is_refused(asked, folder, capsys):

@@ -36,6 +36,8 @@ WRONG = [
     (["ask", "--batch", "PAIRS", "--out", "FILE", *ASK[3:]], "was not written by `lyrics ask --batch`"),
     (["chat", "none.png", "--model", "MICRO"], "The picture 'none.png' does not exist"),
     (["chat", "--model", "/no/such/place"], "there is no such directory, and it is not a Hub id"),
+    (["chat", "--model", "nowhere"], "nowhere: there is no such directory, no model of this name is cached"),
+    (["search", "FOLDER", "a ring", "--model", "nowhere"], "no model of this name is cached"),
     (["chat", "--model", "MICRO", "--top-p", "0.5"], "--top-p 0.5 needs a --temperature above 0"),
     ([*ASK[:4], "/no/such/place"], "there is no such directory, and it is not a Hub id"),
     ([*ASK, "--save", "FOLDER/none/a.png"], "cannot be written: there is no folder"),

@@ -85,9 +85,12 @@ def read_files(folder: Path) -> Files:
 class _Missing(Exception):  # noqa: N818  (an answer, not an error)
     """What is asked for is not there: a header names it."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, commit: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status = status
+        self.headers = {"X-Error-Code": code, "X-Error-Message": message}
+        if commit is not None:  # a client then remembers that the commit has no such file
+            self.headers["X-Repo-Commit"] = commit
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -117,8 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._route(address.path, parse_qs(address.query), body)
         except _Missing as missing:
-            headers = {"X-Error-Code": missing.code, "X-Error-Message": str(missing)}
-            self._answer({"error": str(missing)}, missing.status, headers)
+            self._answer({"error": str(missing)}, missing.status, missing.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815
 
@@ -256,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Missing(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         content = repository.commits[sha].get(path)
         if content is None:
-            raise _Missing(404, "EntryNotFound", "Entry not found")
+            raise _Missing(404, "EntryNotFound", "Entry not found", sha)
         headers = {"ETag": f'"{file_id(path, content)}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
         self._answer(content, headers=headers)
 

@@ -25,11 +25,11 @@ WEIGHTS = {"dpo": "adapter_model.safetensors", "full": "model.safetensors", "fir
 TOKEN = "hf_" + "notatoken1" * 4
 
 
-def run_python(hub, folder, *arguments):
-    """Run Python as a client of the Hub, and return the JSON of its last line."""
+def run_python(hub, folder, *arguments, **more):
+    """Run Python as a client of the Hub, and return the JSON of its last line; `more` are environment variables."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment |= {"HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN, "CI": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN, "CI": "1", "OMP_NUM_THREADS": "1"} | more
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr[-3000:]

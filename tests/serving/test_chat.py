@@ -11,6 +11,7 @@ from lyrics.assets import EXAMPLE_PICTURE
 from lyrics.datasets_lyrics.conversations import read_conversation
 from lyrics.datasets_lyrics.open_data import open_rows
 from lyrics.processing_lyrics import parse_spatial_text
+from lyrics.trainers.data.conversation_rows import ConversationReader
 
 QUESTIONS = ["What color is the ring?", "Where is the red star?", "And the ring?", "How many objects are there?"]
 
@@ -75,6 +76,24 @@ def test_a_saved_chat_is_a_row_for_training(assistant, tmp_path, name):
     assert read.messages[2]["content"][1]["box"] == pytest.approx([value / 512 for value in (100, 100, 300, 300)])
     assert len((tmp_path / name).read_text().splitlines()) == 1
     assert json.loads((tmp_path / name).read_text()) == chat.to_row()
+
+
+def test_boxes_of_two_pictures_are_read_for_training(assistant, tmp_path):
+    """Each box names its picture, also the one that was asked about before there was a second picture."""
+    chat = assistant.chat(SCENE_PICTURE, max_new_tokens=12)
+    chat.ask("What is this?", boxes=[[0, 0, 256, 128]])
+    chat.add_image(EXAMPLE_PICTURE)
+    chat.ask("And this?", boxes=[[48, 32, 240, 160]])
+    chat.save(tmp_path / "chat.jsonl")
+    row = open_rows(tmp_path / "chat.jsonl")[0]
+    conversation = read_conversation(row)
+    boxes = [block for message in conversation.messages for block in message["content"] if block["type"] == "box"]
+    assert [block["image"] for block in boxes] == [0, 1]
+    read = ConversationReader(assistant.processor).prepare(conversation, row, "0")
+    assert [image.size for image in read.images] == [(512, 512), (480, 320)]
+    texts = ["".join(block.get("text", "") for block in message["content"]) for message in read.messages]
+    assert texts[0::2] == ["What is this? [0.000, 0.000, 0.500, 0.250]", "And this? [0.100, 0.100, 0.500, 0.500]"]
+    assert texts[1::2] == [message["content"][0]["text"] for message in chat.messages[1::2]]
 
 
 def test_what_goes_wrong_leaves_the_chat_as_it_was(assistant):
