@@ -10,7 +10,7 @@ from .common import on_one_line, quiet_loading
 DESCRIPTION = """retrieval: images and captions, of a first stage
   splits: flickr30k, coco
   metric: recall at 1, 5 and 10 in both directions, by similarity and re-ranked
-  data:   flickr30k and coco_karpathy, test; retrieval/NAME:FOLDER"""
+  data:   Karpathy's test splits in DATA/flickr30k and DATA/coco; retrieval/NAME for one, retrieval/NAME:FOLDER"""
 
 
 def is_retrieval(word: str) -> bool:

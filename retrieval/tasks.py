@@ -49,7 +49,7 @@ def parse_retrieval_words(words: Sequence[str], root: str | os.PathLike[str] | N
 
     Args:
         words: `retrieval` for both data sets, `retrieval/flickr30k`, `retrieval/coco`, or either with `:FOLDER`.
-        root: folder with the folders `flickr30k` and `coco`, for words without a folder.
+        root: folder with the folders `flickr30k` and `coco` (or `coco_karpathy`), for words without a folder.
 
     Raises:
         ValueError: a word names no data set, or no folder is known.
@@ -65,7 +65,8 @@ def parse_retrieval_words(words: Sequence[str], root: str | os.PathLike[str] | N
             data, split, images = _DATA[one]
             if not folder and root is None:
                 raise ValueError(f"Where is {one}? Write {TASK}/{one}:FOLDER, or give the root of the data.")
-            place = folder or os.path.join(os.fspath(root or ""), one)
+            places = [os.path.join(os.fspath(root or ""), name) for name in (one, data)]
+            place = folder or next(filter(os.path.isdir, places), places[0])
             tasks[one] = RetrievalTask(one, f"{data}/{split}:{place}", images)
     return list(tasks.values())
 

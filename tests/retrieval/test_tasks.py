@@ -33,11 +33,14 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def test_words():
+def test_words(tmp_path):
     assert [task.word for task in parse_retrieval_words(["retrieval"], "data")] == [
         "flickr30k/test:data/flickr30k",
         "coco_karpathy/test:data/coco",
     ]
+    (tmp_path / "coco_karpathy").mkdir()  # as `lyrics data list` calls it
+    (task,) = parse_retrieval_words(["retrieval/coco"], tmp_path)
+    assert task.word == f"coco_karpathy/test:{tmp_path / 'coco_karpathy'}"
     (task,) = parse_retrieval_words(["retrieval/coco:elsewhere", "retrieval/coco:there"])
     assert (task.name, task.word) == ("coco", "coco_karpathy/test:there")
     assert [is_retrieval_word(word) for word in ("retrieval", "retrieval/coco:x", "vqav2", "retrieval2")] == [
