@@ -78,6 +78,8 @@ class Lyrics:
         self.processor = processor
         self.notices = Notices(processor, notice_checks)
         limits = CacheLimits() if caches is None else caches
+        if not isinstance(limits, CacheLimits):
+            raise TypeError(f"caches must be CacheLimits, of `lyrics.serving`, got {caches!r:.100}.")
         self._description = ModelDescription(model, processor)
         processor.refined_cache.max_bytes = limits.refined
         processor.picture_cache.max_bytes = limits.pictures

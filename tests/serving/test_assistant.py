@@ -377,6 +377,11 @@ def test_a_size_of_a_cache_is_a_number_of_bytes(size):
         CacheLimits(refined=size)
 
 
+def test_sizes_of_caches_have_names(parts):
+    with pytest.raises(TypeError, match="caches must be CacheLimits, of `lyrics.serving`, got 100"):
+        Lyrics(*parts, caches=100)
+
+
 def test_a_picture_is_seen_with_other_words_and_thresholds(assistant):
     everything = assistant.see(SCENE_PICTURE)
     few = assistant.see(SCENE_PICTURE, thresholds={"box_threshold": 0.8})
