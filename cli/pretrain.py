@@ -12,7 +12,7 @@ STAGE = "stage1"
 
 EXAMPLES = f"""examples:
   lyrics pretrain --config smoke
-  lyrics pretrain --config paper --train_data captions.jsonl --output_dir runs/mine --bf16
+  lyrics pretrain --config paper --train_data captions.jsonl --streaming false --store STORE --output_dir runs/mine
   lyrics pretrain --config paper --dry-run
   lyrics pretrain --config paper --resume
   accelerate launch --config_file FILE -m lyrics_cli.main pretrain --config paper

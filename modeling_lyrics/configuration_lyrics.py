@@ -65,7 +65,7 @@ class LyricsRefinerConfig(CheckedConfig):
             detector was trained on. `None` if this is not known. It changes nothing that the refiner does.
         boxes_per_batch: number of boxes that the mask decoder processes at once; bounds its memory.
         resize_backend: library that resizes an image: `"pil"`, as in the original code; or `"torch"`, on the refiner's
-            device, which on a CPU is about three times faster. Bytes then differ by at most 1, and objects may differ a
+            device, which is faster on a CPU, too. Bytes then differ by at most 1, and objects may differ a
             little.
         image_mean, image_std: normalization of the detector's and the segmenter's view, RGB in [0, 1].
         detector_mean, detector_std: normalization of the detector's view alone; CLIP's by default for OWLv2.

@@ -100,6 +100,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
     segmenter: Any
 
     def __init__(self, config: LyricsRefinerConfig) -> None:
+        config.validate_architecture()  # `from_pretrained` sets its arguments without a check
         super().__init__(config)
         _check_supported("detector", config.detector_config, SUPPORTED_DETECTORS)
         if config.detector_config._attn_implementation not in (None, "eager"):

@@ -1,7 +1,7 @@
 """Views of an image for each part of the refiner: size, normalization, padding.
 
 A picture is an RGB PIL picture, which PIL resizes, or its bytes as a tensor (`to_pixels`), which torch resizes on
-their device: on a CPU about three times faster. Bytes then differ by at most 1. Both are bilinear and antialiased.
+their device: faster on a CPU, too. Bytes then differ by at most 1. Both are bilinear and antialiased.
 """
 
 from __future__ import annotations

@@ -376,6 +376,11 @@ def test_what_is_missing_is_named(refiner, picture):
     assert bare.refine([picture], tags=[["cup"]])[0].region_features.shape == (40, 36)
 
 
+def test_arguments_of_the_loading_are_checked():
+    with pytest.raises(ValueError, match="detector_shortest_edge must be positive, got 0"):
+        LyricsVisualRefiner.from_pretrained(MICRO_CHECKPOINT / "refiner", detector_shortest_edge=0)
+
+
 def test_parts_that_are_not_supported(refiner):
     config = LyricsRefinerConfig(detector_config={"model_type": "owlvit"}, region_feature_type="detection")
     with pytest.raises(ValueError, match=r"detector of type 'owlvit'; it can use grounding-dino"):
