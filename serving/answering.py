@@ -38,8 +38,8 @@ class CacheLimits:
         prefix: keys and values of conversations, where the model is.
         pictures: hashes of files and pixel values of pictures, in main memory: the bound of the processor's
             `picture_cache`.
-        vision: what the vision encoder makes of pictures, where the model is: another question about a picture runs
-            the MQ-Former alone.
+        vision: features of pictures from the vision encoder, where the model is; with them another question about a
+            picture runs the MQ-Former alone.
 
     Raises:
         ValueError: a size is no whole number of bytes.
@@ -235,7 +235,7 @@ class Answerer:
             inputs: model inputs of all images.
             rows: bool tensor, the images that are wanted.
             keys: key of the pixels of each of these.
-            known: by key, what the vision encoder made of a picture before, or `None`; which is then filled in.
+            known: features of each picture from the vision encoder, by key; `None` is replaced by new ones.
         """
         names = [name for name in inputs if name not in ("input_ids", "attention_mask", "pixel_values")]
         tensors = {name: inputs[name][rows].to(self.model.device) for name in names}
