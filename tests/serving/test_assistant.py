@@ -378,7 +378,7 @@ def test_a_size_of_a_cache_is_a_number_of_bytes(size):
 
 
 def test_sizes_of_caches_have_names(parts):
-    with pytest.raises(TypeError, match="caches must be CacheLimits.*got 100"):
+    with pytest.raises(TypeError, match="caches must be CacheLimits"):
         Lyrics(*parts, caches=100)
 
 
