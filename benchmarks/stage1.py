@@ -40,8 +40,8 @@ from lyrics.modeling_lyrics import (
     RamConfig,
     mqformer_length_groups,
 )
-from lyrics.modeling_lyrics.modeling_lyrics import run_vision_model
 from lyrics.modeling_lyrics.mqformer_attention_masks import SegmentedText
+from lyrics.modeling_lyrics.vision_encoder import run_vision_model
 from lyrics.processing_lyrics import LyricsImageProcessor, LyricsProcessor, VisualObjects
 from lyrics.trainers import LyricsPretrainingCollator
 

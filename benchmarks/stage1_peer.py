@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize, scaled_dot_product_attention
 
 from lyrics.modeling_lyrics import LyricsMQFormerConfig
-from lyrics.modeling_lyrics.modeling_lyrics import run_vision_model
 from lyrics.modeling_lyrics.pretraining_objectives import LanguageModelingHead
+from lyrics.modeling_lyrics.vision_encoder import run_vision_model
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 HIDDEN = -10000.0  # added to the score of what must not be seen

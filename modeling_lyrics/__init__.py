@@ -22,7 +22,8 @@ from .configuration_lyrics import LyricsConfig, LyricsRefinerConfig
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .configuration_mqformer import LyricsMQFormerConfig
 from .configuration_ram import RamConfig
-from .modeling_lyrics import LyricsForConditionalGeneration, LyricsModel, LyricsPreTrainedModel
+from .modeling_lyrics import LyricsForConditionalGeneration, LyricsModel
+from .modeling_lyrics_base import LyricsPreTrainedModel
 from .modeling_lyrics_pretraining import LyricsForPreTraining, LyricsPreTrainingOutput
 from .modeling_lyrics_retrieval import LyricsForImageTextRetrieval, LyricsImageTextRetrievalOutput
 from .modeling_mqformer import LyricsMQFormerModel

@@ -24,7 +24,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_lyrics_pretraining import LyricsPreTrainingConfig
 from .distributed import RowExchange, gather, num_ranks, this_rank
-from .modeling_lyrics import LyricsPreTrainedModel
+from .modeling_lyrics_base import LyricsPreTrainedModel
 from .modeling_mqformer import KeptPart, LyricsMQFormerModel, Recomputed
 from .mqformer_attention_masks import AttentionTable, SegmentedText, run_mqformer
 from .mqformer_key_values import LyricsImageKeyValues

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ..conversion import load_mqformer
 from ..conversion.image_processor import build_image_processor
 from ..modeling_lyrics import LyricsForPreTraining, LyricsMQFormerConfig, LyricsPreTrainingConfig
-from ..modeling_lyrics.modeling_lyrics import build_vision_model
+from ..modeling_lyrics.vision_encoder import build_vision_model
 from ..processing_lyrics import LyricsProcessor
 from ..processing_lyrics.model_inputs import BOS
 from ..processing_lyrics.pretraining_inputs import add_stage_1_tokens
