@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   lyrics data list --family vqa                              # what to download, and where it must lie
   lyrics data list refcoco vg_regions
   lyrics data check vqav2 --root data/vqav2                  # read every record, decode every picture
+  lyrics data check rows.jsonl --image-root pictures         # rows of your own, as training reads them
   lyrics data show refcoco --root data/refcoco --split testA -n 9 --save sheet.png
   lyrics data stats okvqa --root data/okvqa
   lyrics data prepare vqav2:data/vqav2 refcoco:data/refcoco --out data/rows.parquet
@@ -39,6 +40,10 @@ def add_parser(commands: Any) -> None:
     _add_list(actions)
     check = _add_action(actions, "check", "read every record and decode every picture; count faults by kind")
     check.add_argument("--no-pictures", action="store_true", help="do not decode pictures")
+    own = check.add_argument_group("rows of your own", "NAME is then a file of rows, tar shards or a folder")
+    own.add_argument("--image-column", metavar="NAME", default="image", help="column of captioned pictures")
+    own.add_argument("--caption-column", metavar="NAME", default="caption", help="column of captions")
+    own.add_argument("--box-units", choices=["relative", "pixel"], default="relative", help="units of boxes in rows")
     check.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     show = _add_action(actions, "show", "draw some rows with their boxes and texts")
     show.add_argument("-n", metavar="N", type=positive_int, default=9, help="rows to draw (default: 9)")
@@ -161,6 +166,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from lyrics.datasets_lyrics.catalog.checking import check_data_set
     from lyrics.datasets_lyrics.catalog.reading import NoUsableRowError
 
+    if _holds_own_rows(arguments.data):
+        return _check_own_rows(arguments)
     reader = _reader(arguments)
     try:
         with _rows_bar() as bar:
@@ -172,6 +179,36 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"Rows: none from {reader.folder.records:,} records\n{describe_faults(reader.folder.omissions)}")
         return 1
     print(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else describe_check(reader, found))
+    return 1 if found.faults.total else 0
+
+
+def _holds_own_rows(word: str) -> bool:
+    """Return whether a word is a place of rows, and no data set of the catalog."""
+    from lyrics.datasets_lyrics.catalog.registry import CATALOG
+    from lyrics.datasets_lyrics.hf_datasets import format_of_file
+    from lyrics.datasets_lyrics.webdataset import is_tar_pattern
+
+    if word.partition(":")[0].partition("/")[0] in CATALOG:
+        return False
+    return os.path.exists(word) or is_tar_pattern(word) or format_of_file(word) is not None
+
+
+def _check_own_rows(arguments: argparse.Namespace) -> int:
+    from lyrics.datasets_lyrics.open_data import open_rows
+    from lyrics.datasets_lyrics.row_checking import check_rows
+
+    if arguments.root is not None or arguments.no_pictures:
+        raise ValueError("--root and --no-pictures are for data sets of the field. Name the folder with --image-root.")
+    columns = {"image_column": arguments.image_column, "caption_column": arguments.caption_column}
+    rows = open_rows(arguments.data, image_root=arguments.image_root, split=arguments.split or "train", **columns)
+    with _rows_bar() as bar:
+        found = check_rows(rows, **columns, box_units=arguments.box_units, progress=bar.update)
+    if arguments.json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+    else:
+        kinds = f"{found.conversations:,} conversations, {found.rows - found.conversations:,} others"
+        print(on_one_line(f"{arguments.data}: {found.rows:,} rows ({kinds})"))
+        print(f"{found.pictures:,} pictures, {found.boxes:,} boxes\n{describe_faults(found.faults)}")
     return 1 if found.faults.total else 0
 
 

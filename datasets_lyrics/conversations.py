@@ -95,7 +95,7 @@ def read_prompt(row: Mapping[str, Any]) -> Conversation:
     last = asked[-1] if asked else messages[-1]
     if last["role"] != "user":
         raise ValueError(f"The last message is one of the {last['role']}, and must be a question of the user.")
-    if not any(block["type"] == "box" or block.get("text", "").strip() for block in last["content"]):
+    if not any(map(_says_something, last["content"])):
         raise ValueError("The question is empty.")
     return Conversation(messages, AS_GIVEN.check_image(pictures), len(asked))
 
@@ -132,6 +132,17 @@ def _check_system(messages: Sequence[Message]) -> None:
     """Raise a `ValueError` where a message of the system follows others."""
     if any(message["role"] == "system" for message in messages[1:]):
         raise ValueError("A message of the system stands after others; it must be the first.")
+
+
+def empty_answers(conversation: Conversation) -> list[int]:
+    """Return the numbers of the messages whose answer is learned, and says nothing."""
+    learned = list(enumerate(conversation.messages))[conversation.learned_from :]
+    answers = [(number, message["content"]) for number, message in learned if message["role"] == "assistant"]
+    return [number for number, blocks in answers if not any(map(_says_something, blocks))]
+
+
+def _says_something(block: Message) -> bool:
+    return block["type"] == "box" or bool(block.get("text", "").strip())
 
 
 def box_blocks(messages: Sequence[Message]) -> Iterator[Message]:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from ..datasets_lyrics.conversations import Conversation, Message, outline, read_conversation
+from ..datasets_lyrics.conversations import Conversation, Message, empty_answers, outline, read_conversation
+from ..datasets_lyrics.row_boxes import BoxUnits
 from ..processing_lyrics import LyricsProcessor, format_box
 from .common.data_arguments import hint_at_store
 from .data.answer_spans import AnswerFinder
 from .data.augmentation import Augmentation
-from .data.conversation_rows import BoxUnits, ConversationReader, PreparedConversation, with_images
+from .data.conversation_rows import ConversationReader, PreparedConversation, with_images
 from .data.conversation_truncation import truncate_conversation
 from .data.datasets import describe_rows
 
@@ -149,13 +150,8 @@ class LyricsSFTCollator:
 
 def _warn_of_empty_answers(conversation: Conversation, sample: str) -> None:
     """Log, once for a row, that an empty answer teaches the model to end its answers at once."""
-    for number, message in enumerate(conversation.messages[conversation.learned_from :], conversation.learned_from):
-        if message["role"] != "assistant":
-            continue
-        if not any(block["type"] == "box" or block["text"].strip() for block in message["content"]):
-            logger.warning_once(
-                f"Row {sample}: message {number} is an empty answer: it teaches the model to end at once."
-            )
+    for number in empty_answers(conversation):
+        logger.warning_once(f"Row {sample}: message {number} is an empty answer: it teaches the model to end at once.")
 
 
 def _runs(mask: torch.Tensor) -> list[tuple[int, int]]:

@@ -97,15 +97,27 @@ def check_data_set(
     return CheckResult(reader.summary, len(seen), pixels, rows - len(ids), faults)
 
 
+def measure_picture(source: Any) -> tuple[int, int]:
+    """Return width and height in pixels of a picture, which is decoded.
+
+    Args:
+        source: what `load_picture` takes.
+
+    Raises:
+        OmittedError: training cannot use it.
+    """
+    try:
+        size = load_picture(source, MAX_PIXELS).size
+    except (ValueError, OSError, MemoryError) as error:
+        raise OmittedError("unreadable picture", str(error)) from error
+    if min(size) < MIN_SIDE:
+        raise OmittedError("tiny picture", f"{size[0]} x {size[1]} pixels")
+    return size
+
+
 def _decode(path: str, guard: PathGuard) -> tuple[int, int]:
     try:
         place = guard.check_path(path)
     except ValueError as error:
         raise OmittedError("picture outside the root", str(error)) from error
-    try:
-        picture = load_picture(Path(place), MAX_PIXELS)
-    except (ValueError, OSError, MemoryError) as error:
-        raise OmittedError("unreadable picture", str(error)) from error
-    if min(picture.size) < MIN_SIDE:
-        raise OmittedError("tiny picture", f"{picture.width} x {picture.height} pixels")
-    return picture.size
+    return measure_picture(Path(place))

@@ -141,3 +141,70 @@ def test_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):
     assert error.startswith("lyrics data: error: ")
     assert message in error
     assert os.listdir(tmp_path) == []
+
+
+def save_rows(folder, rows):
+    Image.new("RGB", (40, 20)).save(folder / "a.png")
+    Image.new("RGB", (40, 2)).save(folder / "flat.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    place = folder / "rows.jsonl"
+    place.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return str(place)
+
+
+def ask(picture, box, answer="yes"):
+    content = [{"type": "text", "text": "Is it "}, {"type": "box", "box": box}]
+    return {
+        "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}],
+        "images": [picture],
+    }
+
+
+def test_check_reads_own_rows_as_training_does(tmp_path, capsys):
+    good = [0.1, 0.2, 0.5, 0.9]
+    rows = [
+        ask("a.png", good),
+        ask("a.png", [0.5, 0.5, 0.2, 0.2]),  # x, y, width, height
+        ask("a.png", [4.0, 4.0, 20.0, 18.0]),
+        ask("a.png", good, answer=" "),
+        ask("broken.png", good),
+        ask("flat.png", good),
+        ask("../a.png", good),
+        ask("none.png", good),
+    ]
+    place = save_rows(tmp_path, rows)
+    assert main(["data", "check", place, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["faults"] == {
+        "corners not in order": 1,
+        "unusable row": 2,  # pixels, and a path out of the folder
+        "empty answer": 1,
+        "unreadable picture": 2,
+        "tiny picture": 1,
+    }
+    assert (found["rows"], found["conversations"], found["pictures"], found["boxes"]) == (8, 7, 1, 1)
+    assert found["examples"]["corners not in order"][0].startswith("row 1: [0.5, 0.5, 0.2, 0.2] in [0, 1]")
+    assert "--box_units pixel" in found["examples"]["unusable row"][0]
+    assert "lies outside" in found["examples"]["unusable row"][1]
+
+
+def test_check_of_captions_and_of_pixel_boxes(tmp_path, capsys):
+    rows = [{"picture": "a.png", "text": "a cup"}, {"picture": "a.png", "text": ""}, {"picture": "a.png"}]
+    place = save_rows(tmp_path, rows)
+    columns = ["--image-column", "picture", "--caption-column", "text"]
+    assert main(["data", "check", place, *columns]) == 1
+    out = capsys.readouterr().out
+    assert "3 rows (0 conversations, 3 others)" in out
+    assert "1  empty caption" in out
+    assert "1  no text" in out
+    place = save_rows(tmp_path, [ask("a.png", [4.0, 4.0, 20.0, 18.0])])
+    assert main(["data", "check", place, "--box-units", "pixel"]) == 0
+    assert "1 pictures, 1 boxes\nFaults: 0" in capsys.readouterr().out
+
+
+def test_check_refuses_options_of_another_kind_of_data(tmp_path, capsys):
+    place = save_rows(tmp_path, [ask("a.png", [0.1, 0.2, 0.5, 0.9])])
+    assert main(["data", "check", place, "--root", str(tmp_path)]) != 0
+    assert "--root and --no-pictures are for data sets of the field" in capsys.readouterr().err
+    assert main(["data", "check", str(tmp_path / "none.jsonl")]) != 0
+    assert "none.jsonl" in capsys.readouterr().err

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
+from transformers.utils import logging
 
 from ...datasets_lyrics.conversations import Conversation, Message, box_blocks
+from ...datasets_lyrics.row_boxes import BoxUnits, in_order, read_boxes
 from ...processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
 from ...utils.seeding import generator
 from ..common.data_arguments import require_one_of
 from .augmentation import Augmentation, Move
 from .datasets import FromDataSet
 
-BoxUnits = Literal["relative", "pixel"]
-TOLERANCE = 0.01  # how far a relative coordinate may lie outside [0, 1]
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -64,7 +65,7 @@ class ConversationReader:
     objects_column: str = "visual_objects"
 
     def __post_init__(self) -> None:
-        require_one_of("box_units", self.box_units, ("relative", "pixel"))
+        require_one_of("box_units", self.box_units, get_args(BoxUnits))
 
     def units_of(self, row: Mapping[str, Any]) -> str:
         """Return the units of the boxes in a row."""
@@ -86,7 +87,7 @@ class ConversationReader:
         """
         images = self.processor.load_pictures(conversation.pictures)
         objects = self._read_objects(row, len(images))
-        boxes = self._read_boxes(conversation, images, self.units_of(row))
+        boxes = _put_in_order(read_boxes(conversation, [image.size for image in images], self.units_of(row)), sample)
         random = generator(self.seed, epoch, sample, "augmentation")
         moves = [
             self.augmentation.draw([box for place, box in boxes if place == number], random)
@@ -112,34 +113,6 @@ class ConversationReader:
             raise ValueError(f"The row has visual objects for {len(given)} images, but {count} images.")
         return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
 
-    def _read_boxes(
-        self, conversation: Conversation, images: Sequence[Image.Image], units: str
-    ) -> list[tuple[int, list[float]]]:
-        """Return the number of its image and the coordinates in [0, 1] for each box of the conversation."""
-        require_one_of("box_units", units, ("relative", "pixel"))
-        found = []
-        for block in box_blocks(conversation.messages):
-            number = block.get("image", 0 if len(images) == 1 else None)
-            if not isinstance(number, int) or not 0 <= number < len(images):
-                raise ValueError(
-                    f"A box has the image number {number}, and the row has {len(images)}: set its `image`."
-                )
-            try:
-                box = np.asarray(block["box"], np.float64).reshape(-1)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"The box {block['box']!r:.100} is no list of numbers: {error}") from error
-            if units == "pixel":
-                box = box / np.array(images[number].size * 2) if len(box) == 4 else box
-            if len(box) != 4 or not np.isfinite(box).all() or (box < -TOLERANCE).any() or (box > 1 + TOLERANCE).any():
-                hint = " For pixels, set box_units='pixel' (`--box_units pixel`)." if units == "relative" else ""
-                raise ValueError(
-                    f"The box {block['box']} is not x1, y1, x2, y2 within an image of {images[number].size} pixels "
-                    f"(box_units={units!r}).{hint}"
-                )
-            box = box.clip(0.0, 1.0)
-            found.append((number, [*np.minimum(box[:2], box[2:]).tolist(), *np.maximum(box[:2], box[2:]).tolist()]))
-        return found
-
     def _write_boxes(
         self,
         conversation: Conversation,
@@ -154,6 +127,19 @@ class ConversationReader:
             text = format_box(box) if "label" not in block else format_object(block["label"], box)
             block.clear()
             block.update({"type": "text", "text": text})
+
+
+def _put_in_order(boxes: Sequence[tuple[int, list[float]]], sample: str) -> list[tuple[int, list[float]]]:
+    """Return boxes with their corners in order; log, once for a row, that some were not."""
+    ordered = [(number, in_order(box)) for number, box in boxes]
+    for (_, given), (_, box) in zip(boxes, ordered, strict=True):
+        if given != box:
+            logger.warning_once(
+                f"Row {sample}: the corners of the box {given} (in [0, 1]) are not in order, and it is read as {box}. "
+                "Boxes are x1, y1, x2, y2: are these x, y, width and height?"
+            )
+            break
+    return ordered
 
 
 def with_images(row: PreparedConversation) -> list[Message]:

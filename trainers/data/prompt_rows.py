@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...datasets_lyrics.conversations import Message, read_prompt
+from ...datasets_lyrics.row_boxes import TOLERANCE
 from ...processing_lyrics import VisualObjects
 from ...processing_lyrics.spatial_text import parse_spatial_text
 from ..rewards import EXPECTED, NUMBER_WORDS, plain
-from .conversation_rows import TOLERANCE, ConversationReader, with_images
+from .conversation_rows import ConversationReader, with_images
 from .datasets import FromDataSet
 
 # Columns that the prompt is made of, and that no reward reads.

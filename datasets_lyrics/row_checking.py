@@ -1,0 +1,141 @@
+"""Check of rows in their own form: each is read as training reads it, and faults are counted by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .catalog.checking import measure_picture
+from .catalog.omissions import Omissions, OmittedError
+from .conversations import empty_answers, read_conversation
+from .path_guard import AS_GIVEN
+from .row_boxes import in_order, read_boxes
+
+CONVERSATION_COLUMNS = ("messages", "conversations", "prompt", "completion")
+
+
+@dataclass
+class RowsCheck:
+    """What a check of rows found.
+
+    Attributes:
+        rows: int, number of rows.
+        conversations: int, number of rows for the second stage; the others are captions for the first one.
+        pictures: int, number of pictures that were decoded; a file that appears again counts once.
+        boxes: int, number of boxes in usable rows.
+        faults: faults of rows, by kind.
+    """
+
+    rows: int = 0
+    conversations: int = 0
+    pictures: int = 0
+    boxes: int = 0
+    faults: Omissions = field(default_factory=Omissions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result in JSON types."""
+        numbers = {name: getattr(self, name) for name in ("rows", "conversations", "pictures", "boxes")}
+        return numbers | {"faults": dict(self.faults.counts), "examples": dict(self.faults.examples)}
+
+
+def check_rows(
+    rows: Any,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    box_units: str = "relative",
+    progress: Callable[[], object] = lambda: None,
+) -> RowsCheck:
+    """Read every row as training reads it, and decode its pictures.
+
+    A row with one of `CONVERSATION_COLUMNS` is a conversation, any other a picture with captions.
+
+    Args:
+        rows: what `open_rows` returns: a sequence of rows, or shards of them.
+        image_column, caption_column: columns of captions' rows.
+        box_units: units of boxes in rows that do not state their own, `"relative"` or `"pixel"`.
+        progress: function, called for every row.
+
+    Raises:
+        ValueError: naming the file and the line that cannot be read.
+    """
+    found, pictures = RowsCheck(), _Pictures()
+    for place, row in _each(rows):
+        progress()
+        found.rows += 1
+        try:
+            if isinstance(row, Exception):
+                raise row
+            if any(row.get(name) is not None for name in CONVERSATION_COLUMNS):
+                found.conversations += 1
+                found.boxes += _check_conversation(row, pictures, box_units)
+            else:
+                _check_caption(row, pictures, image_column, caption_column)
+        except OmittedError as error:
+            found.faults.add(f"row {place}", error)
+        except ValueError as error:
+            found.faults.add(f"row {place}", OmittedError("unusable row", str(error)))
+    found.pictures = pictures.count
+    return found
+
+
+def _each(rows: Any) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
+    """Yield place and row, or place and error; places count from 0, as in messages of training."""
+    if hasattr(rows, "read"):
+        for shard in range(len(rows.names)):
+            yield from rows.read(shard, 0)
+        return
+    for number in range(len(rows)):
+        try:
+            row = rows[number]
+        except ValueError as error:  # a path that may not be read
+            row = error
+        yield str(number), row
+
+
+class _Pictures:
+    """Decoder of pictures, which remembers the sizes of files that appear again."""
+
+    def __init__(self) -> None:
+        self.count, self._sizes = 0, dict[str, tuple[int, int]]()
+
+    def sizes(self, values: Iterable[Any]) -> list[tuple[int, int]]:
+        """Return width and height of each picture; raise an `OmittedError` for one that training cannot use."""
+        return [self._size(value) for value in values]
+
+    def _size(self, value: Any) -> tuple[int, int]:
+        key = str(value) if isinstance(value, str | Path) else None
+        if key is not None and key in self._sizes:
+            return self._sizes[key]
+        size = measure_picture(value)
+        self.count += 1
+        if key is not None:
+            self._sizes[key] = size
+        return size
+
+
+def _check_conversation(row: Mapping[str, Any], pictures: _Pictures, box_units: str) -> int:
+    """Return the number of boxes of a conversation, or raise what is wrong with it."""
+    conversation = read_conversation(row)
+    boxes = read_boxes(conversation, pictures.sizes(conversation.pictures), row.get("box_units") or box_units)
+    for _, box in boxes:
+        if box != in_order(box):
+            raise OmittedError("corners not in order", f"{box} in [0, 1]; are these x, y, width and height?")
+    for number in empty_answers(conversation):
+        raise OmittedError("empty answer", f"message {number} teaches the model to end its answers at once")
+    return len(boxes)
+
+
+def _check_caption(row: Mapping[str, Any], pictures: _Pictures, image_column: str, caption_column: str) -> None:
+    for column in (image_column, caption_column):
+        if row.get(column) is None:
+            columns = ", ".join(map(repr, row))
+            raise OmittedError(f"no {column}", f"neither a conversation nor a captioned picture; columns are {columns}")
+    captions = row[caption_column]
+    captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, Sequence) or not captions or not all(isinstance(one, str) for one in captions):
+        raise OmittedError("no caption", f"{caption_column!r} holds {row[caption_column]!r:.60}")
+    if not all(one.strip() for one in captions):
+        raise OmittedError("empty caption", f"{caption_column!r} holds {captions!r:.60}")
+    pictures.sizes([AS_GIVEN.check_image(row[image_column])])
