@@ -17,6 +17,7 @@ from .common import (
     add_model_arguments,
     load_assistant,
     load_processor,
+    model_name,
     on_one_line,
     positive_int,
     printable,
@@ -97,6 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("Where shall the results go? Give --out DIR.")
     if any(map(evaluate_retrieval.is_retrieval, arguments.tasks)):
         return evaluate_retrieval.run(arguments)
+    if arguments.refiner is not None:
+        raise ValueError(f"--refiner has an effect on retrieval only, not on {arguments.tasks[0]}.")
+    if arguments.card and not (arguments.model and os.path.isdir(arguments.model)):
+        raise ValueError(f"--card writes into the model's folder, and {arguments.model or 'the micro model'} is none.")
     return _evaluate(arguments)
 
 
@@ -118,7 +123,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         arguments.image_root,
         arguments.answers_only,
         judge,
-        _name_of(arguments.model),
+        model_name(arguments.model),
     )
     quiet_loading()
     results = evaluate(
@@ -129,13 +134,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.card:
         _write_card(arguments, results)
     return _report(arguments, units, results)
-
-
-def _name_of(model: str | None) -> str:
-    """Return the name of a model for results: its Hub id, or the name of its folder."""
-    if model is None:
-        return "lyrics_micro"
-    return os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
 
 
 def _load(arguments: argparse.Namespace) -> Lyrics:
@@ -189,8 +187,6 @@ def _write_card(arguments: argparse.Namespace, results: Mapping[str, Any]) -> No
     from lyrics.evaluation.card import card_results
     from lyrics.utils.model_card import add_results
 
-    if not os.path.isdir(arguments.model):
-        raise ValueError(f"--card writes into the model's folder, and {arguments.model} is none.")
     if not add_results(arguments.model, card_results(results)):
         print(f"The card in {on_one_line(arguments.model)} was not changed: a person wrote it.", file=sys.stderr)
 

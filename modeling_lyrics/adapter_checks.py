@@ -204,7 +204,7 @@ def load_peft_model(
     return tuned
 
 
-def reload_with_peft(model: nn.Module, adapter: str | os.PathLike[str], name: str) -> None:
+def reload_with_peft(model: nn.Module, adapter: str | os.PathLike[str], name: str, **hub_kwargs: Any) -> None:
     """Load the weights of an adapter that was injected into a model a second time, with PEFT's own names.
 
     Transformers' loading does not find the magnitudes of DoRA.
@@ -213,13 +213,14 @@ def reload_with_peft(model: nn.Module, adapter: str | os.PathLike[str], name: st
         model: model with the adapter, but without `PeftModel`.
         adapter: folder or Hub id of the adapter.
         name: name of the adapter in the model.
+        hub_kwargs: arguments of `from_pretrained` that say where files come from (`revision`, `token`, ...).
 
     Raises:
         ValueError: a weight of the adapter is missing or unexpected.
     """
     peft: Any = import_module("peft")
     device = str(next(model.parameters()).device)
-    weights = peft.load_peft_weights(os.fspath(adapter), device=device)
+    weights = peft.load_peft_weights(os.fspath(adapter), device=device, **hub_kwargs)
     weights = {key.removeprefix("base_model.model."): tensor for key, tensor in weights.items()}
     expected = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
     check_adapter_keys(adapter, expected - weights.keys(), weights.keys() - expected)

@@ -90,7 +90,9 @@ class CheckedConfig(PreTrainedConfig):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except ValueError as error:
             place = os.fspath(pretrained_model_name_or_path)
-            raise error if place in str(error) else ValueError(f"{place}: {error}") from error
+            if place in str(error):
+                raise
+            raise ValueError(f"{place}: {error}") from error
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -189,8 +189,8 @@ class LyricsRefinerConfig(CheckedConfig):
         if published:
             config_dict = translate_refiner_config(config_dict, pretrained_model_name_or_path, **kwargs)
         if tag_thresholds is not None:
-            tagger = config_dict["tagger_config"]
-            tagger["threshold"] = read_tag_thresholds(tag_thresholds, len(tagger["id2label"]))
+            tagger = config_dict.get("tagger_config") or {}
+            tagger["threshold"] = read_tag_thresholds(tag_thresholds, len(tagger.get("id2label") or ()))
         elif published:
             logger.warning_once(
                 "The published checkpoint holds no thresholds of its own for the tags: every tag fires above "

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_base import FINITE, POSITIVE, RATE, CheckedConfig, check_model_type, check_numbers
+from .configuration_base import FINITE, NOT_NEGATIVE, POSITIVE, RATE, CheckedConfig, check_model_type, check_numbers
 from .configuration_lyrics import LyricsConfig
 from .configuration_mqformer import LyricsMQFormerConfig
 from .published_config import is_published_config, translate_pretraining_config
@@ -53,7 +53,7 @@ class LyricsPreTrainingConfig(CheckedConfig):
     temperature: float | int = 0.07
     label_smoothing: float | int = 0.1
     tie_word_embeddings: bool = True
-    initializer_range: float = 0.02
+    initializer_range: float | int = 0.02
     object_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -70,6 +70,7 @@ class LyricsPreTrainingConfig(CheckedConfig):
         """Check the loss weights and other numbers (called by `@strict`)."""
         check_numbers(self, POSITIVE, "temperature", "projection_size")
         check_numbers(self, RATE, "label_smoothing")
+        check_numbers(self, NOT_NEGATIVE, "initializer_range")
         check_numbers(self, FINITE, *(f"{name}_weight" for name in OBJECTIVES))
         check_numbers(self.vision_config, POSITIVE, "num_hidden_layers", "hidden_size", "num_attention_heads")
         weights = {f"{name}_weight": getattr(self, f"{name}_weight") for name in OBJECTIVES}

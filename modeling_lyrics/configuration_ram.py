@@ -19,11 +19,13 @@ def read_tag_thresholds(path: str | os.PathLike[str], num_tags: int) -> list[flo
 
     Args:
         path: text file; empty lines are skipped.
-        num_tags: number of thresholds that the file must have.
+        num_tags: number of thresholds that the file must have; 0 for a refiner without a tagger.
 
     Raises:
-        ValueError: a line is not a number in [0, 1], or the number of thresholds is not `num_tags`.
+        ValueError: a line is not a number in [0, 1], the number of thresholds is not `num_tags`, or there is no tagger.
     """
+    if not num_tags:
+        raise ValueError(f"tag_thresholds={os.fspath(path)!r} has no effect: this refiner has no tagger. Leave it out.")
     thresholds = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file.read().split("\n"), start=1):

@@ -557,12 +557,12 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
         with torch.device("meta"):
             model: Any = cls(config)
         if not isinstance(queries, PreTrainedModel):
-            queries = LyricsMQFormerModel(config.mqformer_config).to(text.dtype)
+            queries = LyricsMQFormerModel(config.mqformer_config).to(text.device, text.dtype)
         projection = nn.Linear(config.mqformer_config.hidden_size, config.text_config.hidden_size)
         nn.init.normal_(projection.weight, std=config.initializer_range)
         nn.init.zeros_(projection.bias)
         model.model.vision_model, model.model.mqformer = vision, queries
-        model.model.language_projection = projection.to(text.dtype)
+        model.model.language_projection = projection.to(text.device, text.dtype)
         model.model.language_model, model.lm_head = text.base_model, text.get_output_embeddings()
         model.generation_config = copy.deepcopy(text.generation_config)
         model.tie_weights()

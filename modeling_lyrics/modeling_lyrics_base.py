@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .adapter_checks import check_adapter, check_adapter_keys, check_no_learned_prompt, reload_with_peft
+from .checkpoint_files import HUB_KWARGS
 from .checkpoint_model import NativeCheckpointModel
 from .configuration_lyrics import LyricsConfig
 from .published_checkpoint import DROPPED_BY_MODEL
@@ -118,8 +119,9 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
             ValueError: a weight of the adapter is missing, unexpected or of another shape, or it was trained on another
                 model.
         """
+        where = _hub_arguments(kwargs)
         if peft_model_id is not None:
-            check_adapter(self, peft_model_id)
+            check_adapter(self, peft_model_id, **where)
         try:
             info = super().load_adapter(peft_model_id, *args, **kwargs)
         except RuntimeError as error:  # Transformers logs the shapes
@@ -129,8 +131,15 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
             ) from error
         name = (args[0] if args else None) or kwargs.get("adapter_name") or "default"
         if peft_model_id is not None and getattr(self.peft_config[name], "use_dora", False):
-            reload_with_peft(self, peft_model_id, name)
+            reload_with_peft(self, peft_model_id, name, **where)
             return info
         missing = [key for key in info.missing_keys if name in key.split(".")]
         check_adapter_keys(peft_model_id, missing, info.unexpected_keys)
         return info
+
+
+def _hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return where an adapter comes from (`revision`, `token`, ...), of the arguments of `load_adapter`."""
+    of_base = getattr(kwargs.get("load_config"), "download_kwargs", None) or {}
+    given = {**of_base, **(kwargs.get("adapter_kwargs") or {}), **kwargs}
+    return {name: given[name] for name in (*HUB_KWARGS, "subfolder") if given.get(name) is not None}

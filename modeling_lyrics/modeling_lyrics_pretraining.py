@@ -506,6 +506,10 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
                 the paper's sizes.
             lm_head: language modeling head of BERT, if its weights belong to the MQ-Former's.
             config_kwargs: further fields of `LyricsPreTrainingConfig`.
+
+        Returns:
+            The model in evaluation mode. The heads are new, on the device and in the dtype of the MQ-Former, and so is
+            an MQ-Former that was given as a configuration, on those of the vision encoder.
         """
         vision, queries, config_kwargs = prepare_parts(vision_model, mqformer, config_kwargs)
         queries_config = queries.config if isinstance(queries, PreTrainedModel) else queries
@@ -513,15 +517,16 @@ class LyricsForPreTraining(RetrievalMethods, LyricsPreTrainedModel):
         with torch.device("meta"):
             model: Any = cls(config)
         if not isinstance(queries, PreTrainedModel):
-            queries = LyricsMQFormerModel(config.mqformer_config)
+            queries = LyricsMQFormerModel(config.mqformer_config).to(vision.device, vision.dtype)
         model.model.vision_model, model.model.mqformer = vision, queries
         for name in ("contrastive", "matching", "lm_head"):
             if (head := getattr(model, name)) is not None:
-                head.to_empty(device="cpu").apply(model._init_weights)
+                head.to_empty(device="cpu").apply(model._init_weights)  # on the CPU, so that a seed means the same
+                head.to(queries.device, queries.dtype)
         if lm_head is not None and model.lm_head is not None:
             model.lm_head = lm_head
         model.tie_weights()
-        return model
+        return model.eval()
 
 
 def _require(user: str, **inputs: Any) -> None:

@@ -7,6 +7,7 @@ it needs nothing but a picture.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections import deque
@@ -191,8 +192,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                     source, tag_thresholds=tag_thresholds, **hub_kwargs
                 )
             else:
+                kwargs["config"] = copy.deepcopy(kwargs["config"])
                 tagger = kwargs["config"].tagger_config
-                tagger.threshold = read_tag_thresholds(tag_thresholds, tagger.num_labels)
+                thresholds = read_tag_thresholds(tag_thresholds, 0 if tagger is None else tagger.num_labels)
+                tagger.threshold = thresholds
         tokenizer = None
         if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
             trusted = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # `None` would ask on standard input

@@ -100,7 +100,8 @@ def register() -> None:
         *GROUNDING_DINO.transforms(scope="detector"),
     ]
     register_checkpoint_conversion_mapping("LyricsVisualRefiner", refiner, overwrite=True)
-    register_checkpoint_conversion_mapping("LyricsForPreTraining", _pretraining_transforms(), overwrite=True)
+    for name in ("LyricsForPreTraining", "LyricsForImageTextRetrieval"):
+        register_checkpoint_conversion_mapping(name, _pretraining_transforms(), overwrite=True)
 
 
 def _pretraining_transforms() -> list[Any]:

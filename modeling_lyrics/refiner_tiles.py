@@ -115,18 +115,21 @@ def join_tiles(
     labels = [label for part in parts for label in part.labels]
     features = torch.cat([part.region_features for part in parts])[kept]
     features[:, -_BOX_SIZE:] = joined[kept]
-    placed = [
-        _place(part.masks, tile, width, height)
-        for part, tile in zip(parts, tiles, strict=True)
-        if part.masks is not None
-    ]
+    first_of = torch.tensor([0, *(len(part.boxes) for part in parts)]).cumsum(0)
+    placed: list[torch.Tensor] = []
+    for index in kept:  # those alone: the masks of all tiles at the size of the picture would take gigabytes
+        number = int(tile_of[index])
+        masks, row = parts[number].masks, index - int(first_of[number])
+        if masks is not None:
+            placed.append(_place(masks[row : row + 1], tiles[number], width, height))
+    none = None if parts[0].masks is None else parts[0].masks.new_zeros(0, height, width)
     return replace(
         parts[0],
         labels=[labels[index] for index in kept],
         boxes=joined[kept],
         scores=scores[kept],
         region_features=features,
-        masks=torch.cat(placed)[kept] if placed else None,
+        masks=torch.cat(placed) if placed else none,
         tags=list(dict.fromkeys(tag for part in parts for tag in part.tags)),
     )
 

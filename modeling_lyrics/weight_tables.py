@@ -43,7 +43,6 @@ def _split(source: str, *targets: str) -> tuple[tuple[str, tuple[str, ...]], ...
     )
 
 
-# Original Swin (Microsoft's layout) -> `SwinModel`, for keys that already stand below `{root}`.
 def _swin_renames(root: str) -> tuple[tuple[str, str], ...]:
     """Return the renames of an original Swin (Microsoft's layout) to `SwinModel`, for keys below `root`."""
     escaped = root.replace(".", r"\.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -13,7 +14,7 @@ from .drawing import draw_attention, draw_objects
 from .image_loading import PictureLike, flatten_pictures, load_picture
 from .model_inputs import tags_of_each
 from .picture_cache import OpenedPicture, PictureCache
-from .protocols import CheckedObjectStore, ObjectStore, Refiner, RefinerConfig
+from .protocols import CheckedObjectStore, HashedObjectStore, ObjectStore, Refiner, RefinerConfig
 from .refined_cache import RefinedCache
 from .refiner_handle import RefinerHandle
 from .spatial_text import parse_spatial_text
@@ -97,18 +98,19 @@ class PictureRefining:
                 f"The refiner gives region features of width {width}, but this processor's model takes "
                 f"{self.region_feature_size}."
             )
-        store, self.store = self.store, None
-        self._refiner.attach(refiner)
-        self.store = store  # asked again, since the refiner has changed
+        with self._refiner_changes():
+            self._refiner.attach(refiner)
         return self
 
     def share_refiner_of(self, other: PictureRefining) -> Self:
         """Use the refiner of another processor, which is loaded when either first needs it, and return this processor.
 
-        A first stage is saved without its refiner: that of a model made of the same refiner can then be used.
+        A first stage is saved without its refiner: that of a model made of the same refiner can then be used. The store
+        belongs to the refiner, and is shared with it.
 
         Raises:
-            ValueError: the other processor has no refiner, or another one than this processor was saved with.
+            ValueError: the other processor has no refiner, or another one than this processor was saved with, or both
+                have a store.
         """
         theirs, config = other.refiner_fingerprint, other.refiner_config
         if not other.has_refiner or config is None:
@@ -119,6 +121,8 @@ class PictureRefining:
                 f"{theirs}; this processor's model was trained with width {self.region_feature_size} and the "
                 f"fingerprint {self.refiner_fingerprint}. Name the model that has its refiner."
             )
+        if self.store is not None and other.store not in (None, self.store):
+            raise ValueError("Both processors have a store, and a shared refiner asks one: set one `store` to None.")
         store, self.store = self.store, None
         self._refiner = other._refiner
         if store is not None:
@@ -127,10 +131,20 @@ class PictureRefining:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Set the device and the dtype of the refiner, now or when it is loaded, and return the processor."""
-        store, self.store = self.store, None
-        self._refiner.to(device, dtype)
-        self.store = store  # asked again, since the refiner has changed
+        with self._refiner_changes():
+            self._refiner.to(device, dtype)
         return self
+
+    @contextmanager
+    def _refiner_changes(self) -> Iterator[None]:
+        """Ask the store again, since the refiner changes; where it could not be changed, the store stays."""
+        store, self.store = self.store, None
+        try:
+            yield
+        except BaseException:
+            self._refiner.store = store
+            raise
+        self.store = store
 
     def load_pictures(self, images: Any) -> list[Image.Image]:
         """Return pictures, paths, URLs, arrays or tensors in any nesting as a flat list of upright RGB pictures."""
@@ -169,7 +183,7 @@ class PictureRefining:
         wanted = None if tags is None else tags_of_each(tags, len(pictures))
         found: dict[int, Any] = {}
         if self.store is not None and tags is None and not return_masks:
-            found = {index: self.store.lookup(picture.picture) for index, picture in enumerate(pictures)}
+            found = {index: _look_up(self.store, picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
         if missing and found and not self.has_refiner:
             raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
@@ -198,7 +212,8 @@ class PictureRefining:
             Whether their mean score is at least the refiner's `familiar_score`; `False` if nothing was found. Always
             `True` if the refiner has no such score.
         """
-        smallest = None if self.refiner_config is None else self.refiner_config.familiar_score
+        config = self.refiner_config
+        smallest = None if config is None else config.familiar_score
         return smallest is None or (len(visual_objects) > 0 and float(visual_objects.scores.mean()) >= smallest)
 
     def visualize(
@@ -232,3 +247,7 @@ class PictureRefining:
             font: font file for the labels; by default one that has their characters is looked for.
         """
         return draw_attention(load_picture(image, self.max_image_pixels), visual_objects, weights, font)
+
+
+def _look_up(store: ObjectStore, picture: OpenedPicture) -> VisualObjects | None:
+    return store.find_image(picture.key) if isinstance(store, HashedObjectStore) else store.lookup(picture.picture)

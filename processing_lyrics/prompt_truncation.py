@@ -31,7 +31,7 @@ class Truncation:
     """Settings of truncation and padding.
 
     Attributes:
-        limit: largest number of tokens, padding included.
+        limit: largest number of tokens; padding to a multiple may exceed it.
         side: side where text is dropped, `"right"` or `"left"`.
         padding: `False`, `True` or `"longest"`, or `"max_length"`.
         padding_side: side of the padding, `"right"` or `"left"`.
@@ -64,10 +64,11 @@ class Truncation:
         if limit < 1:
             raise ValueError(f"max_length must be at least 1, got {limit}.")
         padding = options.get("padding") or False
+        padding = False if padding == "do_not_pad" else getattr(padding, "value", padding)
         return cls(
             limit=int(limit),
             side=tokenizer.truncation_side,
-            padding=False if padding == "do_not_pad" else getattr(padding, "value", padding),
+            padding=padding,
             padding_side=options.get("padding_side") or tokenizer.padding_side,
             pad_to_multiple_of=options.get("pad_to_multiple_of"),
             wanted=frozenset(name for name in _NEEDED if options.get(name)),

@@ -134,6 +134,15 @@ class ObjectStore(Protocol):
         ...
 
 
+@runtime_checkable
+class HashedObjectStore(ObjectStore, Protocol):
+    """Store that also finds a picture by its hash, so that a known file need not be decoded."""
+
+    def find_image(self, image_hash: bytes) -> VisualObjects | None:
+        """Return the objects of the picture with this `hash_picture`, or `None` where they are not stored."""
+        ...
+
+
 class StoredImage(Protocol):
     """Objects of an image, and its resized pixels: uint8 of shape (height, width, 3)."""
 

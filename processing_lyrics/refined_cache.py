@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -17,6 +17,7 @@ from .settings_hash import hash_settings
 from .visual_objects import VisualObjects
 
 MAX_BYTES = 64 * 2**20  # about 1,700 pictures with 36 objects each, without masks
+_MEMBERS = attrgetter(*(one.name for one in fields(VisualObjects)))
 _VERSION = attrgetter("_version")
 
 
@@ -64,7 +65,7 @@ class RefinedCache(ByteCache[Hashable, VisualObjects]):
                 progress=progress,
             )
             for place, image in zip(places, refined, strict=True):
-                found[keys[place]] = objects = VisualObjects(**vars(image))
+                found[keys[place]] = objects = VisualObjects(*_MEMBERS(image))
                 self.put((keys[place], return_masks), _copy(objects), _size_of(objects))
         given: set[Hashable] = set()
         results = []

@@ -206,9 +206,10 @@ class RefinerHandle:
         """Load the refiner from the source."""
         if not self.is_published:
             return AutoModel.from_pretrained(source, subfolder=self.subfolder, **self.load_kwargs)
-        # the refiner's weights are among the model's: the configuration says what to take
-        load_kwargs = {name: value for name, value in self.load_kwargs.items() if name != "tag_thresholds"}
+        # the refiner's weights are among the model's: the configuration says what to take, and has its own arguments
         config = self._load_config(source)
+        of_config = {"tag_thresholds", *config.to_dict()} - set(_OF_WEIGHTS)
+        load_kwargs = {name: value for name, value in self.load_kwargs.items() if name not in of_config}
         return AutoModel.from_pretrained(source, config=config, subfolder=self.subfolder, **load_kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RefinerHandle:

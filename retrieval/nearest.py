@@ -43,25 +43,41 @@ def nearest(embeddings: Array, query: Array, count: int) -> npt.NDArray[np.int64
     return rows[np.argsort(-similarity[rows], kind="stable")][:count]
 
 
-def nearest_in_folder(folder: Path, embeddings: Array, query: Array, count: int) -> npt.NDArray[np.int64]:
-    """Return the rows most similar to a query, from a FAISS index that is kept in a folder if there are many rows.
+class EmbeddingRows:
+    """Embeddings that are asked for those nearest to a query; many are kept in a FAISS index, which is loaded once.
 
     Args:
         folder: folder of the index.
         embeddings: float32 array of shape (N, D), of length 1.
-        query: float32 array of shape (D,), of length 1.
-        count: int, number of rows.
     """
-    if len(embeddings) <= EXACT_LIMIT:
-        return nearest(embeddings, query, count)
-    if find_spec("faiss") is None:
+
+    def __init__(self, folder: Path, embeddings: Array) -> None:
+        self.embeddings = embeddings
+        self._folder = folder
+        self._index: Any = None
+
+    def nearest(self, query: Array, count: int) -> npt.NDArray[np.int64]:
+        """Return the rows most similar to a query, best first.
+
+        Args:
+            query: float32 array of shape (D,), of length 1.
+            count: int, number of rows.
+        """
+        if len(self.embeddings) <= EXACT_LIMIT or not self._has_faiss():
+            return nearest(self.embeddings, query, count)
+        if self._index is None:
+            self._index = _faiss_index(self._folder, self.embeddings)
+        _, rows = self._index.search(query, k=count)
+        return np.array([row for row in rows if row >= 0], np.int64)
+
+    def _has_faiss(self) -> bool:
+        if find_spec("faiss") is not None:
+            return True
         logger.warning_once(
-            f"There are {len(embeddings):,} pictures, and every one is compared. That is exact but slow beyond "
+            f"There are {len(self.embeddings):,} pictures, and every one is compared. That is exact but slow beyond "
             f"{EXACT_LIMIT:,}: install faiss-cpu to search in an index."
         )
-        return nearest(embeddings, query, count)
-    _, rows = _faiss_index(folder, embeddings).search(query, k=count)
-    return np.array([row for row in rows if row >= 0], np.int64)
+        return False
 
 
 def _faiss_index(folder: Path, embeddings: Array) -> Any:

@@ -23,7 +23,7 @@ from ..utils.folder_lock import FolderLock
 from .encoder import PairEncoder
 from .index import EmbeddingIndex, EmbeddingIndexError, IndexedPicture
 from .model_identity import describe_encoder
-from .nearest import nearest_in_folder
+from .nearest import EmbeddingRows
 
 logger = logging.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class PictureSearch:
         self._index: Any = None
         self._row_of: dict[str, int] = {}
         self._keys: list[str] = []
-        self._embeddings = np.zeros((0, 0), np.float32)
+        self._rows = EmbeddingRows(self.path, np.zeros((0, 0), np.float32))
 
     def update(self, progress: bool = True) -> int:
         """Embed the pictures that are new or have changed, and return their number.
@@ -103,7 +103,7 @@ class PictureSearch:
             key, reason = next(iter(self.failures.items()), ("", "there is none"))
             raise ValueError(f"None of the {len(self.failures)} pictures could be read; {key}: {reason}")
         self._index, self._row_of, self._keys = index, current, list(current)
-        self._embeddings = index.embeddings[list(current.values())]
+        self._rows = EmbeddingRows(self.path, index.embeddings[list(current.values())])
         return len(index) - before
 
     def __len__(self) -> int:
@@ -261,8 +261,8 @@ class PictureSearch:
             raise ValueError(f"top must be an integer of at least 1, and rerank of at least 0, got {top} and {rerank}.")
 
     def _nearest(self, embedding: npt.NDArray[np.float32], count: int) -> list[Hit]:
-        rows = nearest_in_folder(self.path, self._embeddings, embedding, count)
-        return [Hit(self._keys[row], float(self._embeddings[row] @ embedding)) for row in rows]
+        rows = self._rows.nearest(embedding, count)
+        return [Hit(self._keys[row], float(self._rows.embeddings[row] @ embedding)) for row in rows]
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
         """Return hits in the order of both log odds, of contrast and of matching; unreadable pictures come last."""

@@ -39,11 +39,6 @@ class RetrievalTask:
     images: int
 
 
-def is_retrieval_word(word: str) -> bool:
-    """Return whether a word of `lyrics evaluate` names this task, such as `retrieval/coco:FOLDER`."""
-    return word.partition(":")[0].partition("/")[0] == TASK
-
-
 def parse_retrieval_words(words: Sequence[str], root: str | os.PathLike[str] | None = None) -> list[RetrievalTask]:
     """Return the tasks of words.
 

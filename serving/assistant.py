@@ -338,7 +338,7 @@ class Lyrics:
         return self._engine.load()
 
     def cache_stats(self) -> dict[str, CacheStats]:
-        """Return the numbers of the caches `refined`, `encoded`, `prefix` and `pictures`."""
+        """Return the numbers of the caches `refined`, `vision`, `encoded`, `prefix` and `pictures`."""
         return self._answerer.stats()
 
     def clear_caches(self) -> None:

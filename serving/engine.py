@@ -100,12 +100,13 @@ class Engine:
                 batch: list[Request] = []
                 limit = self.max_batch_size
                 for request in list(self._waiting):
+                    if not request.goes_with(first):
+                        continue
                     limit = min(limit, request.batch_limit)
                     if len(batch) >= limit:
                         break
-                    if request.goes_with(first):
-                        batch.append(request)
-                        self._waiting.remove(request)
+                    batch.append(request)
+                    self._waiting.remove(request)
                 self._running = batch
                 return batch
 

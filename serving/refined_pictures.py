@@ -15,6 +15,9 @@ from ..processing_lyrics import LyricsProcessor, VisualObjects
 from ..processing_lyrics.picture_cache import OpenedPicture
 from .question import hash_objects
 
+MAX_TAGS = 100  # words that a refiner is asked for
+MAX_TAG_CHARACTERS = 100
+MAX_REGIONS = 300
 THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
 
 # Looks at a picture and its objects, and returns a remark for the user, or `None`.

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..datasets_lyrics.path_guard import AS_GIVEN, read_image_value
 from ..processing_lyrics import LyricsProcessor, VisualObjects
-from ..processing_lyrics.model_inputs import pad_regions
+from ..processing_lyrics.model_inputs import DEFAULT_MAX_LENGTH, pad_regions
 from ..processing_lyrics.pretraining_inputs import (
     ITEMS,
     PairText,
@@ -92,7 +92,7 @@ class LyricsPretrainingCollator:
     mask_unit: MaskUnit = "item"
     seed: int = 42
     use_objects: bool = True
-    max_spatial_tokens: int = 512
+    max_spatial_tokens: int = DEFAULT_MAX_LENGTH
     max_caption_tokens: int = 128
     caption_only_probability: float = 0.0
     image_column: str = "image"
@@ -103,7 +103,7 @@ class LyricsPretrainingCollator:
         require_shares(self, "mask_probability", "caption_only_probability")
         require_one_of("mask_unit", self.mask_unit, ("item", "object"))
         self.tokenizer: Any = add_stage_1_tokens(self.processor.mqformer_tokenizer)
-        limit = min(self.tokenizer.model_max_length, 512)
+        limit = min(self.tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
         for name in ("max_spatial_tokens", "max_caption_tokens"):
             if not 2 <= (length := getattr(self, name)) <= limit:
                 raise ValueError(f"{name} must be between 2 and the tokenizer's {limit}, got {length}.")

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from transformers.utils import logging
 
 from ...datasets_lyrics.sources import Item, Source
 from ...processing_lyrics import LyricsProcessor, VisualObjects
+from ...processing_lyrics.picture_cache import OpenedPicture
 from ..storage.errors import StaleStoreError
 from ..storage.manifest import SHARDS
 from ..storage.picture_hash import LoadedPicture, read_picture
@@ -125,7 +125,7 @@ class RefiningTask:
 
     def _refine_group(self, group: Sequence[Loaded]) -> list[VisualObjects | str]:
         """Return the objects of each loaded image, or the reason why there are none."""
-        objects = iter(self._refine_pictures([one.picture for _, one in group if isinstance(one, LoadedPicture)]))
+        objects = iter(self._refine_pictures([_opened(one) for _, one in group if isinstance(one, LoadedPicture)]))
         return [next(objects) if isinstance(one, LoadedPicture) else one for _, one in group]
 
     def load(self, item: Item) -> Loaded:
@@ -154,7 +154,7 @@ class RefiningTask:
         if group:
             yield group
 
-    def _refine_pictures(self, pictures: list[Image.Image]) -> list[VisualObjects | str]:
+    def _refine_pictures(self, pictures: list[OpenedPicture]) -> list[VisualObjects | str]:
         """Return the objects of each image; if the refiner fails, each image is tried alone."""
         options = {"batch_size": self.batch_size, "return_masks": self.rows.masks, "progress": False}
         try:
@@ -175,6 +175,11 @@ class RefiningTask:
         except ValueError as error:
             return f"What the refiner saw cannot be stored: {error}"
         return Row(item.key, loaded.image_hash, loaded.file_sha256, *loaded.picture.size, objects, loaded.pixels)
+
+
+def _opened(loaded: LoadedPicture) -> OpenedPicture:
+    """Return a picture with its hash, so that it is not hashed again."""
+    return OpenedPicture(lambda: loaded.picture, loaded.image_hash)
 
 
 def _one_ahead(groups: Iterator[list[Loaded]]) -> Iterator[list[Loaded]]:

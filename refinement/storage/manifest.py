@@ -33,7 +33,7 @@ class Manifest:
         refiner: identity of the refiner.
         rows: format that all rows have in common.
         source: dictionary, description of the data set by itself.
-        plan: dictionary with `shards`, `shard_size` and `limit`: how the work is divided.
+        plan: dictionary with `shards` and `shard_size`: how the work is divided.
         versions: versions of libraries by name, as of the store's creation.
         shards: facts about the finished shards; empty until all are finished.
         files: SHA-256 of the other files by path; empty until the store is complete.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..answer import Answer
 from ..answer_stream import AnswerStream
 from ..assistant import Lyrics
 from ..generation_options import GenerationOptions
-from ..refined_pictures import THRESHOLDS
+from ..refined_pictures import MAX_REGIONS, MAX_TAG_CHARACTERS, MAX_TAGS, THRESHOLDS
 from .page_picture import USUAL_SETTINGS, PagePicture, RefinerSettings, encode_picture, shrink
 from .python_code import Step, write_code
 
@@ -21,9 +20,6 @@ MAX_PICTURES = 8
 MAX_QUESTION = 2_000  # characters
 MAX_BOXES = 8  # of a question
 MAX_TURNS = 50
-MAX_TAGS = 100
-MAX_TAG_CHARACTERS = 100
-MAX_REGIONS = 300
 DEFAULT_QUESTION = "What is this?"
 
 
@@ -137,16 +133,20 @@ class PageSession:
         Raises:
             ValueError: it cannot be read, is too large, or there are too many.
         """
-        if len(self.pictures) >= MAX_PICTURES:
-            raise ValueError(f"A conversation has at most {MAX_PICTURES} pictures: begin a new one.")
+        self._check_room()
         picture = PagePicture.load(file, name).refine(self.assistant, USUAL_SETTINGS)
         with self._lock:
+            self._check_room()  # again, since another picture may have come meanwhile
             self._chat.add_image(picture.image, picture.objects)
             self.pictures.append(picture)
             self._steps.append(Step("picture", picture=len(self.pictures) - 1))
             self.suggestions = tuple(questions)
             self.chosen.clear()
             self.view = View(len(self.pictures) - 1)
+
+    def _check_room(self) -> None:
+        if len(self.pictures) >= MAX_PICTURES:
+            raise ValueError(f"A conversation has at most {MAX_PICTURES} pictures: begin a new one.")
 
     def refine(self, settings: RefinerSettings) -> None:
         """Refine the last picture again, with other settings.
@@ -157,11 +157,14 @@ class PageSession:
         Raises:
             ValueError: there is no picture, or a setting is out of its range.
         """
-        if not self.pictures:
-            raise ValueError("There is no picture yet.")
-        index = len(self.pictures) - 1
-        picture = self.pictures[index].refine(self.assistant, settings)
         with self._lock:
+            if not self.pictures:
+                raise ValueError("There is no picture yet.")
+            index, before = len(self.pictures) - 1, self.pictures[-1]
+        picture = before.refine(self.assistant, settings)
+        with self._lock:
+            if index >= len(self.pictures) or self.pictures[index] is not before:
+                return  # the conversation was begun anew, or the picture refined, meanwhile
             _ = self._chat.messages  # waits for an answer that is being written about the objects of before
             self._chat.objects[index] = picture.objects
             self.pictures[index] = picture
@@ -237,7 +240,7 @@ class PageSession:
             for piece in stream:
                 turn.text += piece
                 yield turn
-        except (ValueError, TimeoutError, CancelledError):
+        except Exception:  # of any kind, such as too little memory: `Chat` has forgotten the question
             with self._lock:
                 self._forget(turn)
             raise

@@ -13,18 +13,16 @@ from starlette.responses import Response
 
 from ...processing_lyrics import VisualObjects
 from ...processing_lyrics.picture_cache import OpenedPicture
-from ..refined_pictures import THRESHOLDS
+from ..refined_pictures import MAX_REGIONS, MAX_TAG_CHARACTERS, MAX_TAGS, THRESHOLDS
 from .disconnection import unless_disconnected
 from .errors import RequestError, wrong_value
 from .fields import check_model, check_names, read_flag, read_number, read_strings, shorten
 from .images import ImageSource, read_image_source
 from .json_response import JSON
-from .limits import MAX_MASK_PIXELS, MAX_TAG_CHARACTERS, MAX_TAGS
+from .limits import MAX_MASK_PIXELS
 from .mask_encoding import encode_mask
 from .request_body import read_json
 from .service import Service
-
-MAX_REGIONS = 300
 
 
 @dataclass(frozen=True)

@@ -313,3 +313,17 @@ def test_the_command_agrees_with_the_micro_recipe(benchmarks, tmp_path, capsys):
     lines = (tmp_path / "out/vqav2-val/samples.jsonl").read_text().splitlines()
     assert [json.loads(line)["answer"] for line in lines] == [outcome.answer for outcome in outcomes]
     assert [json.loads(line)["score"] for line in lines] == [float(outcome.correct) for outcome in outcomes]
+
+
+def test_options_without_effect_are_refused_before_the_run(tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"image": str(SCENE_PICTURE), "question": "What?", "answer": "a ring"}))
+    command = ["evaluate", f"custom:{rows}", "--out", str(tmp_path / "out")]
+    for options, message in (
+        (["--refiner", "OTHER"], "--refiner has an effect on retrieval only"),
+        (["--card"], "--card writes into the model's folder, and the micro model is none"),
+        (["--card", "--model", "me/model"], "and me/model is none"),
+    ):
+        assert main([*command, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

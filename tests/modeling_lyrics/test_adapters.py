@@ -89,3 +89,12 @@ def test_a_missing_or_unexpected_weight_is_named(tmp_path, options, load, change
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])
+def test_all_files_of_an_adapter_come_from_the_same_place(tmp_path, options):
+    """The mark of the base model and the magnitudes of DoRA too, which are read beside Transformers' loading."""
+    tuned = save_adapter(tmp_path / "of" / "v1", **options)
+    model = LyricsForConditionalGeneration.from_pretrained(MICRO_CHECKPOINT).eval()
+    model.load_adapter(str(tmp_path / "of"), adapter_kwargs={"subfolder": "v1"})
+    torch.testing.assert_close(embed_and_predict(model), embed_and_predict(tuned), atol=1e-4, rtol=1e-4)

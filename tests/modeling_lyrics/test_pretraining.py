@@ -519,5 +519,21 @@ def test_from_parts(model, batch):
     assert all(not parameter.is_meta for parameter in built.parameters())
     assert 0 < built.matching.head.weight.std() < 0.1
     assert math.isclose(built.contrastive.temperature.item(), 0.07, rel_tol=1e-6)
-    output = built.eval()(**batch)
+    assert not built.training
+    output = built(**batch)
     assert all(torch.isfinite(value) for value in losses(output).values())
+
+
+def test_new_heads_have_the_dtype_of_the_mqformer():
+    parts = build_model().to(torch.bfloat16).model
+    built = LyricsForPreTraining.from_parts(parts.vision_model, parts.mqformer, projection_size=16)
+    assert {parameter.dtype for parameter in built.parameters()} == {torch.bfloat16}
+    built = LyricsForPreTraining.from_parts(parts.vision_model, parts.mqformer.config, projection_size=16)
+    assert {parameter.dtype for parameter in built.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan")])
+def test_a_standard_deviation_is_checked(value):
+    with pytest.raises(ValueError, match="initializer_range"):
+        build_config(initializer_range=value)
+    assert build_config(initializer_range=0).initializer_range == 0

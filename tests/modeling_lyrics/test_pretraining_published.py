@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, normalize
-from transformers import AutoModelForPreTraining
+from transformers import AutoModelForPreTraining, AutoModelForZeroShotImageClassification
 from transformers.utils import logging
 
 from lyrics.modeling_lyrics import LyricsForPreTraining
@@ -36,6 +36,16 @@ def expected(name):
 @pytest.fixture(scope="module")
 def pretraining():
     return LyricsForPreTraining.from_pretrained(FOLDER / "checkpoint").eval()
+
+
+def test_the_retrieval_model_takes_the_same_weights(pretraining):
+    model, report = AutoModelForZeroShotImageClassification.from_pretrained(
+        FOLDER / "checkpoint", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    weights = pretraining.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
 
 
 @pytest.fixture(scope="module")

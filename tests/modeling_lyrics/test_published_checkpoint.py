@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 import lyrics
+from lyrics.assets import MICRO_CHECKPOINT
 from lyrics.modeling_lyrics import (
     LyricsConfig,
     LyricsForConditionalGeneration,
@@ -376,3 +377,24 @@ def test_preprocessing_is_exact(published_processor, golden, golden_pictures):
         key, _, row = name.partition(" ")
         golden_view = expected[key][int(row)] if row else expected[key]
         torch.testing.assert_close(view, golden_view, atol=one_level, rtol=0)
+
+
+def test_settings_of_the_refiner_are_those_that_are_given(published):
+    settings = {"box_threshold": 0.125, "dtype": torch.bfloat16}
+    processor = LyricsProcessor.from_pretrained(published, refiner_kwargs=settings)
+    assert processor.refiner_config.box_threshold == processor.refiner.config.box_threshold == 0.125
+    assert processor.refiner.dtype == torch.bfloat16
+
+
+def test_thresholds_of_tags_need_a_tagger(tmp_path):
+    """By the folder and by a configuration, which stays as it was."""
+    file = tmp_path / "thresholds.txt"
+    file.write_text("0.5\n" * 10)
+    config = LyricsRefinerConfig.from_pretrained(MICRO_CHECKPOINT, subfolder="refiner")
+    config.tagger_config = None
+    config.save_pretrained(tmp_path / "refiner")
+    with pytest.raises(ValueError, match="has no effect: this refiner has no tagger"):
+        LyricsRefinerConfig.from_pretrained(tmp_path / "refiner", tag_thresholds=file)
+    with pytest.raises(ValueError, match="has no effect: this refiner has no tagger"):
+        LyricsVisualRefiner.from_pretrained(MICRO_CHECKPOINT / "refiner", config=config, tag_thresholds=file)
+    assert config.tagger_config is None

@@ -90,3 +90,68 @@ def test_the_cache_can_be_bounded_and_stays_in_its_process(processor):
     again.refine(SCENE_PICTURE)
     again.refine(SCENE_PICTURE)
     assert misses(again) == 2
+
+
+class Slotted:
+    """What another refiner may return: no attribute but those of the interface, and no `__dict__`."""
+
+    __slots__ = ("boxes", "labels", "masks", "region_features", "scores", "tags")
+
+
+class Other:
+    """A refiner that returns the micro model's objects in a class of its own."""
+
+    def __init__(self, refiner):
+        self.refiner, self.config = refiner, refiner.config
+
+    def refine(self, images, **options):
+        results = []
+        for found in self.refiner.refine(images, **options):
+            results.append(Slotted())
+            for name in Slotted.__slots__:
+                setattr(results[-1], name, getattr(found, name))
+        return results
+
+
+def test_objects_of_another_refiner_need_not_be_of_our_class(processor):
+    expected = processor.refine(SCENE_PICTURE)[0]
+    other = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT, refiner=False).attach_refiner(Other(processor.refiner))
+    assert other.refine(SCENE_PICTURE)[0] == expected
+
+
+class Known:
+    """A store that finds pictures by their hash."""
+
+    def __init__(self, objects):
+        self.objects, self.asked = objects, []
+
+    def find_image(self, image_hash):
+        self.asked.append(image_hash)
+        return self.objects
+
+    def lookup(self, picture):
+        raise AssertionError("The picture is decoded and hashed again.")
+
+
+def test_a_store_is_asked_for_the_hash_that_is_known(processor):
+    picture = processor.open_pictures(SCENE_PICTURE)[0]
+    processor.store = Known(processor.refine(SCENE_PICTURE)[0])
+    assert processor.refine(picture) == [processor.store.objects]
+    assert processor.store.asked == [picture.key]
+
+
+def test_a_store_outlives_a_refiner_that_cannot_be_moved(processor):
+    processor.store = store = Known(None)
+    assert processor.refiner
+    with pytest.raises(RuntimeError, match="nowhere"):
+        processor.to("nowhere")
+    assert processor.store is store
+
+
+def test_processors_with_two_stores_share_no_refiner(processor):
+    other = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+    processor.store, other.store = Known(None), Known(None)
+    with pytest.raises(ValueError, match="Both processors have a store"):
+        processor.share_refiner_of(other)
+    processor.store = None
+    assert processor.share_refiner_of(other).store is other.store

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from lyrics.retrieval import PairEncoder, evaluate_tasks, parse_retrieval_words
-from lyrics.retrieval.tasks import format_results, is_retrieval_word
+from lyrics.retrieval.tasks import format_results
+from lyrics_cli.evaluate_retrieval import is_retrieval
 
 from ..pretraining_parts import build_model, build_processor
 
@@ -43,7 +44,7 @@ def test_words(tmp_path):
     assert task.word == f"coco_karpathy/test:{tmp_path / 'coco_karpathy'}"
     (task,) = parse_retrieval_words(["retrieval/coco:elsewhere", "retrieval/coco:there"])
     assert (task.name, task.word) == ("coco", "coco_karpathy/test:there")
-    assert [is_retrieval_word(word) for word in ("retrieval", "retrieval/coco:x", "vqav2", "retrieval2")] == [
+    assert [is_retrieval(word) for word in ("retrieval", "retrieval/coco:x", "vqav2", "retrieval2")] == [
         True,
         True,
         False,

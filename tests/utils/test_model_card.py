@@ -8,7 +8,16 @@ from huggingface_hub import EvalResult, ModelCard
 
 from lyrics.assets import MICRO_CHECKPOINT
 from lyrics.trainers.common.run_facts import name_data
-from lyrics.utils.model_card import BaseModel, CardFacts, DataName, TrainingFacts, find_hub_id, is_hub_id, write_card
+from lyrics.utils.model_card import (
+    BaseModel,
+    CardFacts,
+    DataName,
+    TrainingFacts,
+    add_results,
+    find_hub_id,
+    is_hub_id,
+    write_card,
+)
 from lyrics.utils.model_card.metadata import build_metadata, choose_license
 
 from ..cards import check_card, run_quick_start
@@ -190,3 +199,15 @@ def test_the_quick_start_runs_as_pasted(tmp_path, monkeypatch):
     shutil.copytree(MICRO_CHECKPOINT, folder, ignore=shutil.ignore_patterns("README.md"))
     write_card(folder, CardFacts("mine", results=[EvalResult("image-text-to-text", "a", "a", "accuracy", 1.0)]))
     assert run_quick_start(ModelCard.load(folder / "README.md"), monkeypatch, folder).strip()
+
+
+def test_results_replace_the_template_of_another_library(folder):
+    """As PEFT leaves it beside an adapter; the card of a person stays."""
+    result = EvalResult("image-text-to-text", "vqa", "VQA", "accuracy", 0.5, "accuracy")
+    mine = "---\nlicense: mit\n---\n# My model\n"
+    (folder / "README.md").write_text(mine)
+    assert not add_results(folder, [result])
+    assert (folder / "README.md").read_text() == mine
+    (folder / "README.md").write_text(f"{mine}[More Information Needed]\n" * 30)
+    assert add_results(folder, [result])
+    assert [one.metric_value for one in check_card(folder).data.eval_results] == [0.5]

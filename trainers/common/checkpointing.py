@@ -139,15 +139,18 @@ class AtomicCheckpointMixin(HubUploadMixin):
 
     def _on_main_process(self, action: Callable[[], Any]) -> Any:
         """Run an action on the main process; all processes return its result or raise its error."""
-        answer: list[Any] = [None]
+        answer: list[Any] = [None, None]  # result, and error
         if self.is_world_process_zero():
             try:
-                answer = [action()]
+                answer[0] = action()
             except (CheckpointError, FolderLockedError) as error:
-                answer = [error]
+                answer[1] = error
+            except Exception as error:  # the others, which would wait for ever, get its text: it may not be sendable
+                broadcast_object_list([None, RuntimeError(f"{type(error).__name__}: {error}")])
+                raise
         broadcast_object_list(answer)
-        if isinstance(answer[0], Exception):
-            raise answer[0]
+        if answer[1] is not None:
+            raise answer[1]
         return answer[0]
 
     def _find_resumable(self, resume: str | bool) -> str:

@@ -143,7 +143,9 @@ def count_activations(module: torch.nn.Module, batch: dict[str, torch.Tensor]) -
         return tensor
 
     kept: list[torch.Tensor] = []
-    ghost = copy.deepcopy(module).to("meta").train()
+    plain = [one for one in module.parameters() if type(one) is torch.nn.Parameter]
+    twins = {id(one): torch.nn.Parameter(one.detach().to("meta"), one.requires_grad) for one in plain}
+    ghost = copy.deepcopy(module, dict(twins)).to("meta").train()  # no weight is copied
     weights = {one.untyped_storage()._cdata for one in ghost.parameters()}
     # Transformers' checks read values of tensors, and on the meta device there are none.
     without_checks = patch_environment(TRANSFORMERS_DISABLE_TORCH_CHECK=1)

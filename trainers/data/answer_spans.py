@@ -106,7 +106,7 @@ class AnswerFinder:
             if answer := "".join(_text_of(message["content"]).split()):
                 _, found, rest = rest.partition(answer)
                 if not found:
-                    raise AnswerError(f"it changes the answer in message {number}, as what stands before <think>")
+                    raise AnswerError(f"it changes the answer in message {number}, such as what stands before <think>")
 
     def encode(self, conversations: Sequence[list[Message]], options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model inputs of B conversations, and `assistant_masks` (B, L), 1 at the answers.
@@ -181,7 +181,7 @@ class AnswerFinder:
                         for place, (start, end) in zip(places, spans, strict=True)
                     ],
                 )
-        raise AnswerError("what it writes around an answer depends on the answer, as where it drops <think>")
+        raise AnswerError("what it writes around an answer depends on the answer, such as where it drops <think>")
 
     def _render(self, messages: Sequence[Message], **options: Any) -> str:
         return self.processor.apply_chat_template(list(messages), **options)

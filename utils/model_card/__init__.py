@@ -89,8 +89,10 @@ def add_results(folder: str | os.PathLike[str], results: Sequence[EvalResult]) -
     """
     folder = Path(folder)
     old = read_text(folder / CARD)
-    if old is not None and not is_ours(old):
+    if old is not None and is_by_hand(old):
         return False
+    if old is not None and not is_ours(old):
+        old = None  # a template of another library
     name, known = read_results("" if old is None else old)
     new = {(one.dataset_name, one.metric_type) for one in results}
     merged = [*(one for one in known if (one.dataset_name, one.metric_type) not in new), *results]

@@ -50,7 +50,7 @@ class Estimate(NamedTuple):
     half: float
 
     def __str__(self) -> str:
-        return f"{self.percent:.0f} ± {math.ceil(round(self.half, 6))}"
+        return f"{self.percent:.0f} ± {self.half:.0f}"
 
 
 def as_array(bits: str) -> np.ndarray:

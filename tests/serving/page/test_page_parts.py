@@ -315,3 +315,13 @@ def test_several_threads_use_one_conversation(session):
     adding.join()
     assert turn.picture == 0
     assert finish(session.ask(RED_STAR)).pictures == [1]
+
+
+def test_a_question_that_fails_in_the_model_is_forgotten(session):
+    def fail(*args):
+        raise MemoryError("out of memory")
+
+    with session.assistant.model.register_forward_pre_hook(fail), pytest.raises(MemoryError):
+        finish(session.ask("How many stars are there, and where?"))
+    assert session.turns == []
+    assert finish(session.ask("What color is the ring?")).text == "purple"
