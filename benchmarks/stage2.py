@@ -7,6 +7,7 @@ backward pass, or on a GPU its peak above what was there. `--match` gives both t
 is what TRL does on a CPU.
 
     python benchmarks/stage2.py                                # laptop size
+    python benchmarks/stage2.py --count                        # operations alone, which no other program disturbs
     python benchmarks/stage2.py --size paper --device cuda     # Llama of 7 billion, ViT-L/14 and BERT-base, bfloat16
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Row, Timing, add_json_option, kept_bytes, name_machine, report, take_turns
+from measuring import Row, Timing, add_json_option, count_flop, kept_bytes, name_machine, report, take_turns
 from PIL import Image
 from stage1 import WORDS, build_tokenizer
 from transformers import (
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--match", action="store_true", help="compute the head at every position here too")
+    parser.add_argument("--count", action="store_true", help="count operations, and time nothing")
     add_json_option(parser)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
@@ -208,6 +210,15 @@ def main() -> None:
         lyrics.collator.processor.spatial_text = "short"
         steps["Lyrics, short text"] = step_of(lyrics, lyrics.collator(rows))
         lyrics.collator.processor.spatial_text = "decimal"
+        table = count_operations(steps)
+        tokens = {name: int(batch["attention_mask"].sum()) for name, batch in batches.items()}
+        title = (
+            f"Second stage beside TRL's SFTTrainer on LLaVA, {arguments.size} size, {size['rows']} rows, "
+            f"{tokens['Lyrics']} tokens here and {tokens['LLaVA']} there"
+        )
+        if arguments.count:
+            report(title, name_machine(device), table, arguments.json)
+            return
         collating = {
             "Lyrics": lambda: lyrics.collator(rows),
             "LLaVA": lambda: peer.data_collator(list(peer.train_dataset)),
@@ -223,7 +234,6 @@ def main() -> None:
             name: kept_bytes(trainer.model, lambda t=trainer, n=name: loss_of(t, batches[n]), device)
             for name, trainer in trainers.items()
         }
-        tokens = {name: int(batch["attention_mask"].sum()) for name, batch in batches.items()}
     refining, short = times["Lyrics, refiner"], times["Lyrics, short text"]
     pairs: list[tuple[str, Timing, Timing, float | None]] = [
         ("a step of training", times["Lyrics"], times["LLaVA"], 0.95),
@@ -232,13 +242,17 @@ def main() -> None:
         ("a step, beside one that refines its pictures (tiny refiner)", times["Lyrics"], refining, None),
         ("making a batch of rows", made["Lyrics"], made["LLaVA"], None),
     ]
-    table = [compare(what, ours, peer, goal, device) for what, ours, peer, goal in pairs]
+    timed = [compare(what, ours, peer, goal, device) for what, ours, peer, goal in pairs]
+    table = [*timed, *table]
     table.append(Row("kept for the backward pass", memory["Lyrics"] / 2**20, memory["LLaVA"] / 2**20, "MB"))
-    title = (
-        f"Second stage beside TRL's SFTTrainer on LLaVA, {arguments.size} size, {size['rows']} rows, "
-        f"{tokens['Lyrics']} tokens here and {tokens['LLaVA']} there"
-    )
     report(title, name_machine(device), table, arguments.json)
+
+
+def count_operations(steps: dict[str, Callable[[], Any]]) -> list[Row]:
+    """Return the operations of a step, with the text of objects as it is and with the short one, beside LLaVA's."""
+    peer = count_flop(steps["LLaVA"]) / 1e9
+    names = {"a step": "Lyrics", "a step with spatial_text: short": "Lyrics, short text"}
+    return [Row(f"{what}: operations", count_flop(steps[one]) / 1e9, peer, "GFLOP") for what, one in names.items()]
 
 
 def compare(what: str, ours: Timing, peer: Timing, goal: float | None, device: torch.device) -> Row:

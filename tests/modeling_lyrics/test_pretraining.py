@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -534,6 +535,6 @@ def test_new_heads_have_the_dtype_of_the_mqformer():
 
 @pytest.mark.parametrize("value", [-0.1, float("nan")])
 def test_a_standard_deviation_is_checked(value):
-    with pytest.raises(ValueError, match="initializer_range"):
+    with pytest.raises(StrictDataclassError, match="initializer_range"):
         build_config(initializer_range=value)
     assert build_config(initializer_range=0).initializer_range == 0
