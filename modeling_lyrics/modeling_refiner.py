@@ -193,9 +193,9 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                 )
             else:
                 kwargs["config"] = copy.deepcopy(kwargs["config"])
-                tagger = kwargs["config"].tagger_config
-                thresholds = read_tag_thresholds(tag_thresholds, 0 if tagger is None else tagger.num_labels)
-                tagger.threshold = thresholds
+                tagger: Any = kwargs["config"].tagger_config
+                num_tags = 0 if tagger is None else tagger.num_labels
+                tagger.threshold = read_tag_thresholds(tag_thresholds, num_tags)
         tokenizer = None
         if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
             trusted = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # `None` would ask on standard input

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -136,7 +136,7 @@ class PictureRefining:
         return self
 
     @contextmanager
-    def _refiner_changes(self) -> Iterator[None]:
+    def _refiner_changes(self) -> Generator[None]:
         """Ask the store again, since the refiner changes; where it could not be changed, the store stays."""
         store, self.store = self.store, None
         try:
