@@ -192,10 +192,10 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
                     source, tag_thresholds=tag_thresholds, **hub_kwargs
                 )
             else:
-                kwargs["config"] = copy.deepcopy(kwargs["config"])
-                tagger: Any = kwargs["config"].tagger_config
-                num_tags = 0 if tagger is None else tagger.num_labels
-                tagger.threshold = read_tag_thresholds(tag_thresholds, num_tags)
+                config: Any = copy.deepcopy(kwargs["config"])
+                num_tags = getattr(config.tagger_config, "num_labels", 0)
+                config.tagger_config.threshold = read_tag_thresholds(tag_thresholds, num_tags)
+                kwargs["config"] = config
         tokenizer = None
         if pretrained_model_name_or_path is not None:  # before the weights, so that an error comes early
             trusted = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # `None` would ask on standard input
