@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils.hub import resolve_revision
 
 from .adapter_checks import check_adapter, check_adapter_keys, check_no_learned_prompt, reload_with_peft
 from .checkpoint_files import HUB_KWARGS
@@ -119,7 +120,7 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
             ValueError: a weight of the adapter is missing, unexpected or of another shape, or it was trained on another
                 model.
         """
-        where = _hub_arguments(kwargs)
+        where = _hub_arguments(peft_model_id, kwargs)
         if peft_model_id is not None:
             check_adapter(self, peft_model_id, **where)
         try:
@@ -138,8 +139,12 @@ class LyricsPreTrainedModel(NativeCheckpointModel):
         return info
 
 
-def _hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _hub_arguments(adapter: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return where an adapter comes from (`revision`, `token`, ...), of the arguments of `load_adapter`."""
     of_base = getattr(kwargs.get("load_config"), "download_kwargs", None) or {}
     given = {**of_base, **(kwargs.get("adapter_kwargs") or {}), **kwargs}
-    return {name: given[name] for name in (*HUB_KWARGS, "subfolder") if given.get(name) is not None}
+    given = {name: given[name] for name in (*HUB_KWARGS, "subfolder") if given.get(name) is not None}
+    if "revision" in given:  # which Transformers has resolved to a commit of the base model
+        options = {name: given[name] for name in ("token", "local_files_only", "cache_dir") if name in given}
+        given["revision"] = resolve_revision(adapter, given["revision"], **options)
+    return given
