@@ -52,7 +52,7 @@ def check_rows(
     A row with one of `CONVERSATION_COLUMNS` is a conversation, any other a picture with captions.
 
     Args:
-        rows: what `open_rows` returns: a sequence of rows, or shards of them.
+        rows: sequence of rows, or shards of them, as `open_rows` returns them.
         image_column, caption_column: columns of captions' rows.
         box_units: units of boxes in rows that do not state their own, `"relative"` or `"pixel"`.
         progress: function, called for every row.

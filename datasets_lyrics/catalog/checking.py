@@ -101,7 +101,7 @@ def measure_picture(source: Any) -> tuple[int, int]:
     """Return width and height in pixels of a picture, which is decoded.
 
     Args:
-        source: what `load_picture` takes.
+        source: picture, as `load_picture` takes it.
 
     Raises:
         OmittedError: training cannot use it.
