@@ -1,4 +1,4 @@
-"""Paths of the shipped models and pictures, and the drawing of the example picture."""
+"""Paths of the shipped models and images, and the drawing of the example image."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ all processes, so that other programs change it little. They take turns.
 Reading: a synthetic VQAv2 of any size, its questions and annotations in different orders, is read and joined through
 the index on disk. Memory is the peak of what the process adds of its own to what it had after importing. Beside it, the
 `datasets` library reads the same questions and answers from JSON Lines, already joined, and joins nothing.
-Filtering: tar shards of drawn pictures as JPEG of a given size, one process.
+Filtering: tar shards of drawn images as JPEG of a given size, one process.
 
     python benchmarks/data.py load
     python benchmarks/data.py read --rows 1000000      # 0.6 GB on disk
@@ -157,7 +157,7 @@ def write_photos(folder: Path, count: int) -> list[dict[str, Any]]:
         boxes = np.sort(noise.random((16, 2, 2), np.float32), axis=1).reshape(16, 4)
         features = noise.standard_normal((16, REGION_WIDTH), np.float32)
         objects = VisualObjects([f"ball {one}" for one in range(16)], boxes, noise.random(16, np.float32), features)
-        caption = f"Picture {number} of colored shapes that lie on a table beside each other."
+        caption = f"Image {number} of colored shapes that lie on a table beside each other."
         rows.append({"image": str(folder / f"{number:05d}.jpg"), "caption": caption, "visual_objects": objects})
     return rows
 
@@ -274,7 +274,7 @@ def filter_shards(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         with tarfile.open(Path(name) / "a.tar", "w") as tar:
             for number in range(arguments.pairs):
-                text = f"a picture of shapes on the table, number {number}".encode()
+                text = f"an image of shapes on the table, number {number}".encode()
                 for ending, content in (("jpg", pictures[number % 50]), ("txt", text)):
                     member = tarfile.TarInfo(f"{number:08d}.{ending}")
                     member.size = len(content)
@@ -285,7 +285,7 @@ def filter_shards(arguments: argparse.Namespace) -> None:
         seconds = time.process_time() - start
     size = sum(map(len, pictures)) / len(pictures)
     print(report.describe())
-    print(f"{report.pairs / seconds:,.0f} pairs a second of one core, {size:,.0f} bytes a picture")
+    print(f"{report.pairs / seconds:,.0f} pairs a second of one core, {size:,.0f} bytes an image")
 
 
 def main() -> None:

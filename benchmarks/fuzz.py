@@ -2,7 +2,7 @@
 
 Input n of a seed is always the same: of two hundred inputs, 150 are text for the parser and its neighbours, 38 are
 values (arrays as images, tags, visual objects, rows of training data), nine go through the processor (prompts, chats,
-pictures, labels), two are a store or an adapter with damaged files, and one is such a checkpoint. With `--kind`, all
+images, labels), two are a store or an adapter with damaged files, and one is such a checkpoint. With `--kind`, all
 are of one kind; `metrics`, answers for the parsers of the metrics, comes by that alone. Anything but a
 normal result, a ValueError, an OSError, an ImportError of a library that a checkpoint asks for, or a TemplateError of
 Jinja is a finding: another exception, an invariant that does not hold, an error without a message, a process that dies

@@ -1,4 +1,4 @@
-"""Inputs for `fuzz.py`: texts, conversations, pictures and objects, and what must hold for whatever comes out."""
+"""Inputs for `fuzz.py`: texts, conversations, images and objects, and what must hold for whatever comes out."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def sound_box(draw: random.Random) -> list[float]:
 
 
 def check_parser(draw: random.Random) -> None:
-    """Boxes in order, within the picture and the text, and nothing of the rest lost."""
+    """Boxes in order, within the image and the text, and nothing of the rest lost."""
     written = text(draw)
     found = parse_spatial_text(written)
     end = 0
@@ -133,7 +133,7 @@ def check_text(draw: random.Random) -> None:
 
 
 def picture(draw: random.Random) -> Any:
-    """A small picture in some form, or what is none."""
+    """A small image in some form, or what is none."""
     size = draw.choice(SIZES), draw.choice(SIZES)
     image = Image.new(draw.choice(("RGB", "L", "RGBA", "P", "1", "CMYK", "I;16", "F")), size)
     kind = draw.random()
@@ -165,7 +165,7 @@ def damage(draw: random.Random, content: bytes) -> bytes:
 
 
 def objects(draw: random.Random) -> Any:
-    """Objects of a picture, mostly right ones."""
+    """Objects of an image, mostly right ones."""
     count = draw.randrange(4)
     values: dict[str, Any] = {
         "labels": [text(draw, 6) for _ in range(count)],
@@ -194,7 +194,7 @@ def options(draw: random.Random) -> dict[str, Any]:
 
 
 def check_call(draw: random.Random, processor: LyricsProcessor) -> None:
-    """`processor(text=..., images=...)`: as many placeholders as pictures, times the queries; lengths within limits."""
+    """`processor(text=..., images=...)`: as many placeholders as images, times the queries; lengths within limits."""
     texts = [text(draw, 10).replace("<image>", "") for _ in range(draw.choice((1, 1, 1, 2, 3)))]
     texts = [draw.choice((one, one, f"<image>{one}", f"{one}<image>", f"{one}<image>{one}<image>")) for one in texts]
     count = sum(one.count("<image>") for one in texts)
@@ -247,7 +247,7 @@ def check_chat(draw: random.Random, processor: LyricsProcessor) -> None:
 
 
 def check_labels(draw: random.Random, processor: LyricsProcessor) -> None:
-    """Labels and tags on their way to the tokenizers, and onto a picture."""
+    """Labels and tags on their way to the tokenizers, and onto an image."""
     labels = [text(draw, 6) for _ in range(draw.randrange(4))]
     boxes = [box(draw) for _ in labels]
     tokens = tokenize_objects(labels, boxes, processor.mqformer_tokenizer, max_tokens=draw.choice((None, 0, 30, 200)))

@@ -45,7 +45,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "vision": (1024, 24, 16, 224),
         "refiner": (1280, 32, 16),
     },
-}  # width, layers and heads of each, of a refiner's SAM; side of the picture
+}  # width, layers and heads of each, of a refiner's SAM; side of the image
 VISUAL, GROUNDING, REGIONS, REGION_WIDTH = 32, 64, 16, 260
 QUESTION, NEW_TOKENS, VOCABULARY = 24, 32, 2000
 IMPORTS = {
@@ -127,7 +127,7 @@ def build_models(size: dict[str, Any], device: torch.device, dtype: torch.dtype)
 
 
 def build_inputs(size: dict[str, Any], device: torch.device, dtype: torch.dtype) -> tuple[dict[str, Any], ...]:
-    """Inputs of either model: a picture, its objects (here only) and a question, which the Q-Former reads too."""
+    """Inputs of either model: an image, its objects (here only) and a question, which the Q-Former reads too."""
     generator = torch.Generator().manual_seed(0)
     side = size["vision"][3]
     question = torch.randint(3, VOCABULARY - 1, (1, QUESTION), generator=generator)

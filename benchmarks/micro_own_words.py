@@ -13,7 +13,7 @@ from lyrics import SCENE_PICTURE, Answer, Lyrics
 from lyrics.recipes.micro.world.cases import MIN_IOU, box_iou
 from lyrics.recipes.micro.world.questions import OUTSIDE_ANSWER
 
-BOXES = {  # xyxy in [0, 1], measured on the picture
+BOXES = {  # xyxy in [0, 1], measured on the image
     "red star": (0.465, 0.398, 0.676, 0.615),
     "purple ring": (0.174, 0.084, 0.406, 0.318),
     "blue circle": (0.078, 0.756, 0.203, 0.882),

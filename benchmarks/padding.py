@@ -64,7 +64,7 @@ def contestants() -> dict[str, tuple]:
 
 
 def prepare(name: str, processor: object, prompts: list[str], side: str) -> dict:
-    """The inputs of prompts about one picture, each padded in its family's way: the MQ-Former's text always right."""
+    """The inputs of prompts about one image, each padded in its family's way: the MQ-Former's text always right."""
     images, options = [draw_table()] * len(prompts), {"padding": True, "return_tensors": "pt"}
     if name == "Lyrics":
         return dict(processor(images, [f"<image>{prompt}" for prompt in prompts], padding_side=side, **options))

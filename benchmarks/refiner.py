@@ -1,7 +1,7 @@
 """The refiner: beside a Grounded-SAM script, its parts, its preprocessing, and its batches.
 
 Weights are random, and thresholds are such that they see as many objects as there may be; no accuracy is measured. The
-script calls the same detector and segmenter of Transformers on the same picture, with their own processors. What takes
+script calls the same detector and segmenter of Transformers on the same image, with their own processors. What takes
 turns is compared by processor time, which other programs change less than they change the seconds; FLOP are those that
 torch counts. RAM is not in the comparison, since Transformers does not have it.
 
@@ -35,7 +35,7 @@ from lyrics.modeling_lyrics import LyricsRefinerConfig, LyricsVisualRefiner, Ram
 from lyrics.refinement.storage.picture_hash import read_picture
 from lyrics.utils.native_dtype import native_dtype
 
-REGIONS = 16  # objects of a picture
+REGIONS = 16  # objects of an image
 ASKED = 12  # tags
 SAM = {"ViT-B": (768, 12, 12), "ViT-L": (1024, 24, 16), "ViT-H": (1280, 32, 16)}  # width, layers and heads
 Shape = tuple[int, int, int]  # width, layers and heads of SAM's image encoder
@@ -101,7 +101,7 @@ def write_script(refiner: LyricsVisualRefiner, tags: list[str]) -> Callable[[Ima
 
 
 def compare(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Refine one picture of 640 x 480, and run the script on it: the same weights and tags, as many objects.
+    """Refine one image of 640 x 480, and run the script on it: the same weights and tags, as many objects.
 
     The script runs in float32, as it is usually written. So does the refiner; then in bfloat16, if the machine computes
     in it (`--dtype auto`); and then a refiner of other, faster parts (`LyricsRefinerConfig.fast`) in the same dtype.
@@ -129,7 +129,7 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
         rows.append(Row(name, timing.processor_median, script.processor_median, "s", 2.0, spread))
         rows.append(Row(f"{name}: operations", flop[name], flop["script"], "GFLOP"))
     title = (
-        f"One picture of 640 x 480 without the tagger; the script: Grounding DINO-T and SAM {arguments.sam} in "
+        f"One image of 640 x 480 without the tagger; the script: Grounding DINO-T and SAM {arguments.sam} in "
         f"float32, random weights, at most {REGIONS} objects with their masks"
     )
     report(title, name_machine(device), rows, arguments.json)
@@ -139,10 +139,10 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def measure_parts(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Run each part on a picture of 640 x 480, and print its line of the table in `docs/refiner.md`."""
+    """Run each part on an image of 640 x 480, and print its line of the table in `docs/refiner.md`."""
     picture, tags = draw_pictures(1, 640, 480)[0], [list(TAGS[:ASKED])]
     print(f"{ASKED} tags, {REGIONS} objects, random weights. {name_machine(device)}\n")
-    print("| part | processor time of a picture | GFLOP | weights in float32 | memory beside them |")
+    print("| part | processor time of an image | GFLOP | weights in float32 | memory beside them |")
     print("|---|---:|---:|---:|---:|", flush=True)
     for name in arguments.only or [name for name in PARTS if name != EDGE_TAM or find_spec("timm")]:
         torch.manual_seed(0)
@@ -158,7 +158,7 @@ def measure_parts(arguments: argparse.Namespace, device: torch.device) -> None:
 def _build_part(
     config: LyricsRefinerConfig, picture: Image.Image, tags: list[list[str]], device: torch.device
 ) -> tuple[Any, Callable[[], Any]]:
-    """Return the large part of a refiner, and the function that runs it on a picture."""
+    """Return the large part of a refiner, and the function that runs it on an image."""
     refiner = LyricsVisualRefiner(config).to(device)
     refiner.tokenizer = build_bert_tokenizer()
     views = refiner.preprocess([picture])
@@ -236,7 +236,7 @@ PARTS: dict[str, Callable[[int], LyricsRefinerConfig]] = {
 
 
 def measure_preprocessing(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Measure the views of one picture of 640 x 480 for a refiner of the published parts."""
+    """Measure the views of one image of 640 x 480 for a refiner of the published parts."""
     config = LyricsRefinerConfig.fast()
     segmenter = LyricsRefinerConfig().segmenter_config
     micro = micro_refiner_config(2000)
@@ -257,21 +257,21 @@ def measure_preprocessing(arguments: argparse.Namespace, device: torch.device) -
         micro.detector_shortest_edge, micro.detector_longest_edge = shortest, longest
         timing = take_turns({"views": partial(refiner.preprocess, picture)}, 3 * arguments.repeats, device)["views"]
         rows.append(Row(f"views of {name}", 1000 * timing.processor_median, None, "ms", "<= 20", spread=timing.spread))
-    report("Preprocessing of a picture of 640 x 480, one thread", name_machine(device), rows, arguments.json)
+    report("Preprocessing of an image of 640 x 480, one thread", name_machine(device), rows, arguments.json)
 
 
 # ---------------------------------------------------------------------------------------------------------- batches
 
 
 def measure_batches(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Print pictures a second in batches and one by one, and the segmenter's memory with 100 boxes."""
+    """Print images a second in batches and one by one, and the segmenter's memory with 100 boxes."""
     refiner, pictures = build_refiner("micro", device), draw_pictures(16)
     steps: dict[str, Callable[[], Any]] = {
         name: partial(refiner.refine, pictures, batch_size=size, progress=False)
         for name, size in (("batched", 8), ("one by one", 1))
     }
     times = measure(steps, arguments.repeats, device)
-    print(f"| pictures a second, batched | {16 / times['batched']:.1f} | {16 / times['one by one']:.1f} one by one |")
+    print(f"| images a second, batched | {16 / times['batched']:.1f} | {16 / times['one by one']:.1f} one by one |")
     views, few = refiner.preprocess(pictures[:1]), refiner.config.boxes_per_batch
 
     def outline(count: int) -> None:

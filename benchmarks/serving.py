@@ -127,7 +127,7 @@ def leave(address: str, body: bytes) -> None:
 
 
 def prepare_questions(address: str) -> list[Question]:
-    """Every question about every picture, with the answers that come one at a time; half of them are streamed."""
+    """Every question about every image, with the answers that come one at a time; half of them are streamed."""
     scene = Image.open(SCENE).convert("RGB")
     prepared: list[Question] = []
     for number in range(PICTURES):

@@ -69,7 +69,7 @@ def build_tokenizer(vocab_size: int = 30522) -> PreTrainedTokenizerFast:
 
 
 def build_rows(count: int, side: int) -> list[dict[str, Any]]:
-    """Pictures of noise, captions of 6 to 25 words, 0 to 16 objects."""
+    """Images of noise, captions of 6 to 25 words, 0 to 16 objects."""
     random, rows = np.random.default_rng(0), []
     for _ in range(count):
         objects = int(random.integers(0, 17))
@@ -246,7 +246,7 @@ def count_steps(
 def build_refiner(size: str) -> LyricsVisualRefiner:
     """The micro refiner for the laptop; at paper size RAM (Swin-L), Grounding DINO (Swin-T) and SAM (ViT-H), random.
 
-    With thresholds of 0 it keeps 16 objects of each picture.
+    With thresholds of 0 it keeps 16 objects of each image.
     """
     if size == "laptop":
         return random_parts()[1].refiner
@@ -361,7 +361,7 @@ def count_all(size: dict[str, Any], vocab_size: int, batches: tuple[Batch, Batch
 def time_refiner(
     name: str, vocab_size: int, rows: list[dict[str, Any]], batch: Batch, repeats: int, device: torch.device
 ) -> Row:
-    """Return a step on stored objects beside one that refines its pictures."""
+    """Return a step on stored objects beside one that refines its images."""
     model, refiner = build_lyrics(SIZES[name], vocab_size).to(device), build_refiner(name).to(device)
     pictures, tags = [row["image"] for row in rows], [WORDS[:10]] * len(rows)
 
@@ -374,7 +374,7 @@ def time_refiner(
     steps = {"ours": lambda: model(**batch).loss.backward(), "peer": step_with_refiner}
     times = take_turns(steps, repeats, device)
     ours, peer = times["ours"], times["peer"]
-    what = "a step on stored objects; peer: a step that refines its pictures: processor time"
+    what = "a step on stored objects; peer: a step that refines its images: processor time"
     return Row(what, ours.processor_median, peer.processor_median, "s a step", None, max(ours.spread, peer.spread))
 
 

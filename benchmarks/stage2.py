@@ -49,12 +49,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "vision": (1024, 24, 16, 224),
         "rows": 8,
     },
-}  # width, layers and heads of each; side of the picture; as many queries as patches of 14 pixels
+}  # width, layers and heads of each; side of the image; as many queries as patches of 14 pixels
 REGION_WIDTH = 260
 
 
 def build_rows(count: int, side: int) -> list[dict[str, Any]]:
-    """Pictures of noise, two questions and answers of some words about each, up to 16 objects."""
+    """Images of noise, two questions and answers of some words about each, up to 16 objects."""
     random, rows = np.random.default_rng(0), []
     for _ in range(count):
         objects = int(random.integers(0, 17))
@@ -239,7 +239,7 @@ def main() -> None:
         ("a step of training", times["Lyrics"], times["LLaVA"], 0.95),
         ("a step of a new model with spatial_text: short", short, times["LLaVA"], 0.95),
         ("vision and connector, both ways", times["Lyrics, connector"], times["LLaVA, connector"], None),
-        ("a step, beside one that refines its pictures (tiny refiner)", times["Lyrics"], refining, None),
+        ("a step, beside one that refines its images (tiny refiner)", times["Lyrics"], refining, None),
         ("making a batch of rows", made["Lyrics"], made["LLaVA"], None),
     ]
     timed = [compare(what, ours, peer, goal, device) for what, ours, peer, goal in pairs]
@@ -275,7 +275,7 @@ def step_of(trainer: Any, batch: dict[str, Any]) -> Callable[[], Any]:
 
 
 def connector_of(trainer: Any, batch: dict[str, Any]) -> Callable[[], Any]:
-    """From the pictures to what the language model is given of them, and back."""
+    """From the images to what the language model is given of them, and back."""
     names = ("pixel_values", "region", "mqformer")
     inputs = trainer._prepare_inputs({name: value for name, value in batch.items() if name.startswith(names)})
     model = trainer.model.get_base_model().model

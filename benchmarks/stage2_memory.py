@@ -2,7 +2,7 @@
 
 Weights in bfloat16 (the language model's in 4 bits for QLoRA: half a byte, and a float32 scale for each 64 weights);
 MQ-Former, projection and LoRA trained with AdamW, in bfloat16 as they are; activations of one conversation of 1,024
-tokens with one picture, kept for the backward pass.
+tokens with one image, kept for the backward pass.
 
     python benchmarks/stage2_memory.py
 """
@@ -60,7 +60,7 @@ def build_model(name: str, args: LyricsSFTConfig) -> Any:
 
 
 def build_batch(config: Any) -> dict[str, torch.Tensor]:
-    """One conversation with one picture, 16 objects and 200 tokens for the MQ-Former."""
+    """One conversation with one image, 16 objects and 200 tokens for the MQ-Former."""
     queries = config.mqformer_config.num_queries
     ids = torch.full((1, LENGTH), config.image_token_id)
     ids[:, queries:] = 5

@@ -1,6 +1,6 @@
 """How long stage 2 takes on one GPU, calculated from operations and not measured.
 
-Operations of one conversation of 1,024 tokens with one picture, half of them answers, for the models of
+Operations of one conversation of 1,024 tokens with one image, half of them answers, for the models of
 `stage2_memory.py` with LoRA as in the paper; then the hours for 100,000 conversations on one GPU at the stated share of
 its peak in bfloat16 (as its data sheet gives it for dense matrices). What data loading, the refiner and 4-bit weights
 cost is not counted.

@@ -1,9 +1,9 @@
-"""A store of refined pictures: reading it, filling it, and what a training step saves by it.
+"""A store of refined images: reading it, filling it, and what a training step saves by it.
 
 Reading: synthetic rows in the size of the paper's (16 objects of 260 numbers), written as `refine_dataset` writes them;
-random rows by key and by picture hash from one process, checksums included, beside the same rows through `datasets`
+random rows by key and by image hash from one process, checksums included, beside the same rows through `datasets`
 and from the store's own export to Parquet. Memory is what the process adds of its own (not what is mapped).
-Filling: pictures a second of the micro refiner, as the slope between a short and a long run, so that starting up does
+Filling: images a second of the micro refiner, as the slope between a short and a long run, so that starting up does
 not count; with one and two processes and with Ray. Step: the first stage at the paper's size on a batch whose objects
 are looked up, and whose objects a refiner of full size (Swin-L RAM, Grounding DINO-T, SAM ViT-H, random weights) finds
 on line, with the arithmetic operations of both as torch counts them.
@@ -53,7 +53,7 @@ CPU = torch.device("cpu")
 
 
 def synthetic_rows(count: int, objects: int, row_format: RowFormat) -> Iterator[Row]:
-    """Rows with objects of noise; the noise of a hundred pictures is used again and again."""
+    """Rows with objects of noise; the noise of a hundred images is used again and again."""
     noise = np.random.default_rng(0)
     seen = []
     for _ in range(100):
@@ -120,15 +120,15 @@ def read(arguments: argparse.Namespace) -> None:
         start = time.perf_counter()
         store.verify()
         verifying = time.perf_counter() - start
-        print(f"{arguments.rows:,} pictures of {arguments.objects} objects x {arguments.width}; {name_machine(CPU)}\n")
-        print(f"| | |\n|---|---|\n| bytes per picture, indices included | {store.bytes / len(store):,.0f} |")
+        print(f"{arguments.rows:,} images of {arguments.objects} objects x {arguments.width}; {name_machine(CPU)}\n")
+        print(f"| | |\n|---|---|\n| bytes per image, indices included | {store.bytes / len(store):,.0f} |")
         print(f"| written, indices included | {len(store) / writing:,.0f} rows/s |")
         print(f"| opened | {1000 * opening:.0f} ms |")
         print(f"| anonymous memory after {2 * len(keys):,} reads | {memory / 1e6:,.0f} MB |")
         print(f"| verified | {store.bytes / verifying / 1e6:,.0f} MB/s |\n")
         print("| random reads, one process, warm | rows/s | ratio |\n|---|---|---|")
         print(
-            f"| store, by key | {by_key:,.0f} | 1.00 |\n| store, by picture hash | {by_hash:,.0f} | "
+            f"| store, by key | {by_key:,.0f} | 1.00 |\n| store, by image hash | {by_hash:,.0f} | "
             f"{by_hash / by_key:.2f} |"
         )
         if arguments.alone:
@@ -161,7 +161,7 @@ def read_by_others(store: RefinementStore, folder: Path, place: Path, chosen: li
 
 
 def fill(arguments: argparse.Namespace) -> None:
-    """Print pictures a second of each engine."""
+    """Print images a second of each engine."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
         photos, counts = (
@@ -188,7 +188,7 @@ def fill(arguments: argparse.Namespace) -> None:
                 seconds.append(time.perf_counter() - start)
             rates[name] = (counts[2] - counts[1]) / (seconds[2] - seconds[1])
         base = rates["local, 1 process"]
-        print(f"{counts[-1]} pictures, micro refiner; {os.cpu_count()} cores, {name_machine(CPU)} each\n")
+        print(f"{counts[-1]} images, micro refiner; {os.cpu_count()} cores, {name_machine(CPU)} each\n")
         print("| engine | images/s | ratio |\n|---|---|---|")
         for name, rate in rates.items():
             print(f"| {name} | {rate:.2f} | {rate / base:.2f} |")

@@ -1,10 +1,10 @@
-"""The second turn about a picture: how long it takes to prepare it, and until its answer begins.
+"""The second turn about an image: how long it takes to prepare it, and until its answer begins.
 
-The micro model prepares a conversation of two turns, whose picture it has seen in the first. The peer of preparing is
+The micro model prepares a conversation of two turns, whose image it has seen in the first. The peer of preparing is
 Transformers' `LlavaProcessor` with the same tokenizer, image processor and chat template, which decodes and resizes the
-picture again, and has no objects to look for or to write. The peer of an answer is the same model without its caches;
+image again, and has no objects to look for or to write. The peer of an answer is the same model without its caches;
 before each answer all caches are emptied and the first turn is answered, which is not timed. So it is for another
-question about the picture, in a conversation of its own. All steps take turns; numbers are medians of processor time.
+question about the image, in a conversation of its own. All steps take turns; numbers are medians of processor time.
 
     python benchmarks/turns.py
     python benchmarks/turns.py --repeats 100 --json turns.json
@@ -32,20 +32,20 @@ TURNS = (("user", "What color is the ring?"), ("assistant", "purple"), ("user", 
 
 
 def pictures_of(folder: Path) -> dict[str, Any]:
-    """Return a picture of each kind."""
+    """Return an image of each kind."""
     scene = Image.open(SCENE_PICTURE).convert("RGB")
     photograph = folder / "photograph.jpg"
     scene.resize((1920, 1440)).save(photograph)
     return {
         "path, PNG of 512 x 512": str(SCENE_PICTURE),
         "bytes, PNG of 512 x 512": SCENE_PICTURE.read_bytes(),
-        "PIL picture of 512 x 512": scene,
+        "PIL image of 512 x 512": scene,
         "path, JPEG of 1920 x 1440": str(photograph),
     }
 
 
 def conversation_about(picture: Any, turns: Sequence[tuple[str, str]] = TURNS) -> list[dict[str, Any]]:
-    """Return the messages of a conversation about a picture, by default two turns as far as the second question."""
+    """Return the messages of a conversation about an image, by default two turns as far as the second question."""
     messages: list[dict[str, Any]] = [
         {"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns
     ]
@@ -103,7 +103,7 @@ def measure_answering(assistant: Lyrics, repeats: int) -> list[Row]:
             assistant.clear_caches()
         assistant.ask_messages(conversation_about(picture, turns), max_new_tokens=1)
 
-    asked = {"second turn": TURNS, "another question about the picture": TURNS[-1:]}
+    asked = {"second turn": TURNS, "another question about the image": TURNS[-1:]}
     steps: dict[str, Callable[[], Any]] = {}
     for what, turns in asked.items():
         steps |= {what: partial(answer, turns, False), f"{what}, anew": partial(answer, turns, True)}
@@ -130,7 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Lyrics.from_pretrained(MICRO_CHECKPOINT) as assistant:
         rows = measure_preparing(assistant, pictures_of(Path(folder)), arguments.repeats)
         rows += measure_answering(assistant, max(1, arguments.repeats // 4))
-    report("The second turn about a picture, micro model", name_machine(torch.device("cpu")), rows, arguments.json)
+    report("The second turn about an image, micro model", name_machine(torch.device("cpu")), rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`lyrics ask`: a question about pictures, or a file of questions."""
+"""`lyrics ask`: a question about images, or a file of questions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXAMPLES = """examples:
   lyrics ask photo.jpg "Where is the cat?" --model DIR --save seen.png --json
   lyrics ask photo.jpg "How many cats are there?" --model DIR --why why.png
   lyrics ask photo.jpg "And the dog?" --model DIR --objects photo.objects.safetensors
-  lyrics ask photos/ more/*.jpg "What is this?" --model DIR   # the question is asked about every picture
+  lyrics ask photos/ more/*.jpg "What is this?" --model DIR   # the question is asked about every image
   cat photo.jpg | lyrics ask - "What is this?" --model DIR
   lyrics ask --batch questions.jsonl --out answers.jsonl --model DIR
 
@@ -51,8 +51,8 @@ also asks the rows again that failed.
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    description = "Answer a question about pictures, and show the objects that the model looked at."
-    parser = add_command(commands, "ask", "ask a question about pictures", description, EXAMPLES)
+    description = "Answer a question about images, and show the objects that the model looked at."
+    parser = add_command(commands, "ask", "ask a question about images", description, EXAMPLES)
     batch = "%(prog)s --batch ROWS.jsonl --out ANSWERS.jsonl [options]"
     parser.usage = f"%(prog)s IMAGE... QUESTION [options]\n       {batch}"
     parser.add_argument(
@@ -87,7 +87,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Answer one question about one or several pictures, or a file of questions."""
+    """Answer one question about one or several images, or a file of questions."""
     _check_words(arguments)
     if arguments.batch is not None:
         from .ask_batch import run_batch
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     several = len(names) > 1 or os.path.isdir(names[0])
     for option, path in (("--save", arguments.save), ("--why", arguments.why), ("--objects", arguments.objects)):
         if several and path is not None:
-            raise ValueError(f"{option} {path} belongs to one picture, and the question is asked about several.")
+            raise ValueError(f"{option} {path} belongs to one image, and the question is asked about several.")
         if option != "--objects":
             require_picture_file(option, path, names)
     if arguments.save is not None and arguments.save == arguments.why:
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_words(arguments: argparse.Namespace) -> None:
-    """End with the usage where the words are no question about a picture."""
+    """End with the usage where the words are no question about an image."""
     words, parser = arguments.words, arguments.parser
     if (arguments.batch is None) != (arguments.out is None):
         parser.error("--batch and --out go together")
@@ -130,7 +130,7 @@ def _check_words(arguments: argparse.Namespace) -> None:
         parser.error("--image-root, --fetch-urls and --retry-failures belong to --batch")
 
 
-# ---------------------------------------------------------------- one picture
+# ---------------------------------------------------------------- one image
 
 
 def _ask_about_one(arguments: argparse.Namespace, name: str, question: str, options: dict[str, Any]) -> int:
@@ -145,7 +145,7 @@ def _ask_about_one(arguments: argparse.Namespace, name: str, question: str, opti
     picture = read_picture(processor, name)
     status.show("Loading the model ...")
     with load_assistant(arguments, processor) as assistant:
-        status.show("Looking at the picture ...")
+        status.show("Looking at the image ...")
         answer = _show_answer(assistant.stream(picture, question, objects=given, **options), status, arguments.json)
         show_notices(answer.notices)
         if arguments.save:
@@ -190,17 +190,17 @@ def _show_answer(stream: AnswerStream, status: StatusLine, is_silent: bool) -> A
 
 
 def read_picture(processor: LyricsProcessor, name: str) -> Any:
-    """Return the picture of a path or URL, or the one on standard input."""
+    """Return the image of a path or URL, or the one on standard input."""
     if name != STDIN:
         return processor.load_pictures(name)[0]
     content = sys.stdin.buffer.read()
     if not content:
-        raise ValueError("there is no picture on standard input.")
+        raise ValueError("there is no image on standard input.")
     return processor.load_pictures(content)[0]
 
 
 def show_notices(notices: tuple[str, ...]) -> None:
-    """Print remarks about a picture."""
+    """Print remarks about an image."""
     for notice in notices:
         print(f"Note: {printable(notice)}", file=sys.stderr)
 
@@ -232,11 +232,11 @@ def describe_why(answer: Answer, picture: str) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- several pictures
+# ---------------------------------------------------------------- several images
 
 
 def _ask_about_each(arguments: argparse.Namespace, names: list[str], question: str, options: dict[str, Any]) -> int:
-    """Ask the question about every picture; those that cannot be read are named, and do not stop the others."""
+    """Ask the question about every image; those that cannot be read are named, and do not stop the others."""
     from tqdm import tqdm
 
     quiet_loading()
@@ -268,7 +268,7 @@ def _ask_about_each(arguments: argparse.Namespace, names: list[str], question: s
 
 
 def _pictures_of(name: str) -> list[str]:
-    """Return the pictures of a folder, or the name of a picture."""
+    """Return the images of a folder, or the name of an image."""
     if not os.path.isdir(name):
         return [name]
     from lyrics.datasets_lyrics.sources import FolderImages

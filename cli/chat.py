@@ -1,4 +1,4 @@
-"""`lyrics chat`: a conversation about pictures in the terminal."""
+"""`lyrics chat`: a conversation about images in the terminal."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ With `pip install 'ziya-lyrics[chat]'`, lines have history and completion.
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    description = "Talk about pictures: the answers stream, and the pictures are looked at once."
-    parser = add_command(commands, "chat", "talk about pictures in the terminal", description, EXAMPLES)
+    description = "Talk about images: the answers stream, and the images are looked at once."
+    parser = add_command(commands, "chat", "talk about images in the terminal", description, EXAMPLES)
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="paths or URLs of images; /image adds more")
     add_generation_arguments(parser)
     add_font_argument(parser)
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         status.clear()
         session = ChatSession(assistant.chat(pictures, **options), assistant, status, arguments.font)
         if sys.stdin.isatty():
-            about = "Ask about the picture" if pictures else "Show a picture with /image FILE, then ask"
+            about = "Ask about the image" if pictures else "Show an image with /image FILE, then ask"
             print(f"{about}. /help lists commands, Ctrl-C stops an answer, Ctrl-D ends.")
         session.talk(make_reader(tuple(COMMANDS)))
     return 0

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from lyrics import Chat, Lyrics
 
 COMMANDS = {
-    "/image": ("FILE", "show another picture with the next question"),
-    "/box": ("x1 y1 x2 y2", "ask about a part of the picture, in pixels: the box goes behind the next question"),
-    "/objects": ("", "list what the refiner sees in the picture"),
+    "/image": ("FILE", "show another image with the next question"),
+    "/box": ("x1 y1 x2 y2", "ask about a part of the image, in pixels: the box goes behind the next question"),
+    "/objects": ("", "list what the refiner sees in the image"),
     "/why": ("[FILE]", "list the objects that the last answer attended to, or draw them into a file"),
     "/draw": ("FILE", "draw the boxes of the last answer into a file"),
     "/save": ("FILE", "write the conversation as JSON, which `lyrics sft --train_data` reads"),
-    "/reset": ("", "forget questions and answers, and keep the pictures"),
+    "/reset": ("", "forget questions and answers, and keep the images"),
     "/help": ("", "list the commands"),
     "/quit": ("", "end"),
 }
@@ -37,7 +37,7 @@ class ChatSession:
         chat: conversation.
         assistant: `Lyrics`.
         status: line for what takes time.
-        font: font file for labels in pictures, or `None`.
+        font: font file for labels in images, or `None`.
     """
 
     def __init__(self, chat: Chat, assistant: Lyrics, status: StatusLine, font: Path | None) -> None:
@@ -112,11 +112,11 @@ class ChatSession:
 
     def _image(self, words: str) -> None:
         picture = self.chat.add_image(_path(words))
-        print(f"The next question is about this picture of {picture.width} x {picture.height} pixels.")
+        print(f"The next question is about this image of {picture.width} x {picture.height} pixels.")
 
     def _box(self, words: str) -> None:
         if not self.chat.pictures:
-            raise ValueError("there is no picture yet: /image FILE shows one.")
+            raise ValueError("there is no image yet: /image FILE shows one.")
         try:
             box = [float(word) for word in words.replace(",", " ").strip("[] ").split()]
         except ValueError:
@@ -124,7 +124,7 @@ class ChatSession:
         width, height = self.chat.pictures[-1].size
         if len(box) != 4 or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
             raise ValueError(
-                f"/box takes four numbers x1 y1 x2 y2, pixels of a picture of {width} x {height}, with x1 < x2 and "
+                f"/box takes four numbers x1 y1 x2 y2, pixels of an image of {width} x {height}, with x1 < x2 and "
                 f"y1 < y2, got {words!r}."
             )
         self._boxes.append(box)
@@ -132,7 +132,7 @@ class ChatSession:
 
     def _objects(self, words: str) -> None:
         if not self.chat.pictures:
-            raise ValueError("there is no picture yet: /image FILE shows one.")
+            raise ValueError("there is no image yet: /image FILE shows one.")
         self.status.show("Looking ...")
         objects = self.assistant.see(self.chat.pictures[-1])
         self.status.clear()
@@ -173,7 +173,7 @@ class ChatSession:
     def _reset(self, words: str) -> None:
         self.chat.reset()
         self._boxes = []
-        print("The conversation begins anew." + (" The pictures stay." if self.chat.pictures else ""))
+        print("The conversation begins anew." + (" The images stay." if self.chat.pictures else ""))
 
     def _help(self, words: str) -> None:
         width = max(len(f"{name} {wanted}") for name, (wanted, _) in COMMANDS.items())
@@ -185,7 +185,7 @@ class ChatSession:
         if answer is None:
             raise ValueError("there is no answer yet.")
         if not answer.pictures:
-            raise ValueError("the last answer is about no picture.")
+            raise ValueError("the last answer is about no image.")
         return answer
 
 

@@ -205,7 +205,7 @@ def write_output(
 
 
 def require_picture_file(option: str, path: Path | None, images: Sequence[str]) -> None:
-    """Check that a picture can be written to a path, before any work is done for it.
+    """Check that an image can be written to a path, before any work is done for it.
 
     Args:
         option: name of the option that names the path.
@@ -213,7 +213,7 @@ def require_picture_file(option: str, path: Path | None, images: Sequence[str]) 
         images: paths and URLs of the command's images, which are not overwritten.
 
     Raises:
-        ValueError: the folder is missing, the ending is that of no picture format, or the path is taken.
+        ValueError: the folder is missing, the ending is that of no image format, or the path is taken.
     """
     from PIL import Image
 
@@ -226,7 +226,7 @@ def require_picture_file(option: str, path: Path | None, images: Sequence[str]) 
     try:
         Image.new("RGB", (8, 8)).save(BytesIO(), image_format or "")
     except (KeyError, OSError, ValueError) as error:
-        raise ValueError(f"{option} {path}: no picture can be written as {path.suffix!r}; use .png or .jpg.") from error
+        raise ValueError(f"{option} {path}: no image can be written as {path.suffix!r}; use .png or .jpg.") from error
     if any(os.path.exists(image) and path.exists() and path.samefile(image) for image in images):
         raise ValueError(f"{option} {path} is the image itself, which is not overwritten.")
     if not os.access(path if path.exists() else path.parent, os.W_OK):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   lyrics data list --family vqa                              # what to download, and where it must lie
   lyrics data list refcoco vg_regions
-  lyrics data check vqav2 --root data/vqav2                  # read every record, decode every picture
-  lyrics data check rows.jsonl --image-root pictures         # rows of your own, as training reads them
+  lyrics data check vqav2 --root data/vqav2                  # read every record, decode every image
+  lyrics data check rows.jsonl --image-root images         # rows of your own, as training reads them
   lyrics data show refcoco --root data/refcoco --split testA -n 9 --save sheet.png
   lyrics data stats okvqa --root data/okvqa
   lyrics data prepare vqav2:data/vqav2 refcoco:data/refcoco --out data/rows.parquet
@@ -38,18 +38,18 @@ def add_parser(commands: Any) -> None:
     parser = add_command(commands, "data", "list, check, show and filter data sets", description, EXAMPLES)
     actions = parser.add_subparsers(title="actions", dest="action", required=True, help="what to do")
     _add_list(actions)
-    check = _add_action(actions, "check", "read every record and decode every picture; count faults by kind")
-    check.add_argument("--no-pictures", action="store_true", help="do not decode pictures")
+    check = _add_action(actions, "check", "read every record and decode every image; count faults by kind")
+    check.add_argument("--no-images", action="store_true", help="do not decode images")
     own = check.add_argument_group("rows of your own", "NAME is then a file of rows, tar shards or a folder")
-    own.add_argument("--image-column", metavar="NAME", default="image", help="column of captioned pictures")
+    own.add_argument("--image-column", metavar="NAME", default="image", help="column of captioned images")
     own.add_argument("--caption-column", metavar="NAME", default="caption", help="column of captions")
     own.add_argument("--box-units", choices=["relative", "pixel"], default="relative", help="units of boxes in rows")
     check.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     show = _add_action(actions, "show", "draw some rows with their boxes and texts")
     show.add_argument("-n", metavar="N", type=positive_int, default=9, help="rows to draw (default: 9)")
-    show.add_argument("--save", metavar="FILE", type=Path, required=True, help="picture to write")
+    show.add_argument("--save", metavar="FILE", type=Path, required=True, help="image to write")
     show.add_argument("--seed", type=int, default=0, help="which rows are drawn (default: 0)")
-    stats = _add_action(actions, "stats", "count rows, pictures, answers and boxes")
+    stats = _add_action(actions, "stats", "count rows, images, answers and boxes")
     stats.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     prepare = actions.add_parser("prepare", help="write the rows of data sets as Parquet")
     prepare.add_argument("data", metavar="NAME:DIR", nargs="+", help="data sets; NAME/SPLIT:DIR for a split")
@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
 
 def _add_filter(actions: Any) -> None:
     description = (
-        "Filter tar shards of pictures and captions (WebDataset). Kept samples lie in tar shards of the same names; "
+        "Filter tar shards of images and captions (WebDataset). Kept samples lie in tar shards of the same names; "
         "report.json counts what was dropped, and why. The same command resumes."
     )
     parser = actions.add_parser("filter", help="filter image-text pairs in tar shards", description=description)
@@ -75,7 +75,7 @@ def _add_filter(actions: Any) -> None:
     )
     parser.add_argument("--strict-language", action="store_true", help="drop captions of an unknown language too")
     parser.add_argument("--keep-noise", action="store_true", help="keep captions that look like file names or URLs")
-    parser.add_argument("--keep-duplicates", action="store_true", help="keep pictures that look the same")
+    parser.add_argument("--keep-duplicates", action="store_true", help="keep images that look the same")
     parser.add_argument("--decide-only", action="store_true", help="count, and write no samples")
     parser.add_argument("--workers", metavar="N", type=positive_int, default=1, help="processes (default: 1)")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where to run (default: local)")
@@ -94,7 +94,7 @@ def _add_action(actions: Any, name: str, help_text: str) -> argparse.ArgumentPar
     parser.add_argument("data", metavar="NAME", help="a data set of `lyrics data list`, or NAME:DIR")
     parser.add_argument("--root", metavar="DIR", help="its folder, or one file of its form")
     parser.add_argument("--split", help="its split (default: the first one)")
-    parser.add_argument("--image-root", metavar="DIR", help="further folder that links of pictures may lead to")
+    parser.add_argument("--image-root", metavar="DIR", help="further folder that links of images may lead to")
     return parser
 
 
@@ -155,7 +155,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def describe_format(data: Format) -> str:
     """Return what a data set is, what to download, and where it must lie, as lines of text."""
     lines = [f"{data.name}: {data.title}", f"  licence:  {data.license}", f"  download: {data.get}"]
-    lines.append(f"  pictures: {data.layout}")
+    lines.append(f"  images: {data.layout}")
     for name, split in data.splits.items():
         size = f" ({split.size:,} {data.unit})" if split.size else ""
         lines.append(f"  {name}{size}: {', '.join(split.files).replace('|', ' or ')}")
@@ -171,7 +171,7 @@ def _check(arguments: argparse.Namespace) -> int:
     reader = _reader(arguments)
     try:
         with _rows_bar() as bar:
-            found = check_data_set(reader, arguments.image_root, not arguments.no_pictures, bar.update)
+            found = check_data_set(reader, arguments.image_root, not arguments.no_images, bar.update)
     except NoUsableRowError:
         if arguments.json:
             raise
@@ -197,8 +197,8 @@ def _check_own_rows(arguments: argparse.Namespace) -> int:
     from lyrics.datasets_lyrics.open_data import open_rows
     from lyrics.datasets_lyrics.row_checking import check_rows
 
-    if arguments.root is not None or arguments.no_pictures:
-        raise ValueError("--root and --no-pictures are for data sets of the field. Name the folder with --image-root.")
+    if arguments.root is not None or arguments.no_images:
+        raise ValueError("--root and --no-images are for data sets of the field. Name the folder with --image-root.")
     columns = {"image_column": arguments.image_column, "caption_column": arguments.caption_column}
     rows = open_rows(arguments.data, image_root=arguments.image_root, split=arguments.split or "train", **columns)
     with _rows_bar() as bar:
@@ -208,7 +208,7 @@ def _check_own_rows(arguments: argparse.Namespace) -> int:
     else:
         kinds = f"{found.conversations:,} conversations, {found.rows - found.conversations:,} others"
         print(on_one_line(f"{arguments.data}: {found.rows:,} rows ({kinds})"))
-        print(f"{found.pictures:,} pictures, {found.boxes:,} boxes\n{describe_faults(found.faults)}")
+        print(f"{found.pictures:,} images, {found.boxes:,} boxes\n{describe_faults(found.faults)}")
     return 1 if found.faults.total else 0
 
 
@@ -217,7 +217,7 @@ def describe_check(reader: CatalogReader, found: CheckResult) -> str:
     summary = found.summary
     lines = [
         on_one_line(f"{reader.format.title} ({reader.split}) in {reader.folder.root}"),
-        f"Rows: {summary.rows:,} from {summary.records:,} records, {found.pictures:,} pictures",
+        f"Rows: {summary.rows:,} from {summary.records:,} records, {found.pictures:,} images",
     ]
     if summary.expected is not None:
         verdict = "which differs from" if summary.differs else "as"

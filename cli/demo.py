@@ -25,7 +25,7 @@ from .common import (
 
 EXAMPLES = """examples:
   lyrics demo                                  # the micro model on http://127.0.0.1:7860
-  lyrics demo --model DIR --examples photos/   # another model, with pictures of your own to try
+  lyrics demo --model DIR --examples photos/   # another model, with images of your own to try
   lyrics demo --port 9000
 
 The page listens on this machine alone, unless --host or --share says otherwise, and sends nothing to anybody else.
@@ -42,7 +42,7 @@ WARNING: --share sends everything through servers of Gradio, and whoever knows t
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    description = "Open a page to show pictures, see what the refiner sees, and ask. It needs the extra `demo`."
+    description = "Open a page to show images, see what the refiner sees, and ask. It needs the extra `demo`."
     parser = add_command(commands, "demo", "try a model on a page in the browser", description, EXAMPLES)
     add_generation_arguments(parser)
     add_model_arguments(parser, json=False)
@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--share", action="store_true", help="give the page a public address, through Gradio's servers")
     parser.add_argument(
-        "--examples", metavar="DIR", type=Path, help="folder of pictures to try (default: drawings of the micro model)"
+        "--examples", metavar="DIR", type=Path, help="folder of images to try (default: drawings of the micro model)"
     )
     parser.set_defaults(run=run)
 
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         quiet_loading()
         processor = load_processor(arguments)
         if processor.has_refiner:
-            _ = processor.refiner  # loaded now, and not with the first picture
+            _ = processor.refiner  # loaded now, and not with the first image
         assistant = load_assistant(arguments, processor, max_waiting=MAX_WAITING)
     with assistant:  # the port is free again, for Gradio
         page = build_page(assistant, model=model, title=name, examples=examples, options=options)

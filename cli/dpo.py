@@ -14,7 +14,7 @@ EXAMPLES = f"""examples:
   lyrics dpo --config hallucination --model runs/stage2-merged --train_data pairs.jsonl --output_dir runs/dpo
   lyrics dpo --config smoke
 
-Rows have images, prompt, chosen and rejected, the last three as messages or as plain text. Pictures are refined on the
+Rows have images, prompt, chosen and rejected, the last three as messages or as plain text. Images are refined on the
 way, or looked up in the processor's store. Recipes that are shipped: {", ".join(list_recipes(STAGE))}.
 Every key of one is also an option, and options win; `lyrics dpo --help-all` lists them.
 """

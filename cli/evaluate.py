@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data", metavar="ROOT", type=Path, help="folder with one folder for each data set")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder of answers, scores and report")
     parser.add_argument(
-        "--image-root", metavar="DIR", type=Path, help="further folder that links of pictures may lead to"
+        "--image-root", metavar="DIR", type=Path, help="further folder that links of images may lead to"
     )
     parser.add_argument(
         "--limit", metavar="N", type=positive_int, help="a draw of N samples of each split, always the same"

@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"store": str(store.path), "pictures": len(store), "failures": failures}))
     else:
         size = store.bytes / max(1, len(store))
-        print(on_one_line(f"{store.path}: {len(store):,} pictures, {size:,.0f} bytes each"))
+        print(on_one_line(f"{store.path}: {len(store):,} images, {size:,.0f} bytes each"))
         if failures:
             print(f"not refined: {failures:,}, see {store.path / 'failures.jsonl'}; --retry-failures tries them again")
     return 0
@@ -154,8 +154,8 @@ def describe_estimate(found: Estimate, workers: int) -> str:
     """Return an estimate as lines of text."""
     pictures = "an unknown number of" if found.pictures is None else f"{found.pictures:,}"
     lines = [
-        f"Pictures: {pictures}, in {found.shards:,} shard{'s' * (found.shards != 1)}",
-        f"Measured: {found.sampled} pictures, {found.seconds_per_picture:.3f} s and "
+        f"Images: {pictures}, in {found.shards:,} shard{'s' * (found.shards != 1)}",
+        f"Measured: {found.sampled} images, {found.seconds_per_picture:.3f} s and "
         f"{found.bytes_per_picture:,.0f} bytes each; {found.failed} of them failed",
     ]
     if (seconds := found.seconds(workers)) is not None and found.bytes is not None:

@@ -1,4 +1,4 @@
-"""`lyrics search`: pictures that fit a text, or that are similar to a picture."""
+"""`lyrics search`: images that fit a text, or that are similar to an image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXAMPLES = """examples:
   lyrics search photos --image query.jpg --model DIR
   lyrics search photos "a dog" --model DIR --refiner OTHER --store seen --json
 
-The first search embeds all pictures, and keeps that in a folder beside them (PICTURES.index). It resumes where it was
+The first search embeds all images, and keeps that in a folder beside them (IMAGES.index). It resumes where it was
 stopped, and later searches embed only what is new or has changed.
 """
 RERANKED = 128
@@ -42,26 +42,26 @@ RERANKED = 128
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
-    description = "Find the pictures that fit a text, or that are similar to a picture, with a trained first stage."
-    parser = add_command(commands, "search", "find pictures by a text or a picture", description, EXAMPLES)
+    description = "Find the images that fit a text, or that are similar to an image, with a trained first stage."
+    parser = add_command(commands, "search", "find images by a text or an image", description, EXAMPLES)
     parser.add_argument(
         "pictures",
-        metavar="PICTURES",
-        help="a folder of pictures, or another source of `lyrics refine-dataset`",
+        metavar="IMAGES",
+        help="a folder of images, or another source of `lyrics refine-dataset`",
     )
-    parser.add_argument("query", metavar="QUERY", nargs="?", help="a description of the picture")
-    parser.add_argument("--image", metavar="FILE", help="path or URL of a picture to compare with, instead of QUERY")
-    parser.add_argument("--top", metavar="N", type=positive_int, default=5, help="how many pictures (default: 5)")
-    parser.add_argument("--save", metavar="FILE", type=Path, help="write a sheet of the pictures, such as found.png")
+    parser.add_argument("query", metavar="QUERY", nargs="?", help="a description of the image")
+    parser.add_argument("--image", metavar="FILE", help="path or URL of an image to compare with, instead of QUERY")
+    parser.add_argument("--top", metavar="N", type=positive_int, default=5, help="how many images (default: 5)")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write a sheet of the images, such as found.png")
     parser.add_argument(
-        "--index", metavar="DIR", type=Path, help="folder of the embeddings (default: PICTURES.index or STORE.index)"
+        "--index", metavar="DIR", type=Path, help="folder of the embeddings (default: IMAGES.index or STORE.index)"
     )
     parser.add_argument(
         "--rerank",
         metavar="N",
         type=int,
         default=RERANKED,
-        help=f"pictures that are compared with QUERY more closely, at least --top; 0 for none (default: {RERANKED})",
+        help=f"images that are compared with QUERY more closely, at least --top; 0 for none (default: {RERANKED})",
     )
     parser.add_argument(
         "--model",
@@ -75,7 +75,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--device", help="where to run, such as cpu, cuda or cuda:1 (default: cuda where there is one)")
     add_dtype_argument(parser)
     parser.add_argument(
-        "--batch-size", metavar="N", type=positive_int, default=16, help="pictures at a time (default: 16)"
+        "--batch-size", metavar="N", type=positive_int, default=16, help="images at a time (default: 16)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     add_font_argument(parser)
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.query is None) == (arguments.image is None):
         arguments.parser.error("give either QUERY or --image")
     if arguments.query is not None and not arguments.query.strip():
-        raise ValueError("The query is empty: describe the picture.")
+        raise ValueError("The query is empty: describe the image.")
     if arguments.image is not None and not arguments.image.strip():
         raise ValueError("--image is empty: name a file.")
     if arguments.rerank < 0:
@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose_index(arguments: argparse.Namespace) -> Path:
-    """Return the folder of the index, beside the store or the pictures.
+    """Return the folder of the index, beside the store or the images.
 
     Raises:
         ValueError: neither is a folder or file of this machine, and `--index` is missing.
@@ -154,18 +154,18 @@ def choose_index(arguments: argparse.Namespace) -> Path:
 
 
 def report_update(search: PictureSearch, added: int) -> None:
-    """Print what was indexed, and the pictures that could not be read."""
+    """Print what was indexed, and the images that could not be read."""
     for key, reason in list(search.failures.items())[:10]:
         print(on_one_line(f"not indexed: {key}: {reason}"), file=sys.stderr)
     if (more := len(search.failures) - 10) > 0:
-        print(f"not indexed: and {more} more pictures", file=sys.stderr)
+        print(f"not indexed: and {more} more images", file=sys.stderr)
     if added:
-        pictures = f"{added:,} picture{'s' * (added != 1)}"
+        pictures = f"{added:,} image{'s' * (added != 1)}"
         print(on_one_line(f"Indexed {pictures} in {search.path}; {len(search):,} can be found."), file=sys.stderr)
 
 
 def line_of(hit: Hit) -> str:
-    """Return a picture that was found as a line of text."""
+    """Return an image that was found as a line of text."""
     match = "" if hit.match is None else f"match {hit.match:4.0%}  "
     return f"{match}similarity {hit.similarity:5.2f}  {on_one_line(hit.key)}"
 
@@ -187,7 +187,7 @@ def describe(arguments: argparse.Namespace, search: PictureSearch, hits: list[Hi
 
 
 def save_sheet(arguments: argparse.Namespace, search: PictureSearch, hits: list[Hit]) -> None:
-    """Write the sheet of the pictures that were found."""
+    """Write the sheet of the images that were found."""
     from lyrics.retrieval import draw_contact_sheet
     from lyrics.utils.atomic_files import naming_disk_errors
 

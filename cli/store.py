@@ -45,14 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.action == "merge":
         merged = RefinementStore.merge(arguments.stores, arguments.out)
-        print(f"Wrote {len(merged):,} pictures of {len(arguments.stores)} stores to {merged.path}")
+        print(f"Wrote {len(merged):,} images of {len(arguments.stores)} stores to {merged.path}")
         return 0
     store = RefinementStore.open(arguments.store)
     if arguments.action == "verify":
-        print(f"{store.path}: {store.verify()} files and {len(store):,} pictures are as they were written")
+        print(f"{store.path}: {store.verify()} files and {len(store):,} images are as they were written")
     elif arguments.action == "export":
         store.export(arguments.out)
-        print(f"Wrote {len(store):,} pictures to {arguments.out}")
+        print(f"Wrote {len(store):,} images to {arguments.out}")
     else:
         found = store.stats()
         print(json.dumps(asdict(found), ensure_ascii=False) if arguments.json else describe_stats(found))
@@ -64,10 +64,10 @@ def describe_stats(found: StoreStats) -> str:
     labels = ", ".join(f"{printable(label)} {count:,}" for label, count in found.common_labels.items())
     return "\n".join(
         [
-            f"Pictures: {found.pictures:,}, and {found.failures:,} that could not be refined",
-            f"Bytes: {found.bytes:,}, {found.bytes_per_picture:,.0f} per picture",
-            f"Objects: {found.objects:,}, {found.objects_per_picture:.1f} per picture, at most {found.most_objects}; "
-            f"{found.pictures_without_objects:,} pictures have none",
+            f"Images: {found.pictures:,}, and {found.failures:,} that could not be refined",
+            f"Bytes: {found.bytes:,}, {found.bytes_per_picture:,.0f} per image",
+            f"Objects: {found.objects:,}, {found.objects_per_picture:.1f} per image, at most {found.most_objects}; "
+            f"{found.pictures_without_objects:,} images have none",
             f"Region features: {found.region_feature_type}, {found.region_feature_size} numbers each",
             *([f"Pixels: {found.pixels}"] if found.pixels else []),
             f"Labels: {found.labels:,}, most often {labels or 'none'}",

@@ -24,7 +24,7 @@ def choose_template(choice: str | os.PathLike[str] | None, tokenizer: PreTrained
         tokenizer: tokenizer of the language model.
 
     Raises:
-        ValueError: there is no such template, or it takes no pictures.
+        ValueError: there is no such template, or it takes no images.
     """
     own: Any = tokenizer.chat_template
     if choice == VICUNA or (choice is None and not own):

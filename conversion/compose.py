@@ -32,7 +32,7 @@ def compose(
         language_model: directory or Hub id of a causal language model, with its tokenizer.
         refiner_of: checkpoint whose refiner the processor gets; by default that of the first stage, if it has one.
         dtype: data type of the whole model; by default that of the language model's checkpoint.
-        chat_template: `"own"`, the language model's, which then takes pictures; `"vicuna"`; or a Jinja file. By default
+        chat_template: `"own"`, the language model's, which then takes images; `"vicuna"`; or a Jinja file. By default
             the language model's own, if it has one, and Vicuna's otherwise.
 
     Returns:
@@ -40,7 +40,7 @@ def compose(
         tokenizer or the chat template end an answer with.
 
     Raises:
-        ValueError: the parts do not fit, the chat template takes no pictures, or the language model does something with
+        ValueError: the parts do not fit, the chat template takes no images, or the language model does something with
             its logits that a Lyrics model does not.
     """
     check_parts(stage1, PartPlaces(language_model=language_model))

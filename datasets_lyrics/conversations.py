@@ -121,10 +121,10 @@ def _join_pictures(messages: list[Message], given: list[Any]) -> list[Any]:
     if not places and pictures:  # as TRL does: images without a place come first
         first = next((message for message in messages if message["role"] == "user"), None)
         if first is None:
-            raise ValueError(f"The row has {len(pictures)} pictures and no message of a user to hold them.")
+            raise ValueError(f"The row has {len(pictures)} images and no message of a user to hold them.")
         first["content"] = [{"type": "image"} for _ in pictures] + first["content"]
     elif len(places) != len(pictures):
-        raise ValueError(f"The row has {len(places)} places for pictures, but {len(pictures)} pictures.")
+        raise ValueError(f"The row has {len(places)} places for images, but {len(pictures)} images.")
     return pictures
 
 
@@ -273,9 +273,9 @@ def to_blocks(message: Mapping[str, Any], marks: bool = False) -> Message:
         if kind in IMAGE_BLOCKS:
             _move_image(block)
             if role != "user":
-                raise ValueError(f"A message of the {role} holds a picture; only those of the user do.")
+                raise ValueError(f"A message of the {role} holds an image; only those of the user do.")
         elif kind not in ("text", "box") or (kind == "text" and not isinstance(block.get("text"), str)):
-            raise ValueError(f"A message of the {role} has a block that is no text, picture or box: {block!r:.100}.")
+            raise ValueError(f"A message of the {role} has a block that is no text, image or box: {block!r:.100}.")
     return {"role": role, "content": blocks}
 
 

@@ -395,7 +395,7 @@ def find_image_column(dataset: Any, image: str | None, key: str | None) -> str:
     typed = [name for name, feature in features.items() if holds_images(feature)]
     usual = [name for name in IMAGE_COLUMNS if name in columns]
     if image is None and not typed and not usual:
-        raise ValueError(f"Name the column with the pictures; the columns are {', '.join(map(repr, columns))}.")
+        raise ValueError(f"Name the column with the images; the columns are {', '.join(map(repr, columns))}.")
     return image or [*typed, *usual][0]
 
 
@@ -407,7 +407,7 @@ def require_root(guard: PathGuard, dataset: Any, columns: tuple[str, ...]) -> No
     """
     for column in columns:
         if guard.root is None and guard.allowed is not None and not guard.fetch_urls and _holds_text(dataset, column):
-            raise ValueError(f"The column {column!r} holds paths, not pictures: say in which folder they are (`root`).")
+            raise ValueError(f"The column {column!r} holds paths, not images: say in which folder they are (`root`).")
 
 
 def _items_of(name: str, value: Any, guard: PathGuard, place: str) -> Iterator[Item]:

@@ -62,17 +62,17 @@ class PathGuard:
         name = repr(path if len(path) <= _LONGEST else f"{path[:_LONGEST]}...")
         if _URL.match(path):
             raise ValueError(
-                f"{name} is a URL; pictures are not fetched: download them first, or ask for it (`fetch_urls`, http "
+                f"{name} is a URL; images are not fetched: download them first, or ask for it (`fetch_urls`, http "
                 "and https only)."
             )
         if self.allowed is None:
             return path
         if self.root is None and not os.path.isabs(path):
-            raise ValueError(f"The picture {name} has no folder: say where the pictures are (`image_root` or `root`).")
+            raise ValueError(f"The image {name} has no folder: say where the images are (`image_root` or `root`).")
         real = Path(os.path.realpath(self.root / path if self.root else path))
         if not any(real.is_relative_to(os.path.realpath(folder)) for folder in self.allowed):
             raise ValueError(
-                f"The picture {name} lies outside {self.root or 'every folder that may be read'}, also where a link "
+                f"The image {name} lies outside {self.root or 'every folder that may be read'}, also where a link "
                 "leads there. To allow it, name a folder that holds it (`image_root` or `root`)."
             )
         return os.fspath(real)
@@ -133,6 +133,6 @@ def read_image_value(value: Any, guard: PathGuard) -> tuple[Any, str | None]:
     except ValueError as error:
         return None, str(error)
     if value is None:
-        return None, "There is no picture."
+        return None, "There is no image."
     is_path = isinstance(value, str) and not value.startswith("data:") and not _URL.match(value)
     return (Path(value) if is_path else value), None

@@ -23,7 +23,7 @@ class RowsCheck:
     Attributes:
         rows: int, number of rows.
         conversations: int, number of rows for the second stage; the others are captions for the first one.
-        pictures: int, number of pictures that were decoded; a file that appears again counts once.
+        pictures: int, number of images that were decoded; a file that appears again counts once.
         boxes: int, number of boxes in usable rows.
         faults: faults of rows, by kind.
     """
@@ -47,9 +47,9 @@ def check_rows(
     box_units: str = "relative",
     progress: Callable[[], object] = lambda: None,
 ) -> RowsCheck:
-    """Read every row as training reads it, and decode its pictures.
+    """Read every row as training reads it, and decode its images.
 
-    A row with one of `CONVERSATION_COLUMNS` is a conversation, any other a picture with captions.
+    A row with one of `CONVERSATION_COLUMNS` is a conversation, any other an image with captions.
 
     Args:
         rows: sequence of rows, or shards of them, as `open_rows` returns them.
@@ -95,13 +95,13 @@ def _each(rows: Any) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
 
 
 class _Pictures:
-    """Decoder of pictures, which remembers the sizes of files that appear again."""
+    """Decoder of images, which remembers the sizes of files that appear again."""
 
     def __init__(self) -> None:
         self.count, self._sizes = 0, dict[str, tuple[int, int]]()
 
     def sizes(self, values: Iterable[Any]) -> list[tuple[int, int]]:
-        """Return width and height of each picture; raise an `OmittedError` for one that training cannot use."""
+        """Return width and height of each image; raise an `OmittedError` for one that training cannot use."""
         return [self._size(value) for value in values]
 
     def _size(self, value: Any) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def _check_caption(row: Mapping[str, Any], pictures: _Pictures, image_column: st
     for column in (image_column, caption_column):
         if row.get(column) is None:
             columns = ", ".join(map(repr, row))
-            raise OmittedError(f"no {column}", f"neither a conversation nor a captioned picture; columns are {columns}")
+            raise OmittedError(f"no {column}", f"neither a conversation nor a captioned image; columns are {columns}")
     captions = row[caption_column]
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, Sequence) or not captions or not all(isinstance(one, str) for one in captions):

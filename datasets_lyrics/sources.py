@@ -112,7 +112,7 @@ class FolderImages(SlicedSource):
             tars = any(name.endswith(".tar") for name in os.listdir(self.folder))
             hint = f" For tar shards, give {self.folder}/*.tar in quotes." if tars else ""
             endings = ", ".join(IMAGE_EXTENSIONS)
-            raise ValueError(f"There is no picture in {self.folder}: no file ends in {endings}.{hint}")
+            raise ValueError(f"There is no image in {self.folder}: no file ends in {endings}.{hint}")
         super().__init__(names, shard_size)
 
     def describe(self) -> dict[str, Any]:

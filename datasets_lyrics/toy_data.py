@@ -1,4 +1,4 @@
-"""Drawn pictures of colored shapes with captions, conversations and exact objects, to try training with."""
+"""Drawn images of colored shapes with captions, conversations and exact objects, to try training with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ShapeRows:
     Args:
         count: int, number of rows.
         seed: int, seed of the drawings.
-        size: int, width and height of a picture in pixels.
+        size: int, width and height of an image in pixels.
     """
 
     def __init__(self, count: int, seed: int = 0, size: int = 96) -> None:
@@ -74,7 +74,7 @@ class ShapeRows:
 
 
 class ShapeChats(ShapeRows):
-    """Conversations: `count` rows of `images`, `messages` and `visual_objects` about the same pictures.
+    """Conversations: `count` rows of `images`, `messages` and `visual_objects` about the same images.
 
     A question asks what there is, how many there are, or where something is, which is answered with a box.
     """

@@ -1,4 +1,4 @@
-"""Answers to samples: pictures are loaded and refined in batches, and asked about through `Lyrics.ask_many`."""
+"""Answers to samples: images are loaded and refined in batches, and asked about through `Lyrics.ask_many`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def answer_samples(
         assistant: model with its processor.
         data: samples of the unit.
         numbers: sequence of the numbers of samples, in the order in which they are asked.
-        objects: objects of pictures that are known.
+        objects: objects of images that are known.
         decoding: mapping of fields of `GenerationOptions`.
         batch_size: number of samples that are asked together.
 
     Yields:
-        Number and answer of each sample, in the order of `numbers`. Where a picture cannot be read, or the model has no
+        Number and answer of each sample, in the order of `numbers`. Where an image cannot be read, or the model has no
         room for a prompt, the answer is an error.
     """
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
@@ -46,7 +46,7 @@ def answer_samples(
 
 
 def _rows(samples: Sequence[Sample], data: TaskData, objects: KeptObjects) -> Iterator[dict[str, Any] | Exception]:
-    """Yield the rows of one batch, for `ask_many`; the pictures of all of them are refined together."""
+    """Yield the rows of one batch, for `ask_many`; the images of all of them are refined together."""
     loaded = [_load(sample, data, objects) for sample in samples]
     pictures = [picture for one in loaded if not isinstance(one, Exception) for picture in one]
     seen = iter(objects.see(pictures))
@@ -83,7 +83,7 @@ def _response(answer: Answer | Exception) -> Response:
 
 
 def _describe(seen: Sequence[VisualObjects | None]) -> dict[str, float]:
-    """Return how many objects the refiner saw in all pictures, and the median share of the picture that one covers."""
+    """Return how many objects the refiner saw in all images, and the median share of the image that one covers."""
     found = [one for one in seen if one is not None]
     if not found:
         return {}

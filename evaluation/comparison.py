@@ -193,7 +193,7 @@ def _compare_unit(name: str, folders: Sequence[Path], results: Sequence[Mapping[
 
 
 def _asks_the_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Return whether two lines with one id have the same pictures and references."""
+    """Return whether two lines with one id have the same images and references."""
     return all(first.get(name) == second.get(name) for name in ("images", "answers", "box"))
 
 

@@ -57,7 +57,7 @@ class EvaluationOptions:
         max_new_tokens: int, longest answer; `None` for that of the task.
         num_beams: int, number of beams.
         limit: int, number of samples of each unit, drawn the same way each time; `None` for all.
-        image_root: further folder that links of pictures may lead to.
+        image_root: further folder that links of images may lead to.
         answers_only: bool, whether answers and submissions are written without scores.
         judge: judge of long answers, or `None`.
         name: str, name of the model that results and report show.

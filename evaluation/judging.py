@@ -174,7 +174,7 @@ def _read_reviews(path: Path) -> dict[tuple[str, str], str]:
 
 
 def _read_contexts(data: TaskData) -> dict[str, str]:
-    """Return the descriptions of the pictures, which the judge reads in place of them.
+    """Return the descriptions of the images, which the judge reads in place of them.
 
     Raises:
         FileNotFoundError: the file of descriptions is missing.

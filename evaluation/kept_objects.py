@@ -1,4 +1,4 @@
-"""Objects of pictures that an evaluation has refined, kept in files, so that no picture is refined twice."""
+"""Objects of images that an evaluation has refined, kept in files, so that no image is refined twice."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image
 from ..processing_lyrics import LyricsProcessor, VisualObjects
 from ..processing_lyrics.picture_hash import hash_picture
 
-_IN_MEMORY = 512  # pictures, whose questions often follow each other
+_IN_MEMORY = 512  # images, whose questions often follow each other
 
 
 class KeptObjects:
-    """Finds the objects of pictures: in memory, in a store, in files of an earlier run, or by the refiner.
+    """Finds the objects of images: in memory, in a store, in files of an earlier run, or by the refiner.
 
-    Several processes may use one folder: a file appears when it is complete, and the same picture has the same objects.
+    Several processes may use one folder: a file appears when it is complete, and the same image has the same objects.
 
     Args:
         processor: processor with a refiner, a store, or neither.
@@ -35,7 +35,7 @@ class KeptObjects:
         return self.processor.has_refiner or self.processor.store is not None
 
     def see(self, pictures: Sequence[Image.Image]) -> list[VisualObjects | None]:
-        """Return the objects of RGB pictures; `None` for each where there is neither a refiner nor a store."""
+        """Return the objects of RGB images; `None` for each where there is neither a refiner nor a store."""
         if not self.can_see:
             return [None] * len(pictures)
         keys = [hash_picture(picture) for picture in pictures]

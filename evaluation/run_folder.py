@@ -1,7 +1,7 @@
 """Folder of an evaluation: what it was made with, the answers so far, and the results.
 
     run.json                     model and refiner
-    objects/                     objects of refined pictures
+    objects/                     objects of refined images
     <task>-<split>/run.json      samples, prompt and decoding
     <task>-<split>/answers-0.jsonl   answers in the order in which they came, one file for each process
     <task>-<split>/samples.jsonl, results.json, submission*

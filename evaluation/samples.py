@@ -44,9 +44,9 @@ class Response:
     Attributes:
         answer: str, text as the model wrote it; empty after an error.
         finish_reason: `"stop"` or `"length"`; empty after an error.
-        seen: mapping of `count`, number of objects that the refiner saw, and `area`, median share of the picture that
+        seen: mapping of `count`, number of objects that the refiner saw, and `area`, median share of the image that
             one covers; empty without a refiner.
-        error: reason why there is no answer, such as a picture that cannot be read; or `None`.
+        error: reason why there is no answer, such as an image that cannot be read; or `None`.
     """
 
     answer: str = ""

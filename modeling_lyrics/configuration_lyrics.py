@@ -58,10 +58,10 @@ class LyricsRefinerConfig(CheckedConfig):
             prompts.
         tag_separator: text between two tags of a prompt.
         detector_shortest_edge, detector_longest_edge: size of the detector's view of an image in pixels.
-        tile_aspect_ratio: long side divided by short side, above which a picture is refined in overlapping square
-            parts, whose objects are joined. `None` refines every picture as a whole. For `"mask"` features.
+        tile_aspect_ratio: long side divided by short side, above which an image is refined in overlapping square
+            parts, whose objects are joined. `None` refines every image as a whole. For `"mask"` features.
         tile_overlap: smallest overlap of two such parts, in shares of their side. Larger objects may be found in part.
-        familiar_score: mean score of a picture's detections from which on the picture looks like those that the
+        familiar_score: mean score of an image's detections from which on the image looks like those that the
             detector was trained on. `None` if this is not known. It changes nothing that the refiner does.
         boxes_per_batch: number of boxes that the mask decoder processes at once; bounds its memory.
         resize_backend: library that resizes an image: `"pil"`, as in the original code; or `"torch"`, on the refiner's

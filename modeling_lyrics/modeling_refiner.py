@@ -2,7 +2,7 @@
 
 RAM names the objects, the detector finds them, and a SAM-family segmenter outlines them. The refiner is frozen: it
 always runs without gradients and in evaluation mode. It contains its preprocessing, its tags and its tokenizer, so that
-it needs nothing but a picture.
+it needs nothing but an image.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from .refiner_tiles import cut_tiles, join_tiles
 
 logger = logging.get_logger(__name__)
 
-BATCHES_AHEAD = 2  # prepared in threads; one thread takes longer for a picture than a large GPU does
+BATCHES_AHEAD = 2  # prepared in threads; one thread takes longer for an image than a large GPU does
 
 SUPPORTED_DETECTORS = ("grounding-dino", "mm-grounding-dino", "owlv2")
 SUPPORTED_SEGMENTERS = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video")
@@ -232,23 +232,23 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return_masks: bool = False,
         progress: bool = True,
     ) -> list[RefinedImage]:
-        """Find the objects of pictures.
+        """Find the objects of images.
 
-        Pictures of equal size in the detector's view are refined together; results do not depend on it. Long ones are
+        Images of equal size in the detector's view are refined together; results do not depend on it. Long ones are
         refined in square parts where the configuration says so (`tile_aspect_ratio`).
 
         Args:
-            images: sequence of PIL pictures of any mode and size.
-            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
-            batch_size: number of pictures at a time.
-            return_masks: bool, whether each object's mask is returned, at the picture's size.
+            images: sequence of PIL images of any mode and size.
+            tags: list of words to look for in every image, or one list for each image; the tagger is not asked.
+            batch_size: number of images at a time.
+            return_masks: bool, whether each object's mask is returned, at the image's size.
             progress: bool, whether a progress bar is shown when there are several batches.
 
         Returns:
-            One `RefinedImage` per picture, in their order; a picture may have no objects.
+            One `RefinedImage` per image, in their order; an image may have no objects.
 
         Raises:
-            ValueError: `tags` are not words, the numbers of pictures and of lists of tags differ, `batch_size` is below
+            ValueError: `tags` are not words, the numbers of images and of lists of tags differ, `batch_size` is below
                 1, or weights of detector or segmenter are offloaded.
         """
         if batch_size < 1:
@@ -280,7 +280,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return_masks: bool,
         progress: bool,
     ) -> list[RefinedImage]:
-        """Find the objects of RGB pictures, each looked at as a whole."""
+        """Find the objects of RGB images, each looked at as a whole."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
             groups.setdefault(self._detector_size(picture), []).append(index)
@@ -312,7 +312,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         """Return the tensors of `forward` on the refiner's device.
 
         Args:
-            pictures: sequence of RGB pictures of equal size in the detector's view.
+            pictures: sequence of RGB images of equal size in the detector's view.
         """
         config = self.config
         seen: Sequence[Picture] = pictures
@@ -333,7 +333,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def _detector_size(self, picture: Image.Image) -> tuple[int, int]:
-        """Return (width, height) of the detector's view of a picture."""
+        """Return (width, height) of the detector's view of an image."""
         config = self.config
         if config.detector_is_owl:
             side = config.detector_config.vision_config.image_size
@@ -341,7 +341,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         return detector_size(*picture.size, config.detector_shortest_edge, config.detector_longest_edge)
 
     def _detector_view(self, picture: Picture) -> torch.Tensor:
-        """Return the detector's view of a picture, (3, h, w)."""
+        """Return the detector's view of an image, (3, h, w)."""
         config = self.config
         if config.detector_is_owl:
             return square_view(picture, config.detector_config.vision_config.image_size, *config.detector_normalization)
@@ -368,8 +368,8 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
             tagger_pixel_values: float tensor of shape (N, 3, s, s); not needed with `tags`.
             segmenter_pixel_values: float tensor of shape (N, 3, S, S), padded; needed for `"mask"` features and for
                 masks.
-            segmenter_sizes: int64 tensor of shape (N, 2), height and width of the picture inside the segmenter's view.
-            image_sizes: int64 tensor of shape (N, 2), height and width of the pictures, and of the masks that are
+            segmenter_sizes: int64 tensor of shape (N, 2), height and width of the image inside the segmenter's view.
+            image_sizes: int64 tensor of shape (N, 2), height and width of the images, and of the masks that are
                 returned.
             tags: list of words to look for in every image, or one list for each image, instead of asking the tagger.
             return_masks: whether masks are returned, at the image's size.
@@ -383,7 +383,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
         """
         super().train(False)  # a caller may have set a part to training mode
         if pixel_values is None:
-            raise ValueError("The refiner needs pixel_values; `preprocess` makes them from pictures.")
+            raise ValueError("The refiner needs pixel_values; `preprocess` makes them from images.")
         if self.tokenizer is None:
             raise ValueError("This refiner has no tokenizer: set `refiner.tokenizer` to the detector's.")
         self._check_not_offloaded()
@@ -487,7 +487,7 @@ class LyricsVisualRefiner(LyricsRefinerPreTrainedModel):
 
 
 def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the views of N pictures, (N, 3, h, w); that of one picture is not copied."""
+    """Return the views of N images, (N, 3, h, w); that of one image is not copied."""
     return views[0][None] if len(views) == 1 else torch.stack(list(views))
 
 

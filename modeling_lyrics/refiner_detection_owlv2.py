@@ -1,4 +1,4 @@
-"""Detection with OWLv2, which encodes each tag alone, and sees the picture in the corner of a square."""
+"""Detection with OWLv2, which encodes each tag alone, and sees the image in the corner of a square."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def detect_each(
     Args:
         detector: `Owlv2ForObjectDetection`.
         tokenizer: CLIP's tokenizer.
-        pixel_values: float tensor of shape (N, 3, s, s), pictures in the top left corner of a square.
+        pixel_values: float tensor of shape (N, 3, s, s), images in the top left corner of a square.
         tags: list of words for each image.
-        image_sizes: int64 tensor of shape (N, 2), height and width of the pictures; `None` for square ones.
+        image_sizes: int64 tensor of shape (N, 2), height and width of the images; `None` for square ones.
 
     Returns:
-        `Detections` of each image, with boxes in [0, 1] of the picture.
+        `Detections` of each image, with boxes in [0, 1] of the image.
 
     Raises:
         ValueError: a tag is too long; the message names it.
@@ -60,7 +60,7 @@ def detect_each(
         probabilities = output.logits[row, :, : len(rows[row])].float().sigmoid().nan_to_num(0.0)
         scores, labels = probabilities.max(dim=1)
         boxes = output.pred_boxes[row].float()
-        if image_sizes is not None:  # from the square's units to the picture's
+        if image_sizes is not None:  # from the square's units to the image's
             height, width = image_sizes[index].tolist()
             side = max(height, width)
             boxes = boxes * boxes.new_tensor([side / width, side / height, side / width, side / height])

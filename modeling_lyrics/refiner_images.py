@@ -1,6 +1,6 @@
 """Views of an image for each part of the refiner: size, normalization, padding.
 
-A picture is an RGB PIL picture, which PIL resizes, or its bytes as a tensor (`to_pixels`), which torch resizes on
+An image is an RGB PIL image, which PIL resizes, or its bytes as a tensor (`to_pixels`), which torch resizes on
 their device: faster on a CPU, too. Bytes then differ by at most 1. Both are bilinear and antialiased.
 """
 
@@ -23,14 +23,14 @@ MIN_DETECTOR_EDGE = 32
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture upright and in RGB, itself where it already is."""
+    """Return the image upright and in RGB, itself where it already is."""
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_pixels(image: Image.Image, device: torch.device) -> torch.Tensor:
-    """Return the bytes of an RGB picture as a uint8 tensor of shape (3, height, width)."""
+    """Return the bytes of an RGB image as a uint8 tensor of shape (3, height, width)."""
     return torch.from_numpy(np.stack([np.asarray(band) for band in image.split()])).to(device)
 
 
@@ -40,7 +40,7 @@ def size_of(picture: Picture) -> tuple[int, int]:
 
 
 def resize(picture: Picture, width: int, height: int) -> Picture:
-    """Return a picture in another size, of the same kind."""
+    """Return an image in another size, of the same kind."""
     if isinstance(picture, Image.Image):
         return picture.resize((width, height), BILINEAR)
     if picture.device.type == "cpu":
@@ -55,10 +55,10 @@ def resize_as_numbers(pixels: torch.Tensor, width: int, height: int) -> torch.Te
 
 
 def to_tensor(picture: Picture, mean: PerChannel, std: PerChannel, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Convert a picture to a normalized float32 tensor of shape (3, H, W).
+    """Convert an image to a normalized float32 tensor of shape (3, H, W).
 
     Args:
-        picture: RGB picture.
+        picture: RGB image.
         mean, std: normalization, RGB in [0, 1].
         out: float32 tensor of shape (3, H, W) that the values are written to; by default a new one.
     """
@@ -75,7 +75,7 @@ def to_tensor(picture: Picture, mean: PerChannel, std: PerChannel, out: torch.Te
 
 
 def tagger_view(picture: Picture, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
-    """Return the whole picture, stretched to a square of shape (3, size, size)."""
+    """Return the whole image, stretched to a square of shape (3, size, size)."""
     return to_tensor(resize(picture, size, size), mean, std)
 
 
@@ -96,13 +96,13 @@ def detector_size(width: int, height: int, shortest_edge: int, longest_edge: int
 def detector_view(
     picture: Picture, shortest_edge: int, longest_edge: int, mean: PerChannel, std: PerChannel
 ) -> torch.Tensor:
-    """Return the whole picture resized to `detector_size`, shape (3, h, w)."""
+    """Return the whole image resized to `detector_size`, shape (3, h, w)."""
     size = detector_size(*size_of(picture), shortest_edge, longest_edge)
     return to_tensor(resize(picture, *size), mean, std)
 
 
 def square_view(picture: Picture, size: int, mean: PerChannel, std: PerChannel) -> torch.Tensor:
-    """Return OWLv2's view (3, size, size): the picture padded with black at the right and the bottom to a square."""
+    """Return OWLv2's view (3, size, size): the image padded with black at the right and the bottom to a square."""
     width, height = size_of(picture)
     side = max(width, height)
     if isinstance(picture, Image.Image):
@@ -117,9 +117,9 @@ def square_view(picture: Picture, size: int, mean: PerChannel, std: PerChannel) 
 def segmenter_view(
     picture: Picture, size: int, mean: PerChannel, std: PerChannel, stretched: bool = False
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Return the segmenter's view (3, size, size), and height and width of the picture inside it.
+    """Return the segmenter's view (3, size, size), and height and width of the image inside it.
 
-    The long side is resized to `size`, and zeros are padded at the right and the bottom. With `stretched`, the picture
+    The long side is resized to `size`, and zeros are padded at the right and the bottom. With `stretched`, the image
     fills the view, as for SAM 2 and EdgeTAM.
     """
     if stretched:

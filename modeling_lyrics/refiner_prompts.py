@@ -34,13 +34,13 @@ class TagPrompt:
 
 
 def tags_of_each(tags: Any, count: int) -> list[list[str]]:
-    """Return the words to look for in each of `count` pictures; one flat list is used for every picture.
+    """Return the words to look for in each of `count` images; one flat list is used for every image.
 
     Raises:
-        ValueError: there is no word list, the numbers of lists and pictures differ, or a word is not a string.
+        ValueError: there is no word list, the numbers of lists and images differ, or a word is not a string.
     """
     if not isinstance(tags, Sequence) or isinstance(tags, str | bytes):
-        raise ValueError(f"tags must be a list of words, or one list for each picture, got {tags!r:.80}.")
+        raise ValueError(f"tags must be a list of words, or one list for each image, got {tags!r:.80}.")
     if tags and all(isinstance(words, str) for words in tags):
         tags = [[str(word) for word in tags]] * count
     for words in tags:
@@ -49,7 +49,7 @@ def tags_of_each(tags: Any, count: int) -> list[list[str]]:
         if wrong := [word for word in words if not isinstance(word, str)]:
             raise ValueError(f"tags must be strings, got {wrong[0]!r:.80}, a {type(wrong[0]).__name__}.")
     if len(tags) != count:
-        raise ValueError(f"Got tags for {len(tags)} pictures, but {count} pictures.")
+        raise ValueError(f"Got tags for {len(tags)} images, but {count} images.")
     return [list(words) for words in tags]
 
 

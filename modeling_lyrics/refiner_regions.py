@@ -55,7 +55,7 @@ def select_objects(
     """
     boxes = to_corners(detections.boxes.float().nan_to_num(0.0))
     keep = (detections.scores > max(box_threshold, text_threshold)) & (detections.label_ids >= 0)
-    keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=-1)  # drops boxes without area, such as those outside the picture
+    keep &= (boxes[:, 2:] > boxes[:, :2]).all(dim=-1)  # drops boxes without area, such as those outside the image
     boxes, scores, labels = boxes[keep], detections.scores[keep], detections.label_ids[keep]
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, labels = boxes[order], scores[order], labels[order]
@@ -92,8 +92,8 @@ def pool_masks(
     Args:
         embedding: float tensor of shape (D, h, w), of the padded view.
         mask_logits: float tensor of shape (R, H, W), of the padded view, positive inside the object.
-        boxes: float tensor of shape (R, 4), xyxy in [0, 1] of the picture.
-        valid: share of the view that is picture instead of padding, in height and in width.
+        boxes: float tensor of shape (R, 4), xyxy in [0, 1] of the image.
+        valid: share of the view that is image instead of padding, in height and in width.
 
     Returns:
         float32 tensor of shape (R, D).

@@ -29,8 +29,8 @@ def segment(
     Args:
         segmenter: SAM-family model; D is the width of its image embedding.
         pixel_values: float tensor of shape (N, 3, S, S), padded at the right and the bottom.
-        sizes: int64 tensor of shape (N, 2), height and width of the picture inside the view.
-        boxes: sequence of one tensor of shape (R, 4) for each image, xyxy in [0, 1] of the picture.
+        sizes: int64 tensor of shape (N, 2), height and width of the image inside the view.
+        boxes: sequence of one tensor of shape (R, 4) for each image, xyxy in [0, 1] of the image.
         mask_sizes: int64 tensor of shape (N, 2), height and width of the masks to return, or `None` for no masks.
         boxes_per_batch: number of boxes that the mask decoder processes at once.
 
@@ -57,11 +57,11 @@ def segment(
 
 @dataclass
 class _View:
-    """The square that the segmenter sees of a picture.
+    """The square that the segmenter sees of an image.
 
     Attributes:
         side: side of the square.
-        inner: height and width of the picture inside it.
+        inner: height and width of the image inside it.
         mask_size: height and width of the masks to make, or `None`.
     """
 
@@ -73,7 +73,7 @@ class _View:
 def _segment_some(
     segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, view: _View
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return region features of some boxes of a picture, and their masks; a function, so that the rest is freed."""
+    """Return region features of some boxes of an image, and their masks; a function, so that the rest is freed."""
     logits = _predict_masks(segmenter, embedding, boxes, view.inner)
     pooled = pool_masks(embedding.features, logits, boxes, [side / view.side for side in view.inner])
     masks = None if view.mask_size is None else _resize_masks(logits, view.side, view.inner, view.mask_size)
@@ -116,7 +116,7 @@ def _embed(segmenter: Any, pixel_values: torch.Tensor) -> list[_Embedding]:
 
 
 def _predict_masks(segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, inner: Sequence[int]) -> torch.Tensor:
-    """Return mask logits over the padded view, float32 of shape (R, h, w), for boxes of one picture."""
+    """Return mask logits over the padded view, float32 of shape (R, h, w), for boxes of one image."""
     height, width = inner
     prompt = boxes * boxes.new_tensor([width, height, width, height])
     output = segmenter(
@@ -131,7 +131,7 @@ def _predict_masks(segmenter: Any, embedding: _Embedding, boxes: torch.Tensor, i
 
 
 def _resize_masks(logits: torch.Tensor, side: int, inner: Sequence[int], size: Sequence[int]) -> torch.Tensor:
-    """Convert logits over the padded view (R, h, w) to bool masks of the picture (R, *size)."""
+    """Convert logits over the padded view (R, h, w) to bool masks of the image (R, *size)."""
     view = nn.functional.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
     view = view[..., : inner[0], : inner[1]]
     return nn.functional.interpolate(view, tuple(size), mode="bilinear", align_corners=False)[:, 0] > 0

@@ -1,8 +1,8 @@
-"""Tiles: a long picture is refined in overlapping square parts, and their objects become those of the picture.
+"""Tiles: a long image is refined in overlapping square parts, and their objects become those of the image.
 
-The parts of a refiner look at square pictures, or were trained on them: the tagger stretches any picture to a square,
-and the segmenter pads it, so that a long picture has objects that are squeezed, or small. A tile is as wide as the
-picture's short side. An object at an inner edge of a tile may be cut there; another tile shows the whole of it.
+The parts of a refiner look at square images, or were trained on them: the tagger stretches any image to a square,
+and the segmenter pads it, so that a long image has objects that are squeezed, or small. A tile is as wide as the
+image's short side. An object at an inner edge of a tile may be cut there; another tile shows the whole of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .refiner_regions import box_iou
 
 logger = logging.get_logger(__name__)
 
-_MOST_TILES = 32  # of a picture: 16 times as long as it is wide, where tiles overlap by one half
+_MOST_TILES = 32  # of an image: 16 times as long as it is wide, where tiles overlap by one half
 _EDGE = 0.02  # distance from an inner edge, in shares of the tile's side, up to which a box counts as cut
 _PART = 0.5  # share of a cut object within another, from which on it is a part of that
 _BOX_SIZE = 4  # the last numbers of a region feature are the box
@@ -27,7 +27,7 @@ _BOX_SIZE = 4  # the last numbers of a region feature are the box
 
 @dataclass(frozen=True)
 class Tile:
-    """Square part of a picture, in pixels.
+    """Square part of an image, in pixels.
 
     Attributes:
         left, top: its corner.
@@ -45,14 +45,14 @@ class Tile:
 
 
 def cut_tiles(width: int, height: int, aspect_ratio: float, overlap: float) -> list[Tile] | None:
-    """Return the tiles of a picture, evenly spaced, or `None` for a picture that is refined as a whole.
+    """Return the tiles of an image, evenly spaced, or `None` for an image that is refined as a whole.
 
     A strip that needs more than 32 tiles is refined as a whole, too, with a warning: otherwise its time would grow with
     its length, without a limit.
 
     Args:
-        width, height: size of the picture in pixels.
-        aspect_ratio: long side divided by short side, up to which a picture is refined as a whole.
+        width, height: size of the image in pixels.
+        aspect_ratio: long side divided by short side, up to which an image is refined as a whole.
         overlap: smallest overlap of two neighbors, in shares of a tile's side.
     """
     side, long = min(width, height), max(width, height)
@@ -61,7 +61,7 @@ def cut_tiles(width: int, height: int, aspect_ratio: float, overlap: float) -> l
     count = 1 + math.ceil((long / side - 1) / (1 - overlap))
     if count > _MOST_TILES:
         logger.warning_once(
-            f"A picture of {width} x {height} pixels needs {count} square tiles, and {_MOST_TILES} are the most: it is "
+            f"An image of {width} x {height} pixels needs {count} square tiles, and {_MOST_TILES} are the most: it is "
             "refined as a whole, where its objects are squeezed. Cut such strips before."
         )
         return None
@@ -77,7 +77,7 @@ def join_tiles(
     iou_threshold: float,
     max_regions: int,
 ) -> RefinedImage:
-    """Join the objects that the tiles of a picture show.
+    """Join the objects that the tiles of an image show.
 
     An object is dropped where it overlaps a better one by more than `iou_threshold`. Objects that an inner edge cuts
     come after all others. They are dropped, too, where they lie mostly within a better one that the same edge cuts: a
@@ -86,12 +86,12 @@ def join_tiles(
     Args:
         parts: `RefinedImage` of each tile, with `"mask"` region features.
         tiles: the tiles.
-        width, height: size of the picture in pixels.
+        width, height: size of the image in pixels.
         iou_threshold: largest overlap of two objects.
         max_regions: largest number of objects.
 
     Returns:
-        `RefinedImage` of the picture, whole objects first, best score first.
+        `RefinedImage` of the image, whole objects first, best score first.
     """
     scale = torch.tensor([width, height, width, height])
     boxes = [
@@ -117,7 +117,7 @@ def join_tiles(
     features[:, -_BOX_SIZE:] = joined[kept]
     first_of = torch.tensor([0, *(len(part.boxes) for part in parts)]).cumsum(0)
     placed: list[torch.Tensor] = []
-    for index in kept:  # those alone: the masks of all tiles at the size of the picture would take gigabytes
+    for index in kept:  # those alone: the masks of all tiles at the size of the image would take gigabytes
         number = int(tile_of[index])
         masks, row = parts[number].masks, index - int(first_of[number])
         if masks is not None:
@@ -135,7 +135,7 @@ def join_tiles(
 
 
 def _is_cut(boxes: torch.Tensor, tile: Tile, width: int, height: int) -> torch.Tensor:
-    """Return whether boxes (R, 4), in [0, 1] of a tile, reach an edge of it that is not the picture's, bool (R,)."""
+    """Return whether boxes (R, 4), in [0, 1] of a tile, reach an edge of it that is not the image's, bool (R,)."""
     low, high = boxes[:, :2] < _EDGE, boxes[:, 2:] > 1 - _EDGE
     inner_low = torch.tensor([tile.left > 0, tile.top > 0])
     inner_high = torch.tensor([tile.left + tile.side < width, tile.top + tile.side < height])
@@ -151,7 +151,7 @@ def _is_part(candidate: torch.Tensor, boxes: torch.Tensor, area: torch.Tensor) -
 
 
 def _place(masks: torch.Tensor, tile: Tile, width: int, height: int) -> torch.Tensor:
-    """Return the masks (R, side, side) of a tile at the size of the picture, bool of shape (R, height, width)."""
+    """Return the masks (R, side, side) of a tile at the size of the image, bool of shape (R, height, width)."""
     placed = masks.new_zeros(len(masks), height, width)
     left, top, right, bottom = tile.area
     placed[:, top:bottom, left:right] = masks

@@ -18,7 +18,7 @@ def parse_answers(
 
     Args:
         text: decoded answer or list of answers.
-        image_sizes: sequence of (height, width) in pixels of each answer's picture; without it boxes stay in [0,
+        image_sizes: sequence of (height, width) in pixels of each answer's image; without it boxes stay in [0,
             1].
 
     Returns:

@@ -161,7 +161,7 @@ def neutralize_parts(parts: Sequence[str], control_tokens: Iterable[str], roles:
 def message_as_dict(message: Any) -> Any:
     """Return a message object, or a block of one, as a dictionary; other values are returned unchanged.
 
-    Transformers accepts dataclasses and pydantic models, such as the messages of OpenAI's client. Pictures are shared,
+    Transformers accepts dataclasses and pydantic models, such as the messages of OpenAI's client. Images are shared,
     not copied.
     """
     if dataclasses.is_dataclass(message) and not isinstance(message, type):

@@ -1,4 +1,4 @@
-"""Drawing of visual objects and of attention over their picture."""
+"""Drawing of visual objects and of attention over their image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEEN = (170, 170, 170)  # color of the objects beside the boxes of an answer
 MASK_OPACITY = 0.4
 SHADE_OPACITY = 0.65  # of the shade over regions without attention
 MIN_SHARE = 0.1  # share of the largest weight below which an object gets no frame
-MIN_SIDE = 320  # smaller pictures are enlarged, so that labels can be read
+MIN_SIDE = 320  # smaller images are enlarged, so that labels can be read
 
 
 def draw_objects(
@@ -42,11 +42,11 @@ def draw_objects(
     scores: bool = True,
     font: str | os.PathLike[str] | None = None,
 ) -> Image.Image:
-    """Return a copy of the picture with boxes, masks, labels and scores.
+    """Return a copy of the image with boxes, masks, labels and scores.
 
     Args:
-        picture: RGB picture; below 320 pixels on its long side it is enlarged.
-        objects: visual objects with boxes in [0, 1]; masks of any size are scaled to the picture.
+        picture: RGB image; below 320 pixels on its long side it is enlarged.
+        objects: visual objects with boxes in [0, 1]; masks of any size are scaled to the image.
         answer: sequence of the boxes of an answer. They are drawn instead of the objects, of which thin gray boxes
             remain.
         masks, labels, scores: whether these are drawn beside the boxes.
@@ -83,7 +83,7 @@ def color_labels(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
 
 
 def _load_font(canvas: Image.Image, labels: Sequence[str], path: str | os.PathLike[str] | None) -> Any:
-    """Return the font for labels on a picture of this size."""
+    """Return the font for labels on an image of this size."""
     return load_label_font(list(labels), max(12, round(min(canvas.size) / 35)), path)
 
 
@@ -117,13 +117,13 @@ def draw_attention(
     weights: Sequence[float],
     font: str | os.PathLike[str] | None = None,
 ) -> Image.Image:
-    """Return a copy of the picture in which objects stand out by their weight.
+    """Return a copy of the image in which objects stand out by their weight.
 
-    The picture is darkened outside of objects with a high weight, relative to the largest. An object's label shows the
+    The image is darkened outside of objects with a high weight, relative to the largest. An object's label shows the
     weight itself.
 
     Args:
-        picture: RGB picture; below 320 pixels on its long side it is enlarged.
+        picture: RGB image; below 320 pixels on its long side it is enlarged.
         objects: visual objects with boxes in [0, 1].
         weights: sequence of one non-negative weight per object.
         font: font file for the labels; by default one that has their characters.
@@ -165,14 +165,14 @@ def _enlarge(picture: Image.Image) -> Image.Image:
 
 
 def _to_pixels(box: Sequence[float] | np.ndarray, size: tuple[int, int], line: int) -> tuple[int, int, int, int]:
-    """Return the corners of a box in pixels, inside the picture and far enough apart to be drawn."""
+    """Return the corners of a box in pixels, inside the image and far enough apart to be drawn."""
     x1, y1, x2, y2 = (round(float(value) * side) for value, side in zip(box, size * 2, strict=True))
     x1, y1 = max(0, min(x1, size[0] - 1 - line)), max(0, min(y1, size[1] - 1 - line))
     return x1, y1, min(max(x2, x1 + line), size[0] - 1), min(max(y2, y1 + line), size[1] - 1)
 
 
 def _shade(canvas: Image.Image, mask: np.ndarray, color: tuple[int, int, int]) -> None:
-    """Tint the picture under a mask."""
+    """Tint the image under a mask."""
     stencil = Image.fromarray((mask * round(255 * MASK_OPACITY)).astype(np.uint8)).resize(canvas.size)
     canvas.paste(Image.new("RGB", canvas.size, color), mask=stencil)
 

@@ -1,4 +1,4 @@
-"""Loading of pictures of any kind as upright RGB pictures; the pixel budget is checked before anything is decoded."""
+"""Loading of images of any kind as upright RGB images; the pixel budget is checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# a PIL picture, a path, a URL, a file's bytes, a file that is open for reading bytes, a mapping with `bytes` or `path`,
+# a PIL image, a path, a URL, a file's bytes, a file that is open for reading bytes, a mapping with `bytes` or `path`,
 # or an array or tensor, (H, W[, C]) or (C, H, W), of floats in [0, 1], integers of 8, 12 or 16 bits, or bool
 PictureLike = Any
 
@@ -30,9 +30,9 @@ TIMEOUT = 30.0  # seconds until the server must send something
 DOWNLOAD_TIME = 120.0  # seconds until everything must have been sent
 RUN_BY_OTHERS = ("EPS", "WMF")  # programs rather than pixels: Pillow starts Ghostscript, or asks Windows
 ROUNDING = 1e-3  # by which a float may lie outside [0, 1]
-SHORTEST_FILE = 24  # bytes of a picture in any format; a shorter name is hardly base64
+SHORTEST_FILE = 24  # bytes of an image in any format; a shorter name is hardly base64
 
-# Pillow reads a file on first use, and a second thread that uses the same picture meanwhile would disturb it.
+# Pillow reads a file on first use, and a second thread that uses the same image meanwhile would disturb it.
 _READING = RLock()
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=://)")
@@ -41,23 +41,23 @@ _SAFE_IN_URL = "/?%:@!$&'()*+,;=~[]"  # also `%`, since a URL may be quoted alre
 
 
 class PictureError(ValueError):
-    """Raised with a message fragment; `load_picture` prepends the picture's name."""
+    """Raised with a message fragment; `load_picture` prepends the image's name."""
 
 
 def load_picture(source: PictureLike, max_pixels: int, name: PictureLike = None) -> Image.Image:
-    """Load a picture upright and in RGB.
+    """Load an image upright and in RGB.
 
     EXIF rotation is applied, transparency is put on white, 16-bit values are scaled, and the first frame of an
     animation is taken.
 
     Args:
-        source: PIL picture, path, URL (http or https), base64 text with or without `data:` before it, content of a
+        source: PIL image, path, URL (http or https), base64 text with or without `data:` before it, content of a
             file, file that is open for reading bytes, mapping with `bytes` or `path`, array or tensor.
-        max_pixels: largest number of pixels; larger pictures are refused before they are decoded.
+        max_pixels: largest number of pixels; larger images are refused before they are decoded.
         name: what messages name, where it is not `source`: the path or mapping that its bytes come from.
 
     Raises:
-        ValueError: the picture is too large, empty, corrupt or of an unknown kind; the message names it.
+        ValueError: the image is too large, empty, corrupt or of an unknown kind; the message names it.
     """
     with _naming(source if name is None else name):
         image = _open(source)
@@ -66,7 +66,7 @@ def load_picture(source: PictureLike, max_pixels: int, name: PictureLike = None)
 
 
 def read_file(source: PictureLike) -> bytes | None:
-    """Return the content of a picture's file without decoding it, or `None` for a picture, array or tensor.
+    """Return the content of an image's file without decoding it, or `None` for an image, array or tensor.
 
     A local file that is larger than what is downloaded is not read either: `load_picture` opens it by its path.
 
@@ -101,24 +101,24 @@ def read_file(source: PictureLike) -> bytes | None:
 
 
 def check_size(size: tuple[int, int], max_pixels: int, name: PictureLike) -> None:
-    """Raise the `ValueError` of `load_picture` where a picture of a (width, height) has more than `max_pixels`."""
+    """Raise the `ValueError` of `load_picture` where an image of a (width, height) has more than `max_pixels`."""
     with _naming(name):
         _check_size(size, max_pixels)
 
 
 @contextmanager
 def _naming(source: PictureLike) -> Generator[None]:
-    """Raise errors of pictures as a `ValueError` that names the picture."""
+    """Raise errors of images as a `ValueError` that names the image."""
     try:
         yield
     except PictureError as error:
         name = _name_of(source)
-        name = "picture" if name is None else f"picture {_shorten(name)!r}"
+        name = "image" if name is None else f"image {_shorten(name)!r}"
         raise ValueError(f"The {name} {error}") from error.__cause__
 
 
 def _name_of(source: PictureLike) -> str | None:
-    """Return the path, URL or text that a message calls a picture by, or `None`."""
+    """Return the path, URL or text that a message calls an image by, or `None`."""
     if isinstance(source, Mapping):
         source = source.get("path")
     elif hasattr(source, "read"):
@@ -132,7 +132,7 @@ def _shorten(name: str) -> str:
 
 
 def flatten_pictures(images: Any) -> list[PictureLike]:
-    """Return one picture, a list of pictures, a list of lists (one per text), or a 4-D array as a flat list."""
+    """Return one image, a list of images, a list of lists (one per text), or a 4-D array as a flat list."""
     if images is None:
         return []
     if getattr(images, "ndim", 0) > 3:  # a batch in one array or tensor
@@ -143,7 +143,7 @@ def flatten_pictures(images: Any) -> list[PictureLike]:
 
 
 def _open(source: PictureLike) -> Image.Image:
-    """Return a picture whose size is known and whose pixels are not read yet."""
+    """Return an image whose size is known and whose pixels are not read yet."""
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, Mapping):
@@ -173,7 +173,7 @@ def _open(source: PictureLike) -> Image.Image:
 
 
 def _from_array(source: Any) -> Image.Image:
-    """Convert an array or tensor to a gray picture, RGB or RGBA; a leading axis of 1 or 3 values holds the channels.
+    """Convert an array or tensor to a gray image, RGB or RGBA; a leading axis of 1 or 3 values holds the channels.
 
     The type of the values decides their range, not their content: [0, 1] for floats, 0 and 1 for bool, and 8, 12 or 16
     bits, whichever holds the largest, for integers.
@@ -318,7 +318,7 @@ def _check_length(content: bytes) -> bytes:
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Raise a `PictureError` where a picture is empty or larger than `max_pixels`."""
+    """Raise a `PictureError` where an image is empty or larger than `max_pixels`."""
     width, height = size
     if width * height == 0:
         raise PictureError(f"is empty: {width} x {height} pixels.")
@@ -330,7 +330,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _decode(image: Image.Image, is_shared: bool) -> Image.Image:
-    """Read the pixels of a picture, upright and in RGB; other threads may have a shared picture, too."""
+    """Read the pixels of an image, upright and in RGB; other threads may have a shared image, too."""
     try:
         with _READING if is_shared else nullcontext():
             if image.tell() != 0:
@@ -343,7 +343,7 @@ def _decode(image: Image.Image, is_shared: bool) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to RGB."""
+    """Convert an image of any mode to RGB."""
     if image.mode == "RGB":
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

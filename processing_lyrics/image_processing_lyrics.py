@@ -37,7 +37,7 @@ class _Settings:
         return height, width
 
     def resize_only(self, picture: Image.Image) -> np.ndarray:
-        """Return the resized pixels of an RGB picture before normalization, uint8 of shape (height, width, 3).
+        """Return the resized pixels of an RGB image before normalization, uint8 of shape (height, width, 3).
 
         With `normalize_only` they become the `pixel_values` that the image processor returns, bit by bit.
         """
@@ -53,7 +53,7 @@ class _Settings:
 
 
 class LyricsImageProcessorPil(_Settings, PilBackend):
-    """Image processor on PIL pictures, which does not need torchvision.
+    """Image processor on PIL images, which does not need torchvision.
 
     It returns `pixel_values`, a float32 tensor of shape (N, 3, height, width).
     """
@@ -61,11 +61,11 @@ class LyricsImageProcessorPil(_Settings, PilBackend):
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Convert images to `pixel_values`.
 
-        A PIL picture is resized before Transformers converts it to an array. The pixels are the same, in a fraction of
+        A PIL image is resized before Transformers converts it to an array. The pixels are the same, in a fraction of
         the time and memory.
 
         Args:
-            images: picture, list of pictures, or list of lists.
+            images: image, list of images, or list of lists.
             args, kwargs: Transformers' arguments.
         """
         settings: dict[str, Any] = {"do_resize": self.do_resize, "size": self.size, "resample": self.resample}
@@ -78,7 +78,7 @@ class LyricsImageProcessorPil(_Settings, PilBackend):
         return super().preprocess(images, *args, **kwargs)
 
     def resize_only(self, picture: Image.Image) -> np.ndarray:
-        """Return the resized pixels of a picture before normalization; without Transformers' copies where it can."""
+        """Return the resized pixels of an image before normalization; without Transformers' copies where it can."""
         if picture.mode != "RGB" or (size := self.resized_size()) is None:
             return super().resize_only(picture)
         height, width = size
@@ -127,7 +127,7 @@ def _look_up(table: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def _resize(images: Any, size: tuple[int, int], resample: int) -> Any:
-    """Return RGB pictures in any nesting resized; everything else unchanged."""
+    """Return RGB images in any nesting resized; everything else unchanged."""
     if isinstance(images, list | tuple):
         return [_resize(image, size, resample) for image in images]
     if isinstance(images, Image.Image) and images.mode == "RGB":

@@ -1,4 +1,4 @@
-"""A language model's own chat template, made to take pictures, and the text that has a meaning in it.
+"""A language model's own chat template, made to take images, and the text that has a meaning in it.
 
 Most templates expect the content of a message as text. Some fail on a list of blocks, some print it, and some drop it
 silently. So a few lines of Jinja are put in front of a template, which turn blocks into text before the template sees
@@ -83,7 +83,7 @@ class TurnText:
 
 
 def is_own_template(template: str) -> bool:
-    """Return whether a template is a language model's, with pictures by `adapt_template`."""
+    """Return whether a template is a language model's, with images by `adapt_template`."""
     return template.startswith(_MARK)
 
 
@@ -110,7 +110,7 @@ def adapt_template(template: ChatTemplate, special_tokens: Mapping[str, Any], im
         image_token: placeholder of an image.
 
     Raises:
-        ValueError: the template takes pictures in no form; the message gives the reason for each.
+        ValueError: the template takes images in no form; the message gives the reason for each.
     """
     if isinstance(template, dict):
         if "default" not in template:
@@ -125,7 +125,7 @@ def adapt_template(template: ChatTemplate, special_tokens: Mapping[str, Any], im
             return adapted
         faults.append(fault)
     reasons = ", ".join(dict.fromkeys(faults))
-    raise ValueError(f"The chat template takes no pictures: {reasons}. Choose another: vicuna, or a file.")
+    raise ValueError(f"The chat template takes no images: {reasons}. Choose another: vicuna, or a file.")
 
 
 def render(template: str, messages: Sequence[Any], special_tokens: Mapping[str, Any], **options: Any) -> str:
@@ -144,7 +144,7 @@ def render(template: str, messages: Sequence[Any], special_tokens: Mapping[str, 
 
 
 def _find_fault(adapted: str, original: str, special_tokens: Mapping[str, Any], image_token: str) -> str | None:
-    """Return what a template does wrong with pictures, as a part of a sentence, or `None`."""
+    """Return what a template does wrong with images, as a part of a sentence, or `None`."""
     texts = (_QUESTION, _ANSWER, _FOLLOW_UP)
     blocks: list[Any] = [[{"type": "text", "text": text}] for text in texts]
     blocks[0].insert(0, {"type": "image"})
@@ -163,13 +163,13 @@ def _find_fault(adapted: str, original: str, special_tokens: Mapping[str, Any], 
     if not prompt.find(image_token) < prompt.find(_QUESTION) < prompt.find(_ANSWER) < prompt.find(_FOLLOW_UP):
         return "it changes the order of messages"
     if prompt.count(image_token) != 1 or first.count(image_token) != 1:
-        return f"it writes {prompt.count(image_token)} placeholders for a picture"
+        return f"it writes {prompt.count(image_token)} placeholders for an image"
     try:
         alone = render(original, _conversation(texts), special_tokens)
     except Exception:  # noqa: BLE001  (a template that takes lists alone)
         return None
     is_whole = all(text in alone for text in texts)  # not where a template drops what is no list
-    return None if spoken == alone or not is_whole else "it writes text otherwise than without pictures"
+    return None if spoken == alone or not is_whole else "it writes text otherwise than without images"
 
 
 def _conversation(contents: Sequence[Any]) -> list[dict[str, Any]]:

@@ -19,38 +19,38 @@ DEFAULT_MAX_LENGTH = 512  # BERT's positions, for tokenizers that do not say
 
 
 def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> None:
-    """Check that there is one placeholder per picture: in each text for lists of lists, else in all texts together.
+    """Check that there is one placeholder per image: in each text for lists of lists, else in all texts together.
 
     Args:
         texts: sequence of prompts.
-        images: pictures in any nesting.
+        images: images in any nesting.
         image_token: placeholder.
 
     Raises:
-        ValueError: the numbers of placeholders and pictures differ; the message names both.
+        ValueError: the numbers of placeholders and images differ; the message names both.
     """
     counts = [text.count(image_token) for text in texts]
     nested = isinstance(images, list | tuple) and bool(images) and all(isinstance(one, list | tuple) for one in images)
     if nested and len(images) == len(texts):
         for index, (count, group) in enumerate(zip(counts, images, strict=True)):
             if count != len(group):
-                raise ValueError(f"Text {index} has {count} {image_token} placeholders, but {len(group)} pictures.")
+                raise ValueError(f"Text {index} has {count} {image_token} placeholders, but {len(group)} images.")
     total = len(flatten_pictures(images))
     if sum(counts) != total:
         raise ValueError(
-            f"The number of {image_token} tokens in the prompts should be the same as the number of pictures: "
-            f"got {sum(counts)} placeholders and {total} pictures."
+            f"The number of {image_token} tokens in the prompts should be the same as the number of images: "
+            f"got {sum(counts)} placeholders and {total} images."
         )
 
 
 def tags_of_each(tags: Any, count: int) -> list[list[str]]:
-    """Return the words to look for in each of `count` pictures; one flat list is used for every picture.
+    """Return the words to look for in each of `count` images; one flat list is used for every image.
 
     Raises:
-        ValueError: there is no word list, the numbers of lists and pictures differ, or a word is not a string.
+        ValueError: there is no word list, the numbers of lists and images differ, or a word is not a string.
     """
     if not isinstance(tags, Sequence) or isinstance(tags, str | bytes):
-        raise ValueError(f"tags must be a list of words, or one list for each picture, got {tags!r:.80}.")
+        raise ValueError(f"tags must be a list of words, or one list for each image, got {tags!r:.80}.")
     if tags and all(isinstance(words, str) for words in tags):
         tags = [[str(word) for word in tags]] * count
     for words in tags:
@@ -59,15 +59,15 @@ def tags_of_each(tags: Any, count: int) -> list[list[str]]:
         if wrong := [word for word in words if not isinstance(word, str)]:
             raise ValueError(f"tags must be strings, got {wrong[0]!r:.80}, a {type(wrong[0]).__name__}.")
     if len(tags) != count:
-        raise ValueError(f"Got tags for {len(tags)} pictures, but {count} pictures.")
+        raise ValueError(f"Got tags for {len(tags)} images, but {count} images.")
     return [list(words) for words in tags]
 
 
 def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> dict[str, np.ndarray]:
-    """Return the padded region features of N pictures.
+    """Return the padded region features of N images.
 
     Args:
-        objects: sequence of the visual objects of each picture.
+        objects: sequence of the visual objects of each image.
         region_feature_size: width d_r of a region feature.
 
     Returns:
@@ -84,7 +84,7 @@ def pad_regions(objects: Sequence[VisualObjects], region_feature_size: int) -> d
         count = len(one.region_features)
         if count and one.region_features.shape[1] != region_feature_size:
             raise ValueError(
-                f"The visual objects of picture {row} have region features of width {one.region_features.shape[1]}, "
+                f"The visual objects of image {row} have region features of width {one.region_features.shape[1]}, "
                 f"but this model takes {region_feature_size}: they come from another refiner."
             )
         features[row, :count] = one.region_features if count else 0
@@ -99,7 +99,7 @@ def build_mqformer_text(
     objects: Sequence[VisualObjects | None],
     style: SpatialStyle = "decimal",
 ) -> dict[str, np.ndarray]:
-    """Return the tokens of the MQ-Former's text for N pictures, right-padded.
+    """Return the tokens of the MQ-Former's text for N images, right-padded.
 
     With objects, the text is `[BOS] objects [CLS] instruction [SEP]`, and positions restart at `[CLS]`. Objects that do
     not fit are left out whole, the worst first; a long instruction is cut at its end. Special tokens that either
@@ -108,8 +108,8 @@ def build_mqformer_text(
     Args:
         mode: `"none"`, `"instruction"` or `"spatial+instruction"`.
         tokenizer: fast tokenizer of the MQ-Former.
-        instructions: sequence of one text per picture.
-        objects: sequence of the visual objects of each picture, or `None` where there are none.
+        instructions: sequence of one text per image.
+        objects: sequence of the visual objects of each image, or `None` where there are none.
         style: how objects are written, see `tokenize_objects`.
 
     Returns:
@@ -121,7 +121,7 @@ def build_mqformer_text(
     limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
     pad_token_id: Any = tokenizer.pad_token_id
     spatial = [_object_ids(one, tokenizer, limit, style) if mode == "spatial+instruction" else [] for one in objects]
-    ids = {  # several pictures may share a text
+    ids = {  # several images may share a text
         text: tokenizer(text, truncation=True, max_length=limit, split_special_tokens=True)["input_ids"]
         for text in set(instructions)
     }

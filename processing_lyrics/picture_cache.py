@@ -1,4 +1,4 @@
-"""Pictures that were prepared before: a file that was decoded once, and a picture that was resized once, are known."""
+"""Images that were prepared before: a file that was decoded once, and an image that was resized once, are known."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .image_loading import PictureLike, check_size, load_picture, read_file
 from .picture_hash import hash_picture
 from .settings_hash import hash_settings
 
-MAX_BYTES = 64 * 2**20  # the pixel values of about 110 pictures of 224 x 224
+MAX_BYTES = 64 * 2**20  # the pixel values of about 110 images of 224 x 224
 _BYTES_OF_ENTRY = 300  # keys and objects of Python
 
 
 class OpenedPicture:
-    """A picture that is decoded when its pixels are needed.
+    """An image that is decoded when its pixels are needed.
 
     Args:
-        read: function that returns the picture, upright and in RGB.
+        read: function that returns the image, upright and in RGB.
         key: `hash_picture` of it, where that is known.
         size: its width and height, where they are known.
     """
@@ -36,30 +36,30 @@ class OpenedPicture:
         self._known_size = size
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OpenedPicture:
-        """Return the picture itself: Transformers copies the options of each call."""
+        """Return the image itself: Transformers copies the options of each call."""
         return self
 
     @cached_property
     def picture(self) -> Image.Image:
-        """The picture, upright and in RGB."""
+        """The image, upright and in RGB."""
         return self._read()
 
     @cached_property
     def key(self) -> bytes:
-        """`hash_picture` of the picture."""
+        """`hash_picture` of the image."""
         return hash_picture(self.picture) if self._known_key is None else self._known_key
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the picture."""
+        """Width and height of the image."""
         return self.picture.size if self._known_size is None else self._known_size
 
 
 class PictureCache(ByteCache[Hashable, Any]):
-    """Cache of hashes of pictures, by the content of their files, and of pixel values, by the hashes of pictures.
+    """Cache of hashes of images, by the content of their files, and of pixel values, by the hashes of images.
 
-    A file is read and a PIL picture is hashed each time, so that a changed one is noticed. A file that is known is not
-    decoded, and a picture that is known is not resized and normalized.
+    A file is read and a PIL image is hashed each time, so that a changed one is noticed. A file that is known is not
+    decoded, and an image that is known is not resized and normalized.
 
     Args:
         max_bytes: largest size of all values together; 0 keeps nothing.
@@ -69,11 +69,11 @@ class PictureCache(ByteCache[Hashable, Any]):
         super().__init__(max_bytes)
 
     def open(self, source: PictureLike | OpenedPicture, max_pixels: int) -> OpenedPicture:
-        """Open a picture of any kind; one whose file is not known is decoded at once.
+        """Open an image of any kind; one whose file is not known is decoded at once.
 
         Args:
-            source: what `load_picture` takes, or a picture that is open already.
-            max_pixels: largest number of pixels; larger pictures are refused before they are decoded.
+            source: what `load_picture` takes, or an image that is open already.
+            max_pixels: largest number of pixels; larger images are refused before they are decoded.
 
         Raises:
             ValueError: what `load_picture` raises.
@@ -98,11 +98,11 @@ class PictureCache(ByteCache[Hashable, Any]):
     def preprocess(
         self, image_processor: Any, pictures: Sequence[OpenedPicture], options: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Return what an image processor returns; pictures that it has seen with the same settings are not resized.
+        """Return what an image processor returns; images that it has seen with the same settings are not resized.
 
         Args:
             image_processor: image processor of Transformers.
-            pictures: sequence of pictures.
+            pictures: sequence of images.
             options: mapping of its options in this call.
         """
         settings = hash_settings(vars(image_processor)), hash_settings(options)
@@ -121,7 +121,7 @@ class PictureCache(ByteCache[Hashable, Any]):
 
 
 def _is_one_array_each(prepared: Mapping[str, Any], count: int) -> bool:
-    """Return whether an image processor gave one array in main memory for each picture, and nothing else."""
+    """Return whether an image processor gave one array in main memory for each image, and nothing else."""
     values = prepared.get("pixel_values")
     if set(prepared) != {"pixel_values"} or values is None or len(values) != count:
         return False

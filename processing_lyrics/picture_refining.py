@@ -1,4 +1,4 @@
-"""The part of a processor that sees: its refiner, store and cache, and what they find in pictures."""
+"""The part of a processor that sees: its refiner, store and cache, and what they find in images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .visual_objects import VisualObjects
 
 
 class PictureRefining:
-    """Methods of `LyricsProcessor` that refine pictures.
+    """Methods of `LyricsProcessor` that refine images.
 
     Attributes:
-        max_image_pixels: largest number of pixels of a picture.
+        max_image_pixels: largest number of pixels of an image.
         region_feature_size: width of the refiner's region features.
         refiner_fingerprint: hash of the refiner that was saved with the processor, or `None`.
     """
@@ -58,12 +58,12 @@ class PictureRefining:
 
     @property
     def refined_cache(self) -> RefinedCache:
-        """What the refiner found in the last pictures; `max_bytes` bounds it, `stats()` tells its size."""
+        """What the refiner found in the last images; `max_bytes` bounds it, `stats()` tells its size."""
         return self._refiner.cache
 
     @property
     def picture_cache(self) -> PictureCache:
-        """Hashes and pixel values of the last pictures; `max_bytes` bounds it, `stats()` tells its size."""
+        """Hashes and pixel values of the last images; `max_bytes` bounds it, `stats()` tells its size."""
         return self._pictures
 
     @property
@@ -147,11 +147,11 @@ class PictureRefining:
         self.store = store
 
     def load_pictures(self, images: Any) -> list[Image.Image]:
-        """Return pictures, paths, URLs, arrays or tensors in any nesting as a flat list of upright RGB pictures."""
+        """Return images, paths, URLs, arrays or tensors in any nesting as a flat list of upright RGB images."""
         return [load_picture(image, self.max_image_pixels) for image in flatten_pictures(images)]
 
     def open_pictures(self, images: Any) -> list[OpenedPicture]:
-        """Return pictures in any nesting as a flat list; a file that `picture_cache` knows is decoded when needed."""
+        """Return images in any nesting as a flat list; a file that `picture_cache` knows is decoded when needed."""
         return [self._pictures.open(image, self.max_image_pixels) for image in flatten_pictures(images)]
 
     def refine(
@@ -162,20 +162,20 @@ class PictureRefining:
         return_masks: bool = False,
         progress: bool = True,
     ) -> list[VisualObjects]:
-        """Find the objects of pictures; those that are in the store or in `refined_cache` are not computed again.
+        """Find the objects of images; those that are in the store or in `refined_cache` are not computed again.
 
         Args:
-            images: picture or sequence of pictures, also of `open_pictures`.
-            tags: list of words to look for in every picture, or one list for each picture; the tagger is not asked.
-            batch_size: number of pictures at a time.
-            return_masks: bool, whether each object's mask is returned, at the picture's size.
+            images: image or sequence of images, also of `open_pictures`.
+            tags: list of words to look for in every image, or one list for each image; the tagger is not asked.
+            batch_size: number of images at a time.
+            return_masks: bool, whether each object's mask is returned, at the image's size.
             progress: bool, whether a progress bar is shown when there are several batches.
 
         Returns:
-            One `VisualObjects` per picture, in their order.
+            One `VisualObjects` per image, in their order.
 
         Raises:
-            ValueError: a picture cannot be read, `tags` are not words for these pictures, or `batch_size` is below 1.
+            ValueError: an image cannot be read, `tags` are not words for these images, or `batch_size` is below 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -186,7 +186,7 @@ class PictureRefining:
             found = {index: _look_up(self.store, picture) for index, picture in enumerate(pictures)}
         missing = [index for index in range(len(pictures)) if found.get(index) is None]
         if missing and found and not self.has_refiner:
-            raise ValueError(f"Pictures {missing} are not in the store, and this processor has no refiner.")
+            raise ValueError(f"Images {missing} are not in the store, and this processor has no refiner.")
         if missing:
             refined = self.refined_cache.refine(
                 self.refiner,
@@ -200,13 +200,13 @@ class PictureRefining:
         return [found[index] for index in range(len(pictures))]
 
     def looks_familiar(self, visual_objects: VisualObjects) -> bool:
-        """Return whether a picture looks like those that the detector was trained on, as its scores tell.
+        """Return whether an image looks like those that the detector was trained on, as its scores tell.
 
-        A detector that has seen one kind of picture alone invents objects in others, with low scores. The answers about
-        such a picture mean little.
+        A detector that has seen one kind of image alone invents objects in others, with low scores. The answers about
+        such an image mean little.
 
         Args:
-            visual_objects: objects that the refiner found in the picture by its own tags.
+            visual_objects: objects that the refiner found in the image by its own tags.
 
         Returns:
             Whether their mean score is at least the refiner's `familiar_score`; `False` if nothing was found. Always
@@ -219,12 +219,12 @@ class PictureRefining:
     def visualize(
         self, image: PictureLike, visual_objects: VisualObjects, answer: str = "", **options: Any
     ) -> Image.Image:
-        """Draw objects over their picture, or the boxes of an answer.
+        """Draw objects over their image, or the boxes of an answer.
 
         Args:
-            image: picture.
-            visual_objects: objects of the picture.
-            answer: answer about the picture. If it has boxes, these are drawn, above thin boxes of the objects.
+            image: image.
+            visual_objects: objects of the image.
+            answer: answer about the image. If it has boxes, these are drawn, above thin boxes of the objects.
             options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file for the
                 labels; by default one that has their characters is looked for.
         """
@@ -238,11 +238,11 @@ class PictureRefining:
         weights: Sequence[float],
         font: str | os.PathLike[str] | None = None,
     ) -> Image.Image:
-        """Draw a picture in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`.
+        """Draw an image in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`.
 
         Args:
-            image: picture.
-            visual_objects: objects of the picture.
+            image: image.
+            visual_objects: objects of the image.
             weights: sequence of one non-negative weight per object.
             font: font file for the labels; by default one that has their characters is looked for.
         """

@@ -170,8 +170,8 @@ class PretrainingInputs:
         """Prepare N images for `get_image_features`, `match` and `caption` of `LyricsForPreTraining`.
 
         Args:
-            images: pictures, in any nesting.
-            visual_objects: `VisualObjects` (or their dictionaries) of each picture, instead of refining it.
+            images: images, in any nesting.
+            visual_objects: `VisualObjects` (or their dictionaries) of each image, instead of refining it.
             return_tensors: `"pt"` or `"np"`.
 
         Returns:
@@ -179,11 +179,11 @@ class PretrainingInputs:
             `region_attention_mask` (N, R).
 
         Raises:
-            ValueError: there is no picture, one cannot be read, or the objects do not belong to this model.
+            ValueError: there is no image, one cannot be read, or the objects do not belong to this model.
         """
         pictures = self.load_pictures(images)
         if not pictures:
-            raise ValueError("There is no picture to prepare.")
+            raise ValueError("There is no image to prepare.")
         data = dict(self.image_processor(pictures, return_tensors="np"))
         objects = self._objects_of(pictures, visual_objects)
         if objects is not None:
@@ -228,11 +228,11 @@ class PretrainingInputs:
         A masked item has as many tokens as the given one, whose words the model does not see.
 
         Args:
-            images: pictures.
-            masks: for each picture a list of (number of the object, item), where an item is `"label"`, `"x1"`, `"y1"`,
+            images: images.
+            masks: for each image a list of (number of the object, item), where an item is `"label"`, `"x1"`, `"y1"`,
                 `"x2"` or `"y2"`, or `"box"` for all four coordinates.
-            captions: caption of each picture; empty by default.
-            visual_objects: `VisualObjects` of each picture, instead of refining it.
+            captions: caption of each image; empty by default.
+            visual_objects: `VisualObjects` of each image, instead of refining it.
             return_tensors: `"pt"` or `"np"`.
 
         Returns:
@@ -247,7 +247,7 @@ class PretrainingInputs:
         if objects is None:
             raise ValueError("Masked objects need objects: give visual_objects, or a processor with a refiner.")
         if len(masks) != len(pictures):
-            raise ValueError(f"Got masks for {len(masks)} pictures, but {len(pictures)} pictures.")
+            raise ValueError(f"Got masks for {len(masks)} images, but {len(pictures)} images.")
         pairs = self._pair_texts([""] * len(pictures) if captions is None else captions, objects, True)
         for number, (pair, wanted) in enumerate(zip(pairs, masks, strict=True)):
             pair.mask(_items_of(wanted, pair.num_objects, number))
@@ -333,13 +333,13 @@ class PretrainingInputs:
 
 
 def _items_of(masks: Masks, num_objects: int, picture: int) -> list[int]:
-    """Return the numbers of the masked items of a picture."""
+    """Return the numbers of the masked items of an image."""
     items: list[int] = []
     for index, name in masks:
         names = ITEMS[1:] if name == "box" else (name,)
         if not 0 <= index < num_objects or names[0] not in ITEMS:
             raise ValueError(
-                f"Mask {(index, name)} of picture {picture} names nothing: it has {num_objects} objects, each with "
+                f"Mask {(index, name)} of image {picture} names nothing: it has {num_objects} objects, each with "
                 f"{', '.join(ITEMS)} or box."
             )
         items += [len(ITEMS) * index + ITEMS.index(one) for one in names]

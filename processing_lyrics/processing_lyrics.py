@@ -1,6 +1,6 @@
-"""LyricsProcessor: converts pictures and text to the inputs of a Lyrics model, and runs the refiner.
+"""LyricsProcessor: converts images and text to the inputs of a Lyrics model, and runs the refiner.
 
-Transformers looks for a processor's methods in one class, which takes those that refine pictures and those of the first
+Transformers looks for a processor's methods in one class, which takes those that refine images and those of the first
 stage from two others. What can be computed without the processor lies in other files.
 """
 
@@ -57,7 +57,7 @@ from .refiner_handle import REFINER_FOLDER, RefinerHandle
 from .spatial_text import SpatialStyle
 from .visual_objects import VisualObjects
 
-_BLANK = Image.new("RGB", (1, 1))  # what Transformers sees of an opened picture
+_BLANK = Image.new("RGB", (1, 1))  # what Transformers sees of an opened image
 
 # A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
 _TOKENIZING = threading.RLock()
@@ -66,7 +66,7 @@ _TOKENIZING = threading.RLock()
 class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
     """Processor of Lyrics: image processor, both tokenizers and, behind them, the visual refiner.
 
-    One call turns pictures and prompts into all inputs of the model. It refines the pictures, or takes their objects
+    One call turns images and prompts into all inputs of the model. It refines the images, or takes their objects
     from `visual_objects` or from a store. The refiner is loaded on first use. `apply_chat_template` does the same for
     conversations, whose text it does not trust.
 
@@ -75,12 +75,12 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         tokenizer: tokenizer of the language model; the placeholder is added where it is missing.
         mqformer_tokenizer: tokenizer of the MQ-Former, a BERT tokenizer.
         chat_template: Jinja template of conversations; Vicuna's by default.
-        image_token: placeholder of a picture in a text.
-        num_query_tokens: V + G, number of positions that a picture takes in the prompt.
-        mqformer_text: text of the MQ-Former beside a picture: `"none"`, `"instruction"` (the user's message that holds
-            the picture) or `"spatial+instruction"` (the objects as text, then that message).
+        image_token: placeholder of an image in a text.
+        num_query_tokens: V + G, number of positions that an image takes in the prompt.
+        mqformer_text: text of the MQ-Former beside an image: `"none"`, `"instruction"` (the user's message that holds
+            the image) or `"spatial+instruction"` (the objects as text, then that message).
         region_feature_size: width of the refiner's region features.
-        max_image_pixels: largest number of pixels; larger pictures are refused before they are decoded.
+        max_image_pixels: largest number of pixels; larger images are refused before they are decoded.
         refiner_fingerprint: hash of the refiner that was saved with this processor.
         spatial_text: how the MQ-Former's text writes objects: `"decimal"`, `label: [0.100, 0.200, 0.300, 0.400]`, or
             `"short"`, `label: 100 200 300 400`, with a third of the tokens. A model reads what it was trained on;
@@ -288,25 +288,25 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         mqformer_instructions: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Prepare pictures and prompts for the model.
+        """Prepare images and prompts for the model.
 
         Args:
-            images: pictures, in the order of their placeholders; a list of lists gives each text its own.
-            text: prompt or list of prompts with one `image_token` per picture. Prompts are trusted: what looks like a
+            images: images, in the order of their placeholders; a list of lists gives each text its own.
+            text: prompt or list of prompts with one `image_token` per image. Prompts are trusted: what looks like a
                 special token is one. Text of unknown origin goes through `apply_chat_template`.
-            visual_objects: `VisualObjects` (or their dictionaries) of each picture, instead of refining it.
-            mqformer_instructions: list of the MQ-Former's text for each picture; by default the turn of the prompt that
-                holds the picture.
+            visual_objects: `VisualObjects` (or their dictionaries) of each image, instead of refining it.
+            mqformer_instructions: list of the MQ-Former's text for each image; by default the turn of the prompt that
+                holds the image.
             kwargs: options of the tokenizer and the image processor (`return_tensors`, `padding`, ...). With
                 `truncation`, text is cut to `max_length` tokens; placeholders, a BOS and boxes never are.
 
         Returns:
-            `input_ids`, `attention_mask` (B, L); for N pictures `pixel_values` (N, 3, H, W), `region_features` (N, Q,
+            `input_ids`, `attention_mask` (B, L); for N images `pixel_values` (N, 3, H, W), `region_features` (N, Q,
             d_r), `region_attention_mask` (N, Q) and, unless `mqformer_text` is `"none"`, `mqformer_input_ids`,
             `mqformer_attention_mask` and, with spatial text, `mqformer_position_ids` (N, L_m).
 
         Raises:
-            ValueError: the numbers of placeholders, pictures and objects do not match, or the refiner is missing; the
+            ValueError: the numbers of placeholders, images and objects do not match, or the refiner is missing; the
                 message names them.
         """
         texts = None if text is None else as_texts("text", text)
@@ -341,10 +341,10 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
     def _mqformer_inputs(
         self, pictures: list[Any], instructions: Sequence[str] | None, visual_objects: Any
     ) -> dict[str, np.ndarray]:
-        """Return the region features and the MQ-Former's text of each picture."""
+        """Return the region features and the MQ-Former's text of each image."""
         instructions = [""] * len(pictures) if instructions is None else instructions
         if len(instructions) != len(pictures):
-            raise ValueError(f"Got {len(instructions)} mqformer_instructions for {len(pictures)} pictures.")
+            raise ValueError(f"Got {len(instructions)} mqformer_instructions for {len(pictures)} images.")
         objects = self._objects_of(pictures, visual_objects)
         described = [None] * len(pictures) if objects is None else objects
         regions = {} if objects is None else pad_regions(objects, self.region_feature_size)
@@ -360,7 +360,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         """Render conversations of unknown origin as prompts and, with `tokenize=True`, prepare them for the model.
 
         Text that imitates a placeholder, a role or a special token is changed so that it stays text. The MQ-Former
-        reads, for each picture, the message that holds it: never another turn, never an answer.
+        reads, for each image, the message that holds it: never another turn, never an answer.
 
         A language model's own template gets no special tokens but those that it writes itself, as its tokenizer's
         `apply_chat_template` does. Tools and documents are not trusted either; other variables of the template are.
@@ -402,13 +402,13 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
             raise ValueError(f"The chat template failed: {type(error).__name__}: {error}") from error
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """Return one placeholder for each query of the MQ-Former; Transformers calls this for each picture."""
+        """Return one placeholder for each query of the MQ-Former; Transformers calls this for each image."""
         return self.image_token * self.num_query_tokens
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Return the number of placeholders of pictures of any (height, width), for serving engines."""
+        """Return the number of placeholders of images of any (height, width), for serving engines."""
         if image_sizes is None:
             return MultiModalData()
         count = len(image_sizes)
@@ -473,11 +473,11 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         return Truncation.of(merged["text_kwargs"], self.tokenizer)
 
     def _process_images(self, images: Any, opened: list[OpenedPicture] | None = None, **kwargs: Any) -> Any:
-        """Return pixel values and the placeholders of each picture; Transformers calls this.
+        """Return pixel values and the placeholders of each image; Transformers calls this.
 
         Args:
-            images: pictures that Transformers has checked.
-            opened: the pictures of this call where their hashes are needed anyway: `picture_cache` may know them.
+            images: images that Transformers has checked.
+            opened: the images of this call where their hashes are needed anyway: `picture_cache` may know them.
             kwargs: options of the image processor.
         """
         if opened is None:
@@ -487,19 +487,19 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
 
     @property
     def _can_refine(self) -> bool:
-        """Whether pictures without objects are refined, or fail: a refiner that was saved with it must not be lost."""
+        """Whether images without objects are refined, or fail: a refiner that was saved with it must not be lost."""
         is_expected = self.refiner_fingerprint is not None and not self._refiner.skipped
         return is_expected or self.has_refiner or self.store is not None
 
     def _objects_of(self, pictures: list[Any], visual_objects: Any) -> list[VisualObjects] | None:
-        """Return the objects of each picture, refined where they are not given; `None` where nothing can refine."""
+        """Return the objects of each image, refined where they are not given; `None` where nothing can refine."""
         given: list[Any] = [None] * len(pictures) if visual_objects is None else _flatten_objects(visual_objects)
         if len(given) != len(pictures):
-            raise ValueError(f"Got visual_objects for {len(given)} pictures, but {len(pictures)} pictures.")
+            raise ValueError(f"Got visual_objects for {len(given)} images, but {len(pictures)} images.")
         missing = [index for index, objects in enumerate(given) if objects is None]
         if missing and not self._can_refine:
             if len(missing) < len(pictures):
-                raise ValueError(f"Pictures {missing} have no visual_objects, and this processor has no refiner.")
+                raise ValueError(f"Images {missing} have no visual_objects, and this processor has no refiner.")
             return None
         if missing:
             refined = self.refine([pictures[index] for index in missing], progress=False)
@@ -516,7 +516,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
 
         Args:
             text: decoded answer or list of answers.
-            image_sizes: sequence of (height, width) in pixels of each answer's picture.
+            image_sizes: sequence of (height, width) in pixels of each answer's image.
 
         Returns:
             What `parse_answers` returns: for each answer a dictionary of `text`, `plain_text`, `labels` and `boxes`.
@@ -547,5 +547,5 @@ def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
 
 
 def default_image_processor_class() -> type:
-    """Return the image processor of this installation: on tensors with torchvision, else on PIL pictures."""
+    """Return the image processor of this installation: on tensors with torchvision, else on PIL images."""
     return LyricsImageProcessorTorchvision if is_torchvision_available() else LyricsImageProcessorPil

@@ -9,7 +9,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
 
 class LyricsImagesKwargs(ImagesKwargs, total=False):
-    """Options of the image processor, and pictures that the processor itself has opened."""
+    """Options of the image processor, and images that the processor itself has opened."""
 
     opened: list[Any]
 

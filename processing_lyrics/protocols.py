@@ -18,7 +18,7 @@ from .visual_objects import VisualObjects
 
 
 class RefinedObjects(Protocol):
-    """The objects of one picture, as a refiner returns them; the attributes are those of `VisualObjects`."""
+    """The objects of one image, as a refiner returns them; the attributes are those of `VisualObjects`."""
 
     labels: list[str]
     boxes: torch.Tensor
@@ -33,7 +33,7 @@ class RefinerConfig(Protocol):
 
     Attributes:
         fingerprint: hash of the saved weights and settings, or `None` where they were changed or never saved.
-        familiar_score: mean score of detections from which on a picture looks like those of the training, or `None`.
+        familiar_score: mean score of detections from which on an image looks like those of the training, or `None`.
     """
 
     fingerprint: str | None
@@ -85,7 +85,7 @@ class RefinerConfig(Protocol):
 
 
 class Refiner(Protocol):
-    """A visual refiner: finds the objects of pictures. `LyricsVisualRefiner` is one."""
+    """A visual refiner: finds the objects of images. `LyricsVisualRefiner` is one."""
 
     @property
     def config(self) -> RefinerConfig:
@@ -105,7 +105,7 @@ class Refiner(Protocol):
         return_masks: bool = False,
         progress: bool = True,
     ) -> Sequence[RefinedObjects]:
-        """Find the objects of each picture; `tags` names what to look for, instead of asking the tagger."""
+        """Find the objects of each image; `tags` names what to look for, instead of asking the tagger."""
         ...
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
@@ -127,19 +127,19 @@ class Refiner(Protocol):
 
 
 class ObjectStore(Protocol):
-    """Stored visual objects, found by their picture. `RefinementStore` is one."""
+    """Stored visual objects, found by their image. `RefinementStore` is one."""
 
     def lookup(self, picture: Image.Image) -> VisualObjects | None:
-        """Return the objects of a picture, or `None` where they are not stored."""
+        """Return the objects of an image, or `None` where they are not stored."""
         ...
 
 
 @runtime_checkable
 class HashedObjectStore(ObjectStore, Protocol):
-    """Store that also finds a picture by its hash, so that a known file need not be decoded."""
+    """Store that also finds an image by its hash, so that a known file need not be decoded."""
 
     def find_image(self, image_hash: bytes) -> VisualObjects | None:
-        """Return the objects of the picture with this `hash_picture`, or `None` where they are not stored."""
+        """Return the objects of the image with this `hash_picture`, or `None` where they are not stored."""
         ...
 
 

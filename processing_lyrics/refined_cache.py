@@ -1,4 +1,4 @@
-"""What a refiner found in pictures, kept by their content: a later turn about a picture does not refine it again."""
+"""What a refiner found in images, kept by their content: a later turn about an image does not refine it again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .protocols import Refiner
 from .settings_hash import hash_settings
 from .visual_objects import VisualObjects
 
-MAX_BYTES = 64 * 2**20  # about 1,700 pictures with 36 objects each, without masks
+MAX_BYTES = 64 * 2**20  # about 1,700 images with 36 objects each, without masks
 _MEMBERS = attrgetter(*(one.name for one in fields(VisualObjects)))
 _VERSION = attrgetter("_version")
 
 
 class RefinedCache(ByteCache[Hashable, VisualObjects]):
-    """Cache of visual objects. Weights and settings of the refiner, the picture, tags and masks make the key.
+    """Cache of visual objects. Weights and settings of the refiner, the image, tags and masks make the key.
 
     Args:
         max_bytes: largest size of all arrays together; 0 keeps nothing.
@@ -40,13 +40,13 @@ class RefinedCache(ByteCache[Hashable, VisualObjects]):
         return_masks: bool = False,
         progress: bool = False,
     ) -> list[VisualObjects]:
-        """Return the objects of pictures; equal pictures are refined once.
+        """Return the objects of images; equal images are refined once.
 
         Args:
             refiner: refiner.
-            pictures: sequence of pictures; those that are known are not decoded.
-            tags: list of words to look for in each picture, or `None` to ask the tagger.
-            batch_size: number of pictures at a time.
+            pictures: sequence of images; those that are known are not decoded.
+            tags: list of words to look for in each image, or `None` to ask the tagger.
+            batch_size: number of images at a time.
             return_masks: bool, whether masks are returned.
             progress: bool, whether a progress bar is shown when there are several batches.
         """

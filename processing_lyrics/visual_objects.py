@@ -1,4 +1,4 @@
-"""Visual objects of one picture as data: returned by a refiner, stored, and given to the processor."""
+"""Visual objects of one image as data: returned by a refiner, stored, and given to the processor."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _TOLERANCE = 1e-3  # of rounding; half precision near 1 has steps of 5e-4
 
 @dataclass(eq=False)
 class VisualObjects:
-    """Objects of one picture, best first. R objects, Q region features of width d_r.
+    """Objects of one image, best first. R objects, Q region features of width d_r.
 
     Attributes:
         labels: list of one name per object.
-        boxes: float32 array of shape (R, 4), xyxy in [0, 1] of the upright picture.
+        boxes: float32 array of shape (R, 4), xyxy in [0, 1] of the upright image.
         scores: float32 array of shape (R,) in [0, 1].
         region_features: float32 or float16 array of shape (Q, d_r), the keys and values of the grounding queries. Q is
             R for `"mask"` features and the number of the detector's queries for `"detection"` features.
@@ -189,8 +189,8 @@ def _check_units(boxes: np.ndarray, scores: np.ndarray) -> None:
     if outside.any():
         index = int(outside.any(axis=1).argmax())
         raise ValueError(
-            f"VisualObjects: boxes must be xyxy in [0, 1] of the upright picture, got {boxes[index].tolist()} (object "
-            f"{index}): divide pixels by the picture's width and height."
+            f"VisualObjects: boxes must be xyxy in [0, 1] of the upright image, got {boxes[index].tolist()} (object "
+            f"{index}): divide pixels by the image's width and height."
         )
     inverted = (boxes[:, :2] > boxes[:, 2:] + _TOLERANCE).any(axis=1)
     if inverted.any():

@@ -91,9 +91,9 @@ class ObjectsOfRow:
             row = self.store.row(key, picture if self.check else None)
             found = None if row is None else row.objects
         if found is None and self.missing == "raise":
-            name = "A picture" if key is None else repr(key)
+            name = "An image" if key is None else repr(key)
             raise StoreError(
-                f"{name} is not in {self.store}. Pictures that could not be refined: {self.store.failure_count:,} "
+                f"{name} is not in {self.store}. Images that could not be refined: {self.store.failure_count:,} "
                 f"(see {FAILURES} there). To go on without: missing='none'."
             )
         return found

@@ -121,7 +121,7 @@ class RefinementStore:
         return self._ends[-1] if self._ends else 0
 
     def __repr__(self) -> str:
-        return f"RefinementStore({str(self.path)!r}, {len(self):,} pictures)"
+        return f"RefinementStore({str(self.path)!r}, {len(self):,} images)"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the path and, for the caches of `datasets`, the checksums; nothing that is mapped."""
@@ -237,7 +237,7 @@ class RefinementStore:
         then = f"{row.width} x {row.height} pixels, hash {row.image_hash.hex()[:12]}"
         since = f"{now.picture.width} x {now.picture.height} pixels, hash {now.image_hash.hex()[:12]}"
         raise StaleStoreError(
-            f"{self.path}: what is stored for {row.key!r} is stale: it was refined as another picture ({then}) than "
+            f"{self.path}: what is stored for {row.key!r} is stale: it was refined as another image ({then}) than "
             f"the one that has this name now ({since})."
         )
 

@@ -1,4 +1,4 @@
-"""Retrieval with a trained first stage: embeddings and scores of pictures and texts, and search in pictures.
+"""Retrieval with a trained first stage: embeddings and scores of images and texts, and search in images.
 
 `load_encoder` loads a first stage, `PictureSearch` searches, and `evaluate_retrieval` measures recall.
 """

@@ -1,4 +1,4 @@
-"""A sheet of the pictures that were found, with a line of text below each."""
+"""A sheet of the images that were found, with a line of text below each."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def draw_contact_sheet(
     title: str = "",
     font: str | os.PathLike[str] | None = None,
 ) -> Image.Image:
-    """Return a sheet of pictures, row by row.
+    """Return a sheet of images, row by row.
 
     Args:
-        pictures: pictures, shown at most 220 pixels wide and high.
+        pictures: images, shown at most 220 pixels wide and high.
         captions: line of text below each; a long one is shortened in its middle.
         title: text above all of them.
         font: font file; by default one is looked for that has all characters.

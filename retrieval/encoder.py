@@ -1,4 +1,4 @@
-"""PairEncoder: a trained first stage that embeds pictures and texts, and scores pairs of them."""
+"""PairEncoder: a trained first stage that embeds images and texts, and scores pairs of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PairEncoder:
     Args:
         model: first stage.
         processor: its processor, with a refiner or a store unless the model has no grounding queries.
-        batch_size: int, number of pictures, texts or pairs at a time.
+        batch_size: int, number of images, texts or pairs at a time.
 
     Raises:
         ValueError: the model needs objects, and the processor has neither refiner nor store.
@@ -38,7 +38,7 @@ class PairEncoder:
         self.reads_objects = model.config.mqformer_config.num_grounding_queries > 0
         if self.reads_objects and not processor.has_refiner and processor.store is None:
             raise ValueError(
-                "This first stage reads the objects of pictures, and its processor has neither refiner nor store. Name "
+                "This first stage reads the objects of images, and its processor has neither refiner nor store. Name "
                 "a model whose refiner it takes (`load_encoder(refiner=...)`, `--refiner`), or a store that holds them."
             )
 
@@ -62,7 +62,7 @@ class PairEncoder:
         if not isinstance(query, str):
             raise ValueError(f"The query must be a text, got {query!r:.100}.")
         if not query.strip():
-            raise ValueError("The query is empty: describe the picture.")
+            raise ValueError("The query is empty: describe the image.")
         tokenizer = self.processor.mqformer_tokenizer
         token_ids = tokenizer(query, add_special_tokens=False)["input_ids"]
         unknown = token_ids.count(tokenizer.unk_token_id)
@@ -72,16 +72,16 @@ class PairEncoder:
             logger.warning(f"{unknown} of {len(token_ids)} tokens of the query are unknown to the model's tokenizer.")
 
     def find_objects(self, pictures: Sequence[Any]) -> list[VisualObjects]:
-        """Return the objects of pictures, from the store or refined; none for a model that reads none."""
+        """Return the objects of images, from the store or refined; none for a model that reads none."""
         if not self.reads_objects:
             return [VisualObjects() for _ in pictures]
         return self.processor.refine(list(pictures), batch_size=self.batch_size, progress=False)
 
     def embed_images(self, pictures: Sequence[Any], objects: Sequence[VisualObjects] | None = None) -> Array:
-        """Return the features of N pictures, float32 of shape (N, projection_size) and length 1.
+        """Return the features of N images, float32 of shape (N, projection_size) and length 1.
 
         Args:
-            pictures: pictures, paths or arrays.
+            pictures: images, paths or arrays.
             objects: objects of each, instead of `find_objects`.
         """
         found = self.find_objects(pictures) if objects is None else objects
@@ -94,16 +94,16 @@ class PairEncoder:
 
         Args:
             texts: captions or queries.
-            objects: objects of each text's picture, as in training; a query has none.
+            objects: objects of each text's image, as in training; a query has none.
         """
         given = [VisualObjects() for _ in texts] if objects is None else objects
         return self._embed(self.model.get_text_features, [self._texts(*group) for group in self._groups(texts, given)])
 
     def match(self, pictures: Sequence[Any], objects: Sequence[VisualObjects], text: str) -> Array:
-        """Return the log odds that each of N pictures belongs to a text, float32 of shape (N,).
+        """Return the log odds that each of N images belongs to a text, float32 of shape (N,).
 
         Args:
-            pictures: pictures.
+            pictures: images.
             objects: objects of each.
             text: caption or query, without objects.
         """
@@ -111,10 +111,10 @@ class PairEncoder:
         return self._score([(self._images(*group), texts) for group in self._groups(pictures, objects)])
 
     def match_texts(self, picture: Any, objects: VisualObjects, texts: Sequence[str]) -> Array:
-        """Return the log odds that each of N texts belongs to a picture, float32 of shape (N,).
+        """Return the log odds that each of N texts belongs to an image, float32 of shape (N,).
 
         Args:
-            picture: picture.
+            picture: image.
             objects: its objects.
             texts: captions, without objects.
         """

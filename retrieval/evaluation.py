@@ -1,4 +1,4 @@
-"""Recall of a first stage on pictures with captions, such as Flickr30k and COCO, in both directions."""
+"""Recall of a first stage on images with captions, such as Flickr30k and COCO, in both directions."""
 
 from __future__ import annotations
 

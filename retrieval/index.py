@@ -1,7 +1,7 @@
-"""EmbeddingIndex: embeddings of pictures in Parquet files, which grow with the pictures and survive interruptions.
+"""EmbeddingIndex: embeddings of images in Parquet files, which grow with the images and survive interruptions.
 
-A row holds the key of a picture, a signature by which a changed file is noticed, its embedding and its objects, which
-the scores of pairs need. Rows are never changed: a changed picture gets a new row, and the last row of a key counts.
+A row holds the key of an image, a signature by which a changed file is noticed, its embedding and its objects, which
+the scores of pairs need. Rows are never changed: a changed image gets a new row, and the last row of a key counts.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class IndexedPicture:
     """Row of an index.
 
     Attributes:
-        row: key, hashes, size and objects of a picture.
-        signature: str, changes with the picture's file.
-        shard: int, shard of the source that has the picture.
+        row: key, hashes, size and objects of an image.
+        signature: str, changes with the image's file.
+        shard: int, shard of the source that has the image.
         embedding: float32 array of shape (D,), of length 1.
     """
 
@@ -50,7 +50,7 @@ class IndexedPicture:
 
 
 class EmbeddingIndex:
-    """Embeddings of pictures in a folder.
+    """Embeddings of images in a folder.
 
     Attributes:
         path: path of the folder.
@@ -79,11 +79,11 @@ class EmbeddingIndex:
             encoder: description of what makes the embeddings, see `describe_encoder`.
             rows: format of the objects.
             size: int, width D of an embedding.
-            source: description of the pictures, where their signatures cannot tell that they are others.
+            source: description of the images, where their signatures cannot tell that they are others.
 
         Raises:
             EmbeddingIndexError: the folder holds something else, is damaged, or belongs to another model or other
-                pictures.
+                images.
         """
         described = {"version": VERSION, "encoder": encoder, "size": size, "source": source}
         manifest = path / MANIFEST
@@ -97,7 +97,7 @@ class EmbeddingIndex:
             with write_file(manifest, "w", encoding="utf-8") as file:
                 json.dump(described, file, indent=1)
         saved = _read_manifest(manifest)
-        for name, owner in (("encoder", "another model"), ("source", "other pictures")):
+        for name, owner in (("encoder", "another model"), ("source", "other images")):
             if (differences := explain_differences(saved[name], described[name])) is not None:
                 advice = "Name another folder for the index, or remove this one"
                 raise EmbeddingIndexError(f"{path} was made with {owner}: {differences}. {advice}.")
@@ -156,7 +156,7 @@ class EmbeddingIndex:
             keys, signatures, shards = (table[name].to_pylist() for name in ("key", "signature", "shard"))
         except Exception as error:  # pyarrow has errors of many types for damaged files
             raise EmbeddingIndexError(
-                f"{path} is damaged ({error}). Remove it: its pictures are then embedded again."
+                f"{path} is damaged ({error}). Remove it: its images are then embedded again."
             ) from error
         self.keys += keys
         self.signatures += signatures

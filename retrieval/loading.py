@@ -34,7 +34,7 @@ def load_encoder(
         device: device; CUDA by default where there is one.
         dtype: dtype of the weights, by default as they were saved; `"auto"` for what the device computes fast.
         tag_thresholds: file with the thresholds of the tagger, one per tag and line.
-        batch_size: int, number of pictures, texts or pairs at a time.
+        batch_size: int, number of images, texts or pairs at a time.
 
     Raises:
         ValueError: there is no such model, it is no first stage, or nothing finds the objects that it reads.

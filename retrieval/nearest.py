@@ -74,7 +74,7 @@ class EmbeddingRows:
         if find_spec("faiss") is not None:
             return True
         logger.warning_once(
-            f"There are {len(self.embeddings):,} pictures, and every one is compared. That is exact but slow beyond "
+            f"There are {len(self.embeddings):,} images, and every one is compared. That is exact but slow beyond "
             f"{EXACT_LIMIT:,}: install faiss-cpu to search in an index."
         )
         return False

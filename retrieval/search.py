@@ -1,4 +1,4 @@
-"""PictureSearch: pictures found by a text or by another picture."""
+"""PictureSearch: images found by a text or by another image."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from .nearest import EmbeddingRows
 
 logger = logging.get_logger(__name__)
 
-COMPLETE = "complete"  # file in the index of pictures that do not change: all of them are in it
-RERANKED = 128  # as in BLIP-2; pictures whose score of the pair is computed
+COMPLETE = "complete"  # file in the index of images that do not change: all of them are in it
+RERANKED = 128  # as in BLIP-2; images whose score of the pair is computed
 
 
 @dataclass(frozen=True)
 class Hit:
-    """Picture that was found.
+    """Image that was found.
 
     Attributes:
-        key: str, name of the picture in its source; for a folder its path in it.
+        key: str, name of the image in its source; for a folder its path in it.
         similarity: float in [-1, 1], cosine of its embedding and that of the query.
-        match: float in [0, 1], probability that picture and text belong together, or `None` if it was not computed.
+        match: float in [0, 1], probability that image and text belong together, or `None` if it was not computed.
     """
 
     key: str
@@ -47,15 +47,15 @@ class Hit:
 
 
 class PictureSearch:
-    """Search in the pictures of a source, by embeddings that are kept in a folder.
+    """Search in the images of a source, by embeddings that are kept in a folder.
 
     Args:
-        source: pictures; of a folder, they may change between two calls of `update`.
+        source: images; of a folder, they may change between two calls of `update`.
         encoder: first stage.
         index: folder of the index, which is created if it is missing.
 
     Attributes:
-        failures: dictionary of the key of each picture that could not be read, and the reason.
+        failures: dictionary of the key of each image that could not be read, and the reason.
 
     Examples:
         >>> import tempfile
@@ -80,18 +80,18 @@ class PictureSearch:
         self._rows = EmbeddingRows(self.path, np.zeros((0, 0), np.float32))
 
     def update(self, progress: bool = True) -> int:
-        """Embed the pictures that are new or have changed, and return their number.
+        """Embed the images that are new or have changed, and return their number.
 
-        Pictures that are gone are no longer found. Another open search of the same index has to call `update`, too. The
-        work of at most one file of the index is lost when it is interrupted: `batch_size` times eight pictures.
+        Images that are gone are no longer found. Another open search of the same index has to call `update`, too. The
+        work of at most one file of the index is lost when it is interrupted: `batch_size` times eight images.
 
         Args:
             progress: bool, whether a progress bar is shown.
 
         Raises:
-            EmbeddingIndexError: the folder holds something else, or an index of another model or of other pictures.
+            EmbeddingIndexError: the folder holds something else, or an index of another model or of other images.
             FolderLockedError: another process updates the index.
-            ValueError: no picture could be read.
+            ValueError: no image could be read.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with FolderLock(self.path, "indexing"):
@@ -101,22 +101,22 @@ class PictureSearch:
             current = index.latest() if self._is_complete() else self._embed_new(index, progress)
         if not current:
             key, reason = next(iter(self.failures.items()), ("", "there is none"))
-            raise ValueError(f"None of the {len(self.failures)} pictures could be read; {key}: {reason}")
+            raise ValueError(f"None of the {len(self.failures)} images could be read; {key}: {reason}")
         self._index, self._row_of, self._keys = index, current, list(current)
         self._rows = EmbeddingRows(self.path, index.embeddings[list(current.values())])
         return len(index) - before
 
     def __len__(self) -> int:
-        """Number of pictures that can be found."""
+        """Number of images that can be found."""
         return len(self._keys)
 
     def by_text(self, query: str, top: int = 5, rerank: int = RERANKED) -> list[Hit]:
-        """Return the pictures that fit a text best.
+        """Return the images that fit a text best.
 
         Args:
             query: text, such as a caption.
-            top: int, number of pictures.
-            rerank: int, number of the most similar pictures that are put in the order of similarity, divided by the
+            top: int, number of images.
+            rerank: int, number of the most similar images that are put in the order of similarity, divided by the
                 temperature of contrast, plus the logit of the pair; 0 for the order of similarity alone. At least `top`
                 where it is not 0. BLIP-2 does so without the temperature, where matching decides nearly alone.
 
@@ -133,21 +133,21 @@ class PictureSearch:
         return self._reranked(query, hits)[:top]
 
     def by_image(self, picture: Any, top: int = 5) -> list[Hit]:
-        """Return the pictures that are most similar to a picture, itself included if it is among them.
+        """Return the images that are most similar to an image, itself included if it is among them.
 
         Args:
-            picture: picture, path, array or bytes of a file.
-            top: int, number of pictures.
+            picture: image, path, array or bytes of a file.
+            top: int, number of images.
 
         Raises:
-            ValueError: the picture cannot be read, or the number is out of range.
+            ValueError: the image cannot be read, or the number is out of range.
         """
         self._check_numbers(top, 0)
         pictures = self.encoder.processor.load_pictures(picture)
         return self._nearest(self.encoder.embed_images(pictures)[0], top)
 
     def load(self, key: str) -> Image.Image:
-        """Return the picture of a key, upright and RGB.
+        """Return the image of a key, upright and RGB.
 
         Raises:
             ValueError: it cannot be read (any more).
@@ -156,7 +156,7 @@ class PictureSearch:
         for item in self._items_near(key):
             if item.key == key and item.image is not None:
                 return load_picture(item.image, limit)
-        raise ValueError(f"There is no picture {key!r} any more.")
+        raise ValueError(f"There is no image {key!r} any more.")
 
     def _items_near(self, key: str) -> Iterator[Item]:
         """Yield items of the source among which is that of a key."""
@@ -167,7 +167,7 @@ class PictureSearch:
             yield from self.source.items(self._index.shards[self._row_of[key]])
 
     def objects(self, key: str) -> VisualObjects:
-        """Return the objects of an indexed picture."""
+        """Return the objects of an indexed image."""
         return self._index.objects(self._row_of[key])
 
     def _open(self) -> EmbeddingIndex:
@@ -179,7 +179,7 @@ class PictureSearch:
         return EmbeddingIndex.open(self.path, described, rows, size, source)
 
     def _check_same_folder(self, index: EmbeddingIndex) -> None:
-        """Refuse an index of another folder: one that has none of this folder's pictures.
+        """Refuse an index of another folder: one that has none of this folder's images.
 
         Raises:
             EmbeddingIndexError: it has others.
@@ -188,23 +188,23 @@ class PictureSearch:
             keys = set(index.keys)
             if self.source.members and not any(as_key(name) in keys for name in self.source.members):
                 raise EmbeddingIndexError(
-                    f"{self.path} was made with other pictures: none of its {len(keys):,} is in {self.source.folder}. "
+                    f"{self.path} was made with other images: none of its {len(keys):,} is in {self.source.folder}. "
                     "Name another folder for the index, or remove this one."
                 )
 
     @property
     def _is_folder(self) -> bool:
-        """Whether pictures are files, with sizes and times by which changes are noticed; others stay as they are."""
+        """Whether images are files, with sizes and times by which changes are noticed; others stay as they are."""
         return isinstance(self.source, FolderImages)
 
     def _is_complete(self) -> bool:
         return not self._is_folder and (self.path / COMPLETE).exists()
 
     def _embed_new(self, index: EmbeddingIndex, progress: bool) -> dict[str, int]:
-        """Embed the pictures that are new or have changed, and return the row of each picture that can be found."""
+        """Embed the images that are new or have changed, and return the row of each image that can be found."""
         latest, signatures = index.latest(), dict[str, str]()
         total, silent = self.source.estimate_total(), not progress
-        with logging.tqdm(total=total, desc="Indexing", unit="picture", delay=1, disable=silent) as bar:
+        with logging.tqdm(total=total, desc="Indexing", unit="image", delay=1, disable=silent) as bar:
 
             def waiting() -> Iterator[Item]:
                 for shard in range(self.source.shards):
@@ -230,7 +230,7 @@ class PictureSearch:
     def _embed(
         self, task: RefiningTask, group: Sequence[Any], signatures: dict[str, str], shards: dict[str, int]
     ) -> Iterator[IndexedPicture]:
-        """Yield the rows of loaded pictures; `failures` keeps those that have none."""
+        """Yield the rows of loaded images; `failures` keeps those that have none."""
         good: list[tuple[Row, Image.Image]] = []
         for (item, loaded), row in zip(group, self._refine(task, group), strict=True):
             if isinstance(row, Row) and isinstance(loaded, LoadedPicture):
@@ -243,7 +243,7 @@ class PictureSearch:
             yield IndexedPicture(row, signatures[row.key], shards[row.key], vector)
 
     def _refine(self, task: RefiningTask, group: Sequence[Any]) -> Iterator[Row | str]:
-        """Yield the row of each loaded picture, or the reason why there is none."""
+        """Yield the row of each loaded image, or the reason why there is none."""
         if self.encoder.reads_objects:
             yield from task.refine(group)
             return
@@ -256,7 +256,7 @@ class PictureSearch:
 
     def _check_numbers(self, top: int, rerank: int) -> None:
         if self._index is None:
-            raise ValueError("Call `update` first: there is no index of the pictures yet.")
+            raise ValueError("Call `update` first: there is no index of the images yet.")
         if not isinstance(top, int) or not isinstance(rerank, int) or top < 1 or rerank < 0:
             raise ValueError(f"top must be an integer of at least 1, and rerank of at least 0, got {top} and {rerank}.")
 
@@ -265,7 +265,7 @@ class PictureSearch:
         return [Hit(self._keys[row], float(self._rows.embeddings[row] @ embedding)) for row in rows]
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
-        """Return hits in the order of both log odds, of contrast and of matching; unreadable pictures come last."""
+        """Return hits in the order of both log odds, of contrast and of matching; unreadable images come last."""
         readable: list[tuple[Hit, Image.Image]] = []
         lost: list[Hit] = []
         for hit in hits:
@@ -284,7 +284,7 @@ class PictureSearch:
 
 
 def _signature(item: Item) -> str:
-    """Return size and time of an item's file; empty for pictures that are no files of a folder."""
+    """Return size and time of an item's file; empty for images that are no files of a folder."""
     if not isinstance(item.image, Path):
         return ""
     try:

@@ -83,7 +83,7 @@ def evaluate_tasks(
         out: folder of the results.
         reranked: int, number of candidates of each query that are scored as pairs; 0 for none.
         limit: int, number of images, drawn the same way each time; recall among fewer images is larger.
-        image_root: further folder that links of pictures may lead to.
+        image_root: further folder that links of images may lead to.
 
     Returns:
         Content of the file: `encoder`, `options`, and `results` by data set, of `tasks` alone.

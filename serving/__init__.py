@@ -1,4 +1,4 @@
-"""Serving: one object behind the command line, the page and the server, which answers questions about pictures."""
+"""Serving: one object behind the command line, the page and the server, which answers questions about images."""
 
 from ..processing_lyrics.byte_cache import CacheStats
 from .answer import Answer

@@ -1,4 +1,4 @@
-"""An answer with everything that belongs to it: boxes, objects, pictures, and how it came about."""
+"""An answer with everything that belongs to it: boxes, objects, images, and how it came about."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class ModelDescription:
 class Answer:
     """What the model answered to a question.
 
-    Boxes belong to the last picture of the conversation, which `picture` is.
+    Boxes belong to the last image of the conversation, which `picture` is.
 
     Attributes:
         text: answer as the model wrote it, boxes included.
         plain_text: answer without boxes and the colons before them.
         labels: list of the words before each box.
         boxes: float32 array of shape (R, 4), xyxy in pixels of `picture`.
-        all_objects: list of the `VisualObjects` of each picture, or `None` where there is no refiner.
+        all_objects: list of the `VisualObjects` of each image, or `None` where there is no refiner.
         finish_reason: `"stop"` where the model or a stop string ended the answer, else `"length"`, `"cancelled"` or
             `"timeout"`.
         prompt_tokens, completion_tokens: number of tokens of the prompt, images included, and of the answer.
         options: options by which it was generated, with the seed that was used.
-        notices: tuple of remarks about the pictures.
+        notices: tuple of remarks about the images.
     """
 
     text: str
@@ -90,14 +90,14 @@ class Answer:
 
     @property
     def pictures(self) -> list[Image.Image]:
-        """The RGB pictures of the conversation; a file that was known is decoded now."""
+        """The RGB images of the conversation; a file that was known is decoded now."""
         return self.question.pictures
 
     @property
     def picture(self) -> Image.Image:
-        """The last picture of the conversation; a `ValueError` where it has none."""
+        """The last image of the conversation; a `ValueError` where it has none."""
         if not self.question.opened:
-            raise ValueError("The answer is about no picture.")
+            raise ValueError("The answer is about no image.")
         return self.question.opened[-1].picture
 
     @property
@@ -107,7 +107,7 @@ class Answer:
 
     @property
     def objects(self) -> VisualObjects:
-        """What the refiner saw in the last picture; none without a picture or a refiner."""
+        """What the refiner saw in the last image; none without an image or a refiner."""
         return self._objects_of(-1) if self.question.opened else VisualObjects()
 
     def _objects_of(self, picture: int) -> VisualObjects:
@@ -124,10 +124,10 @@ class Answer:
         return {**self.description.provenance(), "options": self.options.to_dict(), **seen}
 
     def draw(self, picture: int = -1, **options: Any) -> Image.Image:
-        """Return a picture with the boxes of the answer above thin ones of the objects, or with the objects alone.
+        """Return an image with the boxes of the answer above thin ones of the objects, or with the objects alone.
 
         Args:
-            picture: number of the picture; the boxes of the answer are drawn in the last one only.
+            picture: number of the image; the boxes of the answer are drawn in the last one only.
             options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file.
         """
         text = self.text if picture in (-1, len(self.question.opened) - 1) else ""
@@ -135,14 +135,14 @@ class Answer:
         return self.description.processor.visualize(self.question.opened[picture].picture, objects, text, **options)
 
     def why(self, picture: int = -1, font: Any = None) -> Image.Image:
-        """Return a picture in which the objects stand out that the answer attended to.
+        """Return an image in which the objects stand out that the answer attended to.
 
         Args:
-            picture: number of the picture.
+            picture: number of the image.
             font: font file for the labels; by default one that has their characters is looked for.
 
         Raises:
-            ValueError: there is no picture, no refiner or no answer.
+            ValueError: there is no image, no refiner or no answer.
         """
         weights = self.attribution().region_weights()[picture].tolist()
         objects = self._objects_of(picture)
@@ -160,7 +160,7 @@ class Answer:
         """Return the attention weights behind the answer; the model runs once more for the first call.
 
         Raises:
-            ValueError: there is no picture, no refiner or no answer.
+            ValueError: there is no image, no refiner or no answer.
         """
         if self._attribution is None:
             model = self.description.model
@@ -190,7 +190,7 @@ class Answer:
         }
 
     def _repr_html_(self) -> str:
-        """Return the answer with its picture, for notebooks."""
+        """Return the answer with its image, for notebooks."""
         text = f"<p>{html.escape(self.text)}</p>"
         if not self.question.opened:
             return text
@@ -198,4 +198,4 @@ class Answer:
         self.draw().save(file, "PNG")
         source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
         seen = html.escape(", ".join(self.objects.labels) or "nothing")
-        return f'<img src="{source}" alt="The picture with boxes of: {seen}" style="max-width:100%">{text}'
+        return f'<img src="{source}" alt="The image with boxes of: {seen}" style="max-width:100%">{text}'

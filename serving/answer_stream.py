@@ -20,7 +20,7 @@ class AnswerStream:
     thread.
 
     Attributes:
-        notices: tuple of remarks about the pictures, complete when the first piece arrives.
+        notices: tuple of remarks about the images, complete when the first piece arrives.
     """
 
     def __init__(self) -> None:

@@ -32,14 +32,14 @@ class CacheLimits:
     """Largest sizes in bytes of what is kept between questions; 0 keeps nothing.
 
     Attributes:
-        refined: objects of pictures, in main memory: the bound of the processor's `refined_cache`, which all users of
+        refined: objects of images, in main memory: the bound of the processor's `refined_cache`, which all users of
             the processor share.
-        encoded: embeddings of pictures, where the model is.
+        encoded: embeddings of images, where the model is.
         prefix: keys and values of conversations, where the model is.
-        pictures: hashes of files and pixel values of pictures, in main memory: the bound of the processor's
+        pictures: hashes of files and pixel values of images, in main memory: the bound of the processor's
             `picture_cache`.
-        vision: features of pictures from the vision encoder, where the model is; with them another question about a
-            picture runs the MQ-Former alone.
+        vision: features of images from the vision encoder, where the model is; with them another question about an
+            image runs the MQ-Former alone.
 
     Raises:
         ValueError: a size is no whole number of bytes.
@@ -67,7 +67,7 @@ class Request:
         batch_limit: largest number of questions that it may be answered with.
         deadline: time of `time.monotonic` at which the answer ends, or `None`.
         stream: receives the answer.
-        seen: objects of its pictures, once they are known.
+        seen: objects of its images, once they are known.
     """
 
     question: Question
@@ -107,9 +107,9 @@ class Answerer:
 
     Args:
         description: model and processor.
-        refined: pictures that were refined.
+        refined: images that were refined.
         limits: sizes of the caches.
-        notices: remarks on pictures and their objects.
+        notices: remarks on images and their objects.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class Answerer:
         ]
 
     def _see(self, requests: Sequence[Request]) -> None:
-        """Find the objects of all pictures, and look for something to remark."""
+        """Find the objects of all images, and look for something to remark."""
         asked = [
             picture
             for request in requests
@@ -235,7 +235,7 @@ class Answerer:
             inputs: model inputs of all images.
             rows: bool tensor, the images that are wanted.
             keys: key of the pixels of each of these.
-            known: features of each picture from the vision encoder, by key; `None` is replaced by new ones.
+            known: features of each image from the vision encoder, by key; `None` is replaced by new ones.
         """
         names = [name for name in inputs if name not in ("input_ids", "attention_mask", "pixel_values")]
         tensors = {name: inputs[name][rows].to(self.model.device) for name in names}

@@ -1,4 +1,4 @@
-"""`Lyrics`: a model with its processor, caches and queue, which answers questions about pictures."""
+"""`Lyrics`: a model with its processor, caches and queue, which answers questions about images."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _HTTP = ("http://", "https://")
 
 
 class Lyrics:
-    """A model that answers questions about pictures. Many threads may use one.
+    """A model that answers questions about images. Many threads may use one.
 
-    It refines and encodes a picture once, as long as its content is in the caches, and a conversation goes on from the
+    It refines and encodes an image once, as long as its content is in the caches, and a conversation goes on from the
     keys and values of its last turn. Questions that arrive while others are answered wait, and are then answered
     together.
 
@@ -44,8 +44,8 @@ class Lyrics:
         caches: largest sizes in bytes of what is kept.
         max_batch_size: largest number of questions that are answered at once.
         max_waiting: largest number of questions that may wait; more get a `BusyError`. `None` sets no limit.
-        notice_checks: sequence of functions that look at a picture and at what the refiner saw in it, and return a
-            remark for the user or `None`; see `Answer.notices`. Pictures that do not look familiar to the refiner are
+        notice_checks: sequence of functions that look at an image and at what the refiner saw in it, and return a
+            remark for the user or `None`; see `Answer.notices`. Images that do not look familiar to the refiner are
             remarked on anyway.
 
     Examples:
@@ -150,27 +150,27 @@ class Lyrics:
     # ---------------------------------------------------------------- questions
 
     def ask(self, image: Any, question: str, *, objects: Any = None, **options: Any) -> Answer:
-        """Answer a question about a picture.
+        """Answer a question about an image.
 
         Args:
-            image: path, URL, PIL picture, bytes, array or tensor; a list of several; or `None` for none.
+            image: path, URL, PIL image, bytes, array or tensor; a list of several; or `None` for none.
             question: text.
-            objects: `VisualObjects` of the picture, instead of refining it; a list for several pictures.
+            objects: `VisualObjects` of the image, instead of refining it; a list for several images.
             options: fields of `GenerationOptions`.
 
         Raises:
-            ValueError: the picture cannot be read, the question is empty, or an option is wrong.
+            ValueError: the image cannot be read, the question is empty, or an option is wrong.
         """
         return self.stream(image, question, objects=objects, **options).result()
 
     def stream(self, image: Any, question: str, *, objects: Any = None, **options: Any) -> AnswerStream:
-        """Begin to answer a question about a picture, and return the answer while it is written.
+        """Begin to answer a question about an image, and return the answer while it is written.
 
         Args:
             image, question, objects, options: arguments of `ask`.
 
         Raises:
-            ValueError: the picture cannot be read, the question is empty, or an option is wrong.
+            ValueError: the image cannot be read, the question is empty, or an option is wrong.
         """
         return self._submit([self._request(_conversation_about(image, question), objects, options)])[0]
 
@@ -179,12 +179,12 @@ class Lyrics:
 
         Args:
             messages: sequence of messages as `apply_chat_template` takes them. Their images are paths, `data:` URIs,
-                bytes, PIL pictures, ...; URLs are refused.
-            objects: `VisualObjects` of the picture, or a list for several pictures.
+                bytes, PIL images, ...; URLs are refused.
+            objects: `VisualObjects` of the image, or a list for several images.
             options: fields of `GenerationOptions`.
 
         Raises:
-            ValueError: a message or a picture is wrong, or an option.
+            ValueError: a message or an image is wrong, or an option.
         """
         return self.stream_messages(messages, objects=objects, **options).result()
 
@@ -195,13 +195,13 @@ class Lyrics:
             messages, objects, options: arguments of `ask_messages`.
 
         Raises:
-            ValueError: a message or a picture is wrong, or an option.
+            ValueError: a message or an image is wrong, or an option.
         """
         conversation = read_question({"messages": [message_as_dict(message) for message in messages]})
         return self._submit([self._request(conversation, objects, options)])[0]
 
     def chat(self, image: Any = None, *, objects: Any = None, **options: Any) -> Chat:
-        """Begin a conversation about a picture, or about several.
+        """Begin a conversation about an image, or about several.
 
         Args:
             image, objects: arguments of `ask`.
@@ -240,7 +240,7 @@ class Lyrics:
     def _ask_many(
         self, rows: Iterator[Any], batch_size: int, raises: bool, options: dict[str, Any]
     ) -> Iterator[Answer | Exception]:
-        """Keep two batches under way, so that pictures are read while others are answered."""
+        """Keep two batches under way, so that images are read while others are answered."""
         under_way: deque[list[AnswerStream | Exception]] = deque()
         try:
             while True:
@@ -299,7 +299,7 @@ class Lyrics:
             self._engine.submit(requests)
         return [request.stream for request in requests]
 
-    # ---------------------------------------------------------------- pictures
+    # ---------------------------------------------------------------- images
 
     def see(
         self,
@@ -309,16 +309,16 @@ class Lyrics:
         masks: bool = False,
         thresholds: Mapping[str, float] | None = None,
     ) -> VisualObjects:
-        """Return what the refiner sees in a picture.
+        """Return what the refiner sees in an image.
 
         Args:
-            image: picture of any kind.
+            image: image of any kind.
             tags: words to look for, instead of asking the tagger.
             masks: whether each object's mask is wanted too.
             thresholds: other values of `box_threshold`, `text_threshold`, `iou_threshold` or `max_regions`.
 
         Raises:
-            ValueError: the picture cannot be read, an argument is wrong, or there is no refiner.
+            ValueError: the image cannot be read, an argument is wrong, or there is no refiner.
         """
         if not self._refined.can_refine:
             _ = self.processor.refiner  # raises the error that says why there is none

@@ -1,4 +1,4 @@
-"""A conversation about pictures, turn by turn, which can be saved as a row for `lyrics sft`."""
+"""A conversation about images, turn by turn, which can be saved as a row for `lyrics sft`."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Assistant(Protocol):
 
 
 class Chat:
-    """A conversation. The pictures are encoded once, and each turn goes on from the last one's keys and values.
+    """A conversation. The images are encoded once, and each turn goes on from the last one's keys and values.
 
     One thread at a time may use it.
 
     Args:
         assistant: `Lyrics`.
-        image: picture of any kind, list of several, or `None`; more may be added before each question.
-        objects: `VisualObjects` of the picture instead of refining it, or a list of one for each.
+        image: image of any kind, list of several, or `None`; more may be added before each question.
+        objects: `VisualObjects` of the image instead of refining it, or a list of one for each.
         options: fields of `GenerationOptions`, for all answers.
 
     Attributes:
-        pictures: list of the pictures, RGB.
+        pictures: list of the images, RGB.
         objects: list of the `VisualObjects` that were given for them, or `None`.
     """
 
@@ -55,12 +55,12 @@ class Chat:
         images = [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
         given = list(objects) if isinstance(objects, list | tuple) else [objects] * len(images)
         if len(given) != len(images):
-            raise ValueError(f"Got visual objects for {len(given)} pictures, but {len(images)} pictures.")
+            raise ValueError(f"Got visual objects for {len(given)} images, but {len(images)} images.")
         for one, seen in zip(images, given, strict=True):
             self.add_image(one, seen)
 
     def add_image(self, image: Any, objects: VisualObjects | None = None) -> Image.Image:
-        """Show a picture with the next question, and return it as it was read.
+        """Show an image with the next question, and return it as it was read.
 
         Raises:
             ValueError: it cannot be read.
@@ -76,7 +76,7 @@ class Chat:
 
         Args:
             question: text.
-            boxes: sequence of boxes behind the question, xyxy in pixels of the last picture.
+            boxes: sequence of boxes behind the question, xyxy in pixels of the last image.
             options: fields of `GenerationOptions` for this answer.
 
         Raises:
@@ -111,7 +111,7 @@ class Chat:
 
     @property
     def messages(self) -> list[Message]:
-        """Messages of blocks so far. Image blocks hold no picture; box blocks hold the number of their picture."""
+        """Messages of blocks so far. Image blocks hold no image; box blocks hold the number of their image."""
         self._settle()
         return list(self._messages)
 
@@ -125,7 +125,7 @@ class Chat:
         """Forget all questions and answers.
 
         Args:
-            keep_pictures: whether the pictures are shown again with the next question.
+            keep_pictures: whether the images are shown again with the next question.
         """
         self._settle()
         self._messages, self._last = [], None
@@ -133,7 +133,7 @@ class Chat:
             self.pictures, self.objects = [], []
 
     def to_row(self) -> dict[str, Any]:
-        """Return the conversation as a row that `lyrics sft` reads, with the pictures inside.
+        """Return the conversation as a row that `lyrics sft` reads, with the images inside.
 
         Raises:
             ValueError: there is no answer yet.
@@ -170,17 +170,17 @@ class Chat:
             self._last = answer
 
     def _shown(self) -> int:
-        """Return how many pictures the messages hold."""
+        """Return how many images the messages hold."""
         return sum(block["type"] == "image" for message in self._messages for block in message["content"])
 
     def _relative(self, box: Sequence[float]) -> list[float]:
-        """Return a box in pixels of the last picture as a box in [0, 1].
+        """Return a box in pixels of the last image as a box in [0, 1].
 
         Raises:
-            ValueError: there is no picture, or the box is none or lies outside.
+            ValueError: there is no image, or the box is none or lies outside.
         """
         if not self.pictures:
-            raise ValueError("A box needs a picture.")
+            raise ValueError("A box needs an image.")
         width, height = self.pictures[-1].size
         x1, y1, x2, y2 = (float(value) for value in box) if len(box) == 4 else (0.0,) * 4
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
@@ -192,7 +192,7 @@ class Chat:
 
     @staticmethod
     def _with_images(messages: Sequence[Message], name: str, images: Sequence[Any]) -> list[Message]:
-        """Return messages with something in place of each picture, under a name in its block."""
+        """Return messages with something in place of each image, under a name in its block."""
         rest = iter(images)
         return [
             {

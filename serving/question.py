@@ -1,4 +1,4 @@
-"""A question as the model receives it: messages of text and places, with loaded pictures and their objects."""
+"""A question as the model receives it: messages of text and places, with loaded images and their objects."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BLANK = Image.new("RGB", (8, 8))
 
 @dataclass(frozen=True)
 class Question:
-    """A conversation whose last message is to be answered. N pictures.
+    """A conversation whose last message is to be answered. N images.
 
     Attributes:
-        messages: list of messages whose blocks are texts, and images without their picture.
-        opened: list of N pictures, in the order of their blocks.
+        messages: list of messages whose blocks are texts, and images without their image.
+        opened: list of N images, in the order of their blocks.
         objects: list of N `VisualObjects`, or `None` where the refiner is to be asked.
     """
 
@@ -40,16 +40,16 @@ class Question:
         processor: LyricsProcessor,
         objects: Any = None,
     ) -> Question:
-        """Load the pictures of a conversation, and write its boxes as text.
+        """Load the images of a conversation, and write its boxes as text.
 
         Args:
             conversation: conversation, as `read_question` returns it.
             processor: processor of the model.
-            objects: `VisualObjects` (or their dictionary) of the one picture, or a list of them or `None`, one for
-                each picture.
+            objects: `VisualObjects` (or their dictionary) of the one image, or a list of them or `None`, one for
+                each image.
 
         Raises:
-            ValueError: a picture cannot be read, a box is not in [0, 1], or pictures and objects differ in number.
+            ValueError: an image cannot be read, a box is not in [0, 1], or images and objects differ in number.
         """
         for block in list(box_blocks(conversation.messages)):
             _write_box(block)
@@ -58,15 +58,15 @@ class Question:
 
     @property
     def pictures(self) -> list[Image.Image]:
-        """The N pictures, RGB."""
+        """The N images, RGB."""
         return [one.picture for one in self.opened]
 
     def instructions(self) -> list[str]:
-        """Return, for each picture, the text of the message that holds it."""
+        """Return, for each image, the text of the message that holds it."""
         return instructions_of_messages(self.messages)
 
     def messages_with(self, pictures: Sequence[Image.Image]) -> list[Message]:
-        """Return the messages with pictures in their blocks."""
+        """Return the messages with images in their blocks."""
         images = iter(pictures)
         return [
             {
@@ -92,8 +92,8 @@ def prepare_inputs(
     Args:
         processor: processor of the model.
         questions: sequence of questions.
-        objects: for each question the objects of its pictures.
-        is_needed: for each question and picture, whether its tensors are wanted. In place of other pictures, which
+        objects: for each question the objects of its images.
+        is_needed: for each question and image, whether its tensors are wanted. In place of other images, which
             the model has encoded before, a blank one is prepared: the prompt is the same.
         is_shown: the same, whether its pixels are wanted, too; by default those of what is needed.
     """
@@ -120,7 +120,7 @@ def prepare_inputs(
 def encoding_keys(
     question: Question, objects_keys: Sequence[Hashable], mqformer_text: str
 ) -> list[tuple[Hashable, ...]]:
-    """Return what decides the encoding of each picture: its pixels, its objects, and the text beside it."""
+    """Return what decides the encoding of each image: its pixels, its objects, and the text beside it."""
     texts = question.instructions() if mqformer_text != "none" else [""] * len(question.opened)
     return list(zip([one.key for one in question.opened], objects_keys, texts, strict=True))
 
@@ -139,12 +139,12 @@ def hash_objects(objects: VisualObjects) -> bytes:
 
 
 def _list_objects(objects: Any, count: int) -> list[VisualObjects | None]:
-    """Return given objects as a list with one entry for each picture."""
+    """Return given objects as a list with one entry for each image."""
     if objects is None:
         return [None] * count
     given = list(objects) if isinstance(objects, list | tuple) else [objects]
     if len(given) != count:
-        raise ValueError(f"Got visual objects for {len(given)} pictures, but {count} pictures.")
+        raise ValueError(f"Got visual objects for {len(given)} images, but {count} images.")
     return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
 
 

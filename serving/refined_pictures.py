@@ -1,4 +1,4 @@
-"""What the refiner saw in pictures, kept by their content."""
+"""What the refiner saw in images, kept by their content."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MAX_TAG_CHARACTERS = 100
 MAX_REGIONS = 300
 THRESHOLDS = ("box_threshold", "text_threshold", "iou_threshold", "max_regions")
 
-# Looks at a picture and its objects, and returns a remark for the user, or `None`.
+# Looks at an image and its objects, and returns a remark for the user, or `None`.
 NoticeCheck = Callable[[Image.Image, VisualObjects], str | None]
 
 
 @dataclass(frozen=True)
 class SeenPicture:
-    """The objects of a picture.
+    """The objects of an image.
 
     Attributes:
         objects: `VisualObjects`, or `None` where there is no refiner.
@@ -43,7 +43,7 @@ class SeenPicture:
 
 
 class RefinedPictures:
-    """Refines pictures, each content once; threads that ask for the same picture wait for one another.
+    """Refines images, each content once; threads that ask for the same image wait for one another.
 
     Args:
         processor: `LyricsProcessor` with a refiner, a store, or neither. What its refiner finds is kept in its
@@ -67,10 +67,10 @@ class RefinedPictures:
         masks: bool = False,
         thresholds: Mapping[str, float] | None = None,
     ) -> list[SeenPicture]:
-        """Return the objects of pictures.
+        """Return the objects of images.
 
         Args:
-            pictures: sequence of pictures; opened ones are hashed once.
+            pictures: sequence of images; opened ones are hashed once.
             tags: words to look for, instead of asking the tagger.
             masks: whether each object's mask is wanted too.
             thresholds: other values of `box_threshold`, `text_threshold`, `iou_threshold` or `max_regions`.

@@ -1,4 +1,4 @@
-"""Models and pictures that many tests share: the golden published checkpoint, and the random micro model."""
+"""Models and images that many tests share: the golden published checkpoint, and the random micro model."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ def full_golden() -> Callable[[str], dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="session")
 def golden_pictures() -> list[Image.Image]:
-    """The two pictures that the golden data was computed from."""
+    """The two images that the golden data was computed from."""
     return [Image.open(GOLDEN / "published" / "expected" / f"image_{index}.png") for index in range(2)]
 
 
@@ -75,7 +75,7 @@ def published_model(published: Path) -> LyricsForConditionalGeneration:
 
 @pytest.fixture(scope="session")
 def published_processor(published: Path) -> LyricsProcessor:
-    """The processor of the published checkpoint; its refiner takes pictures as small as the golden data's."""
+    """The processor of the published checkpoint; its refiner takes images as small as the golden data's."""
     processor = LyricsProcessor.from_pretrained(published)
     processor.refiner.config.detector_shortest_edge = 96
     processor.refiner.config.detector_longest_edge = 160
@@ -152,7 +152,7 @@ def picture() -> Image.Image:
 
 @pytest.fixture(scope="session")
 def pictures(picture: Image.Image) -> list[Image.Image]:
-    """Three pictures of different sizes."""
+    """Three images of different sizes."""
     return [picture, picture.transpose(Image.Transpose.ROTATE_90), picture.crop((60, 120, 300, 240))]
 
 

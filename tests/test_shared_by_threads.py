@@ -62,7 +62,7 @@ def ask(processor, *numbers, **options):
 
 
 def refine(processor, _, **options):
-    """Return the objects of two pictures."""
+    """Return the objects of two images."""
     pictures = [Image.open(SCENE_PICTURE), Image.open(EXAMPLE_PICTURE)]
     return [vars(found) for found in processor.refine(pictures, progress=False, **options)]
 

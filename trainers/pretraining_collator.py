@@ -172,7 +172,7 @@ class LyricsPretrainingCollator:
             columns = ", ".join(map(repr, row))
             raise ValueError(
                 f"The row has no caption in column {column!r}; its columns are {columns}. Set `caption_column` "
-                "(`--caption_column`); a folder of pictures needs a metadata.jsonl with captions."
+                "(`--caption_column`); a folder of images needs a metadata.jsonl with captions."
             )
         if not isinstance(captions, Sequence) or not captions or not all(isinstance(one, str) for one in captions):
             raise ValueError(f"Column {column!r} must hold a caption or a list of captions, got {value!r:.100}.")

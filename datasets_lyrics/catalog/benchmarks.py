@@ -37,7 +37,7 @@ def _pope_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
 def mme_records(folder: Folder) -> Iterator[Record]:
     """Yield the questions of MME, from the files of its evaluation tool or from the release.
 
-    The tool has one file a subtask, with image, question and answer in each line. The release has one file a picture,
+    The tool has one file a subtask, with image, question and answer in each line. The release has one file an image,
     with question and answer in each line.
     """
     found = 0
@@ -54,7 +54,7 @@ def mme_records(folder: Folder) -> Iterator[Record]:
 
 
 def _mme_files(root: Path, part: str) -> Iterator[tuple[Path, str, list[str]]]:
-    """Yield the files of a subtask, the picture's name where the file has that of a picture, and the lines."""
+    """Yield the files of a subtask, the image's name where the file has that of an image, and the lines."""
     tool = sorted(root.glob(f"**/{part}.txt"))
     if tool:
         yield tool[0], "", tool[0].read_text(encoding="utf-8", errors="replace").splitlines()
@@ -109,7 +109,7 @@ FORMATS = (
         "pope",
         "POPE",
         "benchmarks",
-        "MIT; pictures: COCO's",
+        "MIT; images: COCO's",
         "github.com/RUCAIBox/POPE: output/coco/coco_pope_*.json; COCO val2014",
         "val2014/COCO_val2014_*.jpg; also below images/ or coco/",
         {name: Split((f"coco_pope_{name}.json",), 3_000) for name in _POPE},
@@ -122,7 +122,7 @@ FORMATS = (
         "MME",
         "benchmarks",
         "for research, as its authors say",
-        "MME_Benchmark_release_version.zip of its authors, or the files of eval_tool with the pictures",
+        "MME_Benchmark_release_version.zip of its authors, or the files of eval_tool with the images",
         "<subtask>/*.jpg or <subtask>/images/*.jpg",
         {"test": Split(("*.txt",), 2_374)},
         mme_records,
@@ -133,7 +133,7 @@ FORMATS = (
         "llava_bench",
         "LLaVA-Bench (In-the-Wild)",
         "benchmarks",
-        "Apache-2.0; pictures: their owners'",
+        "Apache-2.0; images: their owners'",
         "liuhaotian/llava-bench-in-the-wild: questions.jsonl, context.jsonl, answers_gpt4.jsonl, images/",
         "images/*.jpg",
         {"test": Split(("questions.jsonl", "answers_gpt4.jsonl"), 60)},

@@ -1,4 +1,4 @@
-"""Conversion of the boxes of data sets to xyxy in [0, 1] of the picture: ordered, clamped, with an area."""
+"""Conversion of the boxes of data sets to xyxy in [0, 1] of the image: ordered, clamped, with an area."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def from_xyxy(values: Any, size: Size, start: float = 0.0) -> Box:
 
     Args:
         values: x1, y1, x2, y2.
-        size: width and height of the picture in the same unit.
+        size: width and height of the image in the same unit.
         start: coordinate of the first pixel; 1 for data sets that count from one, as VOC does.
 
     Raises:
-        OmittedError: when the numbers are no box, or it has no area within the picture.
+        OmittedError: when the numbers are no box, or it has no area within the image.
     """
     x1, y1, x2, y2 = _four_numbers(values)
     width, height = size
     if not (math.isfinite(width) and math.isfinite(height) and width > 0 and height > 0):
-        raise OmittedError("no size", f"the picture has the size {width} x {height}")
+        raise OmittedError("no size", f"the image has the size {width} x {height}")
     x1, y1 = x1 - start, y1 - start  # of pixels counted from one, the end is the start of the pixel after it
     box = [x1 / width, y1 / height, x2 / width, y2 / height]
     return normalize(box, values)
@@ -51,7 +51,7 @@ def from_center(values: Any) -> Box:
 
 
 def from_padded_square(values: Any, size: Size) -> Box:
-    """Convert corners in [0, 1] of the picture padded to a square, centered as LLaVA pads it."""
+    """Convert corners in [0, 1] of the image padded to a square, centered as LLaVA pads it."""
     x1, y1, x2, y2 = _four_numbers(values)
     width, height = size
     side = max(width, height)
@@ -63,13 +63,13 @@ def normalize(box: Sequence[float], given: Any = None) -> Box:
     """Order and clamp corners in [0, 1].
 
     Raises:
-        OmittedError: when nothing of the box lies within the picture.
+        OmittedError: when nothing of the box lies within the image.
     """
     x1, x2 = sorted((box[0], box[2]))
     y1, y2 = sorted((box[1], box[3]))
     clamped = [round(min(1.0, max(0.0, value)), DECIMALS) for value in (x1, y1, x2, y2)]
     if clamped[0] >= clamped[2] or clamped[1] >= clamped[3]:
-        raise OmittedError("bad box", f"{given if given is not None else list(box)} has no area within the picture")
+        raise OmittedError("bad box", f"{given if given is not None else list(box)} has no area within the image")
     return clamped
 
 

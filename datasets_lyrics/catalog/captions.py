@@ -111,7 +111,7 @@ def _flickr_rows(folder: Folder, record: Any) -> Iterable[Row]:
 
 
 def textcaps_records(folder: Folder) -> Iterator[Record]:
-    """Yield each picture of TextCaps once, with all captions: its records are captions."""
+    """Yield each image of TextCaps once, with all captions: its records are captions."""
     path = folder.file()
     with DiskIndex((one.get("image_id"), one.get("caption_str")) for one in _objects(path, "data")) as captions:
         seen: set[str] = set()
@@ -152,14 +152,14 @@ def _coco_splits(**sizes: int) -> dict[str, Split]:
 
 
 _FLICKR_STARTS = ("", "images/", "flickr30k-images/", "flickr30k_images/", "Images/")
-_COCO_GET = "cocodataset.org: {}; the pictures train2014, val2014 (or train2017, val2017)"
+_COCO_GET = "cocodataset.org: {}; the images train2014, val2014 (or train2017, val2017)"
 
 FORMATS = (
     Format(
         "coco_captions",
         "COCO captions, official",
         "captions",
-        "CC BY 4.0 (annotations); pictures: Flickr terms",
+        "CC BY 4.0 (annotations); images: Flickr terms",
         _COCO_GET.format("annotations_trainval2014.zip or 2017"),
         "train2014/COCO_train2014_*.jpg, val2014/..., or train2017/*.jpg; also below images/ or coco/",
         _coco_splits(train2014=82_783, val2014=40_504, train2017=118_287, val2017=5_000),
@@ -171,8 +171,8 @@ FORMATS = (
         "coco_karpathy",
         "COCO captions, Karpathy's split (restval belongs to train)",
         "captions",
-        "CC BY 4.0 (annotations); pictures: Flickr terms",
-        _COCO_GET.format("pictures; dataset_coco.json of Karpathy's caption_datasets.zip"),
+        "CC BY 4.0 (annotations); images: Flickr terms",
+        _COCO_GET.format("images; dataset_coco.json of Karpathy's caption_datasets.zip"),
         "train2014/COCO_train2014_*.jpg, val2014/...; also below images/ or coco/",
         {
             "train": Split(("dataset_coco.json",), 113_287),
@@ -187,9 +187,9 @@ FORMATS = (
         "flickr30k",
         "Flickr30k, Karpathy's split (all: the authors' file)",
         "captions",
-        "CC BY 4.0 (captions of the authors' site); pictures: Flickr terms",
-        "the pictures from the authors' form; dataset_flickr30k.json of Karpathy's caption_datasets.zip, or the "
-        "authors' results_20130124.token (all pictures, without splits)",
+        "CC BY 4.0 (captions of the authors' site); images: Flickr terms",
+        "the images from the authors' form; dataset_flickr30k.json of Karpathy's caption_datasets.zip, or the "
+        "authors' results_20130124.token (all images, without splits)",
         "flickr30k-images/*.jpg or images/*.jpg",
         {
             "train": Split(("dataset_flickr30k.json",), 29_000),
@@ -206,7 +206,7 @@ FORMATS = (
         "NoCaps",
         "captions",
         "CC BY 2.0",
-        "nocaps.org: nocaps_val_4500_captions.json, and its Open Images pictures",
+        "nocaps.org: nocaps_val_4500_captions.json, and its Open Images images",
         "*.jpg, or images/*.jpg",
         {
             "val": Split(("nocaps_val_4500_captions.json",), 4_500),
@@ -236,7 +236,7 @@ FORMATS = (
         "ShareGPT4V descriptions",
         "captions",
         "CC BY-NC 4.0",
-        "sharegpt4v_instruct_gpt4-vision_cap100k.json, share-captioner_coco_lcs_sam_1246k_1107.json, and the pictures "
+        "sharegpt4v_instruct_gpt4-vision_cap100k.json, share-captioner_coco_lcs_sam_1246k_1107.json, and the images "
         "of COCO, LCS, SAM, WebData",
         "as the field `image` says, such as coco/train2017/*.jpg",
         {

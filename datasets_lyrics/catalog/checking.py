@@ -1,4 +1,4 @@
-"""Check of a data set: every record is read, and every picture is decoded once; faults are counted by kind."""
+"""Check of a data set: every record is read, and every image is decoded once; faults are counted by kind."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class CheckResult:
 
     Attributes:
         summary: result of reading the files.
-        pictures: int, number of different pictures.
+        pictures: int, number of different images.
         pixels: list of the smallest and the largest number of pixels.
         repeated_ids: int, number of rows whose id an earlier row has; some data sets have such.
-        faults: faults of records and of pictures.
+        faults: faults of records and of images.
     """
 
     summary: Summary
@@ -57,12 +57,12 @@ def check_data_set(
     pictures: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> CheckResult:
-    """Read every record and decode every picture of a data set.
+    """Read every record and decode every image of a data set.
 
     Args:
         reader: reader of the data set.
-        image_root: further folder that links of pictures may lead to.
-        pictures: bool, whether pictures are decoded.
+        image_root: further folder that links of images may lead to.
+        pictures: bool, whether images are decoded.
         progress: function, called for every row.
 
     Raises:
@@ -98,10 +98,10 @@ def check_data_set(
 
 
 def measure_picture(source: Any) -> tuple[int, int]:
-    """Return width and height in pixels of a picture, which is decoded.
+    """Return width and height in pixels of an image, which is decoded.
 
     Args:
-        source: picture, as `load_picture` takes it.
+        source: image, as `load_picture` takes it.
 
     Raises:
         OmittedError: training cannot use it.
@@ -109,9 +109,9 @@ def measure_picture(source: Any) -> tuple[int, int]:
     try:
         size = load_picture(source, MAX_PIXELS).size
     except (ValueError, OSError, MemoryError) as error:
-        raise OmittedError("unreadable picture", str(error)) from error
+        raise OmittedError("unreadable image", str(error)) from error
     if min(size) < MIN_SIDE:
-        raise OmittedError("tiny picture", f"{size[0]} x {size[1]} pixels")
+        raise OmittedError("tiny image", f"{size[0]} x {size[1]} pixels")
     return size
 
 
@@ -119,5 +119,5 @@ def _decode(path: str, guard: PathGuard) -> tuple[int, int]:
     try:
         place = guard.check_path(path)
     except ValueError as error:
-        raise OmittedError("picture outside the root", str(error)) from error
+        raise OmittedError("image outside the root", str(error)) from error
     return measure_picture(Path(place))

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures of a data set with their boxes, questions and answers, to look at before training."""
+"""A contact sheet: images of a data set with their boxes, questions and answers, to look at before training."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ...processing_lyrics.spatial_text import GroundedObject
 from ..path_guard import PathGuard
 from .checking import MAX_PIXELS
 
-CELL = (360, 270)  # pixels of a picture
+CELL = (360, 270)  # pixels of an image
 LINES, LINE_HEIGHT, COLUMNS = 8, 16, 52
 MARGIN = 8
 
 
 def draw_sheet(rows: Sequence[Mapping[str, Any]], guard: PathGuard) -> Image.Image:
-    """Draw canonical rows; a picture that cannot be read is a gray one that says why.
+    """Draw canonical rows; an image that cannot be read is a gray one that says why.
 
     Args:
         rows: at least one row.
-        guard: rule for the paths of the pictures.
+        guard: rule for the paths of the images.
 
     Returns:
-        RGB picture, about as many cells wide as high.
+        RGB image, about as many cells wide as high.
     """
     width = math.ceil(math.sqrt(len(rows)))
     cell = (CELL[0] + MARGIN, CELL[1] + LINES * LINE_HEIGHT + MARGIN)
@@ -47,9 +47,9 @@ def draw_sheet(rows: Sequence[Mapping[str, Any]], guard: PathGuard) -> Image.Ima
 
 
 def _picture(row: Mapping[str, Any], guard: PathGuard) -> Image.Image:
-    """Return the first picture of a row with its boxes, or a gray one that says what is wrong."""
+    """Return the first image of a row with its boxes, or a gray one that says what is wrong."""
     if not row["images"]:
-        return _gray("no picture")
+        return _gray("no image")
     try:
         picture = load_picture(Path(guard.check_path(row["images"][0])), MAX_PIXELS)
     except (ValueError, OSError) as error:

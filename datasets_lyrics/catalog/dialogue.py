@@ -49,7 +49,7 @@ def conversation_of(record: dict[str, Any]) -> list[Turn]:
 
 
 def blocks_of(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the blocks of a text in which `<image>` marks the places of pictures."""
+    """Yield the blocks of a text in which `<image>` marks the places of images."""
     for number, part in enumerate(text.split(IMAGE)):
         if number:
             yield {"type": "image"}
@@ -58,7 +58,7 @@ def blocks_of(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _with_boxes(blocks: Iterable[dict[str, Any]], size: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """Turn the boxes in texts, of the square-padded picture, into blocks with boxes of the picture itself."""
+    """Turn the boxes in texts, of the square-padded image, into blocks with boxes of the image itself."""
     for block in blocks:
         if block["type"] != "text":
             yield block
@@ -77,20 +77,20 @@ def dialogue_rows(folder: Folder, record: dict[str, Any], padded_boxes: bool = F
     """Return the row of a conversation.
 
     Args:
-        folder: folder of the pictures.
-        record: mapping with `conversations` or `messages`, and `image` or `images`, if it has pictures.
-        padded_boxes: bool, whether boxes in the texts are those of the square-padded picture.
+        folder: folder of the images.
+        record: mapping with `conversations` or `messages`, and `image` or `images`, if it has images.
+        padded_boxes: bool, whether boxes in the texts are those of the square-padded image.
     """
     turns = conversation_of(record)
     given = record.get("images") or record.get("image") or []
     names = [given] if isinstance(given, str) else list(given)
     if not all(isinstance(name, str) for name in names):
-        raise OmittedError("malformed record", f"a picture is no path: {names!r:.60}")
+        raise OmittedError("malformed record", f"an image is no path: {names!r:.60}")
     images = [folder.picture([name, *_coco_names_of(name)], _STARTS) for name in names]
     messages = [{"role": role, "content": list(blocks_of(text))} for role, text in turns]
     places = sum(block["type"] == "image" for message in messages for block in message["content"])
     if places and places != len(images):
-        raise OmittedError("other number of pictures", f"{places} {IMAGE} and {len(images)} pictures")
+        raise OmittedError("other number of images", f"{places} {IMAGE} and {len(images)} images")
     if images and not places:
         first = next(message for message in messages if message["role"] == "user")
         first["content"] = [{"type": "image"} for _ in images] + first["content"]
@@ -102,7 +102,7 @@ def dialogue_rows(folder: Folder, record: dict[str, Any], padded_boxes: bool = F
 
 
 def _coco_names_of(name: str) -> list[str]:
-    """Return the other names of a picture of LLaVA-Instruct-150K, which are COCO's without a folder."""
+    """Return the other names of an image of LLaVA-Instruct-150K, which are COCO's without a folder."""
     stem = name.rpartition("/")[2].rpartition(".")[0].removeprefix("COCO_train2014_")
     return coco_names(stem) if len(stem) == 12 and stem.isdecimal() else []
 
@@ -127,7 +127,7 @@ def _llava(
         "dialogue",
         license_,
         get,
-        "as the field `image` says; pictures of COCO also in train2014/ or train2017/",
+        "as the field `image` says; images of COCO also in train2014/ or train2017/",
         {split: Split((file,), size) for split, (file, size) in files.items()},
         list_or_lines,
         partial(dialogue_rows, **options),
@@ -140,7 +140,7 @@ FORMATS = (
         "llava_instruct",
         "LLaVA-Instruct-150K",
         "CC BY-NC 4.0 (made with GPT-4)",
-        "liuhaotian/LLaVA-Instruct-150K on the Hub; pictures: COCO train2014 or train2017",
+        "liuhaotian/LLaVA-Instruct-150K on the Hub; images: COCO train2014 or train2017",
         {
             "train": ("llava_instruct_150k.json", 157_712),
             "conversation": ("conversation_58k.json", 56_681),
@@ -152,7 +152,7 @@ FORMATS = (
         "llava_mix665k",
         "LLaVA-1.5 mixture of 665k",
         "each part its own; made with GPT-4 in part",
-        "llava_v1_5_mix665k.json; pictures of COCO, GQA, OCR-VQA, TextVQA, Visual Genome",
+        "llava_v1_5_mix665k.json; images of COCO, GQA, OCR-VQA, TextVQA, Visual Genome",
         {"train": ("llava_v1_5_mix665k.json", 665_298)},
         padded_boxes=True,
     ),
@@ -160,12 +160,12 @@ FORMATS = (
         "llavar",
         "LLaVAR",
         "CC BY-NC 4.0 (made with GPT-4)",
-        "the authors' site: llavar_instruct_16k.json, and their pictures",
+        "the authors' site: llavar_instruct_16k.json, and their images",
         {"train": ("llavar_instruct_16k.json", None), "pretrain": ("chat_llavar.json", None)},
     ),
     _llava(
         "sharegpt",
-        "ShareGPT's rows, with or without pictures",
+        "ShareGPT's rows, with or without images",
         "that of the file",
         "any file of such rows, named sharegpt.json or sharegpt.jsonl",
         {"train": ("sharegpt.json*", None)},

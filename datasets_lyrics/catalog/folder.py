@@ -1,4 +1,4 @@
-"""The folder of a data set: its files, its pictures, and what was left out while it was read."""
+"""The folder of a data set: its files, its images, and what was left out while it was read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COCO_STARTS = ("", "images/", "coco/", "coco/images/")  # folders that hold trai
 
 _COCO_2014, _COCO_2017 = ("train2014", "val2014", "test2015"), ("train2017", "val2017", "test2017")
 _URL = re.compile("(?:https?|ftp|s3|data):", re.IGNORECASE)
-_PLACES = 16_384  # pictures whose existence or size is remembered: consecutive records share pictures
+_PLACES = 16_384  # images whose existence or size is remembered: consecutive records share images
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Split:
     Attributes:
         files: file names below the root, or patterns; `|` stands between alternatives.
         size: int, number that the field reports, or `None`; its unit is that of the format.
-        pictures: str, name of the pictures' folder, where it depends on the split.
+        pictures: str, name of the images' folder, where it depends on the split.
         has_answers: bool, whether the answers are public; rows of other splits have none, and a server scores them.
     """
 
@@ -76,7 +76,7 @@ class Folder:
         """Refuse a named file.
 
         Raises:
-            ValueError: when one was named, although the data set has a file for each picture.
+            ValueError: when one was named, although the data set has a file for each image.
         """
         if self.named is not None:
             raise ValueError(f"{self.named} is one file of many: name the folder of the data set.")
@@ -120,10 +120,10 @@ class Folder:
         return sorted(path for path in found if not path.name.startswith((".", "~$")) and path.is_file())
 
     def picture(self, names: str | Iterable[str], starts: Iterable[str] = ("", "images/")) -> str:
-        """Return the path of a picture relative to the root.
+        """Return the path of an image relative to the root.
 
         Args:
-            names: one or more names that the picture may have.
+            names: one or more names that the image may have.
             starts: folders below the root where it may lie, each with a slash at its end.
 
         Raises:
@@ -136,14 +136,14 @@ class Folder:
                 if self.exists(start + name):
                     self._last_start = start
                     return start + name
-        raise OmittedError("missing picture", f"{names[0]:.200}")
+        raise OmittedError("missing image", f"{names[0]:.200}")
 
     def _below_root(self, name: str) -> str:
         """Return a path relative to the root; an absolute one may lie below it."""
         if name.startswith(f"{self.root}{os.sep}"):
             name = name[len(str(self.root)) + 1 :]
         if _URL.match(name):
-            raise OmittedError("a URL, not a file", f"{name:.80}: download the pictures first")
+            raise OmittedError("a URL, not a file", f"{name:.80}: download the images first")
         if not name or os.path.isabs(name) or (".." in name and ".." in re.split(r"[/\\]", name)):
             raise OmittedError(
                 "path outside the root", f"{name!r:.100} is not below {self.root}: name a root that holds it"
@@ -161,22 +161,22 @@ class Folder:
             with Image.open(self.root / path) as picture:
                 return picture.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise OmittedError("unreadable picture", f"{path}: {error}") from error
+            raise OmittedError("unreadable image", f"{path}: {error}") from error
 
 
 def picture_names(stem: str, extensions: Iterable[str] = ("jpg", "png", "jpeg", "webp", "bmp")) -> Iterator[str]:
-    """Yield the names that a picture with a known stem may have."""
+    """Yield the names that an image with a known stem may have."""
     return (f"{stem}.{extension}" for extension in extensions)
 
 
 def coco_names(number: int | str, subset: str = "train2014") -> list[str]:
-    """Return the names of a COCO picture: as of 2014, for which the subset counts, and as of 2017.
+    """Return the names of a COCO image: as of 2014, for which the subset counts, and as of 2017.
 
     Raises:
         OmittedError: when the number is none.
     """
     if isinstance(number, bool) or not str(number).isdecimal():
-        raise OmittedError("malformed record", f"{number!r:.40} is no number of a COCO picture")
+        raise OmittedError("malformed record", f"{number!r:.40} is no number of a COCO image")
     digits = f"{int(number):012d}"
     subsets = [subset, *(one for one in (*_COCO_2014, *_COCO_2017) if one != subset)]
     names = [f"{one}/{digits}.jpg" if one in _COCO_2017 else f"{one}/COCO_{one}_{digits}.jpg" for one in subsets]

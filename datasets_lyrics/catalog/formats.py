@@ -10,10 +10,10 @@ from .folder import Folder, Split
 from .omissions import OmittedError
 
 Task = Literal[
-    "caption",  # answers: captions of the picture
+    "caption",  # answers: captions of the image
     "detailed_caption",  # answers: long descriptions
     "vqa",  # question, answers (one for each person)
-    "text_vqa",  # the same, about text in the picture
+    "text_vqa",  # the same, about text in the image
     "choice",  # question, choices, answers: the right choice
     "locate",  # regions of one phrase, to be found
     "describe_region",  # one region, whose phrase is to be said
@@ -53,7 +53,7 @@ class Row:
         choices: list of strings.
         regions: list of `Region`.
         messages: list of messages with blocks, for tasks whose text cannot be written from the other fields.
-        identity: str, identity of the picture across data sets, such as `coco/7`; empty where the path says it.
+        identity: str, identity of the image across data sets, such as `coco/7`; empty where the path says it.
         groups: dictionary of the groups that scores are reported for, such as `{"answer type": "number"}`; only for
             evaluation, and not stored with the row.
     """
@@ -87,12 +87,12 @@ class Format:
         family: see `Family`.
         license: str, of the annotations, as their authors state it.
         get: str, what to download.
-        layout: str, where the pictures must lie below the root.
+        layout: str, where the images must lie below the root.
         splits: splits by name; the first is the default.
         records: function of a folder, which yields place and record.
         rows: function of a folder and a record, which returns its rows and raises `OmittedError`.
         unit: thing that `Split.size` counts: rows, or records of the file.
-        source: str, where the pictures come from: equal names of one source are one picture.
+        source: str, where the images come from: equal names of one source are one image.
     """
 
     name: str

@@ -212,7 +212,7 @@ def _swift_boxes(folder: Folder, images: list[str], objects: dict[str, Any]) -> 
     numbers = objects.get("image_id") or [0] * len(given)
     for values, number in zip(given, numbers, strict=True):
         if not 0 <= number < len(images):
-            raise OmittedError("box of another image", f"image_id is {number}, and there are {len(images)} pictures")
+            raise OmittedError("box of another image", f"image_id is {number}, and there are {len(images)} images")
         side = _SWIFT_UNITS[kind]
         size = folder.size(images[number]) if side is None else (side, side)
         yield {"type": "box", "box": from_xyxy(values, size), **({"image": number} if len(images) > 1 else {})}

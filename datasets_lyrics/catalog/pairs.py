@@ -18,7 +18,7 @@ _CAPTIONS = ("caption", "text", "title", "alt", "sentence")
 
 
 def _tsv_records(folder: Folder) -> Iterator[Record]:
-    """Yield the lines of a TSV file; the picture may stand before or after its caption."""
+    """Yield the lines of a TSV file; the image may stand before or after its caption."""
     path = folder.file()
     with open(path, encoding="utf-8-sig", newline="\n") as file:
         try:
@@ -69,11 +69,11 @@ def _pair(folder: Folder, name: str, caption: str) -> Row:
 def _format(ending: str, get: str, records: Any, rows: Any) -> Format:
     return Format(
         f"pairs_{ending}",
-        f"Image-text pairs ({ending.upper()}), such as SBU, CC3M, CC12M, LAION, COYO with their pictures at hand",
+        f"Image-text pairs ({ending.upper()}), such as SBU, CC3M, CC12M, LAION, COYO with their images at hand",
         "captions",
         "that of the data set",
         get,
-        "as the path says; where there are URLs alone, download the pictures first (tar shards are opened as they are)",
+        "as the path says; where there are URLs alone, download the images first (tar shards are opened as they are)",
         {"train": Split((f"*.{ending}",))},
         records,
         rows,

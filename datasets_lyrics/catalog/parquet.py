@@ -25,7 +25,7 @@ def write_parquet(
     Args:
         readers: readers of the data sets.
         path: path of the new file.
-        root: folder that holds all of them; paths of pictures are relative to it.
+        root: folder that holds all of them; paths of images are relative to it.
         progress: function, called with the number of rows that were written since the last call.
 
     Raises:

@@ -109,15 +109,15 @@ _ENTITY = re.compile(r"\[/EN#(\d{1,12})((?:/[^\s/\]]{1,40}){1,8})\s+([^\[\]]{1,4
 
 
 def entities_records(folder: Folder) -> Iterator[Record]:
-    """Yield the pictures of a split of Flickr30k Entities: number, captions, annotation file."""
+    """Yield the images of a split of Flickr30k Entities: number, captions, annotation file."""
     names = folder.file()
     for line in names.read_text(encoding="utf-8-sig").split():
-        yield f"{names.name}, picture {line}", line
+        yield f"{names.name}, image {line}", line
 
 
 def _entities_rows(folder: Folder, key: str) -> Iterable[Row]:
     if not key.isalnum():
-        raise OmittedError("malformed record", f"{key!r:.40} is no picture")
+        raise OmittedError("malformed record", f"{key!r:.40} is no image")
     picture = folder.picture(f"{key}.jpg", ("flickr30k-images/", "images/", "flickr30k_images/", ""))
     sentences = folder.root / "Sentences" / f"{key}.txt"
     if not sentences.is_file():
@@ -216,8 +216,8 @@ FORMATS = (
         "flickr30k_entities",
         "Flickr30k Entities",
         "referring",
-        "CC BY-NC-SA 3.0 (annotations, as the authors' site says); pictures: Flickr terms",
-        "github.com/BryanPlummer/flickr30k_entities: annotations.zip, train.txt, val.txt, test.txt; the pictures",
+        "CC BY-NC-SA 3.0 (annotations, as the authors' site says); images: Flickr terms",
+        "github.com/BryanPlummer/flickr30k_entities: annotations.zip, train.txt, val.txt, test.txt; the images",
         "flickr30k-images/*.jpg or images/*.jpg; Sentences/ and Annotations/ in the root",
         {name: Split((f"{name}.txt",), size) for name, size in (("train", 29_783), ("val", 1_000), ("test", 1_000))},
         entities_records,
@@ -230,7 +230,7 @@ FORMATS = (
         "PointQA, local (Shikra's lines)",
         "referring",
         "as the authors of PointQA say",
-        "github.com/shikras/shikra: pointQA_local_train.jsonl; pictures of Visual Genome",
+        "github.com/shikras/shikra: pointQA_local_train.jsonl; images of Visual Genome",
         "VG_100K/*.jpg and VG_100K_2/*.jpg",
         {
             "train": Split(("point[Qq][Aa]_local_train.jsonl",)),

@@ -127,7 +127,7 @@ class CatalogTransform:
 
 
 def guard_of(reader: CatalogReader, image_root: str | os.PathLike | None = None) -> PathGuard:
-    """Return the rule for the pictures of a data set: below its root, and below `image_root`, where links may lead."""
+    """Return the rule for the images of a data set: below its root, and below `image_root`, where links may lead."""
     others = () if image_root is None else (Path(os.path.abspath(image_root)),)
     return PathGuard.below(reader.folder.root, *others)
 
@@ -140,7 +140,7 @@ def open_catalog_rows(
     Args:
         word: `NAME:ROOT` or `NAME/SPLIT:ROOT`.
         split: name of the split, if the word names none.
-        image_root: further folder that the links of pictures may lead to.
+        image_root: further folder that the links of images may lead to.
         need_captions: bool, whether rows must have a caption.
 
     Raises:
@@ -157,7 +157,7 @@ def open_catalog_rows(
 
 
 def catalog_images(word: str, split: str | None = None) -> tuple[Any, CatalogReader]:
-    """Return the pictures of a data set, each once, as a data set with the column `image`; and its reader."""
+    """Return the images of a data set, each once, as a data set with the column `image`; and its reader."""
     reader = open_word(word, split)
     column = store_rows(reader).select_columns(["images"])
     seen: dict[str, None] = {}

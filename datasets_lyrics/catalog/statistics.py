@@ -1,4 +1,4 @@
-"""Statistics of a data set: tasks, pictures, lengths of answers, boxes."""
+"""Statistics of a data set: tasks, images, lengths of answers, boxes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Statistics:
     """Counts of a data set.
 
     Attributes:
-        rows, pictures: ints; rows of one picture that follow each other are about the same one.
+        rows, pictures: ints; rows of one image that follow each other are about the same one.
         tasks: number of rows by task.
         answers, answer_words: ints, number of answers, and of words in them.
         common_answers: number of rows by their most frequent answer.
         boxes: int.
-        box_areas: number of boxes by their share of the picture.
+        box_areas: number of boxes by their share of the image.
         turns: int, number of answers in conversations.
     """
 
@@ -48,7 +48,7 @@ class Statistics:
         tasks = ", ".join(f"{task} {count:,}" for task, count in self.tasks.most_common())
         lines = [
             f"Rows: {self.rows:,} ({tasks})",
-            f"Pictures: {self.pictures:,}, {self.rows / max(1, self.pictures):.1f} rows each",
+            f"Images: {self.pictures:,}, {self.rows / max(1, self.pictures):.1f} rows each",
         ]
         if self.answers:
             lines.append(f"Answers: {self.answers:,}, {self.answer_words / self.answers:.1f} words each")
@@ -63,7 +63,7 @@ class Statistics:
 
 
 def measure(rows: Iterable[Row], progress: Callable[[], object] = lambda: None) -> Statistics:
-    """Count rows, pictures, answers and boxes.
+    """Count rows, images, answers and boxes.
 
     Args:
         rows: rows of a reader.

@@ -99,7 +99,7 @@ def _choose_columns(path: Path, header: Iterable[Any]) -> dict[str, int]:
             chosen[kind] = places[found]
     if "file" not in chosen or "answer" not in chosen:
         raise ValueError(
-            f"{path} needs a column with the picture's file ({', '.join(COLUMNS['file'])}) and one with the answer "
+            f"{path} needs a column with the image's file ({', '.join(COLUMNS['file'])}) and one with the answer "
             f"({', '.join(COLUMNS['answer'])}); its columns are {', '.join(map(repr, places)) or 'none'}."
         )
     return chosen

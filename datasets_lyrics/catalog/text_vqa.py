@@ -1,4 +1,4 @@
-"""Questions about text in pictures: TextVQA, ST-VQA, OCR-VQA, DocVQA."""
+"""Questions about text in images: TextVQA, ST-VQA, OCR-VQA, DocVQA."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def _rows(
     """Return the row of a record with question and answers.
 
     Args:
-        folder: folder of the pictures.
+        folder: folder of the images.
         record: mapping.
-        key, image: names of the fields of the id and of the picture.
-        starts: folders of the pictures.
-        add_extension: bool, whether the picture's field is a name without its extension.
+        key, image: names of the fields of the id and of the image.
+        starts: folders of the images.
+        add_extension: bool, whether the image's field is a name without its extension.
     """
     number, name, question = field_of(record, *key), text_of(record, image), text_of(record, "question")
     picture = folder.picture(picture_names(name) if add_extension else name, starts)
@@ -98,8 +98,8 @@ FORMATS = (
         "stvqa",
         "ST-VQA, task 3",
         "text vqa",
-        "each picture source its own; annotations CC BY 4.0",
-        "rrc.cvc.uab.es: ST-VQA, train_task_3.json and the pictures",
+        "each image source its own; annotations CC BY 4.0",
+        "rrc.cvc.uab.es: ST-VQA, train_task_3.json and the images",
         "as the field `file_path` says, such as coco-text/*.jpg",
         {"train": Split(("train_task_3.json",)), "test": Split(("test_task_3.json",), 4_070, has_answers=False)},
         data_records,

@@ -1,4 +1,4 @@
-"""Visual Genome: questions and regions, with the numbers that its pictures have in COCO."""
+"""Visual Genome: questions and regions, with the numbers that its images have in COCO."""
 
 from __future__ import annotations
 

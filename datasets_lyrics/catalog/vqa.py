@@ -1,4 +1,4 @@
-"""Questions about pictures: VQAv2, OKVQA, A-OKVQA, GQA, VizWiz, ScienceQA, Visual7W."""
+"""Questions about images: VQAv2, OKVQA, A-OKVQA, GQA, VizWiz, ScienceQA, Visual7W."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _gqa_rows(folder: Folder, record: tuple[str, dict[str, Any]]) -> Iterable[Ro
     key, entry = record
     image = field_of(entry, "imageId")
     picture = folder.picture(picture_names(str(image)), ("images/", "", "gqa/images/"))
-    identity = f"vg/{image}" if str(image).isdecimal() else ""  # GQA's pictures are Visual Genome's, but for "n..."
+    identity = f"vg/{image}" if str(image).isdecimal() else ""  # GQA's images are Visual Genome's, but for "n..."
     question, answer = text_of(entry, "question"), text_of(entry, "answer")
     types: Any = entry.get("types")
     kind = types.get("structural") if _is_object(types) else None
@@ -311,7 +311,7 @@ FORMATS = (
         "ScienceQA",
         "vqa",
         "CC BY-NC-SA 4.0",
-        "scienceqa.github.io: problems.json, pid_splits.json, and the pictures of the splits",
+        "scienceqa.github.io: problems.json, pid_splits.json, and the images of the splits",
         "train/<id>/image.png, val/..., test/...; also below images/",
         {
             name: Split(("problems.json", "pid_splits.json"), size)
@@ -326,8 +326,8 @@ FORMATS = (
             f"visual7w_{kind}",
             f"Visual7W, {kind}",
             "vqa",
-            "MIT (toolkit); pictures: COCO and Visual Genome",
-            f"the authors' site: dataset_v7w_{kind}.zip and the pictures",
+            "MIT (toolkit); images: COCO and Visual Genome",
+            f"the authors' site: dataset_v7w_{kind}.zip and the images",
             "images/v7w_*.jpg",
             {name: Split((f"dataset_v7w_{kind}.json",), sizes[place]) for name, sizes in _SPLITS_7W.items()},
             visual7w_records,

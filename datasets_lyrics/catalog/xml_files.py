@@ -32,7 +32,7 @@ class VOCFile:
     """Content of a VOC file.
 
     Attributes:
-        filename: str, name of the picture, or an empty string.
+        filename: str, name of the image, or an empty string.
         objects: list of `VOCObject`; those without a box have none.
         faults: list of the errors of boxes that were left out.
     """

@@ -1,6 +1,6 @@
-"""Contamination: pictures of evaluation splits that a training mixture must not contain.
+"""Contamination: images of evaluation splits that a training mixture must not contain.
 
-A picture is known again by its number in COCO or Visual Genome (files of 2014 and 2017 name the same pictures), by its
+An image is known again by its number in COCO or Visual Genome (files of 2014 and 2017 name the same images), by its
 file, and, where asked for, by its perceptual hash.
 """
 
@@ -30,11 +30,11 @@ _VISUAL_GENOME = re.compile(r"(?:VG_100K(?:_2)?/|gqa/images/|v7w_)(\d{1,9})\.jpg
 
 
 def picture_identity(path: str, source: str, identity: str = "") -> str:
-    """Return the identity of a picture across data sets, such as `coco/7`.
+    """Return the identity of an image across data sets, such as `coco/7`.
 
     Args:
-        path: path of the picture.
-        source: place where the pictures of its data set come from; equal file names of one source are one picture.
+        path: path of the image.
+        source: place where the images of its data set come from; equal file names of one source are one image.
         identity: identity that the data set itself states.
     """
     if identity:
@@ -47,7 +47,7 @@ def picture_identity(path: str, source: str, identity: str = "") -> str:
 
 
 class PictureKeys:
-    """Keys of the pictures of a data set's rows.
+    """Keys of the images of a data set's rows.
 
     Args:
         reader: reader of the data set.
@@ -58,12 +58,12 @@ class PictureKeys:
         self.reader, self.rows = reader, rows
 
     def first_pictures(self) -> np.ndarray:
-        """Return a hash of the pictures of each row, (N,) int64: rows with equal ones are about the same pictures."""
+        """Return a hash of the images of each row, (N,) int64: rows with equal ones are about the same images."""
         hashes = (stable_hash(*(images or [f"row {number}"])) for number, (images, _) in enumerate(self._read()))
         return np.fromiter(hashes, np.int64, len(self.rows))
 
     def rows_and_keys(self) -> Iterator[tuple[int, list[int]]]:
-        """Yield the number of each row and the hashed keys of its pictures, by identity and by file."""
+        """Yield the number of each row and the hashed keys of its images, by identity and by file."""
         root, source = self.reader.folder.root, self.reader.format.source
         for number, (images, identity) in enumerate(self._read()):
             keys = [stable_hash("file", os.path.join(root, path)) for path in images]
@@ -73,9 +73,9 @@ class PictureKeys:
             yield number, keys
 
     def perceptual(self, guard: PathGuard) -> np.ndarray:
-        """Return the perceptual hash of each row's first picture, (N,) uint64; 0 where there is none.
+        """Return the perceptual hash of each row's first image, (N,) uint64; 0 where there is none.
 
-        They are kept beside the stored rows, so that pictures are read once.
+        They are kept beside the stored rows, so that images are read once.
         """
         place = Path(self.rows.cache_files[0]["filename"]).with_name("perceptual.npy")
         with FileLock(f"{place.parent}.lock"):
@@ -103,15 +103,15 @@ def _hash_file(path: str, guard: PathGuard) -> int:
     try:
         return perceptual_hash(load_picture(Path(guard.check_path(path)), MAX_PIXELS))
     except (ValueError, OSError):
-        return 0  # training names the picture when it reads it
+        return 0  # training names the image when it reads it
 
 
 class ExcludedPictures:
-    """Pictures of evaluation splits.
+    """Images of evaluation splits.
 
     Args:
         splits: reader, stored rows and guard of each split.
-        perceptual: bool, whether pictures are also compared by their perceptual hashes.
+        perceptual: bool, whether images are also compared by their perceptual hashes.
     """
 
     def __init__(self, splits: Iterable[tuple[CatalogReader, Any, PathGuard]], perceptual: bool = False) -> None:

@@ -41,7 +41,7 @@ class Part:
         guard: rule for paths.
         order: int64 array, numbers of the rows that may be used, those of one conversation side by side.
         starts: int64 array of shape (units + 1,), where each conversation starts in `order`.
-        excluded: int, rows that were left out because of their pictures.
+        excluded: int, rows that were left out because of their images.
         vocabulary: names of its objects, where questions about existence are asked.
     """
 
@@ -147,12 +147,12 @@ class Mixture:
 def open_mixture(
     recipe: MixtureRecipe, root: str | os.PathLike | None = None, need_captions: bool = False, seed: int = 0
 ) -> Mixture:
-    """Open the data sets of a recipe, leave out the pictures of its evaluation splits, and say how many those were.
+    """Open the data sets of a recipe, leave out the images of its evaluation splits, and say how many those were.
 
     Args:
         recipe: recipe of the mixture.
         root: folder of the data sets, in place of the recipe's.
-        need_captions: bool, whether rows must have a caption and a single picture, as the first stage needs them.
+        need_captions: bool, whether rows must have a caption and a single image, as the first stage needs them.
         seed: int, seed by which the rows of a capped data set are chosen.
 
     Raises:
@@ -164,7 +164,7 @@ def open_mixture(
     mixture = Mixture([_open_part(share, root, excluded, need_captions, seed) for share in recipe.shares], recipe)
     if recipe.exclude:
         total = sum(part.excluded for part in mixture.parts)
-        logger.warning(f"Left out {total:,} rows whose pictures are in {', '.join(recipe.exclude)}.")
+        logger.warning(f"Left out {total:,} rows whose images are in {', '.join(recipe.exclude)}.")
     logger.warning(mixture.describe())
     return mixture
 
@@ -185,7 +185,7 @@ def _open_part(
     kept = np.flatnonzero(excluded.keep(pictures, guard))
     left_out = len(rows) - len(kept)
     if not len(kept):
-        raise ValueError(f"{share.data} has no row whose picture is not in an evaluation split.")
+        raise ValueError(f"{share.data} has no row whose image is not in an evaluation split.")
     if share.cap is not None and share.cap < len(kept):
         chosen = Shuffle(len(kept), seed, share.data, "cap")
         kept = kept[np.sort([chosen(place) for place in range(share.cap)])]
@@ -203,13 +203,13 @@ def _require_tasks(share: Share, row: dict[str, Any]) -> None:
         raise ValueError(f"{share.data} is dialogue, which has no other `tasks`.")
     for task in share.tasks:
         if task in DERIVED and row["task"] != "detect":
-            raise ValueError(f"{share.data}: the task {task!r} needs all objects of a picture, as detection data has.")
+            raise ValueError(f"{share.data}: the task {task!r} needs all objects of an image, as detection data has.")
         name = row["regions"][0]["phrase"] if row["regions"] else ""
         TurnWriter().write(canonical(row), task, None, name)
 
 
 def _pack(kept: np.ndarray, pictures: PictureKeys, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows, those of one picture side by side, and where conversations of at most `most` rows start."""
+    """Return the rows, those of one image side by side, and where conversations of at most `most` rows start."""
     if most == 1 or pictures.rows[0]["task"] == "dialogue":
         return kept, np.arange(len(kept) + 1)
     keys = pictures.first_pictures()[kept]

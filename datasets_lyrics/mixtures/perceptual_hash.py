@@ -1,4 +1,4 @@
-"""Perceptual hashes of pictures: 64 bits that scaling and compressing hardly change, and their comparison."""
+"""Perceptual hashes of images: 64 bits that scaling and compressing hardly change, and their comparison."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from PIL import Image
 
 DISTANCE = 3  # bits by which copies may differ; below the number of bands, so that no pair is missed
 _BANDS = 4
-_PLAIN = 6  # set or unset bits of a picture that is nearly one color: it says nothing
+_PLAIN = 6  # set or unset bits of an image that is nearly one color: it says nothing
 _SIDE = 8
 
 
 def perceptual_hash(picture: Image.Image) -> int:
-    """Return the difference hash of a picture: whether each of 8 x 8 places is brighter than its left neighbor."""
+    """Return the difference hash of an image: whether each of 8 x 8 places is brighter than its left neighbor."""
     gray = picture.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(gray, np.int16)
     bits = np.packbits((pixels[:, 1:] > pixels[:, :-1]).flatten())
@@ -20,7 +20,7 @@ def perceptual_hash(picture: Image.Image) -> int:
 
 
 def is_plain(hashes: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: whether a hash is that of a picture of nearly one color, which has many unrelated twins."""
+    """Return (N,) bool: whether a hash is that of an image of nearly one color, which has many unrelated twins."""
     ones = _count_bits(hashes)
     return (ones < _PLAIN) | (ones > 64 - _PLAIN)
 

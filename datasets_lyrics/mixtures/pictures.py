@@ -1,4 +1,4 @@
-"""Pictures of a mixture, each once, for refinement: data sets of one mixture often share those of COCO."""
+"""Images of a mixture, each once, for refinement: data sets of one mixture often share those of COCO."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ROWS = 1000
 
 
 def mixture_pictures(mixture: Mixture, root: str | os.PathLike) -> tuple[Any, PathGuard]:
-    """Return the pictures that a mixture may show, and the rule for their paths.
+    """Return the images that a mixture may show, and the rule for their paths.
 
-    A file that several data sets name, also through links, is there once. Left out are pictures of data sets with the
+    A file that several data sets name, also through links, is there once. Left out are images of data sets with the
     weight 0, beyond a cap, and of evaluation splits.
 
     Args:

@@ -31,7 +31,7 @@ class Share:
         weight: float, factor of its share.
         cap: int, rows of which it is drawn at most, chosen by the seed of the mixture.
         tasks: tasks of which one is drawn for each row; by default the row's own.
-        pack: int, questions about one picture that are put into one conversation at most.
+        pack: int, questions about one image that are put into one conversation at most.
         boxes: style of boxes in the text; see `TurnWriter`.
         answers: `"frequent"` for the most frequent of several answers, `"sample"` for one that is drawn.
         negatives: names for questions about existence whose answer is no: `"random"`, `"popular"` (as often as they
@@ -65,10 +65,10 @@ class MixtureRecipe:
     Attributes:
         shares: tuple of its data sets.
         root: str, folder of the data sets.
-        exclude: words of evaluation splits whose pictures are left out, in the form of `Share.data`.
+        exclude: words of evaluation splits whose images are left out, in the form of `Share.data`.
         temperature: float from 1 on; the share of a data set of n rows is proportional to n ** (1 / temperature).
         rows_per_epoch: int, rows of an epoch; by default as many as the data sets have.
-        perceptual: bool, whether pictures are also compared by their perceptual hashes; all of them are then read once.
+        perceptual: bool, whether images are also compared by their perceptual hashes; all of them are then read once.
         prompts: wordings by kind, in place of the package's own.
     """
 

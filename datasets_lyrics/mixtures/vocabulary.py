@@ -11,10 +11,10 @@ from .recipe import Negatives
 
 
 class Vocabulary:
-    """Names of objects, with the numbers of pictures that they, and pairs of them, are in.
+    """Names of objects, with the numbers of images that they, and pairs of them, are in.
 
     Args:
-        pictures: for each picture the names in it.
+        pictures: for each image the names in it.
     """
 
     def __init__(self, pictures: Iterable[Iterable[str]]) -> None:
@@ -29,10 +29,10 @@ class Vocabulary:
         self._counts = counts
 
     def draw_absent(self, present: set[str], kind: Negatives, random: np.random.Generator) -> str | None:
-        """Return a name that is not in a picture, or `None` where all are.
+        """Return a name that is not in an image, or `None` where all are.
 
         Args:
-            present: names in the picture.
+            present: names in the image.
             kind: see `Share.negatives`.
             random: generator of the draw.
         """

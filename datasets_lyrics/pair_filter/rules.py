@@ -1,4 +1,4 @@
-"""Rules that a pair of picture and caption must satisfy; each refusal has a name, by which it is counted."""
+"""Rules that a pair of image and caption must satisfy; each refusal has a name, by which it is counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FilterRules:
             `strict_language` is set.
         strict_language: bool, see `languages`.
         noise: bool, whether captions that are file names, URLs, identifiers or boilerplate are dropped.
-        duplicates: bool, whether of pictures with the same perceptual hash only the first is kept.
+        duplicates: bool, whether of images with the same perceptual hash only the first is kept.
 
     Raises:
         ValueError: when a limit is out of its range, or a language is not known.
@@ -74,11 +74,11 @@ class FilterRules:
         return None
 
     def refuse_size(self, width: int, height: int) -> str | None:
-        """Return why a picture of this size is refused, or `None`."""
+        """Return why an image of this size is refused, or `None`."""
         short, long = sorted((width, height))
         if short < self.min_side:
-            return "picture too small"
-        return "picture too long and narrow" if long > self.max_aspect * short else None
+            return "image too small"
+        return "image too long and narrow" if long > self.max_aspect * short else None
 
 
 def count_words(text: str) -> int:

@@ -1,7 +1,7 @@
 """Filtering of many tar shards: decisions shard by shard, duplicates over all of them, copies of what is kept.
 
 Every step writes a file for each shard and skips what is there, so that the same command resumes. Shards are
-independent but for duplicates, which one process finds from the hashes alone, 8 bytes a picture.
+independent but for duplicates, which one process finds from the hashes alone, 8 bytes an image.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def filter_pairs(
     engine: Engine = "local",
     copy: bool = True,
 ) -> FilterReport:
-    """Filter WebDataset tar shards of pictures and captions.
+    """Filter WebDataset tar shards of images and captions.
 
     Args:
         shards: paths, patterns or URLs of the shards.
@@ -100,7 +100,7 @@ def filter_pairs(
 
 
 def drop_duplicates(task: FilterTask) -> None:
-    """Keep of each perceptual hash the first picture, in the order of the shards; plain pictures are never compared.
+    """Keep of each perceptual hash the first image, in the order of the shards; plain images are never compared.
 
     Hashes are compared part by part, so that memory has a limit.
     """
@@ -121,7 +121,7 @@ def drop_duplicates(task: FilterTask) -> None:
 
 
 def _repeated(files: Sequence[Path], ends: np.ndarray, part: int, parts: int) -> np.ndarray:
-    """Return the places, over all shards, of pictures whose hash came before, among the hashes of one part."""
+    """Return the places, over all shards, of images whose hash came before, among the hashes of one part."""
     hashes, places = [], []
     for file, end in zip(files, ends, strict=True):
         _, found, _ = load_decisions(file)
@@ -137,7 +137,7 @@ def _repeated(files: Sequence[Path], ends: np.ndarray, part: int, parts: int) ->
 
 def _drop(file: Path, places: np.ndarray) -> None:
     kept, hashes, counts = load_decisions(file)
-    counts["duplicate picture"] += len(places)
+    counts["duplicate image"] += len(places)
     with write_file(file) as written:
         np.savez(
             written,

@@ -104,10 +104,10 @@ class FilterTask:
         yield from read_shard(self.shards[number], on_error=count)
 
     def _judge(self, sample: TarSample) -> tuple[str | None, int]:
-        """Return why a sample is refused, or `None` and the perceptual hash of its picture."""
+        """Return why a sample is refused, or `None` and the perceptual hash of its image."""
         content, text = sample.first_of(IMAGE_EXTENSIONS), caption_of(sample)
         if content is None:
-            return "no picture", 0
+            return "no image", 0
         if text is None:
             return "no caption", 0
         if reason := self.rules.refuse_text(text):
@@ -116,13 +116,13 @@ class FilterTask:
             with Image.open(io.BytesIO(content)) as picture:
                 reason = self.rules.refuse_size(*picture.size)
                 if reason is None and picture.width * picture.height > MAX_PIXELS:
-                    reason = "picture too large"
+                    reason = "image too large"
                 if reason is not None or not self.rules.duplicates:
                     return reason, 0
                 picture.draft("L", _DRAFT)
                 return None, perceptual_hash(picture)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return "unreadable picture", 0
+            return "unreadable image", 0
 
 
 def caption_of(sample: TarSample) -> str | None:

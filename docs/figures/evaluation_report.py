@@ -12,7 +12,7 @@ REPORT = ROOT / "runs/evaluate/scores/report.html"
 
 
 def main() -> None:
-    """Take the picture."""
+    """Take the image."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     out = Path(__file__).with_suffix(".png")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,820"]

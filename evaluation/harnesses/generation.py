@@ -161,7 +161,7 @@ def _open_question(assistant: Lyrics, text: str, images: Sequence[Any]) -> Quest
 
 
 def _see(assistant: Lyrics, question: Question) -> list[VisualObjects | None]:
-    """Return what the refiner sees in the pictures of a question; `None` for each without a refiner."""
+    """Return what the refiner sees in the images of a question; `None` for each without a refiner."""
     processor = assistant.processor
     can_refine = processor.has_refiner or processor.store is not None
     return [assistant.see(picture) if can_refine else None for picture in question.pictures]

@@ -1,4 +1,4 @@
-"""Samples of a report as pictures with boxes, prompt, answer and reference."""
+"""Samples of a report as images with boxes, prompt, answer and reference."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ...processing_lyrics.image_loading import load_picture
 from ...utils.seeding import stable_hash
 
 SHOWN = 12  # samples of a unit
-_SIDE = 360  # pixels of a picture's longer side
-_HEIGHT = 260  # pixels of the page, of the highest picture
+_SIDE = 360  # pixels of an image's longer side
+_HEIGHT = 260  # pixels of the page, of the highest image
 _QUALITY = 82
 _LONGEST_TEXT = 600  # characters of a text
 _REFERENCES = 3  # reference answers of a sample
@@ -36,7 +36,7 @@ def draw_cards(lines: Sequence[Mapping[str, Any]], root: Path | None) -> str:
 
     Args:
         lines: sequence of lines of `samples.jsonl`.
-        root: folder of the pictures, or `None` where it is not known: the cards then have none.
+        root: folder of the images, or `None` where it is not known: the cards then have none.
     """
     return '<div class="cards">\n' + "\n".join(_card(line, root) for line in lines) + "\n</div>"
 
@@ -68,7 +68,7 @@ def _text(text: str) -> str:
 
 
 def _picture(line: Mapping[str, Any], root: Path | None) -> str:
-    """Return the last picture of a sample with boxes: green the one that is asked for, orange those of the answer."""
+    """Return the last image of a sample with boxes: green the one that is asked for, orange those of the answer."""
     images = line.get("images") or []
     encoded = None if root is None or not images else _encode(root, images[-1])
     if encoded is None:
@@ -87,7 +87,7 @@ def _picture(line: Mapping[str, Any], root: Path | None) -> str:
 
 
 def _encode(root: Path, path: str) -> tuple[str, float] | None:
-    """Return a small version of a picture as a `data:` URI, and its aspect ratio; `None` where it cannot be read."""
+    """Return a small version of an image as a `data:` URI, and its aspect ratio; `None` where it cannot be read."""
     try:
         picture = load_picture(Path(PathGuard(root).check_path(str(root / path))), _MAX_PIXELS)
     except (ValueError, OSError):

@@ -49,7 +49,7 @@ def _box(folder: Folder, record: Mapping[str, Any], pictures: list[str]) -> list
             raise OmittedError("bad box", f"{record['box']!r:.80} is not xyxy in [0, 1] (or set box_units: pixel)")
         return normalize(box)
     if units != "pixel" or not pictures:
-        raise OmittedError("bad box", f"box_units is {units!r:.40}, and there are {len(pictures)} pictures")
+        raise OmittedError("bad box", f"box_units is {units!r:.40}, and there are {len(pictures)} images")
     return from_xyxy(record["box"], folder.size(pictures[-1]))
 
 

@@ -17,7 +17,7 @@ from ..metrics.bootstrap import Interval, bootstrap_interval, bootstrap_statisti
 from ..samples import Outcome, Sample
 
 Summary = dict[str, Interval]  # in percent or points; the first is the one that is reported
-_COUNT = 3  # columns of a subtask of MME: right answers, pictures with two, pictures
+_COUNT = 3  # columns of a subtask of MME: right answers, images with two, images
 
 
 def _nothing_needed() -> None:
@@ -110,7 +110,7 @@ def _ratio(over: Any, below: Any) -> Any:
 
 
 def _summarize_mme(outcomes: Sequence[Outcome]) -> Summary:
-    """Return the points of perception, of cognition and of each subtask. The pictures are drawn, with both questions.
+    """Return the points of perception, of cognition and of each subtask. The images are drawn, with both questions.
 
     Where subtasks are missing, as in a part of the data, the sums are those of the others and named so.
     """
@@ -134,7 +134,7 @@ def _summarize_mme(outcomes: Sequence[Outcome]) -> Summary:
 
 
 def _mme_points(sums: Any, parts: Sequence[int]) -> Any:
-    """Return accuracy plus accuracy+ of subtasks, summed; NaN where one has no picture."""
+    """Return accuracy plus accuracy+ of subtasks, summed; NaN where one has no image."""
     right, both, count = (sums[:, [_COUNT * part + column for part in parts]] for column in range(_COUNT))
     with np.errstate(invalid="ignore"):
         return (100 * (right + both) / count).sum(axis=1)
@@ -157,7 +157,7 @@ def _relative_score(outcomes: Sequence[Outcome]) -> Interval:
 
 
 def _score_captions(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return outcomes whose score is the CIDEr-D of their picture."""
+    """Return outcomes whose score is the CIDEr-D of their image."""
     scores = _caption_scores(outcomes)
     of_each = dict(zip(scores.ids, scores.samples["CIDEr"].tolist(), strict=True))
     return [replace(one, score=of_each.get(one.sample.id)) for one in outcomes]

@@ -68,7 +68,7 @@ class Task:
         metric: metric.
         submission: form of the file for a server, or `None`.
         note: str, what a reader of a number has to know, or empty.
-        per_picture: bool, whether the questions of a picture belong together when a part is drawn.
+        per_picture: bool, whether the questions of an image belong together when a part is drawn.
         is_judged: bool, whether another model judges the answers.
     """
 

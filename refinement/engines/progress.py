@@ -80,7 +80,7 @@ class Monitor:
         """Raise a `TooManyFailuresError` if too many images failed."""
         if self.failed > self._rate * self.done:
             raise TooManyFailuresError(
-                f"{self.failed:,} of {self.done:,} pictures failed, which is more than the {self._rate:.2%} that were "
+                f"{self.failed:,} of {self.done:,} images failed, which is more than the {self._rate:.2%} that were "
                 f"allowed. Finished shards are kept; a higher rate goes on with them.{self._example}"
             )
 

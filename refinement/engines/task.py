@@ -131,7 +131,7 @@ class RefiningTask:
     def load(self, item: Item) -> Loaded:
         """Read an image; the reason takes its place if it cannot be read."""
         if item.image is None:
-            return item, item.error or "There is no picture."
+            return item, item.error or "There is no image."
         try:
             loaded = read_picture(item.image, self.processor.max_image_pixels)
             if self.rows.pixels is not None:
@@ -162,7 +162,7 @@ class RefiningTask:
         except Exception as error:  # noqa: BLE001  (an image may cause any error)
             if len(pictures) == 1:
                 return [f"The refiner failed: {type(error).__name__}: {error}"]
-            logger.warning(f"The refiner failed on {len(pictures)} pictures, which are now tried one by one: {error}")
+            logger.warning(f"The refiner failed on {len(pictures)} images, which are now tried one by one: {error}")
             return [result for picture in pictures for result in self._refine_pictures([picture])]
 
     def _row(self, item: Item, loaded: LoadedPicture | str, objects: VisualObjects | str) -> Row | str:
@@ -178,7 +178,7 @@ class RefiningTask:
 
 
 def _opened(loaded: LoadedPicture) -> OpenedPicture:
-    """Return a picture with its hash, so that it is not hashed again."""
+    """Return an image with its hash, so that it is not hashed again."""
     return OpenedPicture(lambda: loaded.picture, loaded.image_hash)
 
 

@@ -27,7 +27,7 @@ class PixelFormat:
 
     @classmethod
     def of(cls, image_processor: Any) -> Self | None:
-        """Return what an image processor makes of every picture before normalization.
+        """Return what an image processor makes of every image before normalization.
 
         Returns:
             `None` if its result is not of one size, or if it is not an image processor of this package.

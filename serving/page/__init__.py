@@ -1,4 +1,4 @@
-"""A page in the browser to try a model with: pictures, what the refiner sees, questions. It needs the extra `demo`."""
+"""A page in the browser to try a model with: images, what the refiner sees, questions. It needs the extra `demo`."""
 
 from .examples import Example, examples_in_folder, shipped_examples
 from .gradio_version import import_gradio

@@ -1,4 +1,4 @@
-"""Pictures that the page offers to try, with questions."""
+"""Images that the page offers to try, with questions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to try.
+    """An image to try.
 
     Attributes:
         path: its file.
@@ -36,7 +36,7 @@ class Example:
 
 
 def shipped_examples() -> list[Example]:
-    """Return the examples for the micro model: scenes that training never showed, and a picture of another kind."""
+    """Return the examples for the micro model: scenes that training never showed, and an image of another kind."""
     stars = ("Where is the red star?", "What color is the ring?", "How many objects are there?")
     squares = ("Where is the pink ring?", "Which character is on the orange square?", "How many squares are there?")
     wide = ("Find the yellow ring.", "What color is the triangle?", "Which character is on the blue triangle?")
@@ -51,20 +51,20 @@ def shipped_examples() -> list[Example]:
 
 
 def examples_in_folder(folder: Path, questions: Sequence[str] = ("Describe the picture.",)) -> list[Example]:
-    """Return the pictures of a folder as examples, by name, at most twelve.
+    """Return the images of a folder as examples, by name, at most twelve.
 
     Args:
         folder: folder.
         questions: sequence of questions to try with each.
 
     Raises:
-        ValueError: it is no folder, holds no picture, or one of them cannot be read.
+        ValueError: it is no folder, holds no image, or one of them cannot be read.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder.")
     files = sorted(one for one in folder.iterdir() if one.suffix.lower() in _ENDINGS and one.is_file())
     if not files:
-        raise ValueError(f"{folder} holds no picture ({', '.join(_ENDINGS)}).")
+        raise ValueError(f"{folder} holds no image ({', '.join(_ENDINGS)}).")
     examples = [Example(one, one.stem, tuple(questions)) for one in files[:MAX_EXAMPLES]]
     for one in examples:
         try:

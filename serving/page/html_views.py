@@ -1,4 +1,4 @@
-"""HTML of the page: the picture with its boxes, the conversation, and what goes into the next question.
+"""HTML of the page: the image with its boxes, the conversation, and what goes into the next question.
 
 Every text of a user, a model or a file name is escaped here, and nowhere else. Buttons carry `data-event` and
 `data-index`, from which `page.js` makes events of Gradio.
@@ -44,7 +44,7 @@ def color_style(color: Color) -> str:
 
 
 def place_style(box: Sequence[float]) -> str:
-    """Return the place of a box within its picture as CSS; small boxes lie above large ones.
+    """Return the place of a box within its image as CSS; small boxes lie above large ones.
 
     Args:
         box: xyxy in [0, 1].
@@ -55,11 +55,11 @@ def place_style(box: Sequence[float]) -> str:
     return f"left:{x1:.2%};top:{y1:.2%};width:{width:.2%};height:{height:.2%};z-index:{layer}"
 
 
-# ---------------------------------------------------------------- the picture
+# ---------------------------------------------------------------- the image
 
 
 def render_start(examples: Sequence[Example]) -> str:
-    """Return the page's beginning: a place to drop a picture on, and pictures to try.
+    """Return the page's beginning: a place to drop an image on, and images to try.
 
     Args:
         examples: sequence of examples.
@@ -72,18 +72,18 @@ def render_start(examples: Sequence[Example]) -> str:
     return (
         '<div class="ly-start"><button type="button" class="ly-drop" data-choose>'
         '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 17v2h16v-2M12 4v11M7 9l5-5 5 5"/></svg>'
-        "<strong>Drop a picture here</strong><span>paste it, or press to choose a file</span></button>"
+        "<strong>Drop an image here</strong><span>paste it, or press to choose a file</span></button>"
         f"{offered}</div>"
     )
 
 
 def example_picture(example: Example) -> str:
-    """Return an example as a small picture."""
+    """Return an example as a small image."""
     return f'<img src="{example.thumbnail}" alt="">'
 
 
 def render_viewer(session: PageSession) -> str:
-    """Return the shown picture with its boxes, a row of all pictures, and the remarks about it."""
+    """Return the shown image with its boxes, a row of all images, and the remarks about it."""
     picture, view = session.shown, session.view
     if picture is None:
         return ""
@@ -100,10 +100,10 @@ def render_viewer(session: PageSession) -> str:
 
 
 def render_stage(picture: PagePicture, turn: Turn | None, chosen: Sequence[ChosenObject], can_choose: bool) -> str:
-    """Return a picture with masks, objects and the boxes of an answer above it.
+    """Return an image with masks, objects and the boxes of an answer above it.
 
     Args:
-        picture: picture.
+        picture: image.
         turn: turn whose boxes are drawn, or `None`.
         chosen: sequence of the objects that are chosen.
         can_choose: whether objects can be chosen.
@@ -126,7 +126,7 @@ def render_objects(objects: VisualObjects, chosen: set[int], can_choose: bool) -
     """Return a button at the place of each object.
 
     Args:
-        objects: objects of the picture.
+        objects: objects of the image.
         chosen: numbers of the objects that are chosen.
         can_choose: whether objects can be chosen.
     """
@@ -158,7 +158,7 @@ def render_answer_boxes(turn: Turn) -> str:
 
 
 def render_reasons(reasons: Reasons, picture: PagePicture) -> str:
-    """Return a picture in which stands out what an answer looked at, with the weights as bars."""
+    """Return an image in which stands out what an answer looked at, with the weights as bars."""
     largest = max([weight for _, weight in reasons.weights], default=0) or 1
     rows = "".join(
         f'<li><span>{escape(label)}</span><meter min="0" max="{largest:.4f}" value="{weight:.4f}"></meter>'
@@ -175,16 +175,16 @@ def render_reasons(reasons: Reasons, picture: PagePicture) -> str:
 
 
 def render_pictures(session: PageSession) -> str:
-    """Return a row of small pictures, where there are several."""
+    """Return a row of small images, where there are several."""
     if len(session.pictures) < 2:
         return ""
     items = []
     for number, one in enumerate(session.pictures):
         current = ' aria-current="true"' if number == session.view.picture else ""
         small = f'<img src="{one.thumbnail}" alt="">'
-        spoken = f"Show picture {number + 1}, {one.name}"
+        spoken = f"Show image {number + 1}, {one.name}"
         items.append(f"<li>{button('picture', number, small, label=spoken, kind='ly-thumb', extra=current)}</li>")
-    return f'<ul class="ly-pictures" aria-label="Pictures">{"".join(items)}</ul>'
+    return f'<ul class="ly-pictures" aria-label="Images">{"".join(items)}</ul>'
 
 
 # ---------------------------------------------------------------- the conversation
@@ -198,8 +198,8 @@ def render_conversation(session: PageSession, is_writing: bool = False) -> str:
         is_writing: whether the last answer is being written.
     """
     if not session.turns:
-        hint = "Ask about the picture, or press an object in it to ask about that one."
-        start = "Show a picture to begin: its objects appear at once."
+        hint = "Ask about the image, or press an object in it to ask about that one."
+        start = "Show an image to begin: its objects appear at once."
         return f'<p class="ly-hint">{hint if session.pictures else start}</p>'
     last = len(session.turns) - 1
     parts = [render_turn(session, number, is_writing and number == last) for number in range(len(session.turns))]
@@ -212,7 +212,7 @@ def render_turn(session: PageSession, number: int, is_writing: bool) -> str:
     shown = ""
     for one in turn.pictures:
         picture = session.pictures[one]
-        shown += f'<img src="{picture.thumbnail}" alt="{escape(f"Picture {one + 1}: {picture.name}")}">'
+        shown += f'<img src="{picture.thumbnail}" alt="{escape(f"Image {one + 1}: {picture.name}")}">'
     chosen = "".join(f' <span class="ly-chip">{escape(one.label)}</span>' for one in turn.chosen)
     cursor = '<span class="ly-cursor" aria-hidden="true"></span>' if is_writing else ""
     current = " ly-current" if number == session.view.turn else ""
@@ -228,7 +228,7 @@ def render_tools(answer: Answer, number: int) -> str:
     note = f'<span class="ly-note">{end}</span>' if end else ""
     tools = ""
     if answer.pictures:
-        tools += button("answer", number, "In the picture", kind="ly-small") if len(answer.labels) else ""
+        tools += button("answer", number, "In the image", kind="ly-small") if len(answer.labels) else ""
         tools += button("why", number, "Why?", label="Why? Show what the answer looked at", kind="ly-small")
     return f'<div class="ly-tools">{tools}{note}</div>' if tools or note else ""
 

@@ -15,7 +15,7 @@ _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # n
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 # Gradio confines the rules of `css_paths` to what is inside of these
 _OUTER = "@media (max-width: 760px) { .gradio-container .main.fillable { padding: 4px 8px !important; } }"
-MAX_SESSIONS = 256  # conversations that are kept at once, with their pictures
+MAX_SESSIONS = 256  # conversations that are kept at once, with their images
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def build_page(
         assistant: `Lyrics`.
         model: folder or Hub id of the model in code that repeats a conversation, or `None` for the micro model.
         title: name of the model on the page.
-        examples: sequence of pictures to try.
+        examples: sequence of images to try.
         options: fields of `GenerationOptions`, for all answers.
 
     Raises:
@@ -115,7 +115,7 @@ class _Page:
 
     def _header(self) -> str:
         return (
-            "<header><h1>Lyrics</h1><p>Show a picture, see what the refiner sees in it, and ask. "
+            "<header><h1>Lyrics</h1><p>Show an image, see what the refiner sees in it, and ask. "
             f"You are talking to <b>{escape(self.title)}</b>.</p></header>"
             '<div id="ly-live" class="ly-hidden" role="status" aria-live="polite"></div>'
         )
@@ -126,7 +126,7 @@ class _Page:
         self.viewer = gr.HTML("", elem_id="ly-viewer", js_on_load=_MAKE_EVENTS, visible=False)
         self.layers = gr.CheckboxGroup(LAYERS, value=list(LAYERS), label="Show", elem_id="ly-layers", visible=False)
         with gr.Row(elem_id="ly-actions"):
-            self.upload = gr.UploadButton("Add a picture", type="filepath", elem_id="ly-upload", size="sm")
+            self.upload = gr.UploadButton("Add an image", type="filepath", elem_id="ly-upload", size="sm")
             self.reset = gr.Button("New conversation", size="sm", elem_id="ly-reset")
         with gr.Accordion("Look again", open=False, visible=False, elem_id="ly-again") as self.again:
             self.tags = gr.Textbox(
@@ -158,7 +158,7 @@ class _Page:
             self.question = gr.Textbox(
                 label="Question",
                 show_label=False,
-                placeholder="Ask about the picture",
+                placeholder="Ask about the image",
                 lines=1,
                 max_lines=6,
                 max_length=MAX_QUESTION,
@@ -344,7 +344,7 @@ class _Page:
         return suggestions[index]
 
     def _ask(self, session: PageSession | None, question: str) -> Iterator[list[Any]]:
-        """Yield the page each time that more of an answer is written. The picture is sent when a box is complete."""
+        """Yield the page each time that more of an answer is written. The image is sent when a box is complete."""
         gr, skip = self.gr, self.gr.skip()
         session = session or self._new_session()
         writing = [gr.update(value=""), gr.update(visible=False), gr.update(visible=True)]

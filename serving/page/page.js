@@ -78,7 +78,7 @@ window.lyricsPage = (() => {
     give(event.dataTransfer.files);
   });
 
-  // a box in the text and the same box in the picture light up together
+  // a box in the text and the same box in the image light up together
   document.addEventListener('mouseover', (event) => {
     document.querySelectorAll('.ly-lit').forEach((one) => one.classList.remove('ly-lit'));
     const plate = event.target.closest('.ly-current .ly-box');

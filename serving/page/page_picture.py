@@ -1,4 +1,4 @@
-"""A picture of the page: loaded within limits, refined, and made small for the browser."""
+"""An image of the page: loaded within limits, refined, and made small for the browser."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..image_files import read_image_size
 
 MAX_FILE_BYTES = 20_000_000
 MAX_PIXELS = 25_000_000
-MAX_MASK_BYTES = 512 * 2**20  # of the masks of one picture, a byte for each pixel and object, while it is refined
+MAX_MASK_BYTES = 512 * 2**20  # of the masks of one image, a byte for each pixel and object, while it is refined
 DISPLAY_SIDE = 1280  # longest side in the browser, in pixels
 THUMBNAIL_SIDE = 192
-_LOSSLESS_PIXELS = 600_000  # pictures up to this size are sent as PNG, photographs mostly as JPEG
+_LOSSLESS_PIXELS = 600_000  # images up to this size are sent as PNG, photographs mostly as JPEG
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ USUAL_SETTINGS = RefinerSettings()
 
 @dataclass(frozen=True, eq=False)
 class PagePicture:
-    """A picture and what the refiner saw in it.
+    """An image and what the refiner saw in it.
 
     Attributes:
         name: name of its file.
-        image: RGB picture.
-        shown: data URL of the picture for the browser.
+        image: RGB image.
+        shown: data URL of the image for the browser.
         objects: objects without masks, or `None` where the model has no refiner.
         masks: data URL of all masks in the colors of their labels, or `None`.
         notices: tuple of remarks.
@@ -77,20 +77,20 @@ class PagePicture:
 
     @classmethod
     def load(cls, file: bytes, name: str) -> PagePicture:
-        """Decode a picture that somebody sent.
+        """Decode an image that somebody sent.
 
         Args:
             file: bytes of an image file.
             name: name of the file.
 
         Raises:
-            ValueError: the file is too large, damaged, or no picture in a usual format.
+            ValueError: the file is too large, damaged, or no image in a usual format.
         """
         if len(file) > MAX_FILE_BYTES:
             raise ValueError(f"The file has {len(file) / 1e6:.1f} MB, and the limit is {MAX_FILE_BYTES / 1e6:.0f} MB.")
         width, height = read_image_size(file)
         if width * height > MAX_PIXELS:
-            raise ValueError(f"The picture has {width} x {height} pixels, and the limit is {MAX_PIXELS:,} pixels.")
+            raise ValueError(f"The image has {width} x {height} pixels, and the limit is {MAX_PIXELS:,} pixels.")
         image = load_picture(file, MAX_PIXELS)
         return cls(clean_name(name), image, encode_picture(shrink(image)))
 
@@ -100,7 +100,7 @@ class PagePicture:
         return encode_picture(shrink(self.image, THUMBNAIL_SIDE))
 
     def refine(self, assistant: Lyrics, settings: RefinerSettings) -> PagePicture:
-        """Return the picture with what the refiner sees in it; without a refiner, as it is.
+        """Return the image with what the refiner sees in it; without a refiner, as it is.
 
         Args:
             assistant: `Lyrics`.
@@ -120,7 +120,7 @@ class PagePicture:
         return replace(self, objects=kept, masks=masks, notices=notices, settings=settings)
 
     def _may_have_masks(self, assistant: Lyrics, settings: RefinerSettings) -> bool:
-        """Return whether the refiner is asked for masks. A store holds none, and big pictures need much memory."""
+        """Return whether the refiner is asked for masks. A store holds none, and big images need much memory."""
         config = assistant.processor.refiner_config
         if config is None or not assistant.processor.has_refiner or assistant.processor.store is not None:
             return False
@@ -136,7 +136,7 @@ def clean_name(name: str) -> str:
 
 
 def shrink(image: Image.Image, side: int = DISPLAY_SIDE) -> Image.Image:
-    """Return a picture whose sides are no longer than `side`."""
+    """Return an image whose sides are no longer than `side`."""
     factor = min(1.0, side / max(image.size))
     if factor == 1:
         return image
@@ -145,7 +145,7 @@ def shrink(image: Image.Image, side: int = DISPLAY_SIDE) -> Image.Image:
 
 
 def encode_picture(image: Image.Image) -> str:
-    """Return a picture as a data URL."""
+    """Return an image as a data URL."""
     as_png = image.mode == "RGBA" or image.width * image.height <= _LOSSLESS_PIXELS
     file = BytesIO()
     if as_png:
@@ -157,11 +157,11 @@ def encode_picture(image: Image.Image) -> str:
 
 
 def encode_masks(objects: VisualObjects, size: Sequence[int]) -> str:
-    """Return all masks as one transparent picture, in the colors in which `draw_objects` shows their labels.
+    """Return all masks as one transparent image, in the colors in which `draw_objects` shows their labels.
 
     Args:
         objects: objects with masks of shape (R, height, width).
-        size: width and height of their picture.
+        size: width and height of their image.
     """
     factor = min(1.0, DISPLAY_SIDE / max(size))
     shown = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))

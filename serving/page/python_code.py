@@ -15,7 +15,7 @@ class Step:
 
     Attributes:
         kind: `"picture"` was added, `"refine"` was asked for, or a question was asked (`"ask"`).
-        picture: number of the picture that was added or refined.
+        picture: number of the image that was added or refined.
         settings: settings by which it was refined.
         question: text of the question.
         boxes: tuple of the boxes in it, xyxy in pixels.
@@ -34,7 +34,7 @@ def write_code(model: str | None, options: Mapping[str, Any], names: Sequence[st
     Args:
         model: folder or Hub id of the model, or `None` for the micro model.
         options: options of the answers.
-        names: file name of each picture. Whatever a name holds, it is a string in the program.
+        names: file name of each image. Whatever a name holds, it is a string in the program.
         steps: steps of the conversation.
     """
     chosen = ", ".join(f"{name}={value!r}" for name, value in options.items())

@@ -1,4 +1,4 @@
-"""The conversation of one browser: its pictures, its questions, and what is shown of them. It knows no Gradio."""
+"""The conversation of one browser: its images, its questions, and what is shown of them. It knows no Gradio."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_QUESTION = "What is this?"
 
 @dataclass(frozen=True)
 class ChosenObject:
-    """An object of the last picture that goes into the next question.
+    """An object of the last image that goes into the next question.
 
     Attributes:
         index: number of the object.
@@ -45,8 +45,8 @@ class Turn:
     Attributes:
         question: text of the question.
         chosen: tuple of the objects in it.
-        pictures: list of the numbers of the pictures that the question shows for the first time.
-        picture: number of the picture that the answer is about, or `None`.
+        pictures: list of the numbers of the images that the question shows for the first time.
+        picture: number of the image that the answer is about, or `None`.
         text: answer, as far as it is written.
         answer: answer when it is complete.
     """
@@ -64,7 +64,7 @@ class Reasons:
     """What an answer looked at.
 
     Attributes:
-        shown: data URL of the picture, bright where the answer looked at.
+        shown: data URL of the image, bright where the answer looked at.
         weights: list of the label and the weight of each object, the largest first.
     """
 
@@ -74,10 +74,10 @@ class Reasons:
 
 @dataclass
 class View:
-    """What is shown of the pictures.
+    """What is shown of the images.
 
     Attributes:
-        picture: number of the picture, or `None` while there is none.
+        picture: number of the image, or `None` while there is none.
         turn: number of the turn whose boxes are drawn, or `None`.
         reasons: what the answer of that turn looked at, if it is shown.
     """
@@ -98,10 +98,10 @@ class PageSession:
         options: fields of `GenerationOptions`, for all answers.
 
     Attributes:
-        pictures: list of the pictures.
+        pictures: list of the images.
         turns: list of the turns.
         chosen: list of the objects that go into the next question.
-        suggestions: tuple of questions to try with the last picture.
+        suggestions: tuple of questions to try with the last image.
         view: what is shown.
     """
 
@@ -120,10 +120,10 @@ class PageSession:
         self._stream: AnswerStream | None = None
         self._lock = threading.Lock()
 
-    # ---------------------------------------------------------------- pictures
+    # ---------------------------------------------------------------- images
 
     def add_picture(self, file: bytes, name: str, questions: Sequence[str] = ()) -> None:
-        """Show a picture with the next question.
+        """Show an image with the next question.
 
         Args:
             file: bytes of an image file.
@@ -136,7 +136,7 @@ class PageSession:
         self._check_room()
         picture = PagePicture.load(file, name).refine(self.assistant, USUAL_SETTINGS)
         with self._lock:
-            self._check_room()  # again, since another picture may have come meanwhile
+            self._check_room()  # again, since another image may have come meanwhile
             self._chat.add_image(picture.image, picture.objects)
             self.pictures.append(picture)
             self._steps.append(Step("picture", picture=len(self.pictures) - 1))
@@ -146,25 +146,25 @@ class PageSession:
 
     def _check_room(self) -> None:
         if len(self.pictures) >= MAX_PICTURES:
-            raise ValueError(f"A conversation has at most {MAX_PICTURES} pictures: begin a new one.")
+            raise ValueError(f"A conversation has at most {MAX_PICTURES} images: begin a new one.")
 
     def refine(self, settings: RefinerSettings) -> None:
-        """Refine the last picture again, with other settings.
+        """Refine the last image again, with other settings.
 
         Args:
             settings: settings that differ from the model's.
 
         Raises:
-            ValueError: there is no picture, or a setting is out of its range.
+            ValueError: there is no image, or a setting is out of its range.
         """
         with self._lock:
             if not self.pictures:
-                raise ValueError("There is no picture yet.")
+                raise ValueError("There is no image yet.")
             index, before = len(self.pictures) - 1, self.pictures[-1]
         picture = before.refine(self.assistant, settings)
         with self._lock:
             if index >= len(self.pictures) or self.pictures[index] is not before:
-                return  # the conversation was begun anew, or the picture refined, meanwhile
+                return  # the conversation was begun anew, or the image refined, meanwhile
             _ = self._chat.messages  # waits for an answer that is being written about the objects of before
             self._chat.objects[index] = picture.objects
             self.pictures[index] = picture
@@ -173,38 +173,38 @@ class PageSession:
             self.view = View(index)
 
     def show(self, picture: int) -> None:
-        """Show a picture of the conversation.
+        """Show an image of the conversation.
 
         Raises:
-            ValueError: there is no such picture.
+            ValueError: there is no such image.
         """
         if not 0 <= picture < len(self.pictures):
-            raise ValueError("There is no such picture.")
+            raise ValueError("There is no such image.")
         self.view = View(picture)
 
     @property
     def shown(self) -> PagePicture | None:
-        """The picture that is shown."""
+        """The image that is shown."""
         return None if self.view.picture is None else self.pictures[self.view.picture]
 
     @property
     def can_choose(self) -> bool:
-        """Whether objects of the shown picture can go into a question: those of the last picture can."""
+        """Whether objects of the shown image can go into a question: those of the last image can."""
         return self.view.picture is not None and self.view.picture == len(self.pictures) - 1
 
     # ---------------------------------------------------------------- questions
 
     def choose(self, index: int) -> None:
-        """Put an object of the shown picture into the next question, or take it out again.
+        """Put an object of the shown image into the next question, or take it out again.
 
         Raises:
-            ValueError: there is no such object, it is not in the last picture, or there are too many.
+            ValueError: there is no such object, it is not in the last image, or there are too many.
         """
         picture = self.shown
         if picture is None or picture.objects is None or not 0 <= index < len(picture.objects):
             raise ValueError("There is no such object.")
         if not self.can_choose:
-            raise ValueError("A question is about the last picture: show that one to choose an object.")
+            raise ValueError("A question is about the last image: show that one to choose an object.")
         if any(one.index == index for one in self.chosen):
             self.chosen = [one for one in self.chosen if one.index != index]
             return
@@ -216,7 +216,7 @@ class PageSession:
         self.chosen.append(ChosenObject(index, picture.objects.labels[index], box))
 
     def ask(self, question: str) -> Iterator[Turn]:
-        """Ask about the last picture, and yield the turn each time that more of its answer is written.
+        """Ask about the last image, and yield the turn each time that more of its answer is written.
 
         Raises:
             ValueError: the question cannot be answered; the conversation stays as it was.
@@ -278,13 +278,13 @@ class PageSession:
             self.view = View(self.view.picture)
 
     def _new_pictures(self) -> list[int]:
-        """Return the numbers of the pictures that no question has shown yet."""
+        """Return the numbers of the images that no question has shown yet."""
         return list(range(sum(len(turn.pictures) for turn in self.turns), len(self.pictures)))
 
     # ---------------------------------------------------------------- answers
 
     def show_answer(self, turn: int) -> None:
-        """Show the boxes of an answer in its picture.
+        """Show the boxes of an answer in its image.
 
         Raises:
             ValueError: there is no such answer.
@@ -300,7 +300,7 @@ class PageSession:
         """
         answer = self._answer_of(turn)
         if not answer.pictures:
-            raise ValueError("This answer is about no picture.")
+            raise ValueError("This answer is about no image.")
         shown = encode_picture(shrink(answer.why()))
         weights = answer.attribution().region_weights()[-1].tolist()
         ranked = sorted(zip(answer.objects.labels, weights, strict=False), key=lambda one: -one[1])
@@ -319,7 +319,7 @@ class PageSession:
         return write_code(self.model, self.options, [one.name for one in self.pictures], self._steps)
 
     def conversation_file(self) -> str:
-        """Return the conversation as JSON Lines, which `lyrics sft --train_data` reads, with the pictures inside.
+        """Return the conversation as JSON Lines, which `lyrics sft --train_data` reads, with the images inside.
 
         Raises:
             ValueError: there is no answer yet.
@@ -328,13 +328,13 @@ class PageSession:
             return f"{json.dumps(self._chat.to_row(), ensure_ascii=False)}\n"
 
     def objects_file(self) -> str:
-        """Return what the refiner saw in each picture, as JSON.
+        """Return what the refiner saw in each image, as JSON.
 
         Raises:
-            ValueError: there is no picture yet.
+            ValueError: there is no image yet.
         """
         if not self.pictures:
-            raise ValueError("There is no picture yet.")
+            raise ValueError("There is no image yet.")
         described = [
             {
                 "picture": one.name,

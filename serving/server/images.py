@@ -63,7 +63,7 @@ class ImageLoader:
         limits: limits of the server.
         threads: threads that decode.
         remote: fetches remote images, or `None` where they are refused.
-        open_pictures: function from the contents of files to pictures, that of the processor.
+        open_pictures: function from the contents of files to images, that of the processor.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`lyrics ask` about several pictures, from standard input, on a terminal, and with a file of questions."""
+"""`lyrics ask` about several images, from standard input, on a terminal, and with a file of questions."""
 
 import io
 import json
@@ -25,17 +25,17 @@ def answers():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder of pictures, where the command runs."""
+    """A folder of images, where the command runs."""
     shutil.copy(SCENE_PICTURE, tmp_path / "scene.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_several_pictures_and_folders(folder, answers, capsys):
-    """A picture that cannot be read is named, and the others are answered."""
+    """An image that cannot be read is named, and the others are answered."""
     (folder / "more").mkdir()
     shutil.copy("scene.png", "more/a.png")
-    (folder / "more/b.png").write_bytes(b"no picture")
+    (folder / "more/b.png").write_bytes(b"no image")
     assert main(["ask", "scene.png", "more", COLOR, "--json"]) == 2
     captured = capsys.readouterr()
     found = json.loads(captured.out)
@@ -53,7 +53,7 @@ def test_standard_input(answers, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["answer"] == answers[WHERE]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     assert main(["ask", "-", COLOR]) == 2
-    assert "no picture on standard input" in capsys.readouterr().err
+    assert "no image on standard input" in capsys.readouterr().err
 
 
 def test_an_answer_streams_on_a_terminal(answers, capsys, monkeypatch):

@@ -68,7 +68,7 @@ def test_a_conversation_through_a_pipe(monkeypatch, capsys, tmp_path):
     )
     assert out[:3] == [answers[0], "The box goes behind the next question.", answers[1]]
     assert any(line.startswith("Objects (") for line in out)
-    assert out[-1] == "The next question is about this picture of 480 x 320 pixels."
+    assert out[-1] == "The next question is about this image of 480 x 320 pixels."
     wanted = [
         "there is no answer yet",
         "there is no command /dance",
@@ -92,7 +92,7 @@ def test_a_conversation_through_a_pipe(monkeypatch, capsys, tmp_path):
 def test_a_conversation_without_a_picture(monkeypatch, capsys):
     out, err = talk(monkeypatch, capsys, "/objects", "/box 1 1 2 2", "/reset", images=())
     assert out == ["The conversation begins anew."]
-    assert [line.split(": ")[1] for line in err] == ["there is no picture yet"] * 2
+    assert [line.split(": ")[1] for line in err] == ["there is no image yet"] * 2
 
 
 class Terminal:

@@ -127,7 +127,7 @@ def test_ask_says_why(checkpoint, capsys, tmp_path):
 
 
 def test_refine_many_pictures(checkpoint, capsys, tmp_path):
-    """Pictures of different sizes and modes, two of one name; one that cannot be read is named, the others are done."""
+    """Images of different sizes and modes, two of one name; one that cannot be read is named, the others are done."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, size in zip(folders, ((480, 320), (90, 200)), strict=True):
         folder.mkdir()
@@ -162,7 +162,7 @@ def test_refine_many_pictures(checkpoint, capsys, tmp_path):
 
 
 def test_refine_without_any_object(checkpoint, capsys):
-    """A picture in which nothing is found is a normal result; the words to look for can be given."""
+    """An image in which nothing is found is a normal result; the words to look for can be given."""
     code, out, _ = run(capsys, "refine", EXAMPLE_PICTURE, "--model", checkpoint, "--tags", "zebra, fire truck")
     assert code == 0
     assert "Tags: zebra, fire truck" in out
@@ -191,7 +191,7 @@ def test_convert(published, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ask", "no.jpg", "What?", "--model", "CHECKPOINT"], "The picture 'no.jpg' does not exist"),
+        (["ask", "no.jpg", "What?", "--model", "CHECKPOINT"], "The image 'no.jpg' does not exist"),
         (
             ["ask", "EXAMPLE", "What?", "--model", "/no/such/place"],
             "there is no such directory, and it is not a Hub id",

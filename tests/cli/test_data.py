@@ -31,7 +31,7 @@ def test_list_tells_what_to_download(capsys):
 
 def test_check_counts_faults_by_kind(tmp_path, capsys):
     root = write("vqav2", tmp_path)
-    (root / "train2014/COCO_train2014_000000000008.jpg").write_bytes(b"no picture")
+    (root / "train2014/COCO_train2014_000000000008.jpg").write_bytes(b"no image")
     assert main(["data", "check", "vqav2", "--root", str(root), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["rows"], found["pictures"], found["expected"]) == (3, 2, 443_757)
@@ -39,9 +39,9 @@ def test_check_counts_faults_by_kind(tmp_path, capsys):
         "question without an annotation": 1,
         "no field 'question'": 1,
         "annotation without a question": 1,
-        "unreadable picture": 1,
+        "unreadable image": 1,
     }
-    assert "000000000008.jpg" in found["examples"]["unreadable picture"][0]
+    assert "000000000008.jpg" in found["examples"]["unreadable image"][0]
     assert main(["data", "check", f"vqav2:{root}"]) == 1
     out = capsys.readouterr().out
     assert "which differs from the 443,757" in out
@@ -55,7 +55,7 @@ def test_check_of_data_without_a_usable_row(tmp_path, capsys):
     assert main(["data", "check", "table", "--root", str(root)]) == 1
     out = capsys.readouterr().out
     assert "Rows: none from 2 records" in out
-    assert "1  missing picture" in out
+    assert "1  missing image" in out
     assert "mine.csv, line 2: a.jpg" in out
 
 
@@ -107,7 +107,7 @@ def test_prepared_rows_are_the_rows(tmp_path, capsys):
     told = capsys.readouterr().out
     assert f"--image_root {tmp_path}" in told
     assert "vqav2 (train) in" in told
-    assert "1  missing picture" in told
+    assert "1  missing image" in told
     prepared = open_rows(out, image_root=tmp_path)
     expected = [row for word in words for row in open_rows(word)]
     assert len(prepared) == len(expected) == 4
@@ -127,7 +127,7 @@ def test_prepared_rows_are_the_rows(tmp_path, capsys):
         (["check", "vqav2", "--root", "."], "There is no v2_OpenEnded_mscoco_train2014_questions.json"),
         (["check", "vqav2", "--root", ".", "--split", "dev"], "no split 'dev'; its splits are train, val"),
         (["list", "--family", "audio"], "There is no family 'audio'"),
-        (["show", "vqav2", "--root", ".", "--save", "a.xyz"], "no picture can be written as '.xyz'"),
+        (["show", "vqav2", "--root", ".", "--save", "a.xyz"], "no image can be written as '.xyz'"),
         (["prepare", "vqav2:.", "--out", "rows.csv"], "must end in .parquet"),
         (["stats", "vqav2:"], "--root is missing"),
         (["stats", "vqav2:.", "--root", "."], "give one of them"),
@@ -146,7 +146,7 @@ def test_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):
 def save_rows(folder, rows):
     Image.new("RGB", (40, 20)).save(folder / "a.png")
     Image.new("RGB", (40, 2)).save(folder / "flat.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     place = folder / "rows.jsonl"
     place.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return str(place)
@@ -179,8 +179,8 @@ def test_check_reads_own_rows_as_training_does(tmp_path, capsys):
         "corners not in order": 1,
         "unusable row": 2,  # pixels, and a path out of the folder
         "empty answer": 1,
-        "unreadable picture": 2,
-        "tiny picture": 1,
+        "unreadable image": 2,
+        "tiny image": 1,
     }
     assert (found["rows"], found["conversations"], found["pictures"], found["boxes"]) == (8, 7, 1, 1)
     assert found["examples"]["corners not in order"][0].startswith("row 1: [0.5, 0.5, 0.2, 0.2] in [0, 1]")
@@ -199,12 +199,12 @@ def test_check_of_captions_and_of_pixel_boxes(tmp_path, capsys):
     assert "1  no text" in out
     place = save_rows(tmp_path, [ask("a.png", [4.0, 4.0, 20.0, 18.0])])
     assert main(["data", "check", place, "--box-units", "pixel"]) == 0
-    assert "1 pictures, 1 boxes\nFaults: 0" in capsys.readouterr().out
+    assert "1 images, 1 boxes\nFaults: 0" in capsys.readouterr().out
 
 
 def test_check_refuses_options_of_another_kind_of_data(tmp_path, capsys):
     place = save_rows(tmp_path, [ask("a.png", [0.1, 0.2, 0.5, 0.9])])
     assert main(["data", "check", place, "--root", str(tmp_path)]) != 0
-    assert "--root and --no-pictures are for data sets of the field" in capsys.readouterr().err
+    assert "--root and --no-images are for data sets of the field" in capsys.readouterr().err
     assert main(["data", "check", str(tmp_path / "none.jsonl")]) != 0
     assert "none.jsonl" in capsys.readouterr().err

@@ -112,14 +112,14 @@ def test_without_refiner(tmp_path, capsys):
 
 
 def test_from_pretrained_parts(tmp_path):
-    """Vision encoder and BERT from directories, the refiner of a checkpoint for pictures without objects."""
+    """Vision encoder and BERT from directories, the refiner of a checkpoint for images without objects."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=28, patch_size=14)).save_pretrained(tmp_path / "vision")
     tokenizer = build_bert_tokenizer()
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
     write_random_checkpoint(tmp_path / "micro")
-    rows = [{"image": f"{index}.png", "caption": f"picture {index}"} for index in range(4)]
+    rows = [{"image": f"{index}.png", "caption": f"image {index}"} for index in range(4)]
     for index, row in enumerate(rows):
         ShapeRows(4)[index]["image"].save(tmp_path / row["image"])
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -190,7 +190,7 @@ def test_pictures_of_a_file_lie_in_its_folder(tmp_path):
     (tmp_path / "data" / "rows.jsonl").write_text("\n".join(lines))
     rows = open_rows(str(tmp_path / "data" / "rows.jsonl"))
     assert rows[0]["image"] == str((tmp_path / "data" / "a.png").resolve())
-    with pytest.raises(ValueError, match=r"'http://x/y' is a URL; pictures are not fetched"):
+    with pytest.raises(ValueError, match=r"'http://x/y' is a URL; images are not fetched"):
         rows[2]
     assert open_rows(str(tmp_path / "data" / "rows.jsonl"), fetch_urls=True)[2]["image"] == "http://x/y"
     with pytest.raises(ValueError, match=r"'\.\./secret\.png' lies outside"):

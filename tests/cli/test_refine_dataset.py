@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Three pictures and a damaged one, in a folder and in a file of captions."""
+    """Three images and a damaged one, in a folder and in a file of captions."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(3):
         draw_table(60 + number, 40).save(folder / f"{number}.png")
@@ -51,7 +51,7 @@ def test_a_folder(store, checkpoint, photos, capsys):
     arguments = ["refine-dataset", photos, "--out", store, "--model", checkpoint, "--shard-size", 2]
     code, out, _ = run(capsys, *arguments)
     assert code == 0
-    assert out.startswith(f"{store}: 3 pictures, ")
+    assert out.startswith(f"{store}: 3 images, ")
     assert out.endswith(f"not refined: 1, see {store}/failures.jsonl; --retry-failures tries them again\n")
     code, out, _ = run(capsys, *arguments, "--json")
     assert json.loads(out) == {"store": str(store), "pictures": 3, "failures": 1}
@@ -73,7 +73,7 @@ def test_a_dry_run_counts_and_writes_nothing(checkpoint, photos, tmp_path, capsy
     arguments = ["refine-dataset", photos, "--out", tmp_path / "seen", "--model", checkpoint, "--batch-size", 2]
     code, out, _ = run(capsys, *arguments, "--dry-run", "--workers", 2)
     assert code == 0
-    assert "Pictures: 4, in 1 shard\nMeasured: 2 pictures, " in out
+    assert "Images: 4, in 1 shard\nMeasured: 2 images, " in out
     assert "with 2 workers, " in out
     code, out, _ = run(capsys, *arguments, "--dry-run", "--json")
     assert json.loads(out)["pictures"] == 4
@@ -82,15 +82,15 @@ def test_a_dry_run_counts_and_writes_nothing(checkpoint, photos, tmp_path, capsy
 
 def test_verify_stats_merge_and_export(store, tmp_path, capsys):
     code, out, _ = run(capsys, "store", "verify", store)
-    assert (code, out) == (0, f"{store}: 9 files and 3 pictures are as they were written\n")
+    assert (code, out) == (0, f"{store}: 9 files and 3 images are as they were written\n")
     code, out, _ = run(capsys, "store", "stats", store)
-    assert "Pictures: 3, and 1 that could not be refined" in out
+    assert "Images: 3, and 1 that could not be refined" in out
     assert "Region features: mask, 36 numbers each" in out
     assert json.loads(run(capsys, "store", "stats", store, "--json")[1])["pictures"] == 3
     code, out, _ = run(capsys, "store", "merge", store, "--out", tmp_path / "merged")
-    assert (code, out) == (0, f"Wrote 3 pictures of 1 stores to {tmp_path / 'merged'}\n")
+    assert (code, out) == (0, f"Wrote 3 images of 1 stores to {tmp_path / 'merged'}\n")
     code, out, _ = run(capsys, "store", "export", tmp_path / "merged", "--out", tmp_path / "parquet")
-    assert (code, out) == (0, f"Wrote 3 pictures to {tmp_path / 'parquet'}\n")
+    assert (code, out) == (0, f"Wrote 3 images to {tmp_path / 'parquet'}\n")
     assert len(list((tmp_path / "parquet").glob("*.parquet"))) == 2
 
 
@@ -118,7 +118,7 @@ def test_a_store_is_used(store, checkpoint, photos, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["refine-dataset", "/no/such/folder", "--out", "OUT", "--model", "MODEL"], "There is no /no/such/folder"),
-        (["refine-dataset", "PHOTOS", "--out", "OUT", "--model", "MODEL"], "1 of 4 pictures failed"),
+        (["refine-dataset", "PHOTOS", "--out", "OUT", "--model", "MODEL"], "1 of 4 images failed"),
         (["refine-dataset", "PHOTOS", "--out", "STORE", "--model", "MODEL"], "was begun with something else"),
         (["refine-dataset", "PHOTOS", "--out", "PHOTOS", "--model", "MODEL"], "is neither empty nor a store"),
         (["store", "verify", "PHOTOS"], "manifest.json is missing"),

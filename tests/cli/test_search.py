@@ -13,7 +13,7 @@ from lyrics_cli.main import main
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("my pictures") / "phötos"
+    folder = tmp_path_factory.mktemp("my images") / "phötos"
     folder.mkdir()
     shutil.copy(SCENE_PICTURE, folder)
     shutil.copy(EXAMPLE_PICTURE, folder)
@@ -27,8 +27,8 @@ def test_search_by_a_text_and_by_a_picture(photos, tmp_path, capsys):
     assert main(["search", str(photos), "a red ring", "--save", str(sheet)]) == 0
     printed = capsys.readouterr()
     assert "No --model is given" in printed.err
-    assert "not indexed: broken\\n.png: The picture is not in a format that can be read" in printed.err
-    assert "Indexed 3 pictures in" in printed.err
+    assert "not indexed: broken\\n.png: The image is not in a format that can be read" in printed.err
+    assert "Indexed 3 images in" in printed.err
     assert "similarity" in printed.out
     assert {line.split()[-1] for line in printed.out.splitlines()[:3]} == {"scene.png", "example.png", "other.jpg"}
     assert Image.open(sheet).width > 600
@@ -44,12 +44,12 @@ def test_search_by_a_text_and_by_a_picture(photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["EMPTY", "a ring"], "There is no picture in"),
+        (["EMPTY", "a ring"], "There is no image in"),
         (["nowhere", "a ring"], "nowhere is no file or folder: name a folder for the embeddings (--index DIR)"),
         (["./nowhere", "a ring"], "There is no ./nowhere."),
         (["EMPTY", "  "], "The query is empty"),
         (["EMPTY", "a ring", "--rerank", "-1"], "--rerank must be at least 0, got -1"),
-        (["EMPTY", "a ring", "--save", "found.xyz"], "no picture can be written as '.xyz'"),
+        (["EMPTY", "a ring", "--save", "found.xyz"], "no image can be written as '.xyz'"),
         (["PHOTOS", "a ring", "--model", str(MICRO_CHECKPOINT)], "retrieval needs a first stage"),
         (["PHOTOS", "a ring", "--index", "PHOTOS"], "is neither empty nor an index"),
         (["PHOTOS", "--image", "nothing.png"], "nothing.png"),

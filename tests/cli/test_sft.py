@@ -53,7 +53,7 @@ def test_bars_are_for_terminals(tmp_path):
 
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory):
-    """A checkpoint with a refiner, and LLaVA's JSON with pictures beside it and boxes."""
+    """A checkpoint with a refiner, and LLaVA's JSON with images beside it and boxes."""
     folder = tmp_path_factory.mktemp("chats")
     write_random_checkpoint(folder / "micro")
     lines = []
@@ -74,7 +74,7 @@ def sft(folder, out, *options, steps=1):
 
 
 def test_from_a_file_to_a_merged_model(chats, tmp_path, capsys, monkeypatch):
-    """Pictures are refined on the way; the run goes on; the adapter is merged, with the base model's refiner.
+    """Images are refined on the way; the run goes on; the adapter is merged, with the base model's refiner.
 
     Cards of adapter and merged model tell of the training, and their quick starts run.
     """
@@ -134,7 +134,7 @@ def test_dry_run(chats, tmp_path, capsys):
 
 
 def test_refining_on_the_way_draws_no_bars(chats, tmp_path, capfd):
-    """A batch of more pictures than are refined at once; a store is named once."""
+    """A batch of more images than are refined at once; a store is named once."""
     rows = (chats / "chats.jsonl").read_text().splitlines() * 5
     (chats / "many.jsonl").write_text("\n".join(rows))
     batch = ["--per_device_train_batch_size", "10", "--train_data", str(chats / "many.jsonl"), "--save_strategy", "no"]

@@ -158,4 +158,4 @@ def test_a_chat_template_that_is_none(saved, parts, tmp_path, capsys):
         assert message in capsys.readouterr().err
     (tmp_path / "bad.jinja").write_text("{{ messages")
     assert run(saved, tmp_path / "out", *words, tmp_path / "bad.jinja") == 2
-    assert "takes no pictures: it fails with TemplateSyntaxError" in capsys.readouterr().err
+    assert "takes no images: it fails with TemplateSyntaxError" in capsys.readouterr().err

@@ -14,13 +14,13 @@ MARKED = [{"role": "user", "content": "Where is the cup?"}, {"role": "assistant"
 
 FORMS = {
     "messages": {"messages": [ASKED, ANSWERED], "images": ["a.png"]},
-    "picture in its block": {
+    "image in its block": {
         "messages": [
             {"role": "user", "content": [{"type": "image", "image": "a.png"}, *ASKED["content"][1:]]},
             ANSWERED,
         ]
     },
-    "one picture": {"messages": [ASKED, ANSWERED], "image": "a.png"},
+    "one image": {"messages": [ASKED, ANSWERED], "image": "a.png"},
     "as Arrow fills it": {
         "messages": [
             {
@@ -137,15 +137,15 @@ def test_other_marks_stay_text(content, images, caplog):
     ("row", "message"),
     [
         ({"text": "x"}, "no conversation: it needs .* and has 'text'"),
-        ({"messages": [ASKED, ANSWERED]}, "1 places for pictures, but 0 pictures"),
-        ({"messages": [ASKED, ANSWERED], "images": ["a", "b"]}, "1 places for pictures, but 2 pictures"),
+        ({"messages": [ASKED, ANSWERED]}, "1 places for images, but 0 images"),
+        ({"messages": [ASKED, ANSWERED], "images": ["a", "b"]}, "1 places for images, but 2 images"),
         ({"messages": [ASKED], "images": ["a"]}, "no answer to be learned"),
-        ({"messages": [ANSWERED], "images": ["a"]}, "1 pictures and no message of a user"),
+        ({"messages": [ANSWERED], "images": ["a"]}, "1 images and no message of a user"),
         ({"messages": [say("tool", "x"), ANSWERED]}, "role 'tool'"),
         ({"messages": [say("user", "x"), say("assistant", None)], "images": ["a"]}, "only those of the user"),
         ({"messages": [say("user", "x"), say("system", "x"), ANSWERED]}, "must be the first"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}, ANSWERED]}, "no text, picture or box"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}, ANSWERED]}, "no text, picture or"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}, ANSWERED]}, "no text, image or box"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}, ANSWERED]}, "no text, image or"),
         ({"messages": MARKED, "boxes": [BOX, BOX]}, "1 boxes more than <box>"),
         ({"conversations": LLAVA, "image": "a"}, "more <box> than boxes"),
         ({"messages": MARKED, "boxes": BOX}, r"A box must be \[x1, y1, x2, y2\], .* got 0\.1"),

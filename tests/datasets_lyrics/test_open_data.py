@@ -170,7 +170,7 @@ def test_files_of_several_folders_need_a_root(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows.jsonl").write_text('{"image": "a.png"}\n')
     for open_word, option in ((open_rows, "image_root"), (open_source, "root")):
-        with pytest.raises(ValueError, match="The column 'image' holds paths, not pictures"):
+        with pytest.raises(ValueError, match="The column 'image' holds paths, not images"):
             open_word(f"{tmp_path}/*/rows.jsonl")
         open_word(f"{tmp_path}/*/rows.jsonl", **{option: tmp_path})
 

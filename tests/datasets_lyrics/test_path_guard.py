@@ -79,7 +79,7 @@ def test_a_path_that_leaves_the_root_is_refused_wherever_it_is(folder, row, path
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_urls_are_fetched_only_when_asked(folder, row):
     for url in ("http://x.org/a.png", "HTTPS://x.org/a.png"):
-        with pytest.raises(ValueError, match="is a URL; pictures are not fetched"):
+        with pytest.raises(ValueError, match="is a URL; images are not fetched"):
             PathGuard.below(folder).check_row(row(url))
         assert url in str(PathGuard.below(folder, fetch_urls=True).check_row(row(url)))
     for url in ("s3://x/a.png", "file:///etc/passwd", "hf://datasets/x/y.png"):
@@ -107,7 +107,7 @@ def test_values_of_an_image_column(folder):
     assert read_image_value("images/a.png", guard) == (folder / "images" / "a.png", None)
     assert read_image_value({"bytes": b"x", "path": "../y"}, guard) == (b"x", None)
     assert read_image_value("data:,x", guard) == ("data:,x", None)
-    assert read_image_value("", guard)[1] == "There is no picture."
+    assert read_image_value("", guard)[1] == "There is no image."
     assert "lies outside" in read_image_value("../secret.png", guard)[1]
     assert read_image_value("../secret.png", PathGuard()) == (Path("../secret.png"), None), "the user's own data"
 
@@ -140,11 +140,11 @@ def test_urls_of_rows_that_are_built_in_python_are_refused_too(block):
                 {"images": [path]} if in_column else {}
             )
             if path == url and not asked:
-                with pytest.raises(ValueError, match="is a URL; pictures are not fetched"):
+                with pytest.raises(ValueError, match="is a URL; images are not fetched"):
                     read_conversation(row)
             else:
                 assert read_conversation(row).pictures == [path]
-    with pytest.raises(ValueError, match="is a URL; pictures are not fetched"):
+    with pytest.raises(ValueError, match="is a URL; images are not fetched"):
         LyricsPretrainingCollator(build_processor()).prepare({"image": url, "caption": "a cup"})
 
 

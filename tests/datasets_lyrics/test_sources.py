@@ -65,7 +65,7 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 def test_folders_without_pictures(tmp_path):
-    with pytest.raises(ValueError, match="There is no picture in"):
+    with pytest.raises(ValueError, match="There is no image in"):
         open_source(tmp_path)
     write_tar(tmp_path / "a.tar", [])
     with pytest.raises(ValueError, match=r"give .*/\*\.tar in quotes"):
@@ -132,7 +132,7 @@ def test_the_picture_of_a_sample_can_be_named(tars):
 
 
 def test_json_lines_name_pictures(tmp_path):
-    """The path is the key, and a path that comes again is the same picture; relative ones begin beside the file."""
+    """The path is the key, and a path that comes again is the same image; relative ones begin beside the file."""
     rows = [{"image": name, "text": f"caption {row}"} for row, name in enumerate("abcabd")]
     path = write_jsonl(tmp_path / "captions.jsonl", [*rows, {"image": None}, {"image": "https://x.org/a.png"}])
     source = open_source(path, shard_size=3)
@@ -140,8 +140,8 @@ def test_json_lines_name_pictures(tmp_path):
     items = [item for shard in range(2) for item in source.items(shard)]
     assert items[0].image == tmp_path / "a"
     assert [item.error for item in items[:4]] == [None] * 4
-    assert items[4].error == "There is no picture."
-    assert "is a URL; pictures are not fetched" in items[5].error
+    assert items[4].error == "There is no image."
+    assert "is a URL; images are not fetched" in items[5].error
     assert next(open_source(path, root="/data").items(0)).image == Path("/data/a")
     rows = [{"image": "../a.png"}, {"image": "/etc/passwd"}, {"image": f"{tmp_path}/x/../b.png"}]
     outside = list(open_source(write_jsonl(tmp_path / "paths.jsonl", rows)).items(0))
@@ -160,7 +160,7 @@ def test_keys_of_a_column(tmp_path):
         open_source(path, image="file", key="id")
     with pytest.raises(ValueError, match="no column 'name'; the columns are 'id', 'file'"):
         open_source(path, image="file", key="name")
-    with pytest.raises(ValueError, match="Name the column with the pictures; the columns are 'id', 'file'"):
+    with pytest.raises(ValueError, match="Name the column with the images; the columns are 'id', 'file'"):
         open_source(path)
 
 
@@ -209,7 +209,7 @@ def test_parquet_holds_pictures(table, tmp_path):
     several = open_source(tmp_path / "a.parquet", image="many", key="name")
     assert listed(several) == [["name 0", "name 1#0", "name 1#1", "name 3", "name 4"]]
     other = table.select([1, 0, 2, 3, 4])
-    assert DatasetImages(other, 4).describe() != source.describe(), "without names, pictures tell data sets apart"
+    assert DatasetImages(other, 4).describe() != source.describe(), "without names, images tell data sets apart"
 
 
 def test_data_sets_on_disk_and_in_memory(table, tmp_path):

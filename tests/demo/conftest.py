@@ -92,7 +92,7 @@ def scene():
 
 @pytest.fixture(scope="session")
 def other_scene():
-    """A picture with other objects: a ring and squares, and no star."""
+    """An image with other objects: a ring and squares, and no star."""
     return next(one.path for one in shipped_examples() if "squares" in one.title)
 
 
@@ -107,7 +107,7 @@ def upload(page, file):
 
 
 def show(page, file):
-    """Upload a picture, and wait for its objects."""
+    """Upload an image, and wait for its objects."""
     upload(page, file)
     page.wait_for_selector(".ly-object")
 

@@ -41,7 +41,7 @@ def test_a_taken_port_and_wrong_examples_are_told_before_a_model_is_loaded(capsy
         assert main(["demo", "--port", port, "--model", "/no/such/place"]) == 2
         assert f"Cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
     assert main(["demo", "--examples", str(tmp_path), "--model", "/no/such/place"]) == 2
-    assert "holds no picture" in capsys.readouterr().err
+    assert "holds no image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "warnings"), [(("--host", "0.0.0.0"), 1), (("--share",), 1), ((), 0)])

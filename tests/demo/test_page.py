@@ -1,4 +1,4 @@
-"""The page in a browser: pictures, questions, boxes, several people at once, and everything that can be sent to it."""
+"""The page in a browser: images, questions, boxes, several people at once, and everything that can be sent to it."""
 
 import contextlib
 import io
@@ -48,7 +48,7 @@ def png(width, height, content=b""):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
-# ---------------------------------------------------------------- pictures and answers
+# ---------------------------------------------------------------- images and answers
 
 
 def test_a_picture_shows_at_once_what_the_refiner_saw(visit, server, scene):
@@ -79,7 +79,7 @@ def test_each_layer_is_switched_and_stays_so(visit, scene):
     assert all(before.tobytes() != after.tobytes() for before, after in pairwise(shots))
     assert count_color(shots[0], orange) > 1000
     assert count_color(shots[-1], orange) == 0
-    page.get_by_role("button", name="Add a picture").wait_for()
+    page.get_by_role("button", name="Add an image").wait_for()
     show(page, scene)
     page.wait_for_selector(".ly-thumb >> nth=1")
     assert not page.locator(".ly-masks").last.is_visible()
@@ -182,9 +182,9 @@ def test_several_pictures_and_turns(visit, server, scene, other_scene):
     assert first == chat.ask("What color is the ring?").text
     chat.add_image(other_scene)
     assert second == chat.ask("Which character is on the orange square?").text
-    page.get_by_role("button", name="Show picture 1, scene.png").click()
+    page.get_by_role("button", name="Show image 1, scene.png").click()
     page.wait_for_selector('.ly-object[aria-label^="Ask about star"]')
-    assert page.locator(".ly-object").first.is_disabled()  # a question is about the last picture
+    assert page.locator(".ly-object").first.is_disabled()  # a question is about the last image
     page.get_by_role("button", name="New conversation").click()
     page.wait_for_selector(".ly-drop")
     assert not page.locator(".ly-turns").count()
@@ -350,7 +350,7 @@ def test_the_server_refuses_a_file_over_the_limit_too(server):
 
 
 HOSTILE = {
-    "text": (b"This is no picture.", "not in one of the formats"),
+    "text": (b"This is no image.", "not in one of the formats"),
     "script": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>window.hacked = 1</script></svg>", "not in one of"),
     "cut": (png(64, 64, zlib.compress(b"\0" * 100)), "picture"),
     "bomb": (png(30_000, 30_000, zlib.compress(b"\0" * 1000)), "far more pixels than are read"),

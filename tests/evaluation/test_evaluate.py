@@ -90,7 +90,7 @@ def test_a_finished_run_asks_nothing(out, units, load, asked, finished):
 
 
 def test_a_killed_run_is_resumed(out, units, load, asked, finished):
-    """With a cut line and without results; no sample has two answers, and no picture is refined again."""
+    """With a cut line and without results; no sample has two answers, and no image is refined again."""
     path = out / "vqav2-val/answers-0.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:6]) + lines[6][:-5])
@@ -155,7 +155,7 @@ def test_another_output_is_refused(out, units, benchmarks, load, finished, tmp_p
 
 def test_pictures_that_cannot_be_read_fail_alone(tmp_path, load):
     shutil.copy(SCENE_PICTURE, tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes(b"no image")
     dump_lines(
         tmp_path / "rows.jsonl", [{"image": name, "question": "What?", "answer": "x"} for name in ("a.png", "b.png")]
     )
@@ -291,7 +291,7 @@ def test_a_judge_that_does_not_answer_is_named(tmp_path):
 
 
 def test_the_command_agrees_with_the_micro_recipe(benchmarks, tmp_path, capsys):
-    """On the same pictures, the same questions are right. The scores are in the model's card."""
+    """On the same images, the same questions are right. The scores are in the model's card."""
     model = shutil.copytree(Path(str(Lyrics.from_pretrained().model.name_or_path)), tmp_path / "model")
     (model / "README.md").unlink()
     prompts = [word for prompt in PROMPTS for word in ("--prompt", prompt)]

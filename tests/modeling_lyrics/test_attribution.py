@@ -31,7 +31,7 @@ def objects():
 
 
 def ask(parts, *seen):
-    """Inputs and answer of a question about as many pictures as there are objects."""
+    """Inputs and answer of a question about as many images as there are objects."""
     model, processor = parts
     content = [{"type": "image", "image": draw_table()} for _ in seen] + [{"type": "text", "text": "What?"}]
     inputs = processor.apply_chat_template(
@@ -102,7 +102,7 @@ def test_an_image_without_objects_has_no_weight(parts, objects):
 
 
 def test_nothing_was_attended_to_where_nothing_was_found(parts):
-    """An answer about a picture without objects is explained as well: by no region."""
+    """An answer about an image without objects is explained as well: by no region."""
     model, processor = parts
     nothing = VisualObjects(labels=[], boxes=np.zeros((0, 4)), scores=[], region_features=np.zeros((0, 36)))
     why = attribute_answer(model, *ask(parts, nothing))

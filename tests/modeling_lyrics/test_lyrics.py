@@ -33,7 +33,7 @@ GREEDY = {"max_new_tokens": 6, "do_sample": False, "min_new_tokens": 6}
 @pytest.fixture(scope="module")
 def batch(processor, pictures, objects):
     """Three prompts of different lengths with two, no and one image."""
-    texts = ["<image> and <image>: which is larger?", "No picture here.", "<image> What is on the table, please?"]
+    texts = ["<image> and <image>: which is larger?", "No image here.", "<image> What is on the table, please?"]
     return processor(
         images=[pictures[:2], [], pictures[2:]],
         text=texts,

@@ -408,7 +408,7 @@ def test_one_row(model, collator):
 
 
 def test_equal_pairs_are_no_negatives(model, collator):
-    """Neither of two equal captions, nor of two equal pictures, is ever drawn for the other."""
+    """Neither of two equal captions, nor of two equal images, is ever drawn for the other."""
     rows = build_rows(6)
     rows[1]["caption"] = f"  {rows[0]['caption'].upper()}"
     rows[3]["image"] = rows[2]["image"]

@@ -302,7 +302,7 @@ def test_image_features_logits_and_loss(published, golden, image_inputs, impleme
 
 @pytest.mark.parametrize("row", [0, 1])
 def test_from_picture_to_logits(published_model, published_processor, golden, golden_pictures, row):
-    """End to end: picture -> RAM -> Grounding DINO -> MQ-Former -> LLaMA, with the stored text."""
+    """End to end: image -> RAM -> Grounding DINO -> MQ-Former -> LLaMA, with the stored text."""
     expected = golden(f"lm_single_{row}")
     inputs = published_processor(images=golden_pictures[row], return_tensors="pt")
     assert_golden(inputs["region_features"], golden(f"grounding_single_{row}")["hidden_state"])

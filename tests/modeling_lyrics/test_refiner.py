@@ -1,4 +1,4 @@
-"""The refiner: the original detector's numbers, and what holds for any picture."""
+"""The refiner: the original detector's numbers, and what holds for any image."""
 
 import copy
 import json
@@ -129,11 +129,11 @@ def test_refined_picture(published_refiner, golden, golden_pictures, row):
     torch.testing.assert_close(refined.scores[0], best, atol=1e-4, rtol=1e-4)
 
 
-# ---------------------------------------------------------------------------------------------------- any picture
+# ---------------------------------------------------------------------------------------------------- any image
 
 
 def test_batched_equals_one_by_one(refiner, pictures):
-    """Sizes, batch and order of pictures change nothing."""
+    """Sizes, batch and order of images change nothing."""
     many = [*pictures, *pictures[::-1]]
     alone = [refiner.refine([picture])[0] for picture in many]
     for batch_size in (1, 2, 8):
@@ -312,7 +312,7 @@ def test_what_torch_resizes_shows_the_same_objects():
 
 
 def test_half_precision(refiner, picture):
-    """Bf16 gives finite features and, but for rounding, the same picture."""
+    """Bf16 gives finite features and, but for rounding, the same image."""
     half = copy.deepcopy(refiner).to(torch.bfloat16)
     refined = half.refine([picture])[0]
     assert refined.region_features.dtype == torch.float32
@@ -371,7 +371,7 @@ def test_what_is_missing_is_named(refiner, picture):
         bare.refine([picture])
     with pytest.raises(ValueError, match="has no segmenter"):
         bare.refine([picture], tags=[["cup"]], return_masks=True)
-    with pytest.raises(ValueError, match="tags for 2 pictures, but 1"):
+    with pytest.raises(ValueError, match="tags for 2 images, but 1"):
         bare.refine([picture], tags=[["cup"], ["ball"]])
     assert bare.refine([picture], tags=[["cup"]])[0].region_features.shape == (40, 36)
 

@@ -60,7 +60,7 @@ def build_owl():
         projection_dim=32,
     )
     model = Owlv2ForObjectDetection(config)
-    with torch.no_grad():  # else random boxes are as large as the picture or have no size
+    with torch.no_grad():  # else random boxes are as large as the image or have no size
         for parameter in model.box_head.parameters():
             parameter.mul_(0.1)
     return model, build_clip_tokenizer()
@@ -209,7 +209,7 @@ def test_objects_are_complete(refiner, pictures):
 
 @pytest.mark.parametrize("lost", ["logits", "pred_boxes"])
 def test_a_detector_that_overflows_is_named(refiner, pictures, caplog, lost):
-    """Half precision may overflow. Nothing is found then, although the picture may hold objects."""
+    """Half precision may overflow. Nothing is found then, although the image may hold objects."""
 
     def overflow(module, args, output):
         output[lost] = output[lost] * torch.nan
@@ -256,7 +256,7 @@ def test_owl_finds_what_transformers_own_processing_finds():
     seen = refiner.refine([picture], [TAGS])[0]
     boxes = (expected["boxes"] / torch.tensor([200, 320, 200, 320])).clamp(0, 1)
     order = expected["scores"].argsort(descending=True, stable=True)
-    order = order[(boxes[order, 2:] > boxes[order, :2]).all(dim=1)]  # the others lie beside the picture
+    order = order[(boxes[order, 2:] > boxes[order, :2]).all(dim=1)]  # the others lie beside the image
     assert 10 < len(order) < len(boxes)
     torch.testing.assert_close(seen.boxes, boxes[order])
     torch.testing.assert_close(seen.scores, expected["scores"][order])

@@ -1,4 +1,4 @@
-"""Tiles: long pictures are refined in square parts, and an object is one object, whether a part cuts it or not."""
+"""Tiles: long images are refined in square parts, and an object is one object, whether a part cuts it or not."""
 
 import copy
 import itertools
@@ -19,7 +19,7 @@ WIDE = (200, 100)  # width and height
 
 @pytest.fixture(scope="module")
 def tiled() -> LyricsVisualRefiner:
-    """The shipped refiner, which looks at long pictures in tiles."""
+    """The shipped refiner, which looks at long images in tiles."""
     refiner = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT).refiner
     refiner.config = copy.deepcopy(refiner.config)
     refiner.config.tile_aspect_ratio = 1.2

@@ -172,7 +172,7 @@ def test_fill_predicts_masked_items_and_the_processor_decodes_them(model, proces
         processor.prepare_masked(pictures[0], [[(0, "label")]], visual_objects=one) for one in (renamed, shown)
     )
     assert first["masked_input_ids"].equal(second["masked_input_ids"])
-    with pytest.raises(ValueError, match=r"Mask \(1, 'label'\) of picture 0 names nothing: it has 1 objects"):
+    with pytest.raises(ValueError, match=r"Mask \(1, 'label'\) of image 0 names nothing: it has 1 objects"):
         processor.prepare_masked(pictures[:1], [[(1, "label")]], visual_objects=objects[:1])
 
 
@@ -225,5 +225,5 @@ def test_wrong_texts_are_named(processor):
         processor.prepare_texts(["a", 3])
     with pytest.raises(ValueError, match="visual_objects for 1 texts, but 2 texts"):
         processor.prepare_texts(["a", "b"], visual_objects=[VisualObjects()])
-    with pytest.raises(ValueError, match="There is no picture to prepare"):
+    with pytest.raises(ValueError, match="There is no image to prepare"):
         processor.prepare_images([])

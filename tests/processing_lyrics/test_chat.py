@@ -245,7 +245,7 @@ def test_each_image_gets_its_own_message(processor, pictures, objects):
         ("<image><s>What is it?", ["What is it?"]),
         ("<s>Be nice. USER: <image>\nWhat? ASSISTANT: A cup.</s>USER: <image> And? ASSISTANT:", ["What?", "And?"]),
         ("USER: <image> a <image> b ASSISTANT: SECRET", ["a b", "a b"]),
-        ("no picture", []),
+        ("no image", []),
     ],
 )
 def test_instructions_of_rendered_text(text, instructions):

@@ -1,4 +1,4 @@
-"""Pictures of any kind become upright RGB, or an error that names them."""
+"""Images of any kind become upright RGB, or an error that names them."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
 def solid(mode):
-    """A picture that is bright in its upper half and dark in its lower, in any mode."""
+    """An image that is bright in its upper half and dark in its lower, in any mode."""
     grey = Image.fromarray(np.repeat(np.array([[200]] * 4 + [[20]] * 4, np.uint8), 6, axis=1))
     if mode.startswith("I;16"):
         return Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -122,7 +122,7 @@ def test_the_type_of_values_decides_their_range(dtype, shape):
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_deep_gray_values_are_scaled_by_what_they_hold(bits, tmp_path):
-    """As an array and as a picture of mode I;16, also from a file."""
+    """As an array and as an image of mode I;16, also from a file."""
     values = np.linspace(0, 2**bits - 1, 48).reshape(8, 6).astype(np.uint16)
     expected = (values / (2**bits - 1) * 255).round().astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "deep.png")
@@ -131,7 +131,7 @@ def test_deep_gray_values_are_scaled_by_what_they_hold(bits, tmp_path):
 
 
 def test_a_fourth_channel_is_transparency():
-    """An RGBA array lies on white, as an RGBA picture does."""
+    """An RGBA array lies on white, as an RGBA image does."""
     picture = Image.new("RGBA", (6, 8), (200, 0, 0, 128))
     expected = load_picture(picture, LIMIT).getpixel((0, 0))
     values = np.asarray(picture)
@@ -220,7 +220,7 @@ def test_unreadable_files_are_named(tmp_path, fault, suffix):
     elif fault == "flipped":
         path.write_bytes(bytes(64) + content[64:])
     elif fault in ("empty", "text"):
-        path.write_bytes(b"" if fault == "empty" else b"I am a picture")
+        path.write_bytes(b"" if fault == "empty" else b"I am an image")
     elif fault == "program":  # Pillow would start Ghostscript
         Image.new("RGB", (4, 4)).save(path, format="EPS")
     else:
@@ -238,7 +238,7 @@ def test_base64(tmp_path, scheme):
     assert load_picture(text, LIMIT).getpixel((0, 0)) == RED
     with pytest.raises(ValueError, match="5 x 4 = 20 pixels, and the limit is 10"):
         load_picture(text, 10)
-    with pytest.raises(ValueError, match=r"The picture '.{0,150}' (is not in a format|does not exist)"):
+    with pytest.raises(ValueError, match=r"The image '.{0,150}' (is not in a format|does not exist)"):
         load_picture(scheme + "QUJD" * 1000, LIMIT)
 
 
@@ -251,14 +251,14 @@ def test_names_that_no_file_can_have(name):
 @pytest.mark.parametrize(
     "values", [np.zeros((2, 2, 2, 2)), np.zeros((5, 4, 7)), np.array(["a"]), np.zeros(0), object()]
 )
-def test_arrays_that_are_no_pictures(values):
+def test_arrays_that_are_no_images(values):
     with pytest.raises(ValueError, match="is no array of pixels"):
         load_picture(values, LIMIT)
 
 
 @pytest.fixture
 def server(tmp_path):
-    """A local one, which knows a picture, something large, and nothing else."""
+    """A local one, which knows an image, something large, and nothing else."""
     Image.new("RGB", (5, 4), RED).save(tmp_path / "red.png")
     content = {"/red.png": (tmp_path / "red.png").read_bytes(), "/large.png": bytes(10_000)}
     content["/a%20b/%E6%97%A5.png?q=%20%C3%A4"] = content["/red.png"]
@@ -355,7 +355,7 @@ def test_other_urls_are_named_as_such(url, message):
 def test_pictures_from_the_web(server, monkeypatch):
     monkeypatch.setattr(images, "MAX_DOWNLOAD", 5_000)
     assert load_picture(f"{server}/red.png", LIMIT).getpixel((0, 0)) == RED
-    with pytest.raises(ValueError, match=r"The picture 'http.*/none.png' cannot be fetched: .*404"):
+    with pytest.raises(ValueError, match=r"The image 'http.*/none.png' cannot be fetched: .*404"):
         load_picture(f"{server}/none.png", LIMIT)
     with pytest.raises(ValueError, match=r"large.png' is larger than 5,000 bytes"):
         load_picture(f"{server}/large.png", LIMIT)

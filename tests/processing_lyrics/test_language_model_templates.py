@@ -1,4 +1,4 @@
-"""Chat templates of language models: they take pictures, keep their switches, and never read text as control."""
+"""Chat templates of language models: they take images, keep their switches, and never read text as control."""
 
 from functools import cache
 
@@ -42,7 +42,7 @@ def ask(text, *others, image=True):
 
 @pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.jinja")), ids=lambda path: path.stem)
 def test_every_template_of_trl_takes_pictures(path):
-    """Text and lists, tools and generation tags: a picture is a placeholder before its question, and text as ever."""
+    """Text and lists, tools and generation tags: an image is a placeholder before its question, and text as ever."""
     source, names = path.read_text(), {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     adapted = adapt_template(source, names)
     assert original_template(adapted) == source
@@ -51,13 +51,13 @@ def test_every_template_of_trl_takes_pictures(path):
     assert prompt.count("A cup.") == 1
 
 
-def test_a_template_that_takes_no_pictures_is_refused():
+def test_a_template_that_takes_no_images_is_refused():
     """A probe finds what drops, prints or repeats the text of messages, whatever form it comes in."""
     drops = "{% for message in messages %}{{ message['role'] }}{% endfor %}"
     repeats = "{% for message in messages %}{{ message['content'] ~ message['content'] }}{% endfor %}"
     fails = "{{ raise_exception('never') }}"
     for template, reason in ((drops, "drops or repeats"), (repeats, "drops or repeats"), (fails, "TemplateError")):
-        with pytest.raises(ValueError, match=f"takes no pictures.*{reason}"):
+        with pytest.raises(ValueError, match=f"takes no images.*{reason}"):
             adapt_template(template, {})
     with pytest.raises(ValueError, match="none of them is `default`"):
         adapt_template({"rag": drops}, {})
@@ -65,7 +65,7 @@ def test_a_template_that_takes_no_pictures_is_refused():
 
 @pytest.mark.parametrize("name", OWN)
 def test_text_is_rendered_as_by_the_tokenizer(name):
-    """Without a picture, prompt and tokens are the language model's own, with its BOS or without one."""
+    """Without an image, prompt and tokens are the language model's own, with its BOS or without one."""
     processor, tokenizer = processor_of(name), build_tokenizer(FAMILIES[name])
     chat = [
         {"role": "user", "content": "What is it?"},

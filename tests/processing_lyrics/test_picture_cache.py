@@ -1,4 +1,4 @@
-"""A known picture is not decoded, resized or normalized again, and one that has changed is never taken for it."""
+"""A known image is not decoded, resized or normalized again, and one that has changed is never taken for it."""
 
 import os
 
@@ -29,7 +29,7 @@ def file(tmp_path):
 
 
 def save(picture, path):
-    """Without compression, so that two pictures of a size have files of a length."""
+    """Without compression, so that two images of a size have files of a length."""
     picture.convert("RGB").save(path)
     os.utime(path, (0, 0))
     return path
@@ -116,7 +116,7 @@ def test_pictures_of_one_call(processor, file):
     inputs = processor(images=[other, file, other], text="<image> <image> <image>", return_tensors="pt")
     expected = [fresh_values(processor, one) for one in (other, Image.open(file), other)]
     assert torch.equal(inputs["pixel_values"], torch.cat(expected))
-    assert processor.picture_cache.stats().entries == 3  # two pictures, one file
+    assert processor.picture_cache.stats().entries == 3  # two images, one file
 
 
 def test_what_is_damaged_stays_an_error(processor, tmp_path):
@@ -130,7 +130,7 @@ def test_what_is_damaged_stays_an_error(processor, tmp_path):
 
 
 def test_given_objects_leave_nothing_behind(processor, file):
-    """Training sees each picture once, and would fill the cache for nothing."""
+    """Training sees each image once, and would fill the cache for nothing."""
     objects = processor.refine(Image.open(file))
     prepare(processor, Image.open(file), visual_objects=objects)
     assert processor.picture_cache.stats().entries == 0

@@ -127,7 +127,7 @@ def test_without_a_refiner(bare, picture, caplog):
     assert not REGIONS & set(out)
     with pytest.raises(ValueError, match="has no refiner"):
         bare.refine(picture)
-    with pytest.raises(ValueError, match=r"Pictures \[1\] have no visual_objects"):
+    with pytest.raises(ValueError, match=r"Images \[1\] have no visual_objects"):
         bare(images=[picture] * 2, visual_objects=[VisualObjects(), None])
 
 
@@ -165,12 +165,12 @@ def test_padding_side_can_be_chosen(processor, padding_side):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"text": "<image> a", "images": []}, "got 1 placeholders and 0 pictures"),
-        ({"text": "<image> a", "images": 2}, "got 1 placeholders and 2 pictures"),
-        ({"text": ["<image> a", "<image>"], "images": [2, 0]}, "Text 0 has 1 <image> placeholders, but 2 pictures"),
+        ({"text": "<image> a", "images": []}, "got 1 placeholders and 0 images"),
+        ({"text": "<image> a", "images": 2}, "got 1 placeholders and 2 images"),
+        ({"text": ["<image> a", "<image>"], "images": [2, 0]}, "Text 0 has 1 <image> placeholders, but 2 images"),
         (
             {"text": "<image>", "images": 1, "visual_objects": [VisualObjects()] * 2},
-            "visual_objects for 2 pictures, but 1",
+            "visual_objects for 2 images, but 1",
         ),
         ({"text": "<image>", "images": 1, "mqformer_instructions": ["a", "b"]}, "2 mqformer_instructions for 1"),
         ({}, "at least one input"),
@@ -303,9 +303,9 @@ def test_tags_of_ones_own(processor, picture):
 def test_one_list_of_tags_is_for_every_picture(picture):
     """On the shipped model, as words and not as letters; the store is not asked."""
     shipped = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
-    shipped.refined_cache.max_bytes = 0  # numbers of a batch differ from those of one picture in their last digits
+    shipped.refined_cache.max_bytes = 0  # numbers of a batch differ from those of one image in their last digits
     words = ["red star", "ball"]
-    for pictures in ([SCENE_PICTURE], [SCENE_PICTURE, picture]):  # as many words as pictures, and fewer
+    for pictures in ([SCENE_PICTURE], [SCENE_PICTURE, picture]):  # as many words as images, and fewer
         alike = shipped.refine(pictures, tags=words)
         assert [one.tags for one in alike] == [words] * len(pictures)
         assert alike == shipped.refine(pictures, tags=[words] * len(pictures))
@@ -317,10 +317,10 @@ def test_one_list_of_tags_is_for_every_picture(picture):
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ("ball", "tags must be a list of words, or one list for each picture, got 'ball'"),
-        ([], "tags for 0 pictures, but 2"),
-        ([["ball"]], "tags for 1 pictures, but 2"),
-        ([["ball"]] * 3, "tags for 3 pictures, but 2"),
+        ("ball", "tags must be a list of words, or one list for each image, got 'ball'"),
+        ([], "tags for 0 images, but 2"),
+        ([["ball"]], "tags for 1 images, but 2"),
+        ([["ball"]] * 3, "tags for 3 images, but 2"),
         (["ball", ["cup"]], "all words or all lists of words, got 'ball'"),
         ([["ball", 3], []], "tags must be strings, got 3, a int"),
         ([3, None], "all words or all lists of words, got 3"),
@@ -470,7 +470,7 @@ def test_without_a_refiner_every_picture_looks_familiar(bare):
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 400), (640, 480)])
 def test_visualize(processor, size):
-    """Boxes are drawn where they are, also at the border, on tiny pictures, and without any object."""
+    """Boxes are drawn where they are, also at the border, on tiny images, and without any object."""
     picture = Image.new("RGB", size, (128, 128, 128))
     objects = VisualObjects(
         labels=["日本", "a", "a"],
@@ -486,7 +486,7 @@ def test_visualize(processor, size):
     assert processor.visualize(picture, objects, "no box").tobytes() == drawn.tobytes()
     empty = processor.visualize(picture, VisualObjects())
     assert set(empty.get_flattened_data()) == {(128, 128, 128)}
-    assert picture.getpixel((0, 0)) == (128, 128, 128), "the caller's picture is left alone"
+    assert picture.getpixel((0, 0)) == (128, 128, 128), "the caller's image is left alone"
 
 
 def test_the_boxes_of_an_answer_are_drawn_first(processor):

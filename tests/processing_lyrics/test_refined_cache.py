@@ -1,4 +1,4 @@
-"""A picture is refined once, as long as nothing changes that its objects depend on."""
+"""An image is refined once, as long as nothing changes that its objects depend on."""
 
 import pickle
 
@@ -120,7 +120,7 @@ def test_objects_of_another_refiner_need_not_be_of_our_class(processor):
 
 
 class Known:
-    """A store that finds pictures by their hash."""
+    """A store that finds images by their hash."""
 
     def __init__(self, objects):
         self.objects, self.asked = objects, []
@@ -130,7 +130,7 @@ class Known:
         return self.objects
 
     def lookup(self, picture):
-        raise AssertionError("The picture is decoded and hashed again.")
+        raise AssertionError("The image is decoded and hashed again.")
 
 
 def test_a_store_is_asked_for_the_hash_that_is_known(processor):

@@ -119,7 +119,7 @@ def test_labels_in_running_text():
 
 @given(st.text(alphabet="[]0123456789., \n:-+ae\uff11\u200b", max_size=300))
 def test_hostile_text_stays_text(text):
-    """What is found are boxes in the picture, in order, without overlap, and the rest is kept."""
+    """What is found are boxes in the image, in order, without overlap, and the rest is kept."""
     found = parse_spatial_text(text)
     assert found.text == text
     end = 0

@@ -121,7 +121,7 @@ def test_counts_must_agree(values):
         ({"boxes": [[0, 0, 1]]}, r"boxes must be \(R, 4\), got shape \(1, 3\)"),
         ({"boxes": [[0, 0, 1, np.nan]]}, "boxes has values that are not finite"),
         ({"boxes": [[0, 0, 1, 1], [10, 20, 300, 400]]}, r"in \[0, 1\] .* got \[10.0, .*\(object 1\): divide pixels by"),
-        ({"boxes": [[-0.5, 0, 1, 1]]}, r"boxes must be xyxy in \[0, 1\] of the upright picture, got \[-0.5, "),
+        ({"boxes": [[-0.5, 0, 1, 1]]}, r"boxes must be xyxy in \[0, 1\] of the upright image, got \[-0.5, "),
         ({"boxes": [[0.9, 0.1, 0.2, 0.3]]}, r"boxes must be xyxy, .*\(object 0\): it is inverted, or holds a center"),
         ({"boxes": [[0.1, 0.9, 0.2, 0.3]]}, r"boxes must be xyxy, .*\(object 0\): it is inverted, or holds a center"),
         ({"scores": [0.5, 50]}, r"scores must be in \[0, 1\], got 50 \(object 1\)"),

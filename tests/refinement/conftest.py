@@ -38,7 +38,7 @@ def photos(tmp_path_factory):
         draw_table(64 + 16 * number, 48).save(folder / f"a{number}.png")
         draw_table(64, 80 + number).convert("L" if number else "P").save(folder / "sub" / f"b{number}.PNG")
     draw_table(70, 50).save(folder / "sub" / "deep" / "日本 c.jpg", quality=90)
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("not looked at")
     return folder
 

@@ -115,11 +115,11 @@ def test_stale_images_are_refused(store, photos):
 
 def test_missing_images(store):
     rows = [{"image": draw_table(31, 41), "key": "none"}, {"image": "https://x.org/a.png", "key": "none"}]
-    for key, name in ((None, "A picture"), ("key", "'none'")):
+    for key, name in ((None, "An image"), ("key", "'none'")):
         with pytest.raises(StoreError, match=f"{name} is not in .*could not be refined: 1 "):
             store.attach(rows, key=key)[0]
         assert store.attach(rows, key=key, missing="none")[0]["visual_objects"] is None
-    with pytest.raises(StoreError, match="is a URL; pictures are not fetched"):
+    with pytest.raises(StoreError, match="is a URL; images are not fetched"):
         store.attach(rows)[1]
 
 

@@ -208,7 +208,7 @@ def test_too_many_failures_stop_the_run(fast, photos, tmp_path):
     """The error has an example; finished shards are kept, and a run with a higher rate uses them."""
     folder = tmp_path / "store"
     with pytest.raises(
-        TooManyFailuresError, match=r"1 of 8 pictures failed, .* than the 10\.00%.*broken\.jpg: The pict"
+        TooManyFailuresError, match=r"1 of 8 images failed, .* than the 10\.00%.*broken\.jpg: The image"
     ):
         refine_dataset(photos, folder, fast, shard_size=SHARD_SIZE, max_failure_rate=0.1)
     assert [failure["key"] for failure in failures(folder)] == ["broken.jpg"]
@@ -218,10 +218,10 @@ def test_too_many_failures_stop_the_run(fast, photos, tmp_path):
 
 
 def test_many_failures_stop_a_run_early(fast, tmp_path):
-    """After a hundred pictures, not at the end."""
+    """After a hundred images, not at the end."""
     for number in range(150):
         (tmp_path / f"{number:03}.png").touch()
-    with pytest.raises(TooManyFailuresError, match=r"1\d\d of 1\d\d pictures failed"):
+    with pytest.raises(TooManyFailuresError, match=r"1\d\d of 1\d\d images failed"):
         refine_dataset(tmp_path, tmp_path / "store", fast, batch_size=1, shard_size=10)
 
 
@@ -305,7 +305,7 @@ def test_a_store_of_something_else_is_refused(own_store, photos, fast, tmp_path)
     expected = contents(own_store)
     for options, message in (
         ({"shard_size": 4}, "shard_size was 3 and is 4"),
-        ({"limit": 2}, "pictures was 8 and is 2; shards was 3 and is 1"),
+        ({"limit": 2}, "images was 8 and is 2; shards was 3 and is 1"),
         ({"masks": True}, "masks was False and is True"),
     ):
         with pytest.raises(StoreError, match=f"was begun with something else: .*{message}"):

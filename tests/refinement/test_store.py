@@ -93,7 +93,7 @@ def test_a_store_replaces_the_refiner(store, photos, model, checkpoint):
             assert torch.equal(stored[name], online[name])
     losses = [model(**inputs, labels=inputs["input_ids"]).loss for inputs in (online, stored)]
     torch.testing.assert_close(losses[0], losses[1], atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match=r"Pictures \[1\] are not in the store, and this processor has no refiner"):
+    with pytest.raises(ValueError, match=r"Images \[1\] are not in the store, and this processor has no refiner"):
         without.refine([photos / "a0.png", draw_table(33, 44)])
 
 

@@ -1,4 +1,4 @@
-"""Search in pictures: what is found, an index that grows, survives a kill, and belongs to one model."""
+"""Search in images: what is found, an index that grows, survives a kill, and belongs to one model."""
 
 import multiprocessing
 import os
@@ -121,7 +121,7 @@ def test_the_index_follows_the_folder(photos, encoder):
     (photos / "red.png").unlink()
     Image.new("RGB", (30, 30), "yellow").save(photos / "yellow.png")
     Image.new("RGB", (31, 33), "purple").save(photos / "blue.png")
-    (photos / "broken.png").write_bytes(b"no picture")
+    (photos / "broken.png").write_bytes(b"no image")
     search = open_search(photos, encoder)
     assert search.update(progress=False) == 2
     assert list(search.failures) == ["broken.png"]
@@ -134,11 +134,11 @@ def test_the_index_follows_the_folder(photos, encoder):
 
 
 def test_the_index_of_another_folder_is_refused(photos, encoder, tmp_path):
-    """One of the same pictures elsewhere is not: a folder may move."""
+    """One of the same images elsewhere is not: a folder may move."""
     open_search(photos, encoder).update(progress=False)
     (tmp_path / "others").mkdir()
     Image.new("RGB", (30, 30)).save(tmp_path / "others" / "black hole.png")
-    with pytest.raises(EmbeddingIndexError, match="made with other pictures: none of its 6 is in"):
+    with pytest.raises(EmbeddingIndexError, match="made with other images: none of its 6 is in"):
         PictureSearch(open_source(tmp_path / "others", shard_size=4), encoder, tmp_path / "index").update()
     photos.rename(tmp_path / "moved")
     moved = PictureSearch(open_source(tmp_path / "moved", shard_size=4), encoder, tmp_path / "index")
@@ -167,10 +167,10 @@ def test_a_picture_that_is_gone_is_last_and_does_not_stop_the_search(photos, enc
 
 def test_nothing_to_read_is_an_error(tmp_path, encoder):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(ValueError, match="There is no picture in"):
+    with pytest.raises(ValueError, match="There is no image in"):
         open_search(tmp_path / "photos", encoder)
     (tmp_path / "photos" / "a.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"None of the 1 pictures could be read; a\.png"):
+    with pytest.raises(ValueError, match=r"None of the 1 images could be read; a\.png"):
         open_search(tmp_path / "photos", encoder).update(progress=False)
 
 
@@ -206,7 +206,7 @@ def test_a_folder_with_other_things_is_not_taken_for_an_index(photos, encoder):
 
 
 def test_many_files_become_few_and_nothing_else_changes(photos, encoder, monkeypatch):
-    monkeypatch.setattr(task, "BATCHES_AT_ONCE", 1)  # one picture a file
+    monkeypatch.setattr(task, "BATCHES_AT_ONCE", 1)  # one image a file
     first = open_search(photos, encoder)
     first.update(progress=False)
     hits, objects = first.by_text("a red ball", top=6), first.objects("sub/gray.png")
@@ -245,12 +245,12 @@ def test_pictures_that_are_drawn_keep_their_index(tmp_path, encoder):
     assert again.update(progress=False) == 0
     assert keys(again.by_text("a ball")) == keys(first.by_text("a ball"))
     assert np.array_equal(again.load("3"), first.load("3"))
-    with pytest.raises(EmbeddingIndexError, match="other pictures: pictures was 5 and is 6; word was shapes:5"):
+    with pytest.raises(EmbeddingIndexError, match="other images: images was 5 and is 6; word was shapes:5"):
         search("shapes:6").update(progress=False)
 
 
 def update_and_die(photos, encoder):
-    """Index pictures in this process, which ends in the middle of writing the second part."""
+    """Index images in this process, which ends in the middle of writing the second part."""
     count, write = 0, index.write_file
 
     def dies(path, *arguments, **options):
@@ -302,7 +302,7 @@ def test_a_sheet_shows_every_picture_with_its_line():
     widths = [220 * min(1, 100 / (20 + 30 * number)) for number in range(7)]
     expected = sum(width * height for width, height in zip(widths, heights, strict=True))
     assert (sheet == (255, 0, 0)).all(axis=2).sum() == pytest.approx(expected, rel=0.02)
-    assert (sheet[-20:] < 100).any(), "the line below the last picture"
+    assert (sheet[-20:] < 100).any(), "the line below the last image"
 
 
 def test_an_encoder_without_objects_is_refused(encoder, saved):

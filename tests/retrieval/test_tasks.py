@@ -100,7 +100,7 @@ def test_results_of_other_captions_are_refused(encoder, data, tmp_path):
 
 
 def test_a_damaged_image_is_left_out_and_named(encoder, data, tmp_path):
-    (data / "flickr30k" / "images" / "1.jpg").write_bytes(b"no picture")
+    (data / "flickr30k" / "images" / "1.jpg").write_bytes(b"no image")
     tasks = parse_retrieval_words(["retrieval/flickr30k"], data)
     content = evaluate_tasks(encoder, tasks, tmp_path / "out", reranked=2)
     found = content["results"]["flickr30k"]

@@ -43,7 +43,7 @@ def generate(parts, question, picture=SCENE_PICTURE):
 
 @pytest.fixture(scope="module")
 def expected(parts):
-    """Answers of `generate`, by picture and question."""
+    """Answers of `generate`, by image and question."""
     asked = [(SCENE_PICTURE, COLOR), (SCENE_PICTURE, WHERE), (SCENE_PICTURE, LONG), (EXAMPLE_PICTURE, LONG)]
     return {one: generate(parts, one[1], one[0]) for one in asked}
 
@@ -97,7 +97,7 @@ def test_pictures_of_every_kind(assistant, expected):
 
 
 def test_given_objects_are_used_and_told_apart(assistant):
-    """The same picture and question with other objects is another question."""
+    """The same image and question with other objects is another question."""
     everything = assistant.see(SCENE_PICTURE)
     assert assistant.ask(SCENE_PICTURE, MANY, objects=everything).text == assistant.ask(SCENE_PICTURE, MANY).text
     width = everything.region_features.shape[1]
@@ -105,7 +105,7 @@ def test_given_objects_are_used_and_told_apart(assistant):
     answer = assistant.ask(SCENE_PICTURE, MANY, objects=none)
     assert len(answer.objects) == 0
     assert answer.text != assistant.ask(SCENE_PICTURE, MANY).text
-    with pytest.raises(ValueError, match="visual objects for 2 pictures, but 1"):
+    with pytest.raises(ValueError, match="visual objects for 2 images, but 1"):
         assistant.ask(SCENE_PICTURE, MANY, objects=[none, none])
 
 
@@ -119,7 +119,7 @@ def test_many_questions_in_batches(assistant, expected):
 
 
 def test_a_row_that_fails_fails_alone(assistant, expected, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     rows = [
         (SCENE_PICTURE, COLOR),
         (tmp_path / "broken.png", COLOR),
@@ -138,11 +138,11 @@ def test_a_row_that_fails_fails_alone(assistant, expected, tmp_path):
 
 def test_urls_in_rows_are_refused(assistant):
     found = list(assistant.ask_many([{"image": "http://127.0.0.1:9/a.png", "question": COLOR}], on_error="yield"))
-    assert "is a URL; pictures are not fetched" in str(found[0])
+    assert "is a URL; images are not fetched" in str(found[0])
 
 
 def test_an_error_in_a_batch_reaches_only_its_question(parts, expected):
-    """One picture of a batch cannot be prepared: the other questions are answered."""
+    """One image of a batch cannot be prepared: the other questions are answered."""
 
     def refuse(picture, objects):
         if picture.size == (480, 320):
@@ -348,7 +348,7 @@ def test_caches_stay_within_their_bytes(parts, tmp_path):
 
 
 def test_another_question_about_a_picture_runs_no_vision_encoder(parts, forgetful, tmp_path):
-    """Nor is the file decoded again, alone and beside a picture that is new."""
+    """Nor is the file decoded again, alone and beside an image that is new."""
     shutil.copy(SCENE_PICTURE, tmp_path / "scene.png")
     other = Image.open(SCENE_PICTURE).convert("RGB").rotate(180)
     sizes: list[int] = []

@@ -1,4 +1,4 @@
-"""Chats: turns on kept pictures and keys, boxes in questions, and conversations that `lyrics sft` reads."""
+"""Chats: turns on kept images and keys, boxes in questions, and conversations that `lyrics sft` reads."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_turns_are_those_of_the_whole_conversation(assistant, forgetful):
 
 
 def test_a_turn_reads_only_what_is_new(assistant, parts):
-    """The pictures are not encoded again, and the language model does not read the earlier turns."""
+    """The images are not encoded again, and the language model does not read the earlier turns."""
     chat = assistant.chat(Image.open(SCENE_PICTURE).resize((333, 333)))
     first = chat.ask(QUESTIONS[0])
     lengths, encoded = [], []
@@ -79,7 +79,7 @@ def test_a_saved_chat_is_a_row_for_training(assistant, tmp_path, name):
 
 
 def test_boxes_of_two_pictures_are_read_for_training(assistant, tmp_path):
-    """Each box names its picture, also the one that was asked about before there was a second picture."""
+    """Each box names its image, also the one that was asked about before there was a second image."""
     chat = assistant.chat(SCENE_PICTURE, max_new_tokens=12)
     chat.ask("What is this?", boxes=[[0, 0, 256, 128]])
     chat.add_image(EXAMPLE_PICTURE)
@@ -98,7 +98,7 @@ def test_boxes_of_two_pictures_are_read_for_training(assistant, tmp_path):
 
 def test_what_goes_wrong_leaves_the_chat_as_it_was(assistant):
     chat = assistant.chat()
-    with pytest.raises(ValueError, match="A box needs a picture"):
+    with pytest.raises(ValueError, match="A box needs an image"):
         chat.ask("What is this?", boxes=[[1, 2, 3, 4]])
     with pytest.raises(ValueError, match=r"'none\.png' does not exist"):
         chat.add_image("none.png")
@@ -114,7 +114,7 @@ def test_what_goes_wrong_leaves_the_chat_as_it_was(assistant):
         chat.to_row()
     assert chat.messages == []
     assert chat.last is None
-    assert chat.ask(QUESTIONS[0]).text == assistant.ask(SCENE_PICTURE, QUESTIONS[0]).text  # the picture is still new
+    assert chat.ask(QUESTIONS[0]).text == assistant.ask(SCENE_PICTURE, QUESTIONS[0]).text  # the image is still new
 
 
 def test_a_stopped_answer_is_remembered_as_far_as_it_was_written(assistant):

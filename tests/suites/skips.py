@@ -16,7 +16,7 @@ WINDOWS = (
     "Swin's attentions and hidden states have the shapes of its windows; Transformers replaces this test for Swin."
 )
 NO_HIDDEN_STATES = "The refiner is three models in a row, frozen: it has no hidden states of its own, and no gradients."
-NO_EMBEDDINGS = "The refiner takes pictures; it has no input embeddings."
+NO_EMBEDDINGS = "The refiner takes images; it has no input embeddings."
 WEIGHTS_NEEDED = (
     "It loads a checkpoint without weights, which the refiner refuses; see tests/modeling_lyrics/test_state.py."
 )

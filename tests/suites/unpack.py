@@ -1,6 +1,6 @@
 """Unpack the test mixins of a source distribution of Transformers: `python unpack.py transformers-X.tar.gz TARGET`.
 
-The distribution lacks a few modules that its mixins import; they are replaced by stubs without tests. Pictures that the
+The distribution lacks a few modules that its mixins import; they are replaced by stubs without tests. Images that the
 mixins would fetch from the Hub are replaced by a small one that is drawn here.
 """
 

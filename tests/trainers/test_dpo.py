@@ -96,7 +96,7 @@ def test_images_of_a_file_reach_the_model(ending, tmp_path):
 def test_a_bad_picture_is_named_with_its_row(processor, tmp_path):
     pairs = {"prompt": "What?", "chosen": "A cup.", "rejected": "A dog."}
     ShapePairs(1)[0]["images"][0].save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     rows = [{**pairs, "images": [str(tmp_path / name)]} for name in ("good.png", "bad.png")]
     read = PreferenceRows(to_dataset(rows), processor)
     assert len(read[0]["images"]) == 1

@@ -147,7 +147,7 @@ def _list_settings(trainer: Trainer, args: Any) -> dict[str, Any]:
 
 
 def write_run_card(trainer: Any, folder: Path, present: Path | None) -> None:
-    """Write the card of a model or checkpoint that a trainer has saved, and the picture of its losses.
+    """Write the card of a model or checkpoint that a trainer has saved, and the image of its losses.
 
     Args:
         trainer: trainer with `stage_name`.
@@ -160,7 +160,7 @@ def write_run_card(trainer: Any, folder: Path, present: Path | None) -> None:
         try:
             draw_log(trainer.state.log_history, folder / LOSSES_PICTURE)
         except ImportError:
-            logger.info("The model card gets no picture of the losses: matplotlib is not installed.")
+            logger.info("The model card gets no image of the losses: matplotlib is not installed.")
     is_adapter = (folder / "adapter_config.json").is_file()
     bases = trainer.base_models()
     facts = CardFacts(

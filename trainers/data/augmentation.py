@@ -106,7 +106,7 @@ class Move:
         features = objects.region_features
         if len(features) != len(objects) or not np.allclose(features[:, -4:], objects.boxes, atol=2e-3):
             raise ValueError(
-                "Stored objects whose region features are not one for each box cannot be moved with their picture: "
+                "Stored objects whose region features are not one for each box cannot be moved with their image: "
                 "refine on line, or train without flips and crops."
             )
         moved = self.boxes(objects.boxes, size)

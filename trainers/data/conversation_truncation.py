@@ -51,7 +51,7 @@ def truncate_conversation(
             shortened.add(number)
     if (length := measure(messages)) > max_length:
         raise TooLongError(
-            f"The conversation takes {length} tokens at the least, with its pictures, boxes and last question, and "
+            f"The conversation takes {length} tokens at the least, with its images, boxes and last question, and "
             f"max_length is {max_length}."
         )
     return messages, learned_from, shortened

@@ -149,7 +149,7 @@ def _show(value: Any) -> str:
 
 
 def write_losses(has_picture: bool) -> str:
-    """Return the picture of the losses; nothing where there is none."""
+    """Return the image of the losses; nothing where there is none."""
     return f"![Losses and metrics by training step]({LOSSES_PICTURE})" if has_picture else ""
 
 

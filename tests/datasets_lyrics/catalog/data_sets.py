@@ -1,6 +1,6 @@
 """Small data sets of our own making in every format of the catalog, most with a record that cannot be used.
 
-Every picture has 40 x 30 pixels.
+Every image has 40 x 30 pixels.
 """
 
 import json
@@ -22,7 +22,7 @@ def _content(kind):
 
 
 def put(root, *names):
-    """Write pictures below the root."""
+    """Write images below the root."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def coco_captions(root):
     put(root, coco(7), coco(9))
     images = [{"id": number, "file_name": f"COCO_train2014_{number:012d}.jpg"} for number in (7, 8, 9)]
     notes = [{"id": 1, "image_id": 9, "caption": "A cat."}, {"id": 2, "image_id": 7, "caption": " A dog runs. "}]
-    notes += [{"id": 3, "image_id": 7, "caption": "A brown dog."}, {"id": 4, "image_id": 8, "caption": "No picture."}]
+    notes += [{"id": 3, "image_id": 7, "caption": "A brown dog."}, {"id": 4, "image_id": 8, "caption": "No image."}]
     dump(root / "annotations/captions_train2014.json", {"info": {"year": 1}, "annotations": notes, "images": images})
 
 
@@ -116,7 +116,7 @@ def _vqa(root, questions, annotations):
     asked = [
         {"question_id": 7001, "image_id": 7, "question": "What runs?"},
         {"question_id": 7002, "image_id": 7, "question": "Is it brown?"},
-        {"question_id": 8001, "image_id": 8, "question": "Where is the picture?"},
+        {"question_id": 8001, "image_id": 8, "question": "Where is the image?"},
         {"question_id": 7003, "image_id": 7, "question": "Who answers?"},
         {"question_id": 7004, "image_id": 7},
     ]

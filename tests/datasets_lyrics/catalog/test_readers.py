@@ -104,7 +104,7 @@ def test_a_named_file_is_the_one_that_is_read(tmp_path):
 
 
 def test_one_bad_part_of_a_record_costs_itself_alone(tmp_path):
-    """A box of a picture, a region of an image, a category of a file."""
+    """A box of an image, a region of an image, a category of a file."""
     root = write("voc", tmp_path)
     path = root / "Annotations/a.xml"
     bad = "<object><name>cat</name><bndbox><xmin>90</xmin><ymin>1</ymin><xmax>99</xmax><ymax>9</ymax></bndbox></object>"
@@ -162,13 +162,13 @@ def test_what_one_file_lists_and_the_other_lacks_is_told(tmp_path):
 
 
 def test_flickr_as_its_authors_write_it(tmp_path):
-    """Lines of name, number and caption; a picture without captions and a missing one are told."""
+    """Lines of name, number and caption; an image without captions and a missing one are told."""
     put(tmp_path, "flickr30k-images/7.jpg", "flickr30k-images/8.jpg")
     lines = ["7.jpg#0\tA dog runs .", "7.jpg#1\tEin Hund läuft .", "", "8.jpg", "9.jpg#0\tGone ."]
     (tmp_path / "results_20130124.token").write_text("\r\n".join(lines), encoding="utf-8-sig")
     reader = open_reader("flickr30k", tmp_path, "all")
     assert [(row.id, row.answers) for row in reader] == [("7.jpg", ["A dog runs .", "Ein Hund läuft ."])]
-    assert reader.folder.omissions.counts == {"missing picture": 1, "empty text": 1}
+    assert reader.folder.omissions.counts == {"missing image": 1, "empty text": 1}
 
 
 def test_hidden_files_are_no_data(tmp_path):

@@ -69,7 +69,7 @@ def test_a_change_is_noticed_and_no_change_reads_nothing(tmp_path, cache):
     assert len(open_rows(word)) == 2
     assert stored.stat().st_mtime_ns == written
     before = fingerprint(open_word(word))
-    put(root, "train2014/COCO_train2014_000000000008.jpg")  # the picture that was missing
+    put(root, "train2014/COCO_train2014_000000000008.jpg")  # the image that was missing
     assert fingerprint(open_word(word)) != before
     assert len(open_rows(word)) == 3
 
@@ -89,7 +89,7 @@ def test_what_was_left_out_is_told_each_time(tmp_path, caplog):
             open_rows(word)
         finally:
             logger.removeHandler(handler)
-        assert "missing picture: 1" in "".join(messages)
+        assert "missing image: 1" in "".join(messages)
 
 
 def test_a_link_out_of_the_folder_needs_a_root_that_holds_it(tmp_path):

@@ -39,8 +39,8 @@ def test_what_a_spreadsheet_lacks_is_counted_by_line(tmp_path):
     rows = [["a.jpg", "What?", None], ["b.jpg", "What?", "A cat"], [None, "What?"], ["a.jpg", "What?", "A dog"]]
     reader = open_reader("table", save(tmp_path / "mine.xlsx", HEADER, *rows).parent)
     assert len(list(reader)) == 1
-    assert reader.folder.omissions.counts == {"empty text": 2, "missing picture": 1}
-    assert reader.folder.omissions.examples["missing picture"] == ["mine.xlsx, line 3: b.jpg"]
+    assert reader.folder.omissions.counts == {"empty text": 2, "missing image": 1}
+    assert reader.folder.omissions.examples["missing image"] == ["mine.xlsx, line 3: b.jpg"]
 
 
 def test_a_spreadsheet_is_not_held_in_memory_by_its_stated_size(tmp_path):
@@ -74,9 +74,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
 
 def test_wrong_columns_and_several_tables_are_told(tmp_path):
     path = save(tmp_path / "mine.xlsx", ["Bild", "Antwort"], ["a.jpg", "x"])
-    with pytest.raises(
-        ValueError, match=r"needs a column with the picture's file .* its columns are 'bild', 'antwort'"
-    ):
+    with pytest.raises(ValueError, match=r"needs a column with the image's file .* its columns are 'bild', 'antwort'"):
         said(path)
     (tmp_path / "mine.csv").write_text("file,answer\n")
     with pytest.raises(ValueError, match=r"several files .*: mine\.csv, mine\.xlsx\. Name the one to read"):

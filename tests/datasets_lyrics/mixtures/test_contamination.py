@@ -1,4 +1,4 @@
-"""Pictures of evaluation splits are known again: by number, by file and by what they show."""
+"""Images of evaluation splits are known again: by number, by file and by what they show."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_scaled_and_compressed_copies_are_near(tmp_path):
 
 @given(st.integers(0, 2**64 - 1), st.sets(st.integers(0, 63), max_size=6), st.integers(0, 2**64 - 1))
 def test_near_finds_every_pair_within_the_distance(value, flipped, other):
-    """Pictures of nearly one color apart, which are never compared."""
+    """Images of nearly one color apart, which are never compared."""
     changed = value
     for bit in flipped:
         changed ^= 1 << bit

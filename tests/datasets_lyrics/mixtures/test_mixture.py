@@ -30,7 +30,7 @@ def mix(folder, text):
 
 
 def questions(folder, pictures, each, name="vqav2"):
-    """VQAv2 with some questions about each of some pictures."""
+    """VQAv2 with some questions about each of some images."""
     root = folder / name
     put(root, *(coco(number) for number in range(1, pictures + 1)))
     ids = [(number, number * 100 + place) for place in range(each) for number in range(1, pictures + 1)]
@@ -94,7 +94,7 @@ def test_caps_take_a_part(tmp_path):
 def test_questions_about_one_picture_share_a_conversation(tmp_path):
     questions(tmp_path, 3, 5)
     mixture = mix(tmp_path, "data: [{data: vqav2, pack: 2}]")
-    assert len(mixture) == 9  # 2 + 2 + 1 of each picture
+    assert len(mixture) == 9  # 2 + 2 + 1 of each image
     seen = []
     for position in range(9):
         row = mixture[position]
@@ -180,10 +180,10 @@ def test_styles_of_boxes(tmp_path, style):
 
 
 def test_pictures_of_evaluation_splits_are_left_out(tmp_path):
-    """RefCOCO's train2014 names pictures that COCO 2017 names in another way; copies are found by what they show."""
+    """RefCOCO's train2014 names images that COCO 2017 names in another way; copies are found by what they show."""
     questions(tmp_path, 9, 1)
     root = write("refcoco", tmp_path)
-    assert len(mix(tmp_path, "data: [vqav2]\nexclude: [refcoco]")) == 8  # without picture 7
+    assert len(mix(tmp_path, "data: [vqav2]\nexclude: [refcoco]")) == 8  # without image 7
     (root / "train2014").rename(root / "train2017")
     (root / "train2017/COCO_train2014_000000000007.jpg").rename(root / "train2017/000000000007.jpg")
     mixture = mix(tmp_path, "data: [vqav2]\nexclude: [refcoco]")
@@ -192,10 +192,10 @@ def test_pictures_of_evaluation_splits_are_left_out(tmp_path):
 
 
 def test_a_mixture_is_refined_picture_by_picture(tmp_path):
-    """A picture that two data sets share through a link is there once; those left out of training are not there."""
+    """An image that two data sets share through a link is there once; those left out of training are not there."""
     questions(tmp_path, 4, 2)
     write("table", tmp_path)
-    write("refcoco", tmp_path)  # shows picture 7
+    write("refcoco", tmp_path)  # shows image 7
     put(tmp_path / "vqav2", coco(7))
     os.symlink(tmp_path / "vqav2/train2014", tmp_path / "aside")
     (tmp_path / "table/more.csv").write_text("file,question,answer\nlinked/COCO_train2014_000000000001.jpg,What?,1\n")
@@ -252,8 +252,8 @@ def test_copies_are_left_out(tmp_path):
         ("data: [{data: vqav2, weight: 0}]", "No data set of the mixture has a row with a weight above 0"),
         ("data: [{data: vqav2, tasks: [sing]}]", "There is no task 'sing'"),
         ("data: [{data: vqav2, tasks: [locate]}]", "has no regions, which its task needs"),
-        ("data: [{data: vqav2, tasks: [count]}]", "needs all objects of a picture"),
-        ("data: [vqav2]\nexclude: [vqav2]", "has no row whose picture is not in an evaluation split"),
+        ("data: [{data: vqav2, tasks: [count]}]", "needs all objects of an image"),
+        ("data: [vqav2]\nexclude: [vqav2]", "has no row whose image is not in an evaluation split"),
     ],
 )
 def test_wrong_recipes_are_told(tmp_path, text, message):

@@ -46,11 +46,11 @@ def shards(tmp_path):
         ("c.jpg", picture(2)),
         ("c.txt", b"word"),
         ("d.jpg", picture(3, (32, 90))),
-        ("d.txt", b"a small picture"),
+        ("d.txt", b"a small image"),
         ("e.jpg", picture(4, (400, 90))),
-        ("e.txt", b"a narrow picture"),
-        ("f.jpg", b"no picture at all"),
-        ("f.txt", b"a broken picture"),
+        ("e.txt", b"a narrow image"),
+        ("f.jpg", b"no image at all"),
+        ("f.txt", b"a broken image"),
         ("g.txt", b"a caption alone"),
         ("h.jpg", picture(5)),
         ("i.jpg", picture(6)),
@@ -66,14 +66,14 @@ def shards(tmp_path):
 
 DROPPED = {
     "caption too short": 1,
-    "picture too small": 1,
-    "picture too long and narrow": 1,
-    "unreadable picture": 1,
-    "no picture": 1,
+    "image too small": 1,
+    "image too long and narrow": 1,
+    "unreadable image": 1,
+    "no image": 1,
     "no caption": 1,
     "noise: URL": 1,
     "damaged sample": 1,
-    "duplicate picture": 1,
+    "duplicate image": 1,
 }
 
 

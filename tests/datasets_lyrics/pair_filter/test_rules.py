@@ -61,8 +61,8 @@ def test_limits():
     assert (
         FilterRules(languages=("en",), strict_language=True).refuse_text("one golden retriever") == "language: unknown"
     )
-    assert rules.refuse_size(99, 150) == "picture too small"
-    assert rules.refuse_size(201, 100) == "picture too long and narrow"
+    assert rules.refuse_size(99, 150) == "image too small"
+    assert rules.refuse_size(201, 100) == "image too long and narrow"
     assert rules.refuse_size(100, 200) is None
     with pytest.raises(ValueError, match="must satisfy"):
         FilterRules(min_words=5, max_words=4)

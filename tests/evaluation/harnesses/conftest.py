@@ -1,4 +1,4 @@
-"""The random micro model behind the doors, with what the refiner of its pictures sees."""
+"""The random micro model behind the doors, with what the refiner of its images sees."""
 
 import pytest
 

@@ -18,7 +18,7 @@ SCENE = str(SCENE_PICTURE)
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Questions about one picture, about two, and about none; several, so that batches are mixed."""
+    """Questions about one image, about two, and about none; several, so that batches are mixed."""
     table = tmp_path_factory.mktemp("pictures") / "table.png"
     draw_table().save(table)
     questions = [

@@ -77,7 +77,7 @@ def test_errors_of_actors_are_raised_in_the_driver(photos, loaded, tmp_path):
     """With their own type; too many failures stop the run."""
     with pytest.raises(OSError, match="Input/output error: 'the disk'"):
         refine_dataset(DyingSource(photos, tmp_path / "none", broken=True), tmp_path / "a", loaded, engine="ray")
-    with pytest.raises(TooManyFailuresError, match="1 of 8 pictures failed"):
+    with pytest.raises(TooManyFailuresError, match="1 of 8 images failed"):
         refine_dataset(photos, tmp_path / "b", loaded, engine="ray", max_failure_rate=0.1)
 
 

@@ -35,7 +35,7 @@ def finish(stream):
 
 @pytest.fixture
 def session(assistant):
-    """A conversation with a picture."""
+    """A conversation with an image."""
     session = PageSession(assistant)
     session.add_picture(SCENE, "scene.png")
     return session
@@ -180,14 +180,14 @@ def test_objects_of_the_last_picture_alone_are_chosen(session):
     session.show(0)
     with pytest.raises(ValueError, match="show that one"):
         session.choose(0)
-    with pytest.raises(ValueError, match="no such picture"):
+    with pytest.raises(ValueError, match="no such image"):
         session.show(2)
 
 
 def test_a_conversation_has_a_largest_number_of_pictures(session):
     for _ in range(7):
         session.add_picture(SCENE, "scene.png")
-    with pytest.raises(ValueError, match="at most 8 pictures"):
+    with pytest.raises(ValueError, match="at most 8 images"):
         session.add_picture(SCENE, "scene.png")
 
 
@@ -201,7 +201,7 @@ def test_a_model_without_a_refiner_shows_the_picture_alone(parts):
         assert finish(session.ask(RED_STAR)).answer is not None
 
 
-# ---------------------------------------------------------------- pictures and settings
+# ---------------------------------------------------------------- images and settings
 
 
 def test_a_picture_is_refined_with_masks_and_remarks(session, assistant):
@@ -260,7 +260,7 @@ def test_settings_are_those_that_differ():
 def test_examples_of_a_folder(tmp_path):
     with pytest.raises(ValueError, match="is no folder"):
         examples_in_folder(tmp_path / "none")
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(ValueError, match="holds no image"):
         examples_in_folder(tmp_path)
     (tmp_path / "b.png").write_bytes(SCENE)
     assert [one.title for one in examples_in_folder(tmp_path)] == ["b"]
@@ -306,7 +306,7 @@ def test_the_beginning_offers_examples():
 
 
 def test_several_threads_use_one_conversation(session):
-    """A picture that is added while an answer is written waits for its end, and belongs to the next question."""
+    """An image that is added while an answer is written waits for its end, and belongs to the next question."""
     stream = session.ask("Describe the picture.")
     next(stream)
     adding = threading.Thread(target=session.add_picture, args=(SCENE, "other.png"))

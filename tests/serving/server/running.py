@@ -96,7 +96,7 @@ def running(assistant, limits=None, **options):
 
 
 def data_url(picture=SCENE_PICTURE, kind="PNG"):
-    """Data URL of a file, of bytes or of a PIL picture."""
+    """Data URL of a file, of bytes or of a PIL image."""
     if isinstance(picture, Image.Image):
         file = BytesIO()
         picture.save(file, kind)

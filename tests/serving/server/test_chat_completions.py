@@ -35,7 +35,7 @@ def client(server):
 
 
 class RecordingLyrics(Lyrics):
-    """Keeps what was asked: its pictures, its streams, and the names of the threads that asked."""
+    """Keeps what was asked: its images, its streams, and the names of the threads that asked."""
 
     def __init__(self, *parts, **options):
         super().__init__(*parts, **options)
@@ -144,7 +144,7 @@ def test_curl(server, assistant, tmp_path):
 
 
 def test_many_clients_get_their_own_answers(server, assistant):
-    """Three pictures and three questions, asked at once, whole and streamed."""
+    """Three images and three questions, asked at once, whole and streamed."""
     scene = Image.open(SCENE_PICTURE).convert("RGB")
     pictures = [scene, ImageOps.mirror(scene), scene.crop((0, 0, scene.width // 2, scene.height))]
     asked = [(picture, question) for picture in pictures for question in (COLOR, WHERE, MANY)]

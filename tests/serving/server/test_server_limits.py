@@ -245,11 +245,11 @@ def test_an_image_that_is_taken(server, kind):
 
 
 class Pictures(BaseHTTPRequestHandler):
-    """A server of pictures that behaves badly on some paths."""
+    """A server of images that behaves badly on some paths."""
 
     def do_GET(self):
         redirects = {"/moved": "/scene", "/away": "file:///etc/passwd", "/circle": "/circle"}
-        content = SCENE_PICTURE.read_bytes() if self.path in ("/scene", "/short") else b"no picture"
+        content = SCENE_PICTURE.read_bytes() if self.path in ("/scene", "/short") else b"no image"
         content = b"x" * 300_000 if self.path == "/large" else content
         self.send_response(302 if self.path in redirects else 404 if self.path == "/missing" else 200)
         if self.path in redirects:

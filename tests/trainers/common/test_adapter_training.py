@@ -122,7 +122,7 @@ def test_a_continued_run_resumes(adapter, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_the_command_line_goes_on_with_the_adapter_and_its_base_models_refiner(adapter, tmp_path, kind, capsys):
-    """The pictures of the rows come without objects."""
+    """The images of the rows come without objects."""
     rows = chats() if kind == "sft" else list(to_dataset(ShapePairs(4)))
     for index, row in enumerate(rows):
         row["images"][0].save(tmp_path / f"{index}.png")

@@ -1,4 +1,4 @@
-"""Flips and crops: whatever knows a place in the picture goes with it."""
+"""Flips and crops: whatever knows a place in the image goes with it."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_objects_move_and_those_cut_off_are_gone(boxes, seed):
 def test_features_that_are_not_one_for_each_box_cannot_move():
     objects = VisualObjects(["a"], np.array([[0.1, 0.1, 0.5, 0.5]]), np.ones(1), np.zeros((3, 8), np.float32))
     move = Augmentation(flip=1.0).draw([], np.random.default_rng(0))
-    with pytest.raises(ValueError, match="cannot be moved with their picture"):
+    with pytest.raises(ValueError, match="cannot be moved with their image"):
         move.objects(objects, SIZE)
 
 

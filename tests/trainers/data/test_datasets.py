@@ -63,10 +63,10 @@ def test_a_bad_row_stops_and_is_named():
 def test_a_bad_picture_is_named_with_its_file(tmp_path):
     """With its index, file and reason."""
     bad = tmp_path / "bad.png"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     collator = LyricsPretrainingCollator(build_processor())
     rows = MapRows([build_row(1), build_row(2) | {"image": str(bad)}], collator.prepare)
-    with pytest.raises(BadRowError, match=r"Row 1 cannot be used: The picture '.*bad\.png' is not in a format"):
+    with pytest.raises(BadRowError, match=r"Row 1 cannot be used: The image '.*bad\.png' is not in a format"):
         rows[1]
 
 
@@ -96,7 +96,7 @@ def test_workers_see_the_epoch():
 
 def test_pictures_of_datasets_are_not_decoded_by_it(tmp_path):
     """So that one that cannot be decoded is a bad row, and does not end the run."""
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     build_row(0)["image"].save(tmp_path / "good.png")
     table = {"image": [str(tmp_path / name) for name in ("good.png", "bad.png")], "caption": ["a", "b"]}
     dataset = datasets.Dataset.from_dict(table).cast_column("image", datasets.Image())
@@ -244,7 +244,7 @@ def tars(tmp_path):
 
 
 def test_tar_shards(tars):
-    """WebDataset: picture, caption and further columns make the row that the collator takes."""
+    """WebDataset: image, caption and further columns make the row that the collator takes."""
     collator = LyricsPretrainingCollator(build_processor())
     rows = StreamRows(TarSource(f"{tars}/shard-{{0000..0001}}.tar"), collator.prepare)
     found = {row.caption: row for row in islice(rows, 6)}
@@ -264,7 +264,7 @@ def test_tar_shards(tars):
         ([("good2.png", picture_bytes(1)), ("good2.txt", b"good"), ("good.png", b"")], "sample 'good' is there twice"),
         ([("../a.png", b"x"), ("../a.txt", b"y")], "points out of the archive"),
         ([("a.png", picture_bytes(0)), ("a.json", b"{")], "sample 'a' has a damaged .json"),
-        ([("a.png", b"no picture"), ("a.txt", b"y")], "is not in a format that can be read"),
+        ([("a.png", b"no image"), ("a.txt", b"y")], "is not in a format that can be read"),
     ],
 )
 def test_damaged_samples_are_named_or_skipped(tmp_path, members, message):

@@ -1,4 +1,4 @@
-"""Functions of the local tasks. lmms-eval loads this file by its path, and the rows name their pictures."""
+"""Functions of the local tasks. lmms-eval loads this file by its path, and the rows name their images."""
 
 from PIL import Image
 
