@@ -116,7 +116,7 @@ def write_files(
     """Write overlay and objects; images of one name in different folders do not overwrite each other."""
     from lyrics.utils.atomic_files import naming_disk_errors
 
-    stem = name = Path(image.split("?")[0]).stem or "picture"
+    stem = name = Path(image.split("?")[0]).stem or "image"
     number = 1
     while name in taken:
         number += 1

@@ -18,6 +18,7 @@ import yaml
 from lyrics.assets import EXAMPLE_PICTURE, MICRO_CHECKPOINT
 from lyrics.recipes.micro.controls.report import BEGIN, END, format_report
 from lyrics.recipes.micro.controls.results import read_results
+from lyrics.recipes.micro.controls.small_view import read_named
 from lyrics.recipes.micro.report.measurements import format_answers, format_refiner
 from lyrics.recipes.micro.report.release import format_card
 from lyrics.recipes.micro.report.retrieval import format_retrieval
@@ -149,7 +150,8 @@ def test_the_tables_of_performance_are_what_was_measured():
 def test_the_tables_of_the_controls_are_what_was_measured():
     controls, worth = (read_results(ROOT / "docs/results" / name) for name in ("controls", "stage1_worth"))
     shown = (ROOT / "docs/micro.md").read_text().partition(BEGIN)[2].partition(END)[0]
-    assert shown.strip() == format_report(controls, worth).strip()
+    named = read_named(ROOT / "docs/results/small_view")
+    assert shown.strip() == format_report(controls, worth, named).strip()
 
 
 # ---------------------------------------------------------------- names

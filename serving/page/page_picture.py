@@ -132,7 +132,7 @@ def clean_name(name: str) -> str:
     """Return the last part of a path, with printable characters alone, and at most 80 of them."""
     last = os.path.basename(name.replace("\\", "/"))
     kept = "".join(character for character in last if character.isprintable()).strip()
-    return f"{kept[:60]}...{kept[-17:]}" if len(kept) > 80 else kept or "picture"
+    return f"{kept[:60]}...{kept[-17:]}" if len(kept) > 80 else kept or "image"
 
 
 def shrink(image: Image.Image, side: int = DISPLAY_SIDE) -> Image.Image:

@@ -265,7 +265,8 @@ def test_the_report_shows_what_was_not_run(tmp_path):
     worth = {
         Cell(one, "free", "frozen", 500).name: [made_result("", 0, bit)] for one, bit in (("all", "1"), ("none", "0"))
     }
-    text = format_report(controls, worth)
+    named = {"own": dict.fromkeys(NAMES, "1101"), "second": dict.fromkeys(NAMES, "0000")}
+    text = format_report(controls, worth, named)
     own = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['full'].title} |"))
     assert own.count("| 100 ± 24 ") == len(KINDS)
     assert f"| {ARMS['shuffled'].title} | {NOT_RUN} |" in text
@@ -273,6 +274,9 @@ def test_the_report_shows_what_was_not_run(tmp_path):
     assert f"| {EVALUATIONS['shipped'].title} | {NOT_RUN} |" in text
     row = next(line for line in text.splitlines() if line.startswith("| frozen, free queries, 500 rows |"))
     assert row.endswith("| +100.0 ± 0.0 | 1 |")
+    row = next(line for line in text.splitlines() if line.startswith("| own world |"))
+    assert row.count("| 75 ± ") == len(NAMES)
+    assert f"| own world | {NOT_RUN} |" in format_report(controls, worth, {})
     draw_worth(worth, tmp_path / "worth.png")
     assert Image.open(tmp_path / "worth.png").size[0] > 600
 

@@ -21,6 +21,7 @@ from ..world.cases import KINDS
 from .arms import ARMS, EVALUATIONS, SHIPPED, Arm
 from .question_sets import HELD_OUT_KINDS, HELD_OUT_SET, OWN, SECOND
 from .results import Estimate, Result, as_array, estimate, paired_difference, read_results
+from .small_view import NAMES, read_named
 from .stage1_worth import LOSSES, MQFORMER, QUERIES, ROWS, Cell
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ _OTHER_STYLES = (("#e69f00", "^-"), ("#009e73", "v-"), ("#cc79a7", "D-"), ("#d55
 Results = Mapping[str, Sequence[Result]]
 
 
-def format_report(controls: Results, worth: Results) -> str:
+def format_report(controls: Results, worth: Results, named: Mapping[str, Mapping[str, str]]) -> str:
     """Return everything that the report writes, as Markdown.
 
     Args:
         controls: results of arms and evaluations, by name.
         worth: results about the first stage, by name.
+        named: which names a small network reads from the small view, by world and kind; empty where it was not run.
     """
     parts = [
         "**The model that ships**, own world. Nothing is trained: only what it sees changes.",
@@ -64,6 +66,8 @@ def format_report(controls: Results, worth: Results) -> str:
         "By combination, for the model that ships: how many objects in 1,000 training drawings look like it, as they "
         "are drawn, and with the shifted hues of the segmenter's training; and right answers of all four kinds.",
         format_combinations(controls),
+        "**What the view of 48 x 48 pixels holds**: names of objects that a small network, taught by labels, reads from it.",
+        format_view(named),
         "**What the first stage is worth**: the mean of all kinds but `outside`, own world, and the difference between "
         "a first stage with all losses and an untrained one, seed by seed.",
         format_worth(worth),
@@ -172,6 +176,20 @@ def format_combinations(results: Results) -> str:
     return format_rows(columns, rows)
 
 
+def format_view(named: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the table of what a small network names right, by world and kind, and of a random name.
+
+    Args:
+        named: bits by world and kind, as `small_view` writes them.
+    """
+    rows = []
+    for world, title in ((OWN, "own world"), (SECOND, "second world")):
+        found = [str(estimate([as_array(named[world][kind])])) for kind in NAMES if named]
+        rows.append((title, found or _not_run(len(NAMES))))
+    rows.append(("a random name", [f"{100 / len(names):.0f}" for names in NAMES.values()]))
+    return format_rows(list(NAMES), rows)
+
+
 def format_worth(results: Results) -> str:
     """Return the table of what the first stage is worth, by rows, MQ-Former, queries and losses."""
     rows = []
@@ -253,12 +271,13 @@ def insert(page: str, text: str) -> str:
 def main() -> None:
     """Write the tables into the page, and the figure beside it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of both kinds of results")
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of the results' folders")
     parser.add_argument("--page", type=Path, default=Path("docs/micro.md"), help="page with the marks")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the figure")
     arguments = parser.parse_args()
     controls, worth = (read_results(arguments.results / name) for name in ("controls", "stage1_worth"))
-    page = insert(arguments.page.read_text(), format_report(controls, worth))
+    report = format_report(controls, worth, read_named(arguments.results / "small_view"))
+    page = insert(arguments.page.read_text(), report)
     arguments.figures.mkdir(parents=True, exist_ok=True)
     draw_worth(worth, arguments.figures / FIGURE)
     with write_file(arguments.page, "w") as file:

@@ -3,7 +3,7 @@
 The network knows nothing but this view, and where to look: its answers are averaged over the cells of an object. It is
 no part of any model.
 
-python -m lyrics.recipes.micro.controls.small_view          # about 40 minutes of one core; run again to resume
+python -m lyrics.recipes.micro.controls.small_view          # about 20 minutes of one core; run again to resume
 python -m lyrics.recipes.micro.controls.small_view --smoke  # a few steps, to check that it runs
 """
 
@@ -175,6 +175,12 @@ def run_small_view(seed: int, out: Path, results: Path, limit: TimeLimit, smoke:
     with write_file(file, "w") as opened:
         json.dump(content, opened, indent=1)
     return file
+
+
+def read_named(results: Path, seed: int = 0) -> dict[str, dict[str, str]]:
+    """Return which names are right, by world and kind, from the file of a result; empty where there is none."""
+    file = results / f"{NAME}-{seed}.json"
+    return json.loads(file.read_text())["named"] if file.is_file() else {}
 
 
 def main() -> None:

@@ -222,7 +222,7 @@ def test_files_are_refused_with_a_sentence():
     for file, message in (
         (b"text", "not in one of the formats"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "not in one of the formats"),
-        (SCENE[:200], "picture"),
+        (SCENE[:200], "image"),
         (bomb.getvalue(), r"30000 x 1000 pixels, and the limit is 25,000,000 pixels"),
         (b"\0" * (MAX_FILE_BYTES + 1), r"20.0 MB, and the limit is 20 MB"),
     ):
@@ -237,7 +237,7 @@ def test_files_are_refused_with_a_sentence():
         ("..\\..\\evil.png", "evil.png"),
         ("\u202egnp.exe", "gnp.exe"),
         ("a\n\0.png", "a.png"),
-        ("/", "picture"),
+        ("/", "image"),
         ("x" * 300 + ".png", "x" * 60 + "..." + "x" * 13 + ".png"),
     ],
 )
