@@ -66,7 +66,7 @@ def format_report(controls: Results, worth: Results, named: Mapping[str, Mapping
         "By combination, for the model that ships: how many objects in 1,000 training drawings look like it, as they "
         "are drawn, and with the shifted hues of the segmenter's training; and right answers of all four kinds.",
         format_combinations(controls),
-        "**What the view of 48 x 48 pixels holds**: names of objects that a small network, taught by labels, reads from it.",
+        "**What the view of 48 x 48 pixels holds**: names that a small network, taught by labels, reads from it.",
         format_view(named),
         "**What the first stage is worth**: the mean of all kinds but `outside`, own world, and the difference between "
         "a first stage with all losses and an untrained one, seed by seed.",
