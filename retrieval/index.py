@@ -71,8 +71,16 @@ class EmbeddingIndex:
             self._read(part)
 
     @classmethod
-    def open(cls, path: Path, encoder: dict[str, Any], rows: RowFormat, size: int, source: dict[str, Any]) -> Self:
-        """Open an index, or begin one in an empty or new folder. The caller holds the folder's lock.
+    def open(
+        cls,
+        path: Path,
+        encoder: dict[str, Any],
+        rows: RowFormat,
+        size: int,
+        source: dict[str, Any],
+        is_writable: bool = True,
+    ) -> Self:
+        """Open an index, or begin one in an empty or new folder. The caller holds the lock of a writable folder.
 
         Args:
             path: path of the folder, which exists.
@@ -80,6 +88,7 @@ class EmbeddingIndex:
             rows: format of the objects.
             size: int, width D of an embedding.
             source: description of the images, where their signatures cannot tell that they are others.
+            is_writable: whether leftovers of killed runs are removed and small files are joined.
 
         Raises:
             EmbeddingIndexError: the folder holds something else, is damaged, or belongs to another model or other
@@ -87,7 +96,8 @@ class EmbeddingIndex:
         """
         described = {"version": VERSION, "encoder": encoder, "size": size, "source": source}
         manifest = path / MANIFEST
-        remove_leftovers(path)
+        if is_writable:
+            remove_leftovers(path)
         if not manifest.exists():
             others = [
                 one.name for one in path.iterdir() if not one.name.startswith(LOCK_NAME) and not is_aside(one.name)
@@ -101,7 +111,8 @@ class EmbeddingIndex:
             if (differences := explain_differences(saved[name], described[name])) is not None:
                 advice = "Name another folder for the index, or remove this one"
                 raise EmbeddingIndexError(f"{path} was made with {owner}: {differences}. {advice}.")
-        merge_parts(path)
+        if is_writable:
+            merge_parts(path)
         return cls(path, rows, size)
 
     @property

@@ -81,7 +81,10 @@ class EmbeddingRows:
 
 
 def _faiss_index(folder: Path, embeddings: Array) -> Any:
-    """Return the FAISS index of these embeddings, a `FaissIndex` of the `datasets` library; it is built once."""
+    """Return the FAISS index of these embeddings, a `FaissIndex` of the `datasets` library.
+
+    It is built once, or by each process where the folder cannot be written.
+    """
     import faiss  # pyright: ignore[reportMissingImports]
 
     kind = import_optional("datasets.search").FaissIndex
@@ -93,11 +96,17 @@ def _faiss_index(folder: Path, embeddings: Array) -> Any:
         lists = 4 * int(len(embeddings) ** 0.5)
         index = kind(metric_type=faiss.METRIC_INNER_PRODUCT, string_factory=f"IVF{lists},Flat")
         index.add_vectors(embeddings, train_size=min(len(embeddings), 64 * lists))
-        aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        index.save(aside)
-        os.replace(aside, path)
-        for old in folder.glob("faiss-*.index"):
-            if old != path:
-                old.unlink()
+        if os.access(folder, os.W_OK):
+            _save(index, path)
     index.faiss_index.nprobe = _PROBES
     return index
+
+
+def _save(index: Any, path: Path) -> None:
+    """Write a FAISS index, which appears when it is complete, and remove those of other embeddings."""
+    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    index.save(aside)
+    os.replace(aside, path)
+    for old in path.parent.glob("faiss-*.index"):
+        if old != path:
+            old.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,18 +84,20 @@ class PictureSearch:
         """Embed the images that are new or have changed, and return their number.
 
         Images that are gone are no longer found. Another open search of the same index has to call `update`, too. The
-        work of at most one file of the index is lost when it is interrupted: `batch_size` times eight images.
+        work of at most one file of the index is lost when it is interrupted: `batch_size` times eight images. An index
+        that cannot be written is searched as it is, as long as no image is new.
 
         Args:
             progress: bool, whether a progress bar is shown.
 
         Raises:
-            EmbeddingIndexError: the folder holds something else, or an index of another model or of other images.
+            EmbeddingIndexError: the folder holds something else, an index of another model or of other images, or one
+                that lacks images and cannot be written.
             FolderLockedError: another process updates the index.
             ValueError: no image could be read.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with FolderLock(self.path, "indexing"):
+        with FolderLock(self.path, "indexing") if self._is_writable() else nullcontext():
             index = self._open()
             self._check_same_folder(index)
             before, self.failures = len(index), {}
@@ -176,7 +179,7 @@ class PictureSearch:
         rows = RowFormat(refiner.get("fingerprint", ""), refiner.get("region_feature_type", "mask"), width)
         source = {"kind": "folder"} if self._is_folder else self.source.describe()
         size = self.encoder.model.config.projection_size
-        return EmbeddingIndex.open(self.path, described, rows, size, source)
+        return EmbeddingIndex.open(self.path, described, rows, size, source, self._is_writable())
 
     def _check_same_folder(self, index: EmbeddingIndex) -> None:
         """Refuse an index of another folder: one that has none of this folder's images.
@@ -197,12 +200,16 @@ class PictureSearch:
         """Whether images are files, with sizes and times by which changes are noticed; others stay as they are."""
         return isinstance(self.source, FolderImages)
 
+    def _is_writable(self) -> bool:
+        """Whether the index may grow; one on a read-only medium is searched as it is."""
+        return os.access(self.path, os.W_OK)
+
     def _is_complete(self) -> bool:
         return not self._is_folder and (self.path / COMPLETE).exists()
 
     def _embed_new(self, index: EmbeddingIndex, progress: bool) -> dict[str, int]:
         """Embed the images that are new or have changed, and return the row of each image that can be found."""
-        latest, signatures = index.latest(), dict[str, str]()
+        latest, signatures, writable = index.latest(), dict[str, str](), self._is_writable()
         total, silent = self.source.estimate_total(), not progress
         with logging.tqdm(total=total, desc="Indexing", unit="image", delay=1, disable=silent) as bar:
 
@@ -212,6 +219,11 @@ class PictureSearch:
                         row, signature = latest.get(item.key), _signature(item)
                         signatures[item.key], shards[item.key] = signature, shard
                         if row is None or index.signatures[row] != signature:
+                            if not writable:
+                                raise EmbeddingIndexError(
+                                    f"{self.path} cannot be written, and {item.key!r} is new or has changed. Copy the "
+                                    "index to a folder that can be written."
+                                )
                             yield item
                         else:
                             bar.update()
@@ -221,7 +233,7 @@ class PictureSearch:
             for group in task.groups(waiting()):
                 index.append(list(self._embed(task, group, signatures, shards)))
                 bar.update(len(group))
-        if not self._is_folder and not self.failures:
+        if not self._is_folder and not self.failures and writable:
             (self.path / COMPLETE).touch()
         latest = index.latest()
         found = {key: latest[key] for key in signatures if key in latest}

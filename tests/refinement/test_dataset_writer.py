@@ -305,7 +305,7 @@ def test_a_store_of_something_else_is_refused(own_store, photos, fast, tmp_path)
     expected = contents(own_store)
     for options, message in (
         ({"shard_size": 4}, "shard_size was 3 and is 4"),
-        ({"limit": 2}, "images was 8 and is 2; shards was 3 and is 1"),
+        ({"limit": 2}, "pictures was 8 and is 2; shards was 3 and is 1"),
         ({"masks": True}, "masks was False and is True"),
     ):
         with pytest.raises(StoreError, match=f"was begun with something else: .*{message}"):

@@ -133,6 +133,22 @@ def test_the_index_follows_the_folder(photos, encoder):
     )
 
 
+def test_an_index_that_cannot_be_written_is_searched_as_it_is(photos, encoder, monkeypatch):
+    open_search(photos, encoder).update(progress=False)
+    folder = photos.parent / "index"
+    (folder / "a.tmp-1").write_bytes(b"of another process")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # tests may run as root, who may write
+    search = open_search(photos, encoder)
+    assert (search.update(progress=False), len(search)) == (0, 6)
+    assert search.by_image(photos / "red.png", top=1)[0].key == "red.png"
+    assert len(search.by_text("a red ball", top=6)) == 6
+    Image.new("RGB", (30, 30), "yellow").save(photos / "yellow.png")
+    with pytest.raises(EmbeddingIndexError, match=r"index cannot be written, and 'yellow\.png' is new"):
+        open_search(photos, encoder).update(progress=False)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
 def test_the_index_of_another_folder_is_refused(photos, encoder, tmp_path):
     """One of the same images elsewhere is not: a folder may move."""
     open_search(photos, encoder).update(progress=False)
@@ -245,7 +261,7 @@ def test_pictures_that_are_drawn_keep_their_index(tmp_path, encoder):
     assert again.update(progress=False) == 0
     assert keys(again.by_text("a ball")) == keys(first.by_text("a ball"))
     assert np.array_equal(again.load("3"), first.load("3"))
-    with pytest.raises(EmbeddingIndexError, match="other images: images was 5 and is 6; word was shapes:5"):
+    with pytest.raises(EmbeddingIndexError, match="other images: pictures was 5 and is 6; word was shapes:5"):
         search("shapes:6").update(progress=False)
 
 
