@@ -75,7 +75,7 @@ class EmbeddingRows:
             return True
         logger.warning_once(
             f"There are {len(self.embeddings):,} images, and every one is compared. That is exact but slow beyond "
-            f"{EXACT_LIMIT:,}: install faiss-cpu to search in an index."
+            f"{EXACT_LIMIT:,}: install faiss-cpu (the extra `search`) to search in an index."
         )
         return False
 

@@ -21,8 +21,9 @@ from lyrics.retrieval import (
     evaluate_retrieval,
     index,
 )
+from lyrics.retrieval import nearest as nearest_rows
 from lyrics.retrieval.index import list_parts, merge_parts
-from lyrics.retrieval.nearest import nearest
+from lyrics.retrieval.nearest import EmbeddingRows, nearest
 from lyrics.utils.folder_lock import FolderLock, FolderLockedError
 
 COLORS = ("red", "green", "blue", "white", "black", "gray")
@@ -66,6 +67,23 @@ def test_the_nearest_are_those_of_a_full_comparison_and_ties_keep_their_order():
     assert nearest(vectors, query, 25).tolist() == np.argsort(-(vectors @ query), kind="stable")[:25].tolist()
     assert nearest(np.ones((5, 2), np.float32), np.ones(2, np.float32), 3).tolist() == [0, 1, 2]
     assert nearest(np.zeros((0, 2), np.float32), np.ones(2, np.float32), 3).tolist() == []
+
+
+def test_many_embeddings_are_searched_in_an_index_that_is_built_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(nearest_rows, "EXACT_LIMIT", 1000)
+    vectors = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = EmbeddingRows(tmp_path, vectors)
+    found = [rows.nearest(vectors[place], 10) for place in range(50)]
+    assert [one[0] for one in found] == list(range(50))
+    exact = [nearest(vectors, vectors[place], 10) for place in range(50)]
+    assert np.mean([len({*one} & {*other}) for one, other in zip(found, exact, strict=True)]) > 9
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    assert EmbeddingRows(tmp_path, vectors).nearest(vectors[3], 10).tolist() == found[3].tolist()
+    assert file.stat().st_mtime_ns == written
+    assert EmbeddingRows(tmp_path, -vectors).nearest(vectors[3], 10)[0] != 3
+    assert [one != file for one in tmp_path.iterdir()] == [True], "the index of other embeddings is removed"
 
 
 def test_a_picture_finds_itself_and_a_text_what_scores_best(photos, encoder):
