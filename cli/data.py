@@ -206,8 +206,8 @@ def _check_own_rows(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.as_dict(), ensure_ascii=False))
     else:
-        kinds = f"{found.conversations:,} conversations, {found.rows - found.conversations:,} others"
-        print(on_one_line(f"{arguments.data}: {found.rows:,} rows ({kinds})"))
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.kinds.items())
+        print(on_one_line(f"{arguments.data}: {found.rows:,} rows ({kinds or 'none can be read'})"))
         print(f"{found.pictures:,} images, {found.boxes:,} boxes\n{describe_faults(found.faults)}")
     return 1 if found.faults.total else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 from .catalog.checking import measure_picture
 from .catalog.omissions import Omissions, OmittedError
-from .conversations import empty_answers, read_conversation
+from .conversations import Conversation, empty_answers, read_conversation, read_prompt, to_blocks
+from .expected_answers import EXPECTED, check_expected
 from .path_guard import AS_GIVEN
 from .row_boxes import in_order, read_boxes
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "prompt", "completion")
+PREFERENCE_COLUMNS = ("chosen", "rejected")
 
 
 @dataclass
@@ -22,21 +25,22 @@ class RowsCheck:
 
     Attributes:
         rows: int, number of rows.
-        conversations: int, number of rows for the second stage; the others are captions for the first one.
+        kinds: number of rows of each kind: conversations for the second stage, preferences for DPO, prompts for GRPO,
+            and captions for the first stage.
         pictures: int, number of images that were decoded; a file that appears again counts once.
         boxes: int, number of boxes in usable rows.
         faults: faults of rows, by kind.
     """
 
     rows: int = 0
-    conversations: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     pictures: int = 0
     boxes: int = 0
     faults: Omissions = field(default_factory=Omissions)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result in JSON types."""
-        numbers = {name: getattr(self, name) for name in ("rows", "conversations", "pictures", "boxes")}
+        numbers = {name: getattr(self, name) for name in ("rows", "pictures", "boxes")} | {"kinds": dict(self.kinds)}
         return numbers | {"faults": dict(self.faults.counts), "examples": dict(self.faults.examples)}
 
 
@@ -49,7 +53,8 @@ def check_rows(
 ) -> RowsCheck:
     """Read every row as training reads it, and decode its images.
 
-    A row with one of `CONVERSATION_COLUMNS` is a conversation, any other an image with captions.
+    A row with one of `PREFERENCE_COLUMNS` is a preference, one with a column of `EXPECTED` a prompt for rewards, one
+    with a column of `CONVERSATION_COLUMNS` a conversation, and any other an image with captions.
 
     Args:
         rows: sequence of rows, or shards of them, as `open_rows` returns them.
@@ -67,17 +72,32 @@ def check_rows(
         try:
             if isinstance(row, Exception):
                 raise row
-            if any(row.get(name) is not None for name in CONVERSATION_COLUMNS):
-                found.conversations += 1
-                found.boxes += _check_conversation(row, pictures, box_units)
-            else:
+            kind = _kind_of(row)
+            found.kinds[kind] += 1
+            if kind == "captions":
                 _check_caption(row, pictures, image_column, caption_column)
+            elif kind == "preferences":
+                _check_preference(row, pictures)
+            else:
+                check = _check_prompt if kind == "prompts" else _check_conversation
+                found.boxes += check(row, pictures, row.get("box_units") or box_units)
         except OmittedError as error:
             found.faults.add(f"row {place}", error)
         except ValueError as error:
             found.faults.add(f"row {place}", OmittedError("unusable row", str(error)))
     found.pictures = pictures.count
     return found
+
+
+def _kind_of(row: Mapping[str, Any]) -> str:
+    def has(names: Iterable[str]) -> bool:
+        return any(row.get(name) is not None for name in names)
+
+    if has(PREFERENCE_COLUMNS):
+        return "preferences"
+    if has(EXPECTED):
+        return "prompts"
+    return "conversations" if has(CONVERSATION_COLUMNS) else "captions"
 
 
 def _each(rows: Any) -> Iterator[tuple[str, Mapping[str, Any] | Exception]]:
@@ -118,13 +138,55 @@ class _Pictures:
 def _check_conversation(row: Mapping[str, Any], pictures: _Pictures, box_units: str) -> int:
     """Return the number of boxes of a conversation, or raise what is wrong with it."""
     conversation = read_conversation(row)
-    boxes = read_boxes(conversation, pictures.sizes(conversation.pictures), row.get("box_units") or box_units)
+    count = _check_boxes(conversation, pictures.sizes(conversation.pictures), box_units)
+    for number in empty_answers(conversation):
+        raise OmittedError("empty answer", f"message {number} teaches the model to end its answers at once")
+    return count
+
+
+def _check_prompt(row: Mapping[str, Any], pictures: _Pictures, box_units: str) -> int:
+    """Return the number of boxes of a prompt and of the answer that is expected, or raise what is wrong with them."""
+    conversation = read_prompt(row)
+    sizes = pictures.sizes(conversation.pictures)
+    expected = check_expected(row, sizes[0] if box_units == "pixel" and sizes else (1, 1))
+    return _check_boxes(conversation, sizes, box_units) + len(expected["expected_boxes"] or ())
+
+
+def _check_boxes(conversation: Conversation, sizes: Sequence[tuple[int, int]], box_units: str) -> int:
+    """Return the number of boxes in the messages, or raise what is wrong with one."""
+    boxes = read_boxes(conversation, sizes, box_units)
     for _, box in boxes:
         if box != in_order(box):
             raise OmittedError("corners not in order", f"{box} in [0, 1]; are these x, y, width and height?")
-    for number in empty_answers(conversation):
-        raise OmittedError("empty answer", f"message {number} teaches the model to end its answers at once")
     return len(boxes)
+
+
+def _check_preference(row: Mapping[str, Any], pictures: _Pictures) -> None:
+    """Raise what is wrong with a prompt and its two answers, all of them texts or lists of messages."""
+    columns = ("prompt", *PREFERENCE_COLUMNS)
+    missing = [name for name in columns if row.get(name) is None]
+    if missing:
+        raise OmittedError(f"no {missing[0]}", f"a preference needs prompt, chosen and rejected; it has {list(row)}")
+    forms = [isinstance(row[name], str) for name in columns]
+    if len(set(forms)) > 1:
+        raise ValueError("prompt, chosen and rejected must all be text, or all be lists of messages.")
+    for name in columns:
+        if not _says_something(name, row[name]):
+            raise OmittedError(f"empty {name}", f"{row[name]!r:.80}")
+    if row["chosen"] == row["rejected"]:
+        raise OmittedError("equal answers", f"chosen and rejected are {row['chosen']!r:.80}: nothing can be learned")
+    given = row.get("images") if row.get("image") is None else [row["image"]]
+    pictures.sizes(AS_GIVEN.check_image(list(given or ())))
+
+
+def _says_something(name: str, given: Any) -> bool:
+    """Return whether a text, or the last of some messages, has words; raise what is wrong with the messages."""
+    if isinstance(given, str):
+        return bool(given.strip())
+    if not isinstance(given, list | tuple) or not all(isinstance(message, Mapping) for message in given):
+        raise ValueError(f"{name!r} must be text or a list of messages with role and content, got {given!r:.100}.")
+    blocks = [block for message in map(to_blocks, given) for block in message["content"]]
+    return any(block["type"] != "text" or block["text"].strip() for block in blocks)
 
 
 def _check_caption(row: Mapping[str, Any], pictures: _Pictures, image_column: str, caption_column: str) -> None:

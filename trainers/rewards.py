@@ -164,7 +164,6 @@ REWARDS: dict[str, Reward] = {
         Reward("words", "expected_answer", score_words),
     )
 }
-EXPECTED = tuple(dict.fromkeys(reward.column for reward in REWARDS.values()))
 
 
 def find_rewards(names: Sequence[str]) -> list[Callable[..., Any]]:

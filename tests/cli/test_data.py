@@ -182,7 +182,8 @@ def test_check_reads_own_rows_as_training_does(tmp_path, capsys):
         "unreadable image": 2,
         "tiny image": 1,
     }
-    assert (found["rows"], found["conversations"], found["pictures"], found["boxes"]) == (8, 7, 1, 1)
+    assert (found["rows"], found["pictures"], found["boxes"]) == (8, 1, 1)
+    assert found["kinds"] == {"conversations": 7}
     assert found["examples"]["corners not in order"][0].startswith("row 1: [0.5, 0.5, 0.2, 0.2] in [0, 1]")
     assert "--box_units pixel" in found["examples"]["unusable row"][0]
     assert "lies outside" in found["examples"]["unusable row"][1]
@@ -194,12 +195,55 @@ def test_check_of_captions_and_of_pixel_boxes(tmp_path, capsys):
     columns = ["--image-column", "picture", "--caption-column", "text"]
     assert main(["data", "check", place, *columns]) == 1
     out = capsys.readouterr().out
-    assert "3 rows (0 conversations, 3 others)" in out
+    assert "3 rows (3 captions)" in out
     assert "1  empty caption" in out
     assert "1  no text" in out
     place = save_rows(tmp_path, [ask("a.png", [4.0, 4.0, 20.0, 18.0])])
     assert main(["data", "check", place, "--box-units", "pixel"]) == 0
     assert "1 images, 1 boxes\nFaults: 0" in capsys.readouterr().out
+
+
+def test_check_of_preferences(tmp_path, capsys):
+    asked = [{"role": "user", "content": "Is it red?"}]
+    yes, no = ([{"role": "assistant", "content": answer}] for answer in ("Yes.", "No."))
+    rows = [
+        {"images": ["a.png"], "prompt": asked, "chosen": yes, "rejected": no},
+        {"image": "a.png", "prompt": "Is it red?", "chosen": "Yes.", "rejected": "No."},
+        {"images": ["a.png"], "prompt": asked, "chosen": yes, "rejected": yes},
+        {"images": ["a.png"], "prompt": asked, "chosen": yes},
+        {"images": ["a.png"], "prompt": "Is it red?", "chosen": yes, "rejected": no},
+        {"images": ["broken.png"], "prompt": asked, "chosen": yes, "rejected": no},
+        {"images": ["a.png"], "prompt": "Is it red?", "chosen": " ", "rejected": "No."},
+        {"images": ["a.png"], "prompt": "Is it red?", "chosen": ["Yes."], "rejected": ["No."]},
+    ]
+    assert main(["data", "check", save_rows(tmp_path, rows), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kinds"], found["pictures"]) == ({"preferences": 8}, 1)
+    assert found["faults"] == {
+        "equal answers": 1,
+        "no rejected": 1,
+        "unusable row": 2,
+        "unreadable image": 1,
+        "empty chosen": 1,
+    }
+    assert [example.split(":")[0] for example in found["examples"]["unusable row"]] == ["row 4", "row 7"]
+
+
+def test_check_of_prompts_for_rewards(tmp_path, capsys):
+    rows = [
+        {"images": ["a.png"], "prompt": "How many?", "expected_count": 2},
+        {"images": ["a.png"], "prompt": "Where?", "expected_boxes": [[0.1, 0.2, 0.3, 0.4]]},
+        {"images": ["a.png"], "prompt": "Where?", "expected_boxes": [[4, 4, 20, 18]], "box_units": "pixel"},
+        {"images": ["a.png"], "prompt": "How many?", "expected_count": "two"},
+        {"images": ["a.png"], "prompt": "Where?", "expected_boxes": [[4, 4, 20, 18]]},
+        {"images": ["a.png"], "prompt": " ", "expected_count": 2},
+    ]
+    assert main(["data", "check", save_rows(tmp_path, rows)]) == 1
+    out = capsys.readouterr().out
+    assert "6 rows (6 prompts)\n1 images, 2 boxes\nFaults: 3" in out
+    assert "expected_count must be a whole number, got 'two'" in out
+    assert "lies outside of its image" in out
+    assert "The question is empty" in out
 
 
 def test_check_refuses_options_of_another_kind_of_data(tmp_path, capsys):

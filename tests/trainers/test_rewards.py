@@ -137,7 +137,7 @@ def test_rewards_are_found_by_name():
         ([], "one or more"),
         (["ious"], "There is no reward 'ious'"),
         (["lyrics.none.reward"], "cannot be imported: No module named 'lyrics.none'"),
-        (["lyrics.trainers.rewards.EXPECTED"], "is no function, but a tuple"),
+        (["lyrics.trainers.rewards.REWARDS"], "is no function, but a dict"),
     ):
         with pytest.raises(ValueError, match=message):
             find_rewards(names)

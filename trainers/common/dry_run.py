@@ -12,10 +12,10 @@ from accelerate.utils import patch_environment
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from ...datasets_lyrics.expected_answers import EXPECTED
 from ...modeling_lyrics.mqformer_attention_masks import Segment
 from ...processing_lyrics import LyricsProcessor
 from ..data.datasets import NOT_FOR_THE_MODEL
-from ..rewards import EXPECTED
 from .trainable_parts import describe_trained
 
 if TYPE_CHECKING:
