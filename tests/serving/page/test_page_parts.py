@@ -152,6 +152,21 @@ def test_a_conversation_that_is_begun_anew_stays_empty(session):
     assert session.python_code().count("chat.") == 2
 
 
+def test_a_conversation_that_is_begun_anew_while_the_refiner_looks_stays_empty(session):
+    calls = []
+
+    def begin_anew(*args):
+        calls.append(1)
+        session.reset()
+
+    with session.assistant.processor.refiner.register_forward_pre_hook(begin_anew):
+        session.refine(RefinerSettings(tags=("a purple comb",)))
+    assert calls
+    assert (session.pictures, session.shown) == ([], None)
+    session.add_picture(SCENE, "scene.png")
+    assert session.python_code().count("thresholds") == session.python_code().count("tags=") == 0
+
+
 def test_what_an_answer_looked_at(session):
     finish(session.ask(RED_STAR))
     session.show_reasons(0)
