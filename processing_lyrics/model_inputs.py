@@ -23,7 +23,7 @@ def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> N
 
     Args:
         texts: sequence of prompts.
-        images: images in any nesting.
+        images: PIL images, paths, arrays or tensors, in any nesting.
         image_token: placeholder.
 
     Raises:

@@ -222,7 +222,7 @@ class PictureRefining:
         """Draw objects over their image, or the boxes of an answer.
 
         Args:
-            image: image.
+            image: PIL image, path, URL, bytes, array or tensor.
             visual_objects: objects of the image.
             answer: answer about the image. If it has boxes, these are drawn, above thin boxes of the objects.
             options: `masks`, `labels` and `scores`, which are `True` by default, and `font`, a font file for the
@@ -241,7 +241,7 @@ class PictureRefining:
         """Draw an image in which objects stand out by weights, such as `LyricsAttribution.region_weights()[0]`.
 
         Args:
-            image: image.
+            image: PIL image, path, URL, bytes, array or tensor.
             visual_objects: objects of the image.
             weights: sequence of one non-negative weight per object.
             font: font file for the labels; by default one that has their characters is looked for.

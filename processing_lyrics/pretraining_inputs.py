@@ -170,7 +170,7 @@ class PretrainingInputs:
         """Prepare N images for `get_image_features`, `match` and `caption` of `LyricsForPreTraining`.
 
         Args:
-            images: images, in any nesting.
+            images: PIL images, paths, arrays or tensors, in any nesting.
             visual_objects: `VisualObjects` (or their dictionaries) of each image, instead of refining it.
             return_tensors: `"pt"` or `"np"`.
 
@@ -228,7 +228,7 @@ class PretrainingInputs:
         A masked item has as many tokens as the given one, whose words the model does not see.
 
         Args:
-            images: images.
+            images: PIL images, paths, arrays or tensors, in any nesting.
             masks: for each image a list of (number of the object, item), where an item is `"label"`, `"x1"`, `"y1"`,
                 `"x2"` or `"y2"`, or `"box"` for all four coordinates.
             captions: caption of each image; empty by default.
