@@ -155,7 +155,7 @@ $(ORIGINAL)/.installed: constraints.txt pyproject.toml
 
 test-original: $(ORIGINAL)/.installed  ## the original packages against the native path, in an environment of 6 GB
 	$(ORIGINAL)/bin/pip install --quiet --no-deps .
-	$(ORIGINAL)/bin/pytest -m original tests/conversion
+	$(ORIGINAL)/bin/pytest -m original tests/conversion/test_original_packages.py
 
 # lmms-eval wants the torchvision that belongs to its torch; these two run together without a GPU.
 $(LMMS_EVAL)/.installed: constraints.txt pyproject.toml
