@@ -14,11 +14,14 @@ EXPECTED = ("expected_boxes", "expected_count", "expected_existence", "expected_
 
 
 def check_expected(row: Mapping[str, Any], size: tuple[float, float] = (1, 1)) -> dict[str, Any]:
-    """Return the columns `EXPECTED` of a row, `None` for those that it lacks, with boxes as xyxy in [0, 1].
+    """Return the columns `EXPECTED` of a row, `None` for those that it lacks, with boxes in [0, 1].
 
     Args:
         row: mapping.
         size: width and height of the image in the units of the boxes.
+
+    Returns:
+        Mapping of each column; boxes are x1, y1, x2, y2, as the row orders their corners.
 
     Raises:
         ValueError: a value has another type, or a box is not x1, y1, x2, y2 within the image.
@@ -53,7 +56,7 @@ def _as_list(boxes: Any) -> list[Any]:
     return list(boxes)
 
 
-def _check_box(box: Any, size: tuple[float, float]) -> tuple[float, float, float, float]:
+def _check_box(box: Any, size: tuple[float, float]) -> list[float]:
     try:
         x1, y1, x2, y2 = (float(value) / side for value, side in zip(box, size * 2, strict=True))
     except (TypeError, ValueError) as error:
@@ -61,4 +64,4 @@ def _check_box(box: Any, size: tuple[float, float]) -> tuple[float, float, float
     if not all(math.isfinite(value) and -TOLERANCE <= value <= 1 + TOLERANCE for value in (x1, y1, x2, y2)):
         units = "relative to the image" if size == (1, 1) else f"in pixels of an image of {size[0]} x {size[1]}"
         raise ValueError(f"The expected box {list(box)} lies outside of its image ({units}).")
-    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+    return [x1, y1, x2, y2]

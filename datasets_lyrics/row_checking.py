@@ -149,16 +149,22 @@ def _check_prompt(row: Mapping[str, Any], pictures: _Pictures, box_units: str) -
     conversation = read_prompt(row)
     sizes = pictures.sizes(conversation.pictures)
     expected = check_expected(row, sizes[0] if box_units == "pixel" and sizes else (1, 1))
-    return _check_boxes(conversation, sizes, box_units) + len(expected["expected_boxes"] or ())
+    boxes = expected["expected_boxes"] or []
+    _check_corners(boxes)
+    return _check_boxes(conversation, sizes, box_units) + len(boxes)
 
 
 def _check_boxes(conversation: Conversation, sizes: Sequence[tuple[int, int]], box_units: str) -> int:
     """Return the number of boxes in the messages, or raise what is wrong with one."""
-    boxes = read_boxes(conversation, sizes, box_units)
-    for _, box in boxes:
+    boxes = [box for _, box in read_boxes(conversation, sizes, box_units)]
+    _check_corners(boxes)
+    return len(boxes)
+
+
+def _check_corners(boxes: Iterable[list[float]]) -> None:
+    for box in boxes:
         if box != in_order(box):
             raise OmittedError("corners not in order", f"{box} in [0, 1]; are these x, y, width and height?")
-    return len(boxes)
 
 
 def _check_preference(row: Mapping[str, Any], pictures: _Pictures) -> None:

@@ -237,10 +237,12 @@ def test_check_of_prompts_for_rewards(tmp_path, capsys):
         {"images": ["a.png"], "prompt": "How many?", "expected_count": "two"},
         {"images": ["a.png"], "prompt": "Where?", "expected_boxes": [[4, 4, 20, 18]]},
         {"images": ["a.png"], "prompt": " ", "expected_count": 2},
+        {"images": ["a.png"], "prompt": "Where?", "expected_boxes": [[0.5, 0.5, 0.2, 0.2]]},  # x, y, width, height
     ]
     assert main(["data", "check", save_rows(tmp_path, rows)]) == 1
     out = capsys.readouterr().out
-    assert "6 rows (6 prompts)\n1 images, 2 boxes\nFaults: 3" in out
+    assert "7 rows (7 prompts)\n1 images, 2 boxes\nFaults: 4" in out
+    assert "1  corners not in order" in out
     assert "expected_count must be a whole number, got 'two'" in out
     assert "lies outside of its image" in out
     assert "The question is empty" in out

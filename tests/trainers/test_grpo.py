@@ -262,6 +262,8 @@ def test_rows_say_what_is_expected(processor):
     assert read_row.columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
     own = {"images": [PICTURE], "prompt": TALK, "expected_boxes": [[10, 10, 60, 40]]}
     assert read(processor, own, box_units="pixel").columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
+    disordered = {**own, "expected_boxes": [[60, 40, 10, 10]]}
+    assert read(processor, disordered, box_units="pixel").columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
     assert read(processor, {"prompt": TALK, "expected_count": np.float64(3)}).columns["expected_count"] == 3
     answers = {"7": "expected_count", "None.": "expected_count", "No.": "expected_existence", "red": "expected_answer"}
     for answer, name in answers.items():

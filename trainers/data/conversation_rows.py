@@ -87,7 +87,9 @@ class ConversationReader:
         """
         images = self.processor.load_pictures(conversation.pictures)
         objects = self._read_objects(row, len(images))
-        boxes = _put_in_order(read_boxes(conversation, [image.size for image in images], self.units_of(row)), sample)
+        boxes = read_boxes(conversation, [image.size for image in images], self.units_of(row))
+        ordered = put_in_order([box for _, box in boxes], sample)
+        boxes = [(number, box) for (number, _), box in zip(boxes, ordered, strict=True)]
         random = generator(self.seed, epoch, sample, "augmentation")
         moves = [
             self.augmentation.draw([box for place, box in boxes if place == number], random)
@@ -129,10 +131,15 @@ class ConversationReader:
             block.update({"type": "text", "text": text})
 
 
-def _put_in_order(boxes: Sequence[tuple[int, list[float]]], sample: str) -> list[tuple[int, list[float]]]:
-    """Return boxes with their corners in order; log, once for a row, that some were not."""
-    ordered = [(number, in_order(box)) for number, box in boxes]
-    for (_, given), (_, box) in zip(boxes, ordered, strict=True):
+def put_in_order(boxes: Sequence[list[float]], sample: str) -> list[list[float]]:
+    """Return boxes with their corners in order; log, once for a row, that some were not.
+
+    Args:
+        boxes: sequence of x1, y1, x2, y2 in [0, 1].
+        sample: name of the row.
+    """
+    ordered = [in_order(box) for box in boxes]
+    for given, box in zip(boxes, ordered, strict=True):
         if given != box:
             logger.warning_once(
                 f"Row {sample}: the corners of the box {given} (in [0, 1]) are not in order, and it is read as {box}. "

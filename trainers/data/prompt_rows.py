@@ -12,7 +12,7 @@ from ...datasets_lyrics.expected_answers import check_expected
 from ...processing_lyrics import VisualObjects
 from ...processing_lyrics.spatial_text import parse_spatial_text
 from ..rewards import NUMBER_WORDS, plain
-from .conversation_rows import ConversationReader, with_images
+from .conversation_rows import ConversationReader, put_in_order, with_images
 from .datasets import FromDataSet
 
 # Columns that the prompt is made of, and that no reward reads.
@@ -71,6 +71,8 @@ class PromptReader:
         in_pixels = self.reader.units_of(row) == "pixel"
         size = prepared.images[0].size if in_pixels and prepared.images else (1, 1)
         expected = check_expected(row, size)
+        if expected["expected_boxes"] is not None:
+            expected["expected_boxes"] = [tuple(box) for box in put_in_order(expected["expected_boxes"], sample)]
         if answers and all(value is None for value in expected.values()):
             text = "".join(block["text"] for block in answers[0]["content"] if block["type"] == "text")
             expected |= expect_answer(text)
