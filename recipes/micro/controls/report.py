@@ -216,17 +216,23 @@ def _estimate_mean(results: Results, name: str) -> Estimate | None:
 
 
 def draw_worth(results: Results, out: Path) -> None:
-    """Draw the percentage of right answers by rows of the second stage, one panel for each MQ-Former and queries.
+    """Draw the percentage of right answers by rows of the second stage, a panel for each MQ-Former and queries.
 
     Args:
-        results: results about the first stage, by name.
+        results: results about the first stage, by name. What has none gets no panel.
         out: image file to write.
     """
-    figure, grid = new_figure(len(MQFORMER), len(QUERIES), (9, 6.4))
-    for axes_of_row, mqformer in zip(grid, MQFORMER, strict=True):
-        for axes, queries in zip(axes_of_row, QUERIES, strict=True):
-            _draw_curves(axes, results, mqformer, queries)
+    every = [(mqformer, queries) for mqformer in MQFORMER for queries in QUERIES]
+    panels = [one for one in every if any(name in results for name in _cells_of(*one))] or every[:1]
+    figure, grid = new_figure(1, len(panels), (2.5 + 4 * len(panels), 3.6))
+    for axes, (mqformer, queries) in zip(grid.flat, panels, strict=True):
+        _draw_curves(axes, results, mqformer, queries)
     figure.savefig(out, dpi=110, metadata={"Software": None})
+
+
+def _cells_of(mqformer: str, queries: str) -> list[str]:
+    """Return the names of the cells of a panel."""
+    return [Cell(losses, queries, mqformer, rows).name for losses in LOSSES for rows in ROWS]
 
 
 def _draw_curves(axes: Axes, results: Results, mqformer: str, queries: str) -> None:
