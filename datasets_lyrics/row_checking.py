@@ -53,8 +53,9 @@ def check_rows(
 ) -> RowsCheck:
     """Read every row as training reads it, and decode its images.
 
-    A row with one of `PREFERENCE_COLUMNS` is a preference, one with a column of `EXPECTED` a prompt for rewards, one
-    with a column of `CONVERSATION_COLUMNS` a conversation, and any other an image with captions.
+    A row with one of `PREFERENCE_COLUMNS`, and without messages, is a preference. A row with a column of `EXPECTED` is
+    a prompt for rewards, one with a column of `CONVERSATION_COLUMNS` a conversation, and any other an image with
+    captions.
 
     Args:
         rows: sequence of rows, or shards of them, as `open_rows` returns them.
@@ -93,7 +94,7 @@ def _kind_of(row: Mapping[str, Any]) -> str:
     def has(names: Iterable[str]) -> bool:
         return any(row.get(name) is not None for name in names)
 
-    if has(PREFERENCE_COLUMNS):
+    if has(PREFERENCE_COLUMNS) and not has(("messages", "conversations")):
         return "preferences"
     if has(EXPECTED):
         return "prompts"
@@ -181,8 +182,9 @@ def _check_preference(row: Mapping[str, Any], pictures: _Pictures) -> None:
             raise OmittedError(f"empty {name}", f"{row[name]!r:.80}")
     if row["chosen"] == row["rejected"]:
         raise OmittedError("equal answers", f"chosen and rejected are {row['chosen']!r:.80}: nothing can be learned")
-    given = row.get("images") if row.get("image") is None else [row["image"]]
-    pictures.sizes(AS_GIVEN.check_image(list(given or ())))
+    given = row.get("images") if row.get("image") is None else row["image"]
+    images = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    pictures.sizes(AS_GIVEN.check_image(images))
 
 
 def _says_something(name: str, given: Any) -> bool:
@@ -191,8 +193,9 @@ def _says_something(name: str, given: Any) -> bool:
         return bool(given.strip())
     if not isinstance(given, list | tuple) or not all(isinstance(message, Mapping) for message in given):
         raise ValueError(f"{name!r} must be text or a list of messages with role and content, got {given!r:.100}.")
-    blocks = [block for message in map(to_blocks, given) for block in message["content"]]
-    return any(block["type"] != "text" or block["text"].strip() for block in blocks)
+    messages = [to_blocks(message) for message in given]
+    last = messages[-1]["content"] if messages else []
+    return any(block["type"] != "text" or block["text"].strip() for block in last)
 
 
 def _check_caption(row: Mapping[str, Any], pictures: _Pictures, image_column: str, caption_column: str) -> None:

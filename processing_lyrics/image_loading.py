@@ -71,7 +71,7 @@ def read_file(source: PictureLike) -> bytes | None:
     A local file that is larger than what is downloaded is not read either: `load_picture` opens it by its path.
 
     Args:
-        source: what `load_picture` takes.
+        source: image of a kind that `load_picture` takes.
 
     Raises:
         ValueError: the file cannot be read or fetched; the message names it.

@@ -72,7 +72,7 @@ class PictureCache(ByteCache[Hashable, Any]):
         """Open an image of any kind; one whose file is not known is decoded at once.
 
         Args:
-            source: what `load_picture` takes, or an image that is open already.
+            source: image of a kind that `load_picture` takes, or one that is open already.
             max_pixels: largest number of pixels; larger images are refused before they are decoded.
 
         Raises:

@@ -229,8 +229,8 @@ class PretrainingInputs:
 
         Args:
             images: PIL images, paths, arrays or tensors, in any nesting.
-            masks: for each image a list of (number of the object, item), where an item is `"label"`, `"x1"`, `"y1"`,
-                `"x2"` or `"y2"`, or `"box"` for all four coordinates.
+            masks: sequence of one list for each image, of pairs (number of the object, item). An item is `"label"`,
+                `"x1"`, `"y1"`, `"x2"` or `"y2"`, or `"box"` for all four coordinates.
             captions: caption of each image; empty by default.
             visual_objects: `VisualObjects` of each image, instead of refining it.
             return_tensors: `"pt"` or `"np"`.

@@ -88,7 +88,7 @@ class EmbeddingIndex:
             rows: format of the objects.
             size: int, width D of an embedding.
             source: description of the images, where their signatures cannot tell that they are others.
-            is_writable: whether leftovers of killed runs are removed and small files are joined.
+            is_writable: bool, whether leftovers of killed runs are removed and small files are joined.
 
         Raises:
             EmbeddingIndexError: the folder holds something else, is damaged, or belongs to another model or other

@@ -125,7 +125,7 @@ class Chat:
         """Forget all questions and answers.
 
         Args:
-            keep_pictures: whether the images are shown again with the next question.
+            keep_pictures: bool, whether the images are shown again with the next question.
         """
         self._settle()
         self._messages, self._last = [], None

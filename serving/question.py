@@ -92,10 +92,10 @@ def prepare_inputs(
     Args:
         processor: processor of the model.
         questions: sequence of questions.
-        objects: for each question the objects of its images.
-        is_needed: for each question and image, whether its tensors are wanted. In place of other images, which
+        objects: sequence of the objects of each question's images.
+        is_needed: flags of each question's images, whether their tensors are wanted. In place of other images, which
             the model has encoded before, a blank one is prepared: the prompt is the same.
-        is_shown: the same, whether its pixels are wanted, too; by default those of what is needed.
+        is_shown: flags of the same form, whether the pixels are wanted, too; by default those of what is needed.
     """
     needed = [[True] * len(one.opened) for one in questions] if is_needed is None else is_needed
     shown = needed if is_shown is None else is_shown

@@ -14,7 +14,7 @@ class Vocabulary:
     """Names of objects, with the numbers of images that they, and pairs of them, are in.
 
     Args:
-        pictures: for each image the names in it.
+        pictures: iterable of the names in each image.
     """
 
     def __init__(self, pictures: Iterable[Iterable[str]]) -> None:

@@ -204,7 +204,7 @@ def test_check_of_captions_and_of_pixel_boxes(tmp_path, capsys):
 
 
 def test_check_of_preferences(tmp_path, capsys):
-    asked = [{"role": "user", "content": "Is it red?"}]
+    told, asked = {"role": "system", "content": "Be brief."}, [{"role": "user", "content": "Is it red?"}]
     yes, no = ([{"role": "assistant", "content": answer}] for answer in ("Yes.", "No."))
     rows = [
         {"images": ["a.png"], "prompt": asked, "chosen": yes, "rejected": no},
@@ -215,16 +215,20 @@ def test_check_of_preferences(tmp_path, capsys):
         {"images": ["broken.png"], "prompt": asked, "chosen": yes, "rejected": no},
         {"images": ["a.png"], "prompt": "Is it red?", "chosen": " ", "rejected": "No."},
         {"images": ["a.png"], "prompt": "Is it red?", "chosen": ["Yes."], "rejected": ["No."]},
+        {"images": "a.png", "prompt": [told, {**asked[0], "content": " "}], "chosen": yes, "rejected": no},
+        {**ask("a.png", [0.1, 0.2, 0.5, 0.9]), "rejected": False},  # a conversation with a column of its own
+        {"images": "a.png", "prompt": [told, *asked], "chosen": yes, "rejected": no},
     ]
     assert main(["data", "check", save_rows(tmp_path, rows), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert (found["kinds"], found["pictures"]) == ({"preferences": 8}, 1)
+    assert (found["kinds"], found["pictures"]) == ({"preferences": 10, "conversations": 1}, 1)
     assert found["faults"] == {
         "equal answers": 1,
         "no rejected": 1,
         "unusable row": 2,
         "unreadable image": 1,
         "empty chosen": 1,
+        "empty prompt": 1,
     }
     assert [example.split(":")[0] for example in found["examples"]["unusable row"]] == ["row 4", "row 7"]
 

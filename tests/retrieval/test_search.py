@@ -154,7 +154,7 @@ def test_the_index_follows_the_folder(photos, encoder):
 def test_an_index_that_cannot_be_written_is_searched_as_it_is(photos, encoder, monkeypatch):
     open_search(photos, encoder).update(progress=False)
     folder = photos.parent / "index"
-    (folder / "a.tmp-1").write_bytes(b"of another process")
+    (folder / ".a.tmp-1").write_bytes(b"of another process")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # tests may run as root, who may write
     search = open_search(photos, encoder)

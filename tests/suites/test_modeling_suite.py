@@ -222,7 +222,7 @@ class RamModelTest(Suite, unittest.TestCase):
         return inputs
 
     def test_model_get_set_embeddings(self):
-        """As in Swin's own tests: the embedding of an image is that of its patches."""
+        """The embedding of an image is that of its patches, as in Swin's own tests."""
         for model_class in self.all_model_classes:
             assert isinstance(model_class(self.model_tester.get_config()).get_input_embeddings(), torch.nn.Module)
 

@@ -45,7 +45,7 @@ def format_report(controls: Results, worth: Results, named: Mapping[str, Mapping
     Args:
         controls: results of arms and evaluations, by name.
         worth: results about the first stage, by name.
-        named: which names a small network reads from the small view, by world and kind; empty where it was not run.
+        named: bits of the names that a small network reads, by world and kind; empty where it was not run.
     """
     parts = [
         "**The model that ships**, own world. Nothing is trained: only what it sees changes.",
