@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 from lyrics.assets import MICRO_CHECKPOINT, MICRO_SEARCH
+from lyrics.evaluation.metrics.retrieval import RERANKED
 from lyrics.recipes.micro.report.retrieval import FIRST_SCENE, format_retrieval, measure_retrieval
 from lyrics.retrieval import load_encoder
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--refiner", type=Path, default=MICRO_CHECKPOINT, help="a model with the refiner")
     parser.add_argument("--pairs", type=int, default=500, help="how many scenes with captions (default: 500)")
     parser.add_argument("--negatives", type=int, default=200, help="how many for each attribute (default: 200)")
-    parser.add_argument("--rerank", type=int, default=20, help="candidates that are scored as pairs (default: 20)")
+    parser.add_argument("--rerank", type=int, default=RERANKED, help=f"pairs to score (default: {RERANKED})")
     parser.add_argument("--first", type=int, default=FIRST_SCENE, help=f"the first scene (default: {FIRST_SCENE})")
     parser.add_argument("--out", type=Path, help="file for the numbers as JSON")
     arguments = parser.parse_args()

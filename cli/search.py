@@ -37,7 +37,7 @@ EXAMPLES = """examples:
 The first search embeds all images, and keeps that in a folder beside them (IMAGES.index). It resumes where it was
 stopped, and later searches embed only what is new or has changed.
 """
-RERANKED = 128
+RERANKED = 128  # as in evaluation.metrics.retrieval, whose import takes seconds
 
 
 def add_parser(commands: Any) -> None:

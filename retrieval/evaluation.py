@@ -10,13 +10,11 @@ import numpy as np
 from transformers.utils import logging
 
 from ..evaluation.metrics.bootstrap import Interval
-from ..evaluation.metrics.retrieval import best_candidates, bootstrap_retrieval, rerank, score_retrieval
+from ..evaluation.metrics.retrieval import RERANKED, best_candidates, bootstrap_retrieval, rerank, score_retrieval
 from ..processing_lyrics import VisualObjects
 from .encoder import Array, PairEncoder
 
 logger = logging.get_logger(__name__)
-
-RERANKED = 128  # candidates of each query, as in BLIP-2
 
 Rows = Iterable[Mapping[str, Any]]  # can be iterated twice
 

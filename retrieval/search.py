@@ -15,6 +15,7 @@ from PIL import Image
 from transformers.utils import logging
 
 from ..datasets_lyrics.sources import FolderImages, Item, Source, as_key
+from ..evaluation.metrics.retrieval import RERANKED
 from ..processing_lyrics import VisualObjects
 from ..processing_lyrics.image_loading import load_picture
 from ..refinement.engines.task import RefiningTask
@@ -29,7 +30,6 @@ from .nearest import EmbeddingRows
 logger = logging.get_logger(__name__)
 
 COMPLETE = "complete"  # file in the index of images that do not change: all of them are in it
-RERANKED = 128  # as in BLIP-2; images whose score of the pair is computed
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..datasets_lyrics.open_data import open_rows
+from ..evaluation.metrics.retrieval import RERANKED
 from ..utils.atomic_files import write_file
 from ..utils.folder_lock import FolderLock
 from .encoder import PairEncoder
-from .evaluation import RERANKED, evaluate_retrieval
+from .evaluation import evaluate_retrieval
 from .model_identity import describe_encoder, explain_differences
 
 TASK = "retrieval"

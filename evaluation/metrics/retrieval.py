@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .bootstrap import Interval, bootstrap_interval
 
 CUTOFFS = (1, 5, 10)
+RERANKED = 128  # candidates of a query that are scored as pairs, as in BLIP-2
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 

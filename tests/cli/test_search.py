@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from lyrics.assets import EXAMPLE_PICTURE, MICRO_CHECKPOINT, SCENE_PICTURE
+from lyrics.evaluation.metrics.retrieval import RERANKED
 from lyrics.recipes.micro.world.scenes import draw_test_scene
-from lyrics_cli.main import main
+from lyrics_cli.main import build_parser, main
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,10 @@ def photos(tmp_path_factory):
     draw_test_scene(90_000).image.save(folder / "other.jpg")
     (folder / "broken\n.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     return folder
+
+
+def test_the_command_scores_as_many_pairs_as_the_class_does():
+    assert build_parser().parse_args(["search", "images", "a ring"]).rerank == RERANKED
 
 
 def test_search_by_a_text_and_by_a_picture(photos, tmp_path, capsys):

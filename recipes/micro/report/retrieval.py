@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ....evaluation.metrics.bootstrap import bootstrap_interval
+from ....evaluation.metrics.retrieval import RERANKED
 from ....processing_lyrics import VisualObjects
 from ....retrieval import PairEncoder, evaluate_retrieval
 from ..world.names import name, with_article
@@ -26,7 +27,7 @@ Captions = tuple[str, str]  # a right and a wrong one
 
 
 def measure_retrieval(
-    encoder: PairEncoder, pairs: int = 500, negatives: int = 200, reranked: int = 20, first: int = FIRST_SCENE
+    encoder: PairEncoder, pairs: int = 500, negatives: int = 200, reranked: int = RERANKED, first: int = FIRST_SCENE
 ) -> dict[str, Any]:
     """Return recall among pairs of scenes and captions, and how often a caption with one wrong attribute loses.
 
