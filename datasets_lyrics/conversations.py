@@ -100,6 +100,26 @@ def read_prompt(row: Mapping[str, Any]) -> Conversation:
     return Conversation(messages, AS_GIVEN.check_image(pictures), len(asked))
 
 
+def read_preference_prompt(row: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    """Read the prompt of a preference, whose answers are beside it.
+
+    Args:
+        row: mapping with `prompt`, text or messages. Images are in `images` or `image`, or in the blocks of the prompt.
+
+    Returns:
+        The prompt, and its images as paths, bytes or PIL images. A prompt of messages has a block for each image.
+
+    Raises:
+        ValueError: saying what is wrong with the row, such as a URL that was not asked for.
+    """
+    prompt, pictures = row["prompt"], _images_of(row)
+    if not isinstance(prompt, str):
+        messages = place_images([to_blocks(message) for message in prompt], len(pictures))
+        pictures = _join_pictures(messages, pictures)
+        prompt = messages if pictures else prompt
+    return prompt, AS_GIVEN.check_image(pictures)
+
+
 def _ask_in_messages(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the row with its `question`, or its `prompt` without a completion, as `messages`."""
     given: Any = row
@@ -303,7 +323,8 @@ def _split_at_marks(text: str, marks: re.Pattern[str] = _MARKS) -> Iterator[Mess
 
 
 def _images_of(row: Mapping[str, Any]) -> list[Any]:
-    return _as_list(row.get("images", row.get("image")))
+    given = row.get("images")  # None where another row of the file has this column
+    return _as_list(row.get("image") if given is None else given)
 
 
 def _as_list(value: Any) -> list[Any]:

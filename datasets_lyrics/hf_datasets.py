@@ -26,6 +26,15 @@ IMAGE_COLUMNS = ("image", "images", "img", "picture", "jpg", "png", "image_path"
 _ROWS = 10_000  # whose names are read at a time
 
 
+def _text_or_none(cell: str) -> str | None:
+    return cell or None
+
+
+# Pandas reads `3` as a number and `None` or `NA` as nothing. These columns stay as they are written, or empty.
+_TEXTS = ("prompt", "completion", "question", "caption", "chosen", "rejected", "expected_answer", *IMAGE_COLUMNS)
+_AS_WRITTEN = {"converters": dict.fromkeys(_TEXTS, _text_or_none), "keep_default_na": False, "na_values": [""]}
+
+
 @dataclass(frozen=True)
 class DatasetPlace:
     """Location of a data set, from which a worker loads it again.
@@ -58,11 +67,12 @@ class DatasetPlace:
         try:
             if is_saved_dataset(self.place):
                 loaded = datasets.load_from_disk(self.place)
-                loaded = loaded[self.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+                loaded = self._split_of(loaded) if isinstance(loaded, datasets.DatasetDict) else loaded
                 return loaded.to_iterable_dataset() if self.streaming else loaded
             if files := self.files():
                 file_format: Any = format_of_file(self.place)
-                return datasets.load_dataset(file_format, data_files=files, split="train", streaming=self.streaming)
+                reading = {"data_files": files, "split": "train", "streaming": self.streaming}
+                return datasets.load_dataset(file_format, **reading, **(_AS_WRITTEN if file_format == "csv" else {}))
             return datasets.load_dataset(
                 self.place, self.name, split=self.split, revision=self.revision, streaming=self.streaming, **options
             )
@@ -72,6 +82,12 @@ class DatasetPlace:
             raise ValueError(found or f"{self.place} cannot be read: {error}{cause}") from error
         except StopIteration:  # of a file that is empty
             raise ValueError(f"There is no row in {self.place}.") from None
+
+    def _split_of(self, loaded: Mapping[str, Any]) -> Any:
+        if self.split not in loaded:
+            names = ", ".join(map(repr, loaded))
+            raise ValueError(f"{self.place} has no split {self.split!r}; it has {names}. Name one of them.")
+        return loaded[self.split]
 
     def files(self) -> list[str]:
         """Return the files of `FILE_FORMATS` that the place names, in their order; none for other data."""
@@ -239,7 +255,8 @@ class DatasetImages(SlicedSource):
 
     Keys are those of the key column. Without one, they are the paths in the image column, where a path that appears
     again is the same image and is refined once. Where the data set holds the images themselves, keys are the numbers
-    of the rows. In a row with several images each has its number after the key: `KEY#1`.
+    of the rows. In a row with several images each has its number after the key: `KEY#1`. A row without an image is left
+    out.
 
     Args:
         dataset: `datasets.Dataset`, or the place from which it can be loaded.
@@ -305,21 +322,24 @@ class DatasetImages(SlicedSource):
         count = len(self._dataset) if limit is None else min(limit, len(self._dataset))
         if self._named_by is None:
             return range(count), None
-        is_repeated = _find_repeated(self._names(count), count)
-        first: dict[str, int] = {}
-        keep = np.ones(count, bool)
+        keep = np.array([name is not None for name in self._names(count)], bool)
+        is_repeated = _find_repeated(self._names(count), count) & keep
+        first: dict[str | None, int] = {}
         for row, name in enumerate(self._names(count) if is_repeated.any() else ()):
             if is_repeated[row] and first.setdefault(name, row) != row:
                 if self.key is not None:
                     raise DuplicateKeyError(f"Key {name!r} is there twice: rows {first[name]} and {row}.")
                 keep[row] = False
         rows = range(count) if keep.all() else np.flatnonzero(keep)
-        return rows, hash_names(as_key(name) for name, kept in zip(self._names(count), keep, strict=True) if kept)
+        names = zip(self._names(count), keep, strict=True)
+        return rows, hash_names(as_key(str(name)) for name, is_kept in names if is_kept)
 
-    def _names(self, count: int) -> Iterator[str]:
+    def _names(self, count: int) -> Iterator[str | None]:
+        """Yield the names of rows; `None` for a row that has no image to be named by."""
         column = self._dataset.select_columns([self._named_by]).with_format("arrow")
         for start in range(0, count, _ROWS):
-            yield from map(str, column[start : min(start + _ROWS, count)][self._named_by].to_pylist())
+            for value in column[start : min(start + _ROWS, count)][self._named_by].to_pylist():
+                yield None if value is None and self.key is None else str(value)
 
     def _hash_samples(self) -> str:
         digest = hashlib.sha256()
@@ -411,8 +431,8 @@ def require_root(guard: PathGuard, dataset: Any, columns: tuple[str, ...]) -> No
 
 
 def _items_of(name: str, value: Any, guard: PathGuard, place: str) -> Iterator[Item]:
-    """Yield the images of one row: one, or a list of them."""
-    values = value if isinstance(value, list) else [value]
+    """Yield the images of one row: one, a list of them, or none where the row is text alone."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
     for number, one in enumerate(values):
         image, error = read_image_value(one, guard)
         yield Item(as_key(name if len(values) == 1 else f"{name}#{number}"), image, place, error)
@@ -422,7 +442,7 @@ def _holds_text(dataset: Any, column: str) -> bool:
     return getattr((dataset.features or {}).get(column), "dtype", None) in ("string", "large_string")
 
 
-def _find_repeated(names: Iterator[str], count: int) -> np.ndarray:
+def _find_repeated(names: Iterator[str | None], count: int) -> np.ndarray:
     """Return (count,) bool: whether a name's hash appears again."""
     hashes = np.fromiter(map(hash, names), np.int64, count)
     values, counts = np.unique(hashes, return_counts=True)

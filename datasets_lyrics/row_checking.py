@@ -10,7 +10,14 @@ from typing import Any
 
 from .catalog.checking import measure_picture
 from .catalog.omissions import Omissions, OmittedError
-from .conversations import Conversation, empty_answers, read_conversation, read_prompt, to_blocks
+from .conversations import (
+    Conversation,
+    empty_answers,
+    read_conversation,
+    read_preference_prompt,
+    read_prompt,
+    to_blocks,
+)
 from .expected_answers import EXPECTED, check_expected
 from .path_guard import AS_GIVEN
 from .row_boxes import in_order, read_boxes
@@ -182,9 +189,7 @@ def _check_preference(row: Mapping[str, Any], pictures: _Pictures) -> None:
             raise OmittedError(f"empty {name}", f"{row[name]!r:.80}")
     if row["chosen"] == row["rejected"]:
         raise OmittedError("equal answers", f"chosen and rejected are {row['chosen']!r:.80}: nothing can be learned")
-    given = row.get("images") if row.get("image") is None else row["image"]
-    images = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
-    pictures.sizes(AS_GIVEN.check_image(images))
+    pictures.sizes(read_preference_prompt(row)[1])
 
 
 def _says_something(name: str, given: Any) -> bool:

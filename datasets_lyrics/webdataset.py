@@ -270,7 +270,7 @@ def _samples_and_errors(
     try:
         with _open(name) as file, _guard(name, lambda: tarfile.open(fileobj=file)) as tar:
             for index, (key, members) in enumerate(_groups(tar, name)):
-                if key in seen:
+                if index >= start and key in seen:
                     yield TarShardError(name, key, "is there twice.")
                 elif index >= start:
                     yield _read_sample(tar, name, index, key, members, require, max_file_size)

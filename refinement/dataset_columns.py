@@ -66,6 +66,8 @@ class ObjectsOfRow:
             StoreError: when the objects are missing, stale or damaged.
         """
         value = None if self.image is None else row[self.image]
+        if value is None and self.image is not None:  # a row of text alone
+            return None
         name = None if self.key is None else str(row[self.key])
         if not isinstance(value, list):
             return self._find(name, value)

@@ -14,7 +14,8 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
-from ..datasets_lyrics.conversations import place_images, to_blocks
+from ..datasets_lyrics.conversations import read_preference_prompt
+from ..datasets_lyrics.path_guard import IMAGE_BLOCKS
 from ..processing_lyrics import LyricsProcessor
 from .common.adapter_saving import TunedAdapterMixin
 from .common.checkpointing import AtomicCheckpointMixin
@@ -23,6 +24,7 @@ from .common.trainable_parts import TuningArguments
 from .data.datasets import BadRowError
 
 _COLUMNS = ("prompt", "chosen", "rejected")
+_IMAGE_COLUMNS = {"image", "images"}
 
 
 @dataclass
@@ -77,7 +79,7 @@ class PreferenceRows(torch.utils.data.Dataset):
         """Wrap a dataset with images, or each of a dictionary of datasets; other data are returned as they are."""
         if isinstance(dataset, dict):
             return {name: cls.wrap(one, processor) for name, one in dataset.items()}
-        has_images = isinstance(dataset, Dataset) and {"image", "images"}.intersection(dataset.column_names)
+        has_images = isinstance(dataset, Dataset) and _IMAGE_COLUMNS.intersection(dataset.column_names)
         return cls(dataset, processor) if has_images else dataset
 
     def __len__(self) -> int:
@@ -91,10 +93,9 @@ class PreferenceRows(torch.utils.data.Dataset):
         """
         try:
             row = dict(self.dataset[index])
-            given = row.pop("image", None)
-            given = row.get("images") if given is None else [given]
+            row["prompt"], given = read_preference_prompt(row)
+            row.pop("image", None)
             row["images"] = self.processor.load_pictures(given) if given else []
-            _place_images(row)
             self._check_template(row)
         except Exception as error:
             raise BadRowError(index, error) from error
@@ -105,15 +106,6 @@ class PreferenceRows(torch.utils.data.Dataset):
         if not isinstance(row["prompt"], str):
             for answer in (row["chosen"], row["rejected"]):
                 self.processor.apply_chat_template([*row["prompt"], *answer])
-
-
-def _place_images(row: dict[str, Any]) -> None:
-    """Read `<image>` in the text of a prompt's messages as the second stage does."""
-    if isinstance(row["prompt"], str) or not row["images"]:
-        return
-    messages = place_images([to_blocks(message) for message in row["prompt"]], len(row["images"]))
-    if any(block["type"] == "image" for message in messages for block in message["content"]):
-        row["prompt"] = messages
 
 
 def to_dataset(rows: Dataset | Sequence[Mapping[str, Any]]) -> Dataset:
@@ -132,4 +124,13 @@ def to_dataset(rows: Dataset | Sequence[Mapping[str, Any]]) -> Dataset:
             f"The rows have no {' and no '.join(map(repr, missing))}: preferences need images, prompt, chosen and "
             f"rejected, and the columns are {', '.join(map(repr, dataset.column_names))}."
         )
+    if not _IMAGE_COLUMNS.intersection(dataset.column_names) and any(map(_holds_image, dataset)):
+        return dataset.add_column("images", [None] * len(dataset))  # by which TRL knows data with images
     return dataset
+
+
+def _holds_image(row: Any) -> bool:
+    """Return whether a block of the prompt is an image."""
+    prompt = row["prompt"]
+    contents = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    return any(block.get("type") in IMAGE_BLOCKS for blocks in contents if isinstance(blocks, list) for block in blocks)

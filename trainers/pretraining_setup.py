@@ -54,7 +54,10 @@ class PretrainingModelArguments:
         default="bert-base-uncased", metadata={"help": "The MQ-Former's; 'spelling' for a small tokenizer of letters."}
     )
     processor: str | None = field(
-        default=None, metadata={"help": "Checkpoint whose processor and refiner find objects that are not stored."}
+        default=None,
+        metadata={
+            "help": "Checkpoint whose refiner finds objects that are not stored, and the processor of a new model."
+        },
     )
     spatial_text: str | None = field(
         default=None,
@@ -162,23 +165,35 @@ def _build_vision_model(arguments: PretrainingModelArguments) -> PreTrainedModel
     return build_vision_model(AutoConfig.for_model(**fields))
 
 
+def _load_processor(checkpoint: str, spatial_text: str | None, refiner: str | None) -> LyricsProcessor:
+    """Load the processor of a first stage, and give it the refiner of another model.
+
+    Raises:
+        ValueError: the first stage was trained with another spatial text or with another refiner.
+    """
+    processor = LyricsProcessor.from_pretrained(checkpoint)
+    if spatial_text not in (None, processor.spatial_text):
+        raise ValueError(
+            f"{checkpoint} was trained on {processor.spatial_text} spatial text and cannot read {spatial_text}: leave "
+            "spatial_text out."
+        )
+    if refiner is not None:
+        processor.share_refiner_of(LyricsProcessor.from_pretrained(refiner))
+    return processor
+
+
 def _build_processor(arguments: PretrainingModelArguments, vision_config: PreTrainedConfig | None) -> LyricsProcessor:
     """Load or build a processor.
 
     Args:
         arguments: settings of the recipe.
-        vision_config: configuration of a vision encoder that is not the checkpoint's, for a new image processor.
+        vision_config: configuration of the vision encoder of a new model, for a new image processor.
     """
-    checkpoint = arguments.processor or arguments.checkpoint
-    if checkpoint is not None:
-        processor = LyricsProcessor.from_pretrained(checkpoint)
-        style: Any = arguments.spatial_text or processor.spatial_text
-        if arguments.checkpoint is not None and style != processor.spatial_text:
-            raise ValueError(
-                f"{checkpoint} was trained on {processor.spatial_text} spatial text and cannot read {style}: leave "
-                "spatial_text out."
-            )
-        processor.spatial_text = style
+    if arguments.checkpoint is not None:
+        return _load_processor(arguments.checkpoint, arguments.spatial_text, arguments.processor)
+    if arguments.processor is not None:
+        processor = LyricsProcessor.from_pretrained(arguments.processor)
+        processor.spatial_text = arguments.spatial_text or processor.spatial_text  # pyright: ignore[reportAttributeAccessIssue]
         if vision_config is not None:
             processor.image_processor = build_image_processor(arguments.vision_model, vision_config)
         return processor

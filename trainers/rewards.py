@@ -31,8 +31,9 @@ nineteen twenty
 """
 NUMBER_WORDS = {word: number for number, word in enumerate(_TO_TWENTY.split())} | {"none": 0, "no": 0}
 _NUMBER = re.compile(rf"\d+(?:\.\d+)?|\b(?:{'|'.join(NUMBER_WORDS)})\b")
-_YES = re.compile(r"(yes|there (is|are)(?! no\b|n't))\b")
-_NO = re.compile(r"(no|there (is|are)( no|n't))\b")
+_NEGATION = r"(n't|\s+(no|not|none|nothing|nobody|never)\b)"
+_YES = re.compile(rf"yes\b|there(\s+is|\s+are|'s)(?!\w|{_NEGATION})")
+_NO = re.compile(rf"no\b|there(\s+is|\s+are|'s){_NEGATION}")
 
 
 def box_iou(one: Box, other: Box) -> float:
@@ -91,9 +92,7 @@ def score_count(answer: str, expected: int) -> float:
 
 def score_existence(answer: str, expected: bool) -> float:
     """Return 1 if an answer begins with yes or no, or with `There is` or `There is no`, as expected; otherwise 0."""
-    wanted, other = (_YES, _NO) if expected else (_NO, _YES)
-    text = answer.strip().lower()
-    return float(bool(wanted.match(text)) and not other.match(text))
+    return float(bool((_YES if expected else _NO).match(answer.strip().lower().replace("\u2019", "'"))))
 
 
 def score_exact(answer: str, expected: str) -> float:

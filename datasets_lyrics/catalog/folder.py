@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from .omissions import Omissions, OmittedError
 
@@ -17,6 +17,7 @@ COCO_STARTS = ("", "images/", "coco/", "coco/images/")  # folders that hold trai
 
 _COCO_2014, _COCO_2017 = ("train2014", "val2014", "test2015"), ("train2017", "val2017", "test2017")
 _URL = re.compile("(?:https?|ftp|s3|data):", re.IGNORECASE)
+_ON_ITS_SIDE = 5  # EXIF orientations from here on are turned by a quarter; images are loaded upright
 _PLACES = 16_384  # images whose existence or size is remembered: consecutive records share images
 
 
@@ -159,7 +160,8 @@ class Folder:
     def _size(self, path: str) -> tuple[int, int]:
         try:
             with Image.open(self.root / path) as picture:
-                return picture.size
+                is_on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= _ON_ITS_SIDE
+                return (picture.height, picture.width) if is_on_its_side else picture.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise OmittedError("unreadable image", f"{path}: {error}") from error
 

@@ -167,20 +167,33 @@ def _voc_rows(folder: Folder, path: Path) -> Iterable[Row]:
 
 
 def _llamafactory_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
-    if "conversations" in record or "messages" in record:
-        yield from dialogue_rows(folder, record)
-        return
-    question = text_of(record, "instruction")
-    extra = record.get("input")
-    user = f"{question}\n{extra.strip()}" if isinstance(extra, str) and extra.strip() else question
-    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": text_of(record, "output")}]
-    for before in reversed(record.get("history") or []):
-        turns = [{"role": "user", "content": before[0]}, {"role": "assistant", "content": before[1]}, *turns]
-    if isinstance(system := record.get("system"), str) and system.strip():
-        turns.insert(0, {"role": "system", "content": system})
-    yield from dialogue_rows(folder, {**record, "messages": turns})
+    if "conversations" not in record and "messages" not in record:
+        question, extra = text_of(record, "instruction"), record.get("input")
+        question = f"{question}\n{extra.strip()}" if isinstance(extra, str) and extra.strip() else question
+        record = {**record, "messages": _turns(record, question, text_of(record, "output"))}
+    yield from dialogue_rows(folder, _with_system(record))
 
 
+def _turns(record: dict[str, Any], question: str, answer: str) -> list[dict[str, str]]:
+    """Return the pairs of question and answer in `history`, and a last one, as messages."""
+    pairs = [*(record.get("history") or []), (question, answer)]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise OmittedError("malformed record", f"history is {record['history']!r:.80}")
+    return [{"role": role, "content": text} for pair in pairs for role, text in zip(_SPEAKERS, pair, strict=True)]
+
+
+def _with_system(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record whose conversation begins with its `system`, unless it has such a message itself."""
+    system, name = record.get("system"), "conversations" if "conversations" in record else "messages"
+    given = record[name]
+    if not isinstance(system, str) or not system.strip() or not isinstance(given, list):
+        return record
+    if any(isinstance(one, dict) and "system" in (one.get("role"), one.get("from")) for one in given):
+        return record
+    return {**record, name: [{"role": "system", "content": system}, *given]}
+
+
+_SPEAKERS = ("user", "assistant")
 _SWIFT_MARK = re.compile(r"(<bbox>|<ref-object>)")
 _SWIFT_UNITS = {"real": None, "norm1": 1.0, "norm1000": 1000.0}
 
@@ -197,11 +210,10 @@ def _swift_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
 
 
 def _swift_conversation(record: dict[str, Any]) -> dict[str, Any]:
-    if "messages" in record or "conversations" in record:
-        return record
-    turns = [{"role": "user", "content": text_of(record, "query")}]
-    turns.append({"role": "assistant", "content": text_of(record, "response")})
-    return {**record, "messages": turns}
+    if "messages" not in record and "conversations" not in record:
+        turns = _turns(record, text_of(record, "query"), text_of(record, "response"))
+        record = {**record, "messages": turns}
+    return _with_system(record)
 
 
 def _swift_boxes(folder: Folder, images: list[str], objects: dict[str, Any]) -> Iterator[dict[str, Any]]:

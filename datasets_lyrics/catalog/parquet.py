@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from ...utils.atomic_files import write_file
@@ -22,6 +22,8 @@ def write_parquet(
 ) -> int:
     """Write the canonical rows of data sets, and return their number.
 
+    Where all of them have captions, each row also has `image` and `caption`, as the first stage reads them.
+
     Args:
         readers: readers of the data sets.
         path: path of the new file.
@@ -33,9 +35,13 @@ def write_parquet(
         OSError: when the file cannot be written.
     """
     pa, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
+    streams = [_rows(reader, root) for reader in readers]
+    firsts = [list(islice(stream, 1)) for stream in streams]
     count, schema = 0, facts_schema(pa)
+    if all(row["caption"] is not None for first in firsts for row in first):
+        schema = schema.append(pa.field("image", pa.string())).append(pa.field("caption", pa.list_(pa.string())))
     with write_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
-        rows = _rows(readers, root)
+        rows = chain.from_iterable(chain(*both) for both in zip(firsts, streams, strict=True))
         while batch := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             count += len(batch)
@@ -43,9 +49,8 @@ def write_parquet(
     return count
 
 
-def _rows(readers: Sequence[CatalogReader], root: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    for reader in readers:
-        start = os.path.relpath(reader.folder.root, root)
-        for row in canonical_rows(reader):
-            paths = [path if start == "." else f"{start}/{path}".replace(os.sep, "/") for path in row["images"]]
-            yield {**row, "images": paths}
+def _rows(reader: CatalogReader, root: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    start = os.path.relpath(reader.folder.root, root)
+    for row in canonical_rows(reader):
+        paths = [path if start == "." else f"{start}/{path}".replace(os.sep, "/") for path in row["images"]]
+        yield {**row, "images": paths, "image": paths[0] if paths else None}

@@ -118,6 +118,17 @@ def test_prepared_rows_are_the_rows(tmp_path, capsys):
         assert texts == [block.get("text") for message in other["messages"] for block in message["content"]]
 
 
+def test_prepared_captions_can_be_pretrained_on(tmp_path, capsys):
+    """By the command that is printed: each row has its image and its captions."""
+    word, out = f"flickr30k:{write('flickr30k', tmp_path)}", tmp_path / "rows.parquet"
+    assert main(["data", "prepare", word, "--out", str(out)]) == 0
+    root = capsys.readouterr().out.rpartition("--image_root ")[2].strip()
+    prepared, expected = open_rows(out, image_root=root), open_rows(word, need_captions=True)
+    assert len(prepared) == len(expected) > 0
+    for one, other in zip(prepared, expected, strict=True):
+        assert (one["image"], one["caption"]) == (other["image"], other["caption"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

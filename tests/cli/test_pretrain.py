@@ -17,7 +17,7 @@ from lyrics.modeling_lyrics import LyricsForPreTraining
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.trainers import LyricsPretrainingArguments
 from lyrics.trainers.common.data_arguments import DataArguments
-from lyrics.trainers.pretraining_setup import PretrainingModelArguments
+from lyrics.trainers.pretraining_setup import PretrainingModelArguments, build_pretraining
 from lyrics_cli.main import main
 from lyrics_cli.recipe_files import find_recipe, list_recipes, recipe_folder
 from lyrics_cli.training import parse_recipe
@@ -197,3 +197,24 @@ def test_pictures_of_a_file_lie_in_its_folder(tmp_path):
         rows[1]
     stream = open_rows(str(tmp_path / "data" / "rows.jsonl"), streaming=True)
     assert next(iter(stream))["image"] == rows[0]["image"]
+
+
+def test_a_first_stage_goes_on_with_its_own_processor(tmp_path):
+    """Of another model it takes the refiner alone, whatever that model's tokenizer and spatial text are."""
+    write_random_checkpoint(tmp_path / "other")
+    mqformer = {"region_hidden_size": 36, "num_grounding_queries": 3, "num_visual_queries": 2}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    vision = {"model_type": "clip_vision_model", **sizes, "image_size": 28, "patch_size": 14}
+    new = PretrainingModelArguments(
+        vision_config=vision, mqformer_config=sizes | mqformer, tokenizer="spelling", spatial_text="short"
+    )
+    model, processor = build_pretraining(new)
+    model.save_pretrained(tmp_path / "first")
+    processor.save_pretrained(tmp_path / "first")
+    places = {"checkpoint": str(tmp_path / "first"), "processor": str(tmp_path / "other")}
+    _, again = build_pretraining(PretrainingModelArguments(**places, spatial_text="short"))
+    assert (again.spatial_text, again.num_query_tokens, again.has_refiner) == ("short", 5, True)
+    text = "a red star"
+    assert again.mqformer_tokenizer(text).input_ids == processor.mqformer_tokenizer(text).input_ids
+    with pytest.raises(ValueError, match="was trained on short spatial text and cannot read decimal"):
+        build_pretraining(PretrainingModelArguments(**places, spatial_text="decimal"))

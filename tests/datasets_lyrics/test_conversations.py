@@ -74,6 +74,12 @@ def test_text_that_looks_like_a_place_stays_text():
     assert conversation.pictures == []
 
 
+def test_an_empty_column_does_not_hide_the_other():
+    """Arrow fills the columns that other rows of a file have with `None`."""
+    row = {"image": "a.png", "images": None, "messages": [say("user", "What?"), say("assistant", "A cup.")]}
+    assert read_conversation(row).pictures == ["a.png"]
+
+
 def test_pictures_keep_their_places():
     row = {
         "conversations": [

@@ -131,12 +131,42 @@ def test_the_picture_of_a_sample_can_be_named(tars):
 # ---------------------------------------------------------------------------------------------------- data sets
 
 
+def test_text_alone_among_lists_of_images(tmp_path):
+    rows = [{"images": ["a.png", "b.png"]}, {"images": None}, {"images": []}, {"images": ["c.png"]}]
+    source = open_source(write_jsonl(tmp_path / "rows.jsonl", rows), image="images")
+    assert [item.image.name for item in source.items(0)] == ["a.png", "b.png", "c.png"]
+    rows = Dataset.from_list([{"image": None, "id": "x"}, {"image": "a.png", "id": "y"}])
+    assert [item.key for item in open_source(rows, image="image", key="id").items(0)] == ["y"]
+
+
+def test_cells_of_a_table_stay_as_they_are_written(tmp_path):
+    (tmp_path / "rows.csv").write_text(
+        "image,prompt,completion,expected_count\n007,How many?,3,3\n8,What?,None,\n,Hi,NA,5\n"
+    )
+    expected = [("007", "3", 3.0), ("8", "None", None), (None, "NA", 5.0)]
+    for streaming in (False, True):
+        rows = DatasetPlace(str(tmp_path / "rows.csv"), streaming=streaming).load()
+        assert [(row["image"], row["completion"], row["expected_count"]) for row in rows] == expected
+
+
+def test_a_split_that_was_not_saved_is_told(tmp_path):
+    rows = Dataset.from_list([{"image": "a.png"}] * 4)
+    rows.train_test_split(0.5).save_to_disk(tmp_path / "saved")
+    assert len(DatasetPlace(str(tmp_path / "saved"), split="test").load()) == 2
+    with pytest.raises(ValueError, match=r"has no split 'validation'; it has 'train', 'test'"):
+        DatasetPlace(str(tmp_path / "saved"), split="validation").load()
+
+
 def test_json_lines_name_pictures(tmp_path):
-    """The path is the key, and a path that comes again is the same image; relative ones begin beside the file."""
+    """The path is the key, and a path that comes again is the same image; relative ones begin beside the file.
+
+    Rows of text alone have no image to refine.
+    """
     rows = [{"image": name, "text": f"caption {row}"} for row, name in enumerate("abcabd")]
-    path = write_jsonl(tmp_path / "captions.jsonl", [*rows, {"image": None}, {"image": "https://x.org/a.png"}])
+    more = [{"image": None}, {"image": ""}, {"image": None}, {"image": "https://x.org/a.png"}]
+    path = write_jsonl(tmp_path / "captions.jsonl", [*rows, *more])
     source = open_source(path, shard_size=3)
-    assert listed(source) == [["a", "b", "c"], ["d", "None", "https://x.org/a.png"]]
+    assert listed(source) == [["a", "b", "c"], ["d", "", "https://x.org/a.png"]]
     items = [item for shard in range(2) for item in source.items(shard)]
     assert items[0].image == tmp_path / "a"
     assert [item.error for item in items[:4]] == [None] * 4

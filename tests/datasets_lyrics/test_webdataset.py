@@ -131,6 +131,7 @@ def test_pairs_that_are_not_there_or_twice(tmp_path):
         ("c", "is there twice: it has two files .jpg."),
     ]
     assert [error.key for error in failures(shard, require=PAIR, start=3)[1]] == ["b", "0000", "c"]
+    assert [error.key for error in failures(shard, require=PAIR, start=5)[1]] == ["c"]
     with pytest.raises(TarShardError, match=r"a\.tar: sample 'a' has no file \.txt") as caught:
         list(read_shard(shard, require=PAIR))
     assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)

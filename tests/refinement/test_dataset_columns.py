@@ -93,6 +93,14 @@ def test_several_images_in_a_row(store, photos):
     assert [row["visual_objects"] for row in attached] == [[store[key] for key in KEYS[:2]], [store["a0.png"]], []]
 
 
+def test_rows_of_text_alone(store, photos):
+    rows = [{"image": str(photos / KEYS[0]), "id": KEYS[0]}, {"image": None, "id": "none"}]
+    for data in (rows, Dataset.from_list(rows)):
+        for key in (None, "id"):
+            attached = store.attach(data, image="image", key=key)
+            assert [attached[index]["visual_objects"] for index in range(2)] == [store[KEYS[0]], None]
+
+
 def test_objects_go_into_the_processor(store, table, loaded):
     """The column is an argument of the processor, which then needs no refiner."""
     batch = store.attach(table)[:2]

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -124,8 +125,23 @@ def test_marks_in_a_prompt_are_places(processor, image):
     read = PreferenceRows(to_dataset(rows), processor)
     blocks = [{"type": "text", "text": "Here: "}, {"type": "image"}, {"type": "text", "text": "Red?"}]
     assert read[0]["prompt"] == [{"role": "user", "content": blocks}]
-    assert read[1]["prompt"] == rows[1]["prompt"]
+    assert read[1]["prompt"] == [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Red?"}]}]
     assert len(read[0]["images"]) == 1
+
+
+def test_images_in_the_blocks_of_a_prompt(tmp_path):
+    """As in the second stage, also where rows of text alone come first."""
+    ShapePairs(1)[0]["images"][0].save(tmp_path / "a.png")
+    answers = {"chosen": say("Yes."), "rejected": say("No.")}
+    blocks = [{"type": "image", "path": "a.png"}, {"type": "text", "text": "Red?"}]
+    rows = [{"prompt": [{"role": "user", "content": content}], **answers} for content in (blocks[1:], blocks)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    model, processor = random_parts(seed=1)
+    options = {"max_steps": 1, "per_device_train_batch_size": 2, "report_to": [], "use_cpu": True, "bf16": False}
+    args = LyricsDPOConfig(output_dir=str(tmp_path / "run"), save_strategy="no", lora_dropout=0.0, **options)
+    trainer = LyricsDPOTrainer(model, args, to_dataset(open_rows(tmp_path / "pairs.jsonl")), None, processor)
+    assert [len(trainer.train_dataset[index]["images"]) for index in range(2)] == [0, 1]
+    assert trainer.train().training_loss == pytest.approx(np.log(2), abs=1e-3)
 
 
 def test_what_cannot_be_trained_on_is_refused():

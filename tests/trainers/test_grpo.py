@@ -266,6 +266,8 @@ def test_rows_say_what_is_expected(processor):
     assert read(processor, disordered, box_units="pixel").columns["expected_boxes"] == [(0.1, 0.2, 0.6, 0.8)]
     assert read(processor, {"prompt": TALK, "expected_count": np.float64(3)}).columns["expected_count"] == 3
     answers = {"7": "expected_count", "None.": "expected_count", "No.": "expected_existence", "red": "expected_answer"}
+    answers |= {"Yes, it is.": "expected_existence", "No there isn't": "expected_existence"}
+    answers |= {"No parking": "expected_answer", "Yes Bank": "expected_answer"}
     for answer, name in answers.items():
         row = {"prompt": "What?", "completion": answer}
         columns = read(processor, row).columns

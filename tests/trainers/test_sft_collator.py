@@ -148,6 +148,30 @@ def test_a_flip_moves_boxes_and_objects():
     assert np.allclose(flipped.objects[0].boxes, expected)
 
 
+def test_a_flip_moves_the_objects_of_a_store():
+    """It knows the image as it was before, and the processor needs no refiner."""
+    row = build_chat(1, pictures=1)
+    collator = build_collator(augmentation=Augmentation(flip=1.0))
+    expected = collator.prepare(row).objects[0]
+    objects = row.pop("visual_objects")[0]
+    assert collator.prepare(row).objects == [None]
+    store = StoreOfOne(np.asarray(collator.processor.load_pictures(row["images"])[0]), objects)
+    collator.processor.store = store
+    found = collator.prepare(row).objects[0]
+    assert np.allclose(found.boxes, expected.boxes)
+    assert collator([row])["region_attention_mask"].sum() == len(objects.labels)
+
+
+class StoreOfOne:
+    """Store with the objects of one image."""
+
+    def __init__(self, pixels, objects):
+        self.pixels, self.objects = pixels, objects
+
+    def lookup(self, picture):
+        return self.objects if np.array_equal(np.asarray(picture), self.pixels) else None
+
+
 def test_augmentation_is_drawn_by_seed_epoch_and_sample():
     row, augmentation = build_chat(1), Augmentation(flip=0.5, crop=0.5)
 

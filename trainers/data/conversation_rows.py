@@ -97,6 +97,7 @@ class ConversationReader:
         ]
         self._write_boxes(conversation, boxes, moves, images)
         if any(move.changes for move in moves):
+            objects = self._look_up(objects, moves, images)
             objects = [
                 None if found is None else move.objects(found, image.size)
                 for found, move, image in zip(objects, moves, images, strict=True)
@@ -114,6 +115,16 @@ class ConversationReader:
         if len(given) != count:
             raise ValueError(f"The row has visual objects for {len(given)} images, but {count} images.")
         return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
+
+    def _look_up(
+        self, objects: Sequence[VisualObjects | None], moves: Sequence[Move], images: Sequence[Image.Image]
+    ) -> list[VisualObjects | None]:
+        """Return the objects with those of the store, which knows an image only before it is moved."""
+        store = self.processor.store
+        return [
+            store.lookup(image) if store is not None and found is None and move.changes else found
+            for found, move, image in zip(objects, moves, images, strict=True)
+        ]
 
     def _write_boxes(
         self,

@@ -18,6 +18,8 @@ from .datasets import FromDataSet
 # Columns that the prompt is made of, and that no reward reads.
 _OF_PROMPT = {"messages", "conversations", "prompt", "completion", "question", "boxes", "image", "images"}
 
+_YES_OR_NO = re.compile(r"(yes|no)($|\s*[,.;:!]|\s+(there|it|he|she|they|this|that|these|those|i|you|we)\b)")
+
 
 @dataclass
 class PreparedPrompt(FromDataSet):
@@ -89,12 +91,13 @@ def expect_answer(answer: str) -> dict[str, Any]:
     """Return what a right answer lets a row expect, as one of the columns `EXPECTED`.
 
     An answer with boxes gives `expected_boxes`, one that is a whole number `expected_count`, one that begins with yes
-    or no `expected_existence`, and any other text `expected_answer`.
+    or no as a clause of its own (`No`, `Yes, it is`, but not `No parking`) `expected_existence`, and any other text
+    `expected_answer`.
     """
     if boxes := [one.box for one in parse_spatial_text(answer).objects]:
         return {"expected_boxes": boxes}
     text = plain(answer).lower()
-    if re.match(r"(yes|no)\b", text):
+    if _YES_OR_NO.match(text):
         return {"expected_existence": text.startswith("yes")}
     if text.isdecimal() or text in NUMBER_WORDS:
         return {"expected_count": int(NUMBER_WORDS.get(text, text))}

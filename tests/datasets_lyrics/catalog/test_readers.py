@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from PIL import ExifTags, Image
 
 from lyrics.datasets_lyrics.catalog.formats import Family
 from lyrics.datasets_lyrics.catalog.referring import load_plain_pickle
@@ -13,7 +14,7 @@ from lyrics.datasets_lyrics.catalog.registry import CATALOG, open_reader, open_w
 from lyrics.datasets_lyrics.catalog.rows import canonical_rows
 from lyrics.datasets_lyrics.conversations import read_conversation
 
-from .data_sets import WRITERS, coco, dump, put, write
+from .data_sets import WRITERS, coco, dump, dump_lines, put, write
 
 GOLDEN = Path(__file__).with_name("golden_rows.json")
 
@@ -50,6 +51,40 @@ def test_boxes_are_normalized(name, tmp_path):
         for x1, y1, x2, y2 in boxes:
             assert 0 <= x1 < x2 <= 1
             assert 0 <= y1 < y2 <= 1
+
+
+def test_a_system_message_and_a_history_beside_the_turns(tmp_path):
+    """As LLaMA-Factory and ms-swift write them; a system message among the turns stands for itself."""
+    put(tmp_path, "a.jpg")
+    turns = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi."}]
+    begun = [{"from": "system", "value": "Be brief."}, *turns]
+    rows = [{"conversations": some, "images": ["a.jpg"], "system": "Be kind."} for some in (turns, begun)]
+    dump(tmp_path / "llamafactory.json", rows)
+    asked = {"query": "<image>Why?", "response": "So.", "images": ["a.jpg"], "history": [["Hello", "Hi."]]}
+    dump_lines(tmp_path / "swift.jsonl", [{**asked, "system": "Be kind."}, {**asked, "history": ["Hello"]}])
+
+    def texts(row):
+        return [block["text"] for message in row["messages"] for block in message["content"] if "text" in block]
+
+    assert [texts(row) for row in read("llamafactory", tmp_path / "llamafactory.json")[0]] == [
+        ["Be kind.", "Hello", "Hi."],
+        ["Be brief.", "Hello", "Hi."],
+    ]
+    rows, faults = read("swift", tmp_path / "swift.jsonl")
+    assert [texts(row) for row in rows] == [["Be kind.", "Hello", "Hi.", "Why?", "So."]]
+    assert faults == {"malformed record": 1}
+
+
+def test_pixels_are_those_of_the_upright_image(tmp_path):
+    """A camera held on its side writes a turned image and its orientation."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg", exif=exif)
+    messages = [{"role": "user", "content": "<image>Where?"}, {"role": "assistant", "content": "<bbox>"}]
+    row = {"messages": messages, "images": ["a.jpg"], "objects": {"bbox": [[30, 200, 150, 300]]}}
+    dump_lines(tmp_path / "rows.jsonl", [row])
+    read_row = read("swift", tmp_path / "rows.jsonl")[0][0]
+    assert read_row["messages"][1]["content"][0]["box"] == pytest.approx([0.1, 0.5, 0.5, 0.75])
 
 
 def test_a_missing_file_is_named(tmp_path):
