@@ -113,6 +113,9 @@ class ChatSession:
     def _image(self, words: str) -> None:
         picture = self.chat.add_image(_path(words))
         print(f"The next question is about this image of {picture.width} x {picture.height} pixels.")
+        if self._boxes:
+            self._boxes = []
+            print("The box was one of the image before, and is dropped.")
 
     def _box(self, words: str) -> None:
         if not self.chat.pictures:
@@ -141,9 +144,10 @@ class ChatSession:
     def _why(self, words: str) -> None:
         answer = self._last()
         if words:
-            path = Path(_path(words))
+            path = self._new_file("/why", words)
             require_picture_file("/why", path, [])
             answer.why(font=self.font).save(path)
+            self._saved.add(path.resolve())
             print(on_one_line(f"Image with the objects that the answer attended to: {path}"))
             return
         weights = answer.attribution().region_weights()[-1].tolist()[: len(answer.objects)]
@@ -153,19 +157,18 @@ class ChatSession:
             print(f"  {weight:.2f}  {printable(label)}")
 
     def _draw(self, words: str) -> None:
-        path = Path(_path(words))
+        path = self._new_file("/draw", words)
         answer = self._last()
         require_picture_file("/draw", path, [])
         answer.draw(font=self.font).save(path)
+        self._saved.add(path.resolve())
         of = "the answer's boxes, and thin ones of the objects" if len(answer.boxes) else "the objects' boxes"
         print(on_one_line(f"Image with {of}: {path}"))
 
     def _save(self, words: str) -> None:
-        path = Path(_path(words))
+        path = self._new_file("/save", words)
         if path.suffix not in (".json", ".jsonl"):
             raise ValueError(f"/save {path}: the name must end in .jsonl or .json, so that it can be read as data.")
-        if path.exists() and path.resolve() not in self._saved:
-            raise ValueError(f"/save {path}: the file exists, and is not overwritten.")
         self.chat.save(path)
         self._saved.add(path.resolve())
         print(on_one_line(f"Wrote the conversation: {path}"))
@@ -179,6 +182,13 @@ class ChatSession:
         width = max(len(f"{name} {wanted}") for name, (wanted, _) in COMMANDS.items())
         for name, (wanted, text) in COMMANDS.items():
             print(f"  {f'{name} {wanted}':{width}}  {text}")
+
+    def _new_file(self, command: str, words: str) -> Path:
+        """Return the path behind a command; it may exist only if this session has written it."""
+        path = Path(_path(words))
+        if path.exists() and path.resolve() not in self._saved:
+            raise ValueError(f"{command} {path}: the file exists, and is not overwritten.")
+        return path
 
     def _last(self) -> Any:
         answer = self.chat.last

@@ -46,9 +46,10 @@ def compose(
     check_parts(stage1, PartPlaces(language_model=language_model))
     old = LyricsProcessor.from_pretrained(stage1)
     processor = _with_tokenizer(old, language_model, chat_template)
-    with_refiner = old if refiner_of is None else LyricsProcessor.from_pretrained(refiner_of)
-    if with_refiner.has_refiner:
-        processor.attach_refiner(with_refiner.refiner)
+    if refiner_of is not None:
+        processor.share_refiner_of(LyricsProcessor.from_pretrained(refiner_of))
+    elif old.has_refiner:
+        processor.attach_refiner(old.refiner)
     text = _load_language_model(language_model, dtype)
     first = LyricsForPreTraining.from_pretrained(stage1, dtype=text.dtype)
     model = _join(

@@ -70,10 +70,12 @@ def export_model(
         The files, relative to `out`, in their order.
 
     Raises:
-        ValueError: the source is no model in this layout, something is missing that a reader needs, a value is none
-            that the Hub knows, or a file names this machine.
+        ValueError: `out` holds files, the source is no model in this layout, something is missing that a reader needs,
+            a value is none that the Hub knows, or a file names this machine.
     """
     source, out = Path(source), Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} holds files, and a model is written to an empty or new folder.")
     _require_model(source)
     is_adapter = not (source / "config.json").is_file()
     remote_code = remote_code or has_remote_code(source)  # of an exported directory, the code is written anew

@@ -23,6 +23,7 @@ _SETTINGS = (
     "detector_longest_edge",
     "tile_aspect_ratio",
     "tile_overlap",
+    "resize_backend",
     "boxes_per_batch",
     "image_mean",
     "image_std",

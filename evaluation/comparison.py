@@ -121,7 +121,10 @@ class Comparison:
             for unit in self.units
         ]
         parts = [f"<h1>{first} and {second}</h1>", table(columns, rows, 2)]
-        parts.append('<p class="muted">Mean scores of the samples that both have, in percent. Paired bootstrap.</p>')
+        parts.append(
+            '<p class="muted">Mean scores of the samples that both have, in percent. Intervals by paired bootstrap, '
+            "p by sign flips.</p>"
+        )
         runs = RunFolder(self.folders[0])
         for unit in self.units:
             parts.append(f"<h2>{html.escape(unit.title)}</h2>")

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -151,9 +151,10 @@ def _answer(
     known = folder.read_responses(data.unit, count)
     ranks.wait()  # nobody writes before all have read
     mine = ranks.share([range(start, min(start + size, count)) for start in range(0, count, size)])
+    known = {number: response for number, response in known.items() if response.error is None}  # the others once more
     missing = [number for number in mine if number not in known]
     if missing:
-        mean = _RunningMean(data)
+        mean = _RunningMean(data, is_scored=not options.answers_only)
         for number in mine:
             if number in known:
                 mean.add(number, known[number])
@@ -172,13 +173,13 @@ def _answer(
 class _RunningMean:
     """Mean score of the answers so far, where each has a score of its own."""
 
-    def __init__(self, data: TaskData) -> None:
-        self._data, self._sum, self._count = data, 0.0, 0
+    def __init__(self, data: TaskData, is_scored: bool) -> None:
+        self._data, self._is_scored, self._sum, self._count = data, is_scored, 0.0, 0
 
     def add(self, number: int, response: Response) -> float | None:
         """Return the mean in percent with one more answer, or `None` without scores."""
         metric = self._data.unit.task.metric
-        if metric.score is not None:
+        if metric.score is not None and self._is_scored:
             score = metric.outcome(self._data.samples[number], response).score
             if score is not None:
                 self._sum, self._count = self._sum + score, self._count + 1
@@ -193,8 +194,7 @@ def _finish(
     own = folder.of(unit)
     metric = unit.task.metric
     if options.answers_only:
-        outcomes = [metric.outcome(sample, responses[number]) for number, sample in enumerate(data.samples)]
-        outcomes = [replace(one, score=None, iou=None) for one in outcomes]
+        outcomes = [metric.outcome(sample, responses[number], False) for number, sample in enumerate(data.samples)]
     else:
         outcomes = score_responses(data, responses)
     judge = options.judge if unit.task.is_judged and not options.answers_only else None

@@ -117,7 +117,7 @@ class RunFolder:
     # ---------------------------------------------------------------- answers
 
     def read_responses(self, unit: Unit, count: int) -> dict[int, Response]:
-        """Return the answers of all processes so far, by the number of their sample.
+        """Return the answers of all processes so far, by the number of their sample; an answer replaces an error.
 
         Args:
             unit: unit.
@@ -136,7 +136,8 @@ class RunFolder:
                         raise ValueError(f"there is no sample {sample}")
                 except (ValueError, TypeError, KeyError) as error:
                     raise ValueError(f"{path}, line {number} is damaged: {error}.") from error
-                found.setdefault(sample, response)
+                if sample not in found or found[sample].error is not None:
+                    found[sample] = response
         return found
 
     @contextmanager

@@ -121,8 +121,9 @@ class EvaluationCallback(TrainerCallback):
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.eval()  # the trainer sets training mode before each step
         computing: Any = _UnderAutocast(base, self.autocast)
-        nothing = CacheLimits(refined=0, encoded=0, prefix=0, vision=0)  # the weights change
-        with Lyrics(computing, self.processor, caches=nothing, max_batch_size=self.batch_size) as assistant:
+        refined, pictures = self.processor.refined_cache.max_bytes, self.processor.picture_cache.max_bytes
+        limits = CacheLimits(refined, pictures=pictures, encoded=0, prefix=0, vision=0)  # the weights change
+        with Lyrics(computing, self.processor, caches=limits, max_batch_size=self.batch_size) as assistant:
             return {self.name_of(data): self._score(assistant, data) for data in self.tasks}
 
     @staticmethod

@@ -334,6 +334,9 @@ class LyricsModel(LyricsPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
+        if not hasattr(outputs, "cache"):
+            name = type(self.language_model).__name__
+            raise ValueError(f"{name} keeps its past in a form of its own: take a language model with a `cache`.")
         states = outputs.last_hidden_state
         if kept_positions is not None:
             states = states.flatten(0, 1).index_select(0, kept_positions.to(states.device)).unsqueeze(0)  # (1, K, D)
@@ -341,7 +344,7 @@ class LyricsModel(LyricsPreTrainedModel):
             last_hidden_state=states,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            attentions=getattr(outputs, "attentions", None),  # a state-space model has none
             image_outputs=image,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ MQFormerText = Literal["none", "instruction", "spatial+instruction"]
 
 BOS = "[BOS]"  # start of the objects, as in the first training stage; old tokenizers lack it
 DEFAULT_MAX_LENGTH = 512  # BERT's positions, for tokenizers that do not say
+
+# A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
+TOKENIZING = threading.RLock()
 
 
 def check_placeholders(texts: Sequence[str], images: Any, image_token: str) -> None:

@@ -92,15 +92,17 @@ class PictureRefining:
         Raises:
             ValueError: its region features have another width than the model expects.
         """
-        width = refiner.config.region_feature_size
+        self._require_width(refiner.config.region_feature_size)
+        with self._refiner_changes():
+            self._refiner.attach(refiner)
+        return self
+
+    def _require_width(self, width: int) -> None:
         if width != self.region_feature_size:
             raise ValueError(
                 f"The refiner gives region features of width {width}, but this processor's model takes "
                 f"{self.region_feature_size}."
             )
-        with self._refiner_changes():
-            self._refiner.attach(refiner)
-        return self
 
     def share_refiner_of(self, other: PictureRefining) -> Self:
         """Use the refiner of another processor, which is loaded when either first needs it, and return this processor.
@@ -115,10 +117,10 @@ class PictureRefining:
         theirs, config = other.refiner_fingerprint, other.refiner_config
         if not other.has_refiner or config is None:
             raise ValueError("The processor whose refiner is to be shared has none.")
-        if config.region_feature_size != self.region_feature_size or self.refiner_fingerprint not in (None, theirs):
+        self._require_width(config.region_feature_size)
+        if self.refiner_fingerprint not in (None, theirs):
             raise ValueError(
-                f"The refiner gives region features of width {config.region_feature_size} and has the fingerprint "
-                f"{theirs}; this processor's model was trained with width {self.region_feature_size} and the "
+                f"The refiner has the fingerprint {theirs}; this processor's model was trained with the one of "
                 f"fingerprint {self.refiner_fingerprint}. Name the model that has its refiner."
             )
         if self.store is not None and other.store not in (None, self.store):

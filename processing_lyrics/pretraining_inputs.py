@@ -14,9 +14,9 @@ import numpy as np
 from tokenizers import AddedToken
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
-from .model_inputs import BOS, DEFAULT_MAX_LENGTH, pad_regions, pad_rows
+from .model_inputs import BOS, DEFAULT_MAX_LENGTH, TOKENIZING, pad_regions, pad_rows
 from .spatial_text import SpatialStyle, read_thousandths, tokenize_objects
-from .visual_objects import VisualObjects
+from .visual_objects import VisualObjects, flatten_objects
 
 DEC, MLM = "[DEC]", "[MLM]"
 STAGE_1_TOKENS = (BOS, DEC, MLM)
@@ -311,14 +311,16 @@ class PretrainingInputs:
         words = [texts] if isinstance(texts, str) else list(texts)
         if wrong := [one for one in words if not isinstance(one, str)]:
             raise ValueError(f"texts must be strings, got {wrong[0]!r:.80}, a {type(wrong[0]).__name__}.")
-        objects = [VisualObjects() for _ in words] if visual_objects is None else list(visual_objects)
+        objects = [None] * len(words) if visual_objects is None else flatten_objects(visual_objects)
         if len(objects) != len(words):
             raise ValueError(f"Got visual_objects for {len(objects)} texts, but {len(words)} texts.")
         limit = min(tokenizer.model_max_length, DEFAULT_MAX_LENGTH)
-        return [
-            tokenize_pair(tokenizer, text, found if use_objects else None, limit, limit, self.spatial_text)
-            for text, found in zip(words, objects, strict=True)
-        ]
+        written = [(VisualObjects() if one is None else one) if use_objects else None for one in objects]
+        with TOKENIZING:
+            return [
+                tokenize_pair(tokenizer, text, found, limit, limit, self.spatial_text)
+                for text, found in zip(words, written, strict=True)
+            ]
 
     def _stage_1_tokenizer(self) -> Any:
         """Return the MQ-Former's tokenizer, which must have the tokens of the first stage."""

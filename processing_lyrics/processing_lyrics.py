@@ -7,7 +7,6 @@ stage from two others. What can be computed without the processor lies in other 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -33,7 +32,7 @@ from .chat_templates import (
 )
 from .image_processing_lyrics import LyricsImageProcessorPil, LyricsImageProcessorTorchvision
 from .language_model_templates import TurnText, instructions_of_turns, is_own_template, turn_text
-from .model_inputs import MQFormerText, build_mqformer_text, check_placeholders, pad_regions
+from .model_inputs import TOKENIZING, MQFormerText, build_mqformer_text, check_placeholders, pad_regions
 from .picture_cache import OpenedPicture, PictureCache
 from .picture_refining import PictureRefining
 from .pretraining_inputs import PretrainingInputs
@@ -55,12 +54,9 @@ from .prompt_truncation import Truncation
 from .protocols import Refiner
 from .refiner_handle import REFINER_FOLDER, RefinerHandle
 from .spatial_text import SpatialStyle
-from .visual_objects import VisualObjects
+from .visual_objects import VisualObjects, flatten_objects
 
 _BLANK = Image.new("RGB", (1, 1))  # what Transformers sees of an opened image
-
-# A fast tokenizer keeps the truncation and padding of a call, so that the calls of two threads would mix them up.
-_TOKENIZING = threading.RLock()
 
 
 class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
@@ -267,7 +263,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
                 if getattr(refiner, "_auto_class", None) is not None:
                     # remote code is looked up in the root folder, not in the refiner's
                     custom_object_save(refiner, save_directory, config=refiner.config)
-            with _TOKENIZING:
+            with TOKENIZING:
                 for tokenizer in (self.tokenizer, self.mqformer_tokenizer):
                     # a fast tokenizer saves the truncation and padding of its last call, which would stay on
                     tokenizer.backend_tokenizer.no_truncation()
@@ -315,7 +311,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         instructions = mqformer_instructions
         if instructions is not None:
             instructions = as_texts("mqformer_instructions", instructions)
-        return_tensors = kwargs.get("return_tensors", kwargs.get("text_kwargs", {}).get("return_tensors"))
+        return_tensors = _option(kwargs, "return_tensors")
         if texts is not None:
             check_placeholders(texts, images, self.image_token)
             instructions = self._instructions_of(texts) if instructions is None else instructions
@@ -328,7 +324,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
             pictures = self.load_pictures(images)
         truncation = None if texts is None else self._truncation_of(kwargs)
         options = kwargs if truncation is None else truncation.untruncated(kwargs)
-        with _TOKENIZING:
+        with TOKENIZING:
             shown = [_BLANK] * len(pictures) if "opened" in kwargs else pictures
             data = super().__call__(images=shown or None, text=texts, **options)
         if truncation is not None:
@@ -348,7 +344,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         objects = self._objects_of(pictures, visual_objects)
         described = [None] * len(pictures) if objects is None else objects
         regions = {} if objects is None else pad_regions(objects, self.region_feature_size)
-        with _TOKENIZING:
+        with TOKENIZING:
             text = build_mqformer_text(
                 self.mqformer_text, self.mqformer_tokenizer, instructions, described, self.spatial_text
             )
@@ -456,9 +452,9 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
     def _with_one_bos(self, texts: list[str], kwargs: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         """Return texts and options by which each text gets exactly one BOS, also those that already hold one."""
         bos = self.tokenizer.bos_token
-        if bos is None or not any(bos in text for text in texts):
+        if bos is None or _option(kwargs, "add_special_tokens") is False or not any(bos in text for text in texts):
             return texts, kwargs
-        with _TOKENIZING:
+        with TOKENIZING:
             adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
         texts = [bos + text if adds_bos and bos not in text else text for text in texts]
         if "text_kwargs" in kwargs:
@@ -467,7 +463,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
 
     def _truncation_of(self, kwargs: dict[str, Any]) -> Truncation | None:
         """Return the truncation that the options of a call ask for, or `None`."""
-        if not (kwargs.get("truncation") or kwargs.get("text_kwargs", {}).get("truncation")):
+        if not _option(kwargs, "truncation"):
             return None
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         return Truncation.of(merged["text_kwargs"], self.tokenizer)
@@ -493,7 +489,7 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
 
     def _objects_of(self, pictures: list[Any], visual_objects: Any) -> list[VisualObjects] | None:
         """Return the objects of each image, refined where they are not given; `None` where nothing can refine."""
-        given: list[Any] = [None] * len(pictures) if visual_objects is None else _flatten_objects(visual_objects)
+        given: list[Any] = [None] * len(pictures) if visual_objects is None else flatten_objects(visual_objects)
         if len(given) != len(pictures):
             raise ValueError(f"Got visual_objects for {len(given)} images, but {len(pictures)} images.")
         missing = [index for index, objects in enumerate(given) if objects is None]
@@ -535,15 +531,10 @@ class LyricsProcessor(PictureRefining, PretrainingInputs, ProcessorMixin):
         return list(dict.fromkeys(name for name in names if name != "token_type_ids"))
 
 
-def _flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
-    """Return `VisualObjects` or their dictionaries, alone or in nested lists, as a flat list."""
-    if visual_objects is None or isinstance(visual_objects, VisualObjects):
-        return [visual_objects]
-    if isinstance(visual_objects, Mapping):
-        return [VisualObjects.from_dict(visual_objects)]
-    if not isinstance(visual_objects, list | tuple):
-        raise ValueError(f"visual_objects must be VisualObjects or their dictionaries, got {type(visual_objects)}.")
-    return [objects for element in visual_objects for objects in _flatten_objects(element)]
+def _option(kwargs: Mapping[str, Any], name: str) -> Any:
+    """Return an option of a call's texts, which may also be in `text_kwargs` or `common_kwargs`."""
+    places = (kwargs, kwargs.get("text_kwargs") or {}, kwargs.get("common_kwargs") or {})
+    return next((place[name] for place in places if name in place), None)
 
 
 def default_image_processor_class() -> type:

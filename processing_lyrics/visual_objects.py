@@ -167,6 +167,17 @@ class VisualObjects:
             raise ValueError(f"{path} is a damaged file of visual objects: {error}") from error
 
 
+def flatten_objects(visual_objects: Any) -> list[VisualObjects | None]:
+    """Return `VisualObjects` or their dictionaries, alone or in nested lists, as a flat list; `None` is kept."""
+    if visual_objects is None or isinstance(visual_objects, VisualObjects):
+        return [visual_objects]
+    if isinstance(visual_objects, Mapping):
+        return [VisualObjects.from_dict(visual_objects)]
+    if not isinstance(visual_objects, list | tuple):
+        raise ValueError(f"visual_objects must be VisualObjects or their dictionaries, got {type(visual_objects)}.")
+    return [objects for element in visual_objects for objects in flatten_objects(element)]
+
+
 def _checksum(words: str, arrays: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 of everything that a file holds; files of versions before 0.2 have none."""
     digest = hashlib.sha256(words.encode())

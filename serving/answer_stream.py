@@ -21,10 +21,12 @@ class AnswerStream:
 
     Attributes:
         notices: tuple of remarks about the images, complete when the first piece arrives.
+        owner: object that answers; it lives as long as its stream.
     """
 
     def __init__(self) -> None:
         self.notices: tuple[str, ...] = ()
+        self.owner: object = None
         self._changed = Condition()
         self._pieces: list[str] = []
         self._answer: Answer | None = None

@@ -295,6 +295,8 @@ class Lyrics:
         return Request(question, chosen, batch_limit or self._engine.max_batch_size, deadline)
 
     def _submit(self, requests: list[Request]) -> list[AnswerStream]:
+        for request in requests:
+            request.stream.owner = self  # whose end would stop the answer
         if requests:
             self._engine.submit(requests)
         return [request.stream for request in requests]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..datasets_lyrics.conversations import Conversation, Message, box_blocks
 from ..processing_lyrics import LyricsProcessor, VisualObjects, format_box, format_object
 from ..processing_lyrics.chat_templates import instructions_of_messages
 from ..processing_lyrics.picture_cache import OpenedPicture
+from ..processing_lyrics.visual_objects import flatten_objects
 
 _BLANK = Image.new("RGB", (8, 8))
 
@@ -142,10 +143,10 @@ def _list_objects(objects: Any, count: int) -> list[VisualObjects | None]:
     """Return given objects as a list with one entry for each image."""
     if objects is None:
         return [None] * count
-    given = list(objects) if isinstance(objects, list | tuple) else [objects]
+    given = flatten_objects(objects)
     if len(given) != count:
         raise ValueError(f"Got visual objects for {len(given)} images, but {count} images.")
-    return [VisualObjects.from_dict(one) if isinstance(one, Mapping) else one for one in given]
+    return given
 
 
 def _write_box(block: Message) -> None:
@@ -156,6 +157,9 @@ def _write_box(block: Message) -> None:
         box = []
     if len(box) != 4 or not all(0 <= value <= 1 for value in box):
         raise ValueError(f"A box of a question must be [x1, y1, x2, y2] in [0, 1], got {block['box']!r:.100}.")
-    text = format_object(block["label"], box) if block.get("label") else format_box(box)
+    label = block.get("label")
+    if not isinstance(label, str | None):
+        raise ValueError(f"The label of a box must be text, got {label!r:.100}.")
+    text = format_object(label, box) if label else format_box(box)
     block.clear()
     block.update({"type": "text", "text": text})

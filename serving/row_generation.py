@@ -108,7 +108,7 @@ class _Draw:
         self._generator.manual_seed(options.seed or 0)
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
-        warped: Any = scores
+        warped: Any = scores - scores.amax(-1, keepdim=True)  # so that a tiny temperature does not make infinities
         for warper in self._warpers:
             warped = warper(input_ids, warped)
         probabilities = warped.float().softmax(-1).cpu()  # drawn there, a seed means the same on every device

@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 from transformers import TextIteratorStreamer
 
-from lyrics import MICRO_CHECKPOINT, SCENE_PICTURE, LyricsForConditionalGeneration, LyricsProcessor
+from lyrics import (
+    MICRO_CHECKPOINT,
+    MICRO_SEARCH,
+    SCENE_PICTURE,
+    LyricsForConditionalGeneration,
+    LyricsProcessor,
+    VisualObjects,
+)
 from lyrics.assets import EXAMPLE_PICTURE
 from lyrics.modeling_lyrics import attribute_answer
 
@@ -188,3 +195,25 @@ def test_a_picture_whose_file_was_not_read_yet(image_format):
         picture = Image.open(io.BytesIO(file.getvalue()))
         found = run_at_once(lambda _, picture=picture: np.asarray(processor.load_pictures(picture)[0]), THREADS)
         assert all(np.array_equal(one, whole) for one in found)
+
+
+def test_texts_of_the_first_stage_beside_questions():
+    """Long texts are cut in every thread, whatever the tokenizer does for the others."""
+    processor = LyricsProcessor.from_pretrained(MICRO_SEARCH)
+    objects = VisualObjects(["star"] * 9, [[0.1, 0.1, 0.2, 0.2]] * 9, [0.5] * 9, np.zeros((9, 36)))
+    picture = Image.new("RGB", (64, 64))
+    texts = ["a red star"] * 20
+    options = {"padding": True, "visual_objects": [objects, objects], "return_tensors": "np"}
+
+    def work(index):
+        lengths = set()
+        for _ in range(4):
+            if index % 3 == 0:
+                lengths.add(processor.prepare_texts(["a red star and " * 200] * 3)["input_ids"].shape[1])
+            elif index % 3 == 1:
+                processor.prepare_texts(texts, visual_objects=[objects] * len(texts))
+            else:
+                processor(text=["a <image>"] * 2, images=[picture] * 2, **options)
+        return lengths
+
+    assert set().union(*run_at_once(work, THREADS)) == {513}

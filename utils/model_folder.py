@@ -18,7 +18,13 @@ from .folder_lock import LOCK_NAME, FolderLock
 
 STAGING = ".model.saving"  # subfolder that holds a model until it is complete
 _MARKS = ("processor_config.json", "adapter_config.json", "config.json")  # moved last, in this order
-_REPLACED = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "lyrics_adapter.json")
+_REPLACED = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "generation_config.json",
+    "adapter_model.safetensors",
+    "lyrics_adapter.json",
+)
 
 
 @contextmanager

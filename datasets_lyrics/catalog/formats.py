@@ -49,7 +49,8 @@ class Row:
         images: list of paths relative to the root.
         task: see `Task`.
         question: str.
-        answers: list of strings, every answer that the data set has; for a caption every caption.
+        answers: list of strings, every answer that the data set has; for a caption every caption. Where annotators are
+            counted (VQA accuracy), an empty answer is one, too.
         choices: list of strings.
         regions: list of `Region`.
         messages: list of messages with blocks, for tasks whose text cannot be written from the other fields.
@@ -139,8 +140,13 @@ def field_of(record: Mapping[str, Any], *names: str) -> Any:
     raise missing_field(record, *names)
 
 
-def texts_of(values: Any, name: str) -> list[str]:
+def texts_of(values: Any, name: str, keeps_empty: bool = False) -> list[str]:
     """Return the texts of a list without white space around them and without empty ones.
+
+    Args:
+        values: list of texts, or one text.
+        name: name of the field in messages.
+        keeps_empty: bool, whether empty ones stay beside others: an annotator who said nothing is one all the same.
 
     Raises:
         OmittedError: when it is no list of texts, or none is left.
@@ -148,10 +154,10 @@ def texts_of(values: Any, name: str) -> list[str]:
     values = [values] if isinstance(values, str) else values
     if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
         raise OmittedError("malformed record", f"{name!r} is no list of texts but {values!r:.60}")
-    texts = [value.strip() for value in values if value.strip()]
-    if not texts:
+    texts = [value.strip() for value in values]
+    if not any(texts):
         raise OmittedError("empty text", f"{name!r} holds no text")
-    return texts
+    return texts if keeps_empty else [text for text in texts if text]
 
 
 def _require_mapping(record: Any) -> None:
@@ -159,13 +165,13 @@ def _require_mapping(record: Any) -> None:
         raise OmittedError("malformed record", f"it is no mapping of fields but {record!r:.60}")
 
 
-def answers_of(folder: Folder, record: Mapping[str, Any], name: str) -> list[str]:
+def answers_of(folder: Folder, record: Mapping[str, Any], name: str, keeps_empty: bool = False) -> list[str]:
     """Return the answers in a field of a record; none in a split whose answers are not public.
 
     Raises:
         OmittedError: when they are public, and there is no such field, or it holds no text.
     """
-    return texts_of(field_of(record, name), name) if folder.split.has_answers else []
+    return texts_of(field_of(record, name), name, keeps_empty) if folder.split.has_answers else []
 
 
 def missing_field(record: Mapping[str, Any], *names: str) -> OmittedError:

@@ -76,6 +76,7 @@ class TurnWriter:
         return [{"type": "box", "box": list(box), "image": 0, **label}]
 
     def _answer(self, answers: Sequence[str], random: Any) -> str:
+        answers = [answer for answer in answers if answer]
         if random is not None and self.sample_answers:
             return pick(answers, random)
         return Counter(answers).most_common(1)[0][0]

@@ -75,10 +75,11 @@ def measure(rows: Iterable[Row], progress: Callable[[], object] = lambda: None) 
         found.rows += 1
         found.tasks[row.task] += 1
         seen.update(map(hash, row.images))
-        found.answers += len(row.answers)
-        found.answer_words += sum(len(answer.split()) for answer in row.answers)
-        if row.answers:
-            found.common_answers[Counter(row.answers).most_common(1)[0][0]] += 1
+        answers = [answer for answer in row.answers if answer]
+        found.answers += len(answers)
+        found.answer_words += sum(len(answer.split()) for answer in answers)
+        if answers:
+            found.common_answers[Counter(answers).most_common(1)[0][0]] += 1
         found.turns += sum(message["role"] == "assistant" for message in row.messages if row.task == "dialogue")
         for region in row.regions:
             x1, y1, x2, y2 = region.box

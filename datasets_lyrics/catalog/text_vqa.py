@@ -31,6 +31,7 @@ def _rows(
     image: str,
     starts: tuple[str, ...],
     add_extension: bool = False,
+    has_annotators: bool = False,
 ) -> Iterable[Row]:
     """Return the row of a record with question and answers.
 
@@ -40,10 +41,11 @@ def _rows(
         key, image: names of the fields of the id and of the image.
         starts: folders of the images.
         add_extension: bool, whether the image's field is a name without its extension.
+        has_annotators: bool, whether each answer is that of an annotator, who may have said nothing.
     """
     number, name, question = field_of(record, *key), text_of(record, image), text_of(record, "question")
     picture = folder.picture(picture_names(name) if add_extension else name, starts)
-    yield Row(str(number), [picture], "text_vqa", question, answers_of(folder, record, "answers"))
+    yield Row(str(number), [picture], "text_vqa", question, answers_of(folder, record, "answers", has_annotators))
 
 
 def ocrvqa_records(folder: Folder) -> Iterator[Record]:
@@ -91,6 +93,7 @@ FORMATS = (
             image="image_id",
             starts=("train_images/", "", "images/", "train_val_images/train_images/", "test_images/"),
             add_extension=True,
+            has_annotators=True,
         ),
         source="openimages",
     ),

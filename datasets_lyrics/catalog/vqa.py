@@ -64,7 +64,7 @@ def _vqa_rows(folder: Folder, record: tuple[dict[str, Any], Any]) -> Iterable[Ro
     if annotation is None:
         raise OmittedError("question without an annotation", f"question {key}")
     picture = folder.picture(coco_names(image, folder.split.pictures), COCO_STARTS)
-    answers = answers_of(folder, annotation, "answers")
+    answers = answers_of(folder, annotation, "answers", keeps_empty=True)
     groups = {
         name.replace("_", " "): annotation[name] for name in ("question_type", "answer_type") if name in annotation
     }
@@ -110,7 +110,7 @@ def _vizwiz_rows(folder: Folder, record: dict[str, Any]) -> Iterable[Row]:
     picture = folder.picture(image, starts)
     answers, groups = [], {}
     if folder.split.has_answers:
-        answers = texts_of([text_of(one, "answer") for one in field_of(record, "answers")], "answers")
+        answers = texts_of([field_of(one, "answer") for one in field_of(record, "answers")], "answers", True)
         groups = {"answer type": record["answer_type"]} if isinstance(record.get("answer_type"), str) else {}
     yield Row(image, [picture], "vqa", question, answers, groups=groups)
 

@@ -6,13 +6,14 @@ same interval.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-_ELEMENTS = 4_000_000  # drawn at once: 32 MB of indices
+_ELEMENTS = 4_000_000  # drawn at once: 32 MB
 
 Statistic = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
@@ -38,7 +39,8 @@ class Difference(NamedTuple):
         value: float, mean of the second minus mean of the first.
         low: float, lower end of the interval.
         high: float, upper end of the interval.
-        p_value: float in (0, 1], two-sided: probability of a difference at least this large between equal models.
+        p_value: float in (0, 1], two-sided, of a sign-flip test: probability of a difference at least this large
+            between models of which either may be the better on each of the samples that changed.
     """
 
     value: float
@@ -111,7 +113,8 @@ def paired_bootstrap(
         first: sequence of N floats, scores of the first model.
         second: sequence of N floats, scores of the second model on the same samples in the same order.
         confidence: float in (0, 1), probability that the interval covers.
-        resamples: int, number of times that N samples are drawn; the smallest p-value is 1 / (resamples + 1).
+        resamples: int, number of times that N samples are drawn for the interval, and signs of the differences for the
+            p-value.
         seed: int, seed of the draws.
 
     Raises:
@@ -127,9 +130,27 @@ def paired_bootstrap(
     value = float(differences.mean())
     drawn = np.concatenate(list(_resampled_sums(differences[:, None], resamples, seed)))[:, 0] / len(differences)
     low, high = _percentiles(drawn, confidence)
-    # Shifted to a mean of zero, the draws show which differences equal models have.
-    extreme = int((np.abs(drawn - value) >= abs(value) - 1e-12).sum())
-    return Difference(value, low, high, (extreme + 1) / (resamples + 1))
+    return Difference(value, low, high, _sign_flip_test(differences, resamples, seed))
+
+
+def _sign_flip_test(differences: npt.NDArray[np.float64], resamples: int, seed: int) -> float:
+    """Return how often equal models, of which either may be the better on each sample, differ as much.
+
+    Every way to choose signs counts where there are few; otherwise ways are drawn, the one that was seen among them.
+    """
+    changed = differences[differences != 0]
+    observed = abs(changed.sum()) - 1e-12 * max(1.0, np.abs(changed).sum())
+    if not len(changed):
+        return 1.0
+    if 2 ** len(changed) <= resamples:
+        ways = np.array(list(itertools.product((-1.0, 1.0), repeat=len(changed))))
+        return float((np.abs(ways @ changed) >= observed).mean())
+    generator, extreme = np.random.default_rng(seed), 0
+    at_once = max(1, _ELEMENTS // len(changed))
+    for start in range(0, resamples, at_once):
+        signs = generator.integers(0, 2, (min(at_once, resamples - start), len(changed)), np.int8)
+        extreme += int((np.abs((2.0 * signs - 1) @ changed) >= observed).sum())
+    return (extreme + 1) / (resamples + 1)
 
 
 def _mean(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -57,14 +57,14 @@ class Metric:
             return self.summarize_group(outcomes)
         return next(iter(self.summarize(outcomes).values()))
 
-    def outcome(self, sample: Sample, response: Any) -> Outcome:
-        """Return the outcome of one sample; without a score after an error, without a reference, or if all answers are
-        scored together."""
+    def outcome(self, sample: Sample, response: Any, scored: bool = True) -> Outcome:
+        """Return the outcome of one sample; without a score after an error, without a reference, if all answers are
+        scored together, or where none is asked for."""
         if response.error is not None:
             return Outcome(sample, response, is_parseable=False)
         parsed = self.parse(sample, response.answer)
         clear = parsed is not None if self.is_parseable is None else self.is_parseable(sample, response.answer)
-        if not sample.has_reference:
+        if not sample.has_reference or not scored:
             return Outcome(sample, response, parsed, clear)
         iou = None
         if sample.box is not None:

@@ -24,7 +24,7 @@ class Submission:
 
 def _number(key: str) -> int | str:
     """Return an id as the number that it was in the data set, if it was one."""
-    return int(key) if key.isdecimal() else key
+    return int(key) if key.isdecimal() and key == str(int(key)) else key
 
 
 def _on_one_line(text: str) -> str:
@@ -70,6 +70,7 @@ def _write_choices(outcomes: Sequence[Outcome]) -> dict[str, str]:
     return {"submission.json": json.dumps(chosen, ensure_ascii=False)}
 
 
+TEXT_CAPS = _rows(lambda one: {"image_id": one.sample.id, "caption": _on_one_line(one.response.answer)})
 CAPTIONS = _rows(lambda one: {"image_id": _number(one.sample.id), "caption": _on_one_line(one.response.answer)})
 VQA = _rows(lambda one: {"question_id": _number(one.sample.id), "answer": one.response.answer})
 GQA = _rows(lambda one: {"questionId": one.sample.id, "prediction": one.parsed or ""})

@@ -33,10 +33,10 @@ _MAY_BE_UNANSWERABLE = (
     "{question}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n"
     "Answer the question using a single word or phrase."
 )
-_LETTER = "{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
+LETTER = "{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
 _CAPTION = "Provide a one-sentence caption for the provided image."
 _BOX = WORDINGS["locate"][0].replace("{name}", "{question}")
-_AS_IT_IS = "{question}"
+AS_IT_IS = "{question}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ _ALL = (
         _CAPTION,
         64,
         CAPTIONS,
-        submissions.CAPTIONS,
+        submissions.TEXT_CAPS,
     ),
     Task(
         "vqav2",
@@ -163,7 +163,7 @@ _ALL = (
         "A-OKVQA, multiple choice",
         _splits("aokvqa", "val", tasks=("choice",)),
         ("val",),
-        _LETTER,
+        LETTER,
         16,
         NAMED_CHOICE,
         submissions.CHOICES,
@@ -205,7 +205,7 @@ _ALL = (
         "ScienceQA",
         _splits("scienceqa", "test", "val", tasks=("choice",)),
         ("test",),
-        _LETTER,
+        LETTER,
         16,
         CHOICE,
         note="All questions; the group `picture` of `context` is what the field calls ScienceQA-IMG.",
@@ -288,7 +288,7 @@ _ALL = (
         "LLaVA-Bench (In-the-Wild)",
         _splits("llava_bench", "test", tasks=("vqa",)),
         ("test",),
-        _AS_IT_IS,
+        AS_IT_IS,
         1024,
         JUDGED,
         submissions.LLAVA_BENCH,
@@ -300,7 +300,7 @@ _ALL = (
         "Your own questions",
         _splits("custom", "all", tasks=("vqa", "choice", "locate")),
         ("all",),
-        _AS_IT_IS,
+        AS_IT_IS,
         64,
         METRICS["exact_match"],
     ),

@@ -20,6 +20,7 @@ from ...utils.seeding import stable_hash
 from ..samples import Sample
 from .custom import CUSTOM
 from .scoring import METRICS
+from .table import AS_IT_IS, LETTER
 from .units import Unit
 
 _SLOTS = re.compile(r"(\{question\}|\{choices\})")
@@ -116,7 +117,7 @@ def _where_to_put(unit: Unit) -> str:
 
 
 def _choose_metric(unit: Unit, rows: Sequence[Row]) -> Unit:
-    """Return the unit of one's own questions with the metric that its rows have, if none was chosen.
+    """Return the unit of one's own questions with the metric and the prompt that its rows have, if none was chosen.
 
     Raises:
         ValueError: rows are of several kinds, or do not fit the metric.
@@ -139,7 +140,8 @@ def _choose_metric(unit: Unit, rows: Sequence[Row]) -> Unit:
         raise ValueError(f"{unit.root}: VQA accuracy needs the answers of several people in `answers`.")
     if metric is METRICS["yes_no"] and (odd := [row for row in rows if row.answers[0].lower() not in ("yes", "no")]):
         raise ValueError(f"{unit.root}: the answer of {odd[0].id} is {odd[0].answers[0]!r:.40}, and not yes or no.")
-    return replace(unit, task=replace(unit.task, metric=metric))
+    prompt = LETTER if kind == "choice" and unit.task.prompt == AS_IT_IS else unit.task.prompt
+    return replace(unit, task=replace(unit.task, metric=metric, prompt=prompt))
 
 
 def _draw(rows: Sequence[Row], limit: int | None, per_picture: bool) -> Sequence[Row]:

@@ -362,9 +362,11 @@ class _Page:
                 else:
                     yield self._changed(skip, render_conversation(session, True))
                 seen = boxes
-        except _MISTAKES as error:
+        except Exception as error:
             yield [*self._refresh(session), gr.update(value=question), *rest[1:]]
-            raise self._mistake(error) from None
+            if isinstance(error, _MISTAKES):
+                raise self._mistake(error) from None
+            raise
         yield [*self._refresh(session), *rest]
 
     def _changed(self, viewer: Any, conversation: Any) -> list[Any]:

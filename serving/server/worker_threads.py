@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
-
-import anyio.to_thread
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class WorkerThreads:
-    """Threads for one kind of work. A call that is cancelled is left to end by itself.
+    """Threads for one kind of work.
+
+    A call that is cancelled while it waits is dropped. One that runs goes on to its end, and keeps its thread until
+    then, so that clients that leave cannot make others start.
 
     Args:
         count: largest number of threads at once; further calls wait.
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lyrics-server")
 
     async def run(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
         """Call a function in a thread, and return its result."""
-        if self._limiter is None:  # it belongs to an event loop
-            self._limiter = anyio.CapacityLimiter(self._count)
-        return await anyio.to_thread.run_sync(
-            lambda: function(*args, **kwargs), abandon_on_cancel=True, limiter=self._limiter
-        )
+        call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)

@@ -42,6 +42,8 @@ def test_a_conversation_through_a_pipe(monkeypatch, capsys, tmp_path):
     saved, why, drawn = tmp_path / "chat.jsonl", tmp_path / "why.png", tmp_path / "drawn.png"
     taken = tmp_path / "taken.json"
     taken.write_text("mine")
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(SCENE_PICTURE.read_bytes())
     out, err = talk(
         monkeypatch,
         capsys,
@@ -59,16 +61,23 @@ def test_a_conversation_through_a_pipe(monkeypatch, capsys, tmp_path):
         f"/save {tmp_path}/chat.txt",
         f'/why "{why}"',
         f"/draw {drawn}",
+        f"/draw {drawn}",
+        f"/draw {photo}",
+        f"/why {photo}",
         "/objects",
         "/reset",
         "/save again.json",
+        "/box 1 1 400 300",
         f"/image {EXAMPLE_PICTURE}",
         "/quit",
         "never read",
     )
     assert out[:3] == [answers[0], "The box goes behind the next question.", answers[1]]
     assert any(line.startswith("Objects (") for line in out)
-    assert out[-1] == "The next question is about this image of 480 x 320 pixels."
+    assert out[-2:] == [
+        "The next question is about this image of 480 x 320 pixels.",
+        "The box was one of the image before, and is dropped.",
+    ]
     wanted = [
         "there is no answer yet",
         "there is no command /dance",
@@ -77,11 +86,14 @@ def test_a_conversation_through_a_pipe(monkeypatch, capsys, tmp_path):
         "/objects takes nothing",
         "the file exists, and is not overwritten",
         "must end in .jsonl or .json",
+        f"/draw {photo}: the file exists, and is not overwritten",
+        f"/why {photo}: the file exists, and is not overwritten",
         "has no answer yet",
     ]
     assert len(err) == len(wanted)
     assert all(message in line for message, line in zip(wanted, err, strict=True))
     assert taken.read_text() == "mine"
+    assert photo.read_bytes() == SCENE_PICTURE.read_bytes()
     read = read_conversation(open_rows(saved)[0])
     assert [message["content"][-1].get("text") for message in read.messages[1::2]] == answers
     assert json.loads(saved.read_text())["messages"][2]["content"][-1]["type"] == "box"

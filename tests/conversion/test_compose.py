@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from lyrics.assets import write_random_checkpoint
+from lyrics.assets import MICRO_CHECKPOINT, MICRO_PRETRAINING, write_random_checkpoint
 from lyrics.assets.random_model import build_text_tokenizer
 from lyrics.conversion import compose
 from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsForPreTraining
@@ -51,6 +51,20 @@ def test_the_parts_keep_their_weights(parts):
     batch = LyricsSFTCollator(processor)(build_chats(3))
     del batch["samples"]
     assert model(**batch).loss.isfinite()
+
+
+def test_the_refiner_is_the_one_that_the_first_stage_knows(parts, tmp_path):
+    """Another one, or none where one was named, is refused."""
+    _, processor = compose(MICRO_PRETRAINING, parts / "llm", refiner_of=MICRO_CHECKPOINT)
+    known = LyricsProcessor.from_pretrained(MICRO_CHECKPOINT)
+    assert processor.refiner_fingerprint == known.refiner_fingerprint
+    assert processor.has_refiner
+    LyricsProcessor.from_pretrained(MICRO_CHECKPOINT, refiner=False).save_pretrained(tmp_path / "none")
+    with pytest.raises(ValueError, match="whose refiner is to be shared has none"):
+        compose(MICRO_PRETRAINING, parts / "llm", refiner_of=tmp_path / "none")
+    write_random_checkpoint(tmp_path / "other")
+    with pytest.raises(ValueError, match="Name the model that has its refiner"):
+        compose(MICRO_PRETRAINING, parts / "llm", refiner_of=tmp_path / "other")
 
 
 def test_a_model_of_another_kind_is_not_built_with_random_weights(parts):

@@ -53,6 +53,15 @@ def test_an_export_is_the_model(mine, tmp_path):
     assert not find_paths(tmp_path / "out", str(mine), published=True)
 
 
+def test_a_model_is_exported_to_an_empty_folder(mine, tmp_path):
+    """Beside the files of another model it would be a mixture of both."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="out holds files"):
+        export_model(mine, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
 def test_a_licence_is_one_that_the_hub_knows(mine, tmp_path):
     with pytest.raises(ValueError, match="license must be one of"):
         export_model(mine, tmp_path / "out", license="free")

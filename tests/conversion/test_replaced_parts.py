@@ -8,7 +8,8 @@ from transformers import AutoImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from lyrics.assets.random_model import build_bert_tokenizer, micro_refiner_config
 from lyrics.conversion.chat_template import choose_template
-from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsVisualRefiner
+from lyrics.conversion.refiner_parts import _SETTINGS
+from lyrics.modeling_lyrics import LyricsForConditionalGeneration, LyricsRefinerConfig, LyricsVisualRefiner
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.processing_lyrics.processor_checks import find_padding
 from lyrics_cli.main import main
@@ -33,6 +34,12 @@ def parts(tmp_path_factory, saved):
         getattr(refiner, name).save_pretrained(folder / name)
     build_bert_tokenizer().save_pretrained(folder / "detector")
     return folder
+
+
+def test_a_refiner_keeps_all_its_settings():
+    """But its parts, and the fingerprint that they make."""
+    parts = {"fingerprint", "tagger_config", "detector_config", "segmenter_config"}
+    assert set(_SETTINGS) == set(LyricsRefinerConfig.__annotations__) - parts
 
 
 def same(one, other):

@@ -4,7 +4,9 @@ import http.server
 import json
 import re
 import shutil
+import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from lyrics import SCENE_PICTURE, Lyrics
 from lyrics.evaluation import EvaluationOptions, Ranks, evaluate
 from lyrics.evaluation.comparison import compare_runs
 from lyrics.evaluation.judging import FunctionJudge, ServerJudge
-from lyrics.evaluation.tasks import parse_units
+from lyrics.evaluation.tasks import parse_units, read_task
 from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.recipes.micro.evaluate import answer_cases
 from lyrics.recipes.micro.world.cases import draw_cases
@@ -164,6 +166,30 @@ def test_pictures_that_cannot_be_read_fail_alone(tmp_path, load):
     assert (results["samples"], results["scored"], results["failed"]) == (2, 1, 1)
     lines = (tmp_path / "out/custom-all/samples.jsonl").read_text().splitlines()
     assert "b.png" in json.loads(lines[1])["error"]
+    shutil.copy(SCENE_PICTURE, tmp_path / "b.png")
+    results = evaluate(units, load, tmp_path / "out", OPTIONS)["tasks"]["custom/all"]
+    assert (results["scored"], results["failed"]) == (2, 0), "what failed is asked again"
+
+
+def test_answers_alone_need_no_library_of_a_metric(tmp_path, load, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidfuzz", None)
+    shutil.copy(SCENE_PICTURE, tmp_path / "a.png")
+    dump_lines(tmp_path / "rows.jsonl", [{"image": "a.png", "question": "What?", "answer": "x"}])
+    units = parse_units([f"custom:{tmp_path / 'rows.jsonl'}"], metric="anls")
+    with pytest.raises(ImportError, match="rapidfuzz"):
+        evaluate(units, load, tmp_path / "scored", OPTIONS)
+    results = evaluate(units, load, tmp_path / "out", replace(OPTIONS, answers_only=True))
+    assert "score" not in results["tasks"]["custom/all"]
+
+
+def test_choices_are_shown(tmp_path, load):
+    shutil.copy(SCENE_PICTURE, tmp_path / "a.png")
+    row = {"image": "a.png", "question": "Which?", "answer": "two", "choices": ["one", "two"]}
+    dump_lines(tmp_path / "rows.jsonl", [row])
+    (unit,) = parse_units([f"custom:{tmp_path / 'rows.jsonl'}"])
+    assert read_task(unit).samples[0].prompt.startswith("Which?\nA. one\nB. two\nAnswer with the option's letter")
+    (unit,) = parse_units([f"custom:{tmp_path / 'rows.jsonl'}"], prompts=["custom={question} Briefly."])
+    assert read_task(unit).samples[0].prompt == "Which? Briefly."
 
 
 def test_damaged_answers_are_named(out, units, load):

@@ -88,6 +88,8 @@ def test_submissions(name, tmp_path):
     if name in ("vqav2", "docvqa"):
         key = "question_id" if name == "vqav2" else "questionId"
         assert [type(row[key]) for row in rows] == [int] * len(rows)
+    if name == "textcaps":
+        assert [row["image_id"] for row in rows] == [sample.id for sample in data.samples]
     if name == "coco_caption":
         assert rows[0] == {"image_id": int(data.samples[0].id), "caption": "A b c"}
 

@@ -56,6 +56,18 @@ def test_the_processor_prepares_what_the_collator_of_the_training_does(processor
         torch.testing.assert_close(masked[name], batch[name])
 
 
+def test_objects_of_texts_in_every_form(processor, rows):
+    """As elsewhere: alone, as dictionaries, and `None` for none."""
+    objects = rows[0]["visual_objects"]
+    expected = processor.prepare_texts(["a", "b"], visual_objects=[VisualObjects(), objects])
+    given = processor.prepare_texts(["a", "b"], visual_objects=[None, objects.to_dict()])
+    assert all(torch.equal(given[name], values) for name, values in expected.items())
+    alone = processor.prepare_texts("b", visual_objects=objects)
+    assert torch.equal(alone["input_ids"][0], expected["input_ids"][1])
+    with pytest.raises(ValueError, match="must be VisualObjects or their dictionaries"):
+        processor.prepare_texts(["a"], visual_objects=[3])
+
+
 def test_a_processor_may_write_objects_in_fewer_tokens(processor, rows, tmp_path):
     """The collator and the processor alike; the style is saved, and what was masked reads back."""
     short = copy.deepcopy(processor)

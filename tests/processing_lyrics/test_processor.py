@@ -527,3 +527,22 @@ def test_a_batch_has_a_picture(processor, picture, size):
     for refine in (processor.refine, processor.refiner.refine):
         with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {size}"):
             refine([picture], batch_size=size)
+
+
+@pytest.mark.parametrize("place", ["text_kwargs", "common_kwargs"])
+def test_options_of_texts_in_every_place(processor, place):
+    """Tensors of all outputs, and truncation, wherever Transformers lets one write it."""
+    picture, objects = Image.new("RGB", (40, 30)), VisualObjects()
+    call = {"images": picture, "text": "<image> " + "word " * 100, "visual_objects": objects}
+    options = {"return_tensors": "pt", "truncation": True, "max_length": 60}
+    plain, placed = processor(**call, **options), processor(**call, **{place: options})
+    assert all(isinstance(value, torch.Tensor) for value in placed.values())
+    assert {name: value.shape for name, value in placed.items()} == {name: v.shape for name, v in plain.items()}
+
+
+def test_a_beginning_that_was_switched_off_stays_off(processor):
+    """Whatever the other texts of the batch hold."""
+    bos, plain = processor.tokenizer.bos_token, processor(text=["b"], add_special_tokens=False)["input_ids"]
+    assert processor(text=[f"{bos}a", "b"], add_special_tokens=False)["input_ids"][1] == plain[0]
+    placed = processor(text=[f"{bos}a", "b"], text_kwargs={"add_special_tokens": False})["input_ids"]
+    assert placed[1] == plain[0]

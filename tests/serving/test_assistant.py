@@ -184,6 +184,8 @@ def test_draws_depend_on_their_seed_alone(assistant):
     requests = [assistant._request_of_row((SCENE_PICTURE, LONG), 8, one) for one in options]
     together = [stream.result().text for stream in assistant._submit(requests)]
     assert together == [alone[2], assistant.ask(SCENE_PICTURE, LONG, max_new_tokens=16).text, alone[1]]
+    nearly_none = assistant.ask(SCENE_PICTURE, LONG, temperature=1e-40, max_new_tokens=16).text
+    assert nearly_none == assistant.ask(SCENE_PICTURE, LONG, max_new_tokens=16).text
     unseeded = assistant.ask(SCENE_PICTURE, LONG, temperature=1.5, max_new_tokens=8)
     again = assistant.ask(SCENE_PICTURE, LONG, temperature=1.5, max_new_tokens=8, seed=unseeded.options.seed)
     assert again.text == unseeded.text
@@ -475,3 +477,24 @@ def test_wrong_questions(assistant):
         assistant.ask(SCENE_PICTURE, "star " * 1100)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         assistant.ask_many([], batch_size=0)
+
+
+def test_a_stream_keeps_its_assistant(expected):
+    """Also where nothing else does."""
+    assert "".join(Lyrics.from_pretrained().stream(SCENE_PICTURE, COLOR)) == expected[SCENE_PICTURE, COLOR]
+
+
+def test_rows_of_other_types_are_errors_of_their_own(assistant):
+    image = {"type": "image", "path": str(SCENE_PICTURE)}
+    box = {"type": "box", "box": [0, 0, 1, 1], "label": 5}
+    rows = [
+        {"messages": [{"role": "user", "content": [image, box, {"type": "text", "text": "What?"}]}]},
+        {"image": str(SCENE_PICTURE), "question": COLOR, "objects": 5},
+        {"image": str(SCENE_PICTURE), "question": COLOR},
+    ]
+    found = list(assistant.ask_many(rows, on_error="yield"))
+    assert [str(error).split(",")[0] for error in found[:2]] == [
+        "The label of a box must be text",
+        "visual_objects must be VisualObjects or their dictionaries",
+    ]
+    assert found[2].text == assistant.ask(SCENE_PICTURE, COLOR).text

@@ -55,6 +55,33 @@ def test_equal_models_do_not_differ_and_better_ones_do():
     assert (reverse.value, reverse.p_value) == (pytest.approx(-difference.value), difference.p_value)
 
 
+@pytest.mark.parametrize(
+    ("better", "worse", "equal", "p_value"),
+    [
+        (1, 0, 0, 1.0),
+        (1, 0, 99, 1.0),
+        (3, 0, 0, 0.25),
+        (4, 0, 6, 0.125),
+        (5, 0, 15, 0.0625),
+        (6, 0, 0, 0.03125),
+        (0, 6, 5, 0.03125),
+        (6, 1, 0, 0.125),
+        (0, 0, 4, 1.0),
+    ],
+)
+def test_few_changes_are_counted_exactly(better, worse, equal, p_value):
+    """As the sign test counts them."""
+    first = [0] * better + [1] * worse + [1] * equal
+    second = [1] * better + [0] * worse + [1] * equal
+    assert paired_bootstrap(first, second).p_value == pytest.approx(p_value)
+
+
+def test_many_changes_are_drawn():
+    """21 better of 30 is 0.043 by the sign test."""
+    first, second = np.repeat([0, 1], [21, 9]), np.repeat([1, 0], [21, 9])
+    assert paired_bootstrap(first, second).p_value == pytest.approx(0.0428, abs=0.01)
+
+
 def test_noise_is_rarely_a_difference():
     draw = np.random.default_rng(2)
     values = [paired_bootstrap(draw.random(60), draw.random(60), resamples=400).p_value for _ in range(200)]

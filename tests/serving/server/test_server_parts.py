@@ -1,7 +1,9 @@
 """Parts of the server without a server: masks, metrics, addresses, limits, and the errors of exceptions."""
 
+import asyncio
 import json
 import re
+import threading
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -15,6 +17,7 @@ from lyrics.serving.server.json_response import to_json
 from lyrics.serving.server.mask_encoding import encode_mask
 from lyrics.serving.server.metrics import Metrics
 from lyrics.serving.server.remote_images import is_public
+from lyrics.serving.server.worker_threads import WorkerThreads
 
 for library in ("starlette", "uvicorn"):
     pytest.importorskip(library)
@@ -33,6 +36,35 @@ def decode_mask(encoded):
             value, shift = 0, 0
     runs = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return runs.reshape(encoded["size"], order="F")
+
+
+def test_calls_that_nobody_waits_for_start_no_further_thread():
+    """Those that run keep their thread until they end; those that wait are dropped."""
+    go, running, most, started = threading.Event(), 0, 0, 0
+    lock = threading.Lock()
+
+    def work():
+        nonlocal running, most, started
+        with lock:
+            running, started = running + 1, started + 1
+            most = max(most, running)
+        go.wait(60)
+        with lock:
+            running -= 1
+
+    async def leave():
+        threads = WorkerThreads(2)
+        for _ in range(20):
+            call = asyncio.ensure_future(threads.run(work))
+            await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        go.set()
+        return await threads.run(lambda: started)
+
+    assert asyncio.run(leave()) <= 2
+    assert most <= 2
 
 
 def test_masks_are_those_of_pycocotools():
