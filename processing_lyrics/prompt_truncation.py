@@ -77,7 +77,8 @@ class Truncation:
     @staticmethod
     def untruncated(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of a call that truncates and pads nothing, and returns what `apply` needs."""
-        flat = {name: value for name, value in kwargs.items() if name not in _HANDLED + _NEEDED}
+        handled = (*_HANDLED, *_NEEDED, "common_kwargs")  # whose one option is `return_tensors`
+        flat = {name: value for name, value in kwargs.items() if name not in handled}
         nested = {name: value for name, value in kwargs.get("text_kwargs", {}).items() if name not in _HANDLED}
         return flat | {"text_kwargs": nested | dict.fromkeys(_NEEDED, True)}
 

@@ -157,7 +157,7 @@ def test_another_output_is_refused(out, units, benchmarks, load, finished, tmp_p
 
 def test_pictures_that_cannot_be_read_fail_alone(tmp_path, load):
     shutil.copy(SCENE_PICTURE, tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no image")
+    (tmp_path / "b.png").write_bytes(bytes(SCENE_PICTURE.stat().st_size))
     dump_lines(
         tmp_path / "rows.jsonl", [{"image": name, "question": "What?", "answer": "x"} for name in ("a.png", "b.png")]
     )
@@ -179,7 +179,7 @@ def test_answers_alone_need_no_library_of_a_metric(tmp_path, load, monkeypatch):
     with pytest.raises(ImportError, match="rapidfuzz"):
         evaluate(units, load, tmp_path / "scored", OPTIONS)
     results = evaluate(units, load, tmp_path / "out", replace(OPTIONS, answers_only=True))
-    assert "score" not in results["tasks"]["custom/all"]
+    assert results["tasks"]["custom/all"]["score"] is None
 
 
 def test_choices_are_shown(tmp_path, load):

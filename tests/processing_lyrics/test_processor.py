@@ -529,13 +529,14 @@ def test_a_batch_has_a_picture(processor, picture, size):
             refine([picture], batch_size=size)
 
 
-@pytest.mark.parametrize("place", ["text_kwargs", "common_kwargs"])
-def test_options_of_texts_in_every_place(processor, place):
-    """Tensors of all outputs, and truncation, wherever Transformers lets one write it."""
+@pytest.mark.parametrize("places", [["text_kwargs"], ["common_kwargs", "text_kwargs"]])
+def test_options_of_texts_in_every_place(processor, places):
+    """Tensors of all outputs, and truncation, wherever Transformers lets one write them."""
     picture, objects = Image.new("RGB", (40, 30)), VisualObjects()
     call = {"images": picture, "text": "<image> " + "word " * 100, "visual_objects": objects}
-    options = {"return_tensors": "pt", "truncation": True, "max_length": 60}
-    plain, placed = processor(**call, **options), processor(**call, **{place: options})
+    tensors, cut = {"return_tensors": "pt"}, {"truncation": True, "max_length": 60}
+    placed = {places[0]: tensors} | {places[-1]: cut if len(places) > 1 else tensors | cut}
+    plain, placed = processor(**call, **tensors, **cut), processor(**call, **placed)
     assert all(isinstance(value, torch.Tensor) for value in placed.values())
     assert {name: value.shape for name, value in placed.items()} == {name: v.shape for name, v in plain.items()}
 
