@@ -53,6 +53,23 @@ def test_boxes_are_normalized(name, tmp_path):
             assert 0 <= y1 < y2 <= 1
 
 
+@pytest.mark.parametrize("name", ["vqav2", "textvqa", "vizwiz"])
+def test_annotators_who_said_nothing_are_counted_and_not_learned_from(name, tmp_path):
+    """VQA accuracy leaves out one of all annotators; an answer that a model learns has words."""
+    root = write(name, tmp_path)
+    for path in root.rglob("*.json"):
+        content = json.loads(path.read_text())
+        for row in content if isinstance(content, list) else content.get("annotations", content.get("data", [])):
+            if "answers" in row:
+                given = [row["answers"][0], *(["" if name == "textvqa" else {"answer": ""}] * 9)]
+                row["answers"] = given
+        path.write_text(json.dumps(content))
+    row = read(name, root)[0][0]
+    assert row["answers"] == [row["answers"][0], *[""] * 9]
+    assert row["answers"][0]
+    assert row["messages"][-1]["content"][0]["text"] == row["answers"][0]
+
+
 def test_a_system_message_and_a_history_beside_the_turns(tmp_path):
     """As LLaMA-Factory and ms-swift write them; a system message among the turns stands for itself."""
     put(tmp_path, "a.jpg")
