@@ -55,8 +55,11 @@ def test_calls_that_nobody_waits_for_start_no_further_thread():
     async def leave():
         threads = WorkerThreads(2)
         for _ in range(20):
-            call = asyncio.ensure_future(threads.run(work))
-            await asyncio.sleep(0)
+            call, before = asyncio.ensure_future(threads.run(work)), started
+            for _ in range(5_000):  # in which a thread that is free begins
+                await asyncio.sleep(0)
+                if started > before:
+                    break
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
