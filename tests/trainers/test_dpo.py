@@ -130,7 +130,7 @@ def test_marks_in_a_prompt_are_places(processor, image):
 
 
 def test_images_in_the_blocks_of_a_prompt(tmp_path):
-    """As in the second stage, also where rows of text alone come first."""
+    """They reach the model, also where rows of text alone come first."""
     ShapePairs(1)[0]["images"][0].save(tmp_path / "a.png")
     answers = {"chosen": say("Yes."), "rejected": say("No.")}
     blocks = [{"type": "image", "path": "a.png"}, {"type": "text", "text": "Red?"}]
