@@ -124,13 +124,15 @@ def to_dataset(rows: Dataset | Sequence[Mapping[str, Any]]) -> Dataset:
             f"The rows have no {' and no '.join(map(repr, missing))}: preferences need images, prompt, chosen and "
             f"rejected, and the columns are {', '.join(map(repr, dataset.column_names))}."
         )
-    if not _IMAGE_COLUMNS.intersection(dataset.column_names) and any(map(_holds_image, dataset)):
+    prompts = dataset.select_columns(["prompt"]).with_format(None)
+    if not _IMAGE_COLUMNS.intersection(dataset.column_names) and any(map(_holds_image, prompts)):
         return dataset.add_column("images", [None] * len(dataset))  # by which TRL knows data with images
     return dataset
 
 
 def _holds_image(row: Any) -> bool:
-    """Return whether a block of the prompt is an image."""
-    prompt = row["prompt"]
-    contents = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
-    return any(block.get("type") in IMAGE_BLOCKS for blocks in contents if isinstance(blocks, list) for block in blocks)
+    """Return whether a block of the prompt is an image; what is wrong with a row is said when it is read."""
+    messages = row["prompt"] if isinstance(row["prompt"], list) else []
+    contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
+    blocks = [block for content in contents if isinstance(content, list) for block in content]
+    return any(isinstance(block, Mapping) and block.get("type") in IMAGE_BLOCKS for block in blocks)

@@ -147,5 +147,7 @@ def test_images_in_the_blocks_of_a_prompt(tmp_path):
 def test_what_cannot_be_trained_on_is_refused():
     with pytest.raises(ValueError, match=r"no 'chosen' and no 'rejected': preferences need .* columns are 'prompt'"):
         to_dataset([{"prompt": "What?"}])
+    for prompt in (None, ["What?"], [{"role": "user"}]):  # told with its row when it is read
+        assert len(to_dataset([{"prompt": prompt, "chosen": "A cup.", "rejected": "A dog."}])) == 1
     with pytest.raises(ValueError, match="train_sampling_strategy must be one of"):
         LyricsDPOConfig(output_dir="run", train_sampling_strategy="group_by_length", bf16=False)
