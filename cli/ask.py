@@ -215,6 +215,7 @@ def describe_answer(answer: Answer, name: str, question: str) -> dict[str, Any]:
         "answer_boxes": boxes,
         "finish_reason": answer.finish_reason,
         "notices": list(answer.notices),
+        **({"reasoning": answer.reasoning} if answer.reasoning else {}),
         **answer.provenance,
     }
 

@@ -184,7 +184,9 @@ def _write_answers(
                 tqdm.write(on_one_line(f"lyrics ask: row {number}: {line['error']}"), file=sys.stderr)
             else:
                 found = answer.to_dict()
-                line |= {name: found[name] for name in ("answer", "boxes", "finish_reason")}
+                line |= {
+                    name: found[name] for name in ("answer", "boxes", "finish_reason", "reasoning") if name in found
+                }
                 for notice in [one for one in answer.notices if one not in told]:
                     told.add(notice)
                     tqdm.write(f"Note: {printable(notice)}", file=sys.stderr)

@@ -32,7 +32,9 @@ from transformers.utils.import_utils import torch_compilable_check
 from .configuration_lyrics import LyricsConfig
 from .distributed import num_ranks
 from .generation_lyrics import LyricsGenerationMixin
+from .language_model_inputs import embed_for_layers, prepare_mask
 from .logit_scaling import scale_logits
+from .mixture_of_experts import balance_experts
 from .modeling_lyrics_base import LyricsPreTrainedModel
 from .modeling_mqformer import LyricsMQFormerModel, LyricsMQFormerOutput
 from .published_checkpoint import DROPPED_BY_MODEL
@@ -77,12 +79,27 @@ def _stack_features(features: torch.Tensor | Sequence[torch.Tensor]) -> torch.Te
 
 @dataclass
 class LyricsModelOutputWithPast(_ImageHiddenStates, MultimodalBaseModelOutputWithPast):
-    """Output of `LyricsModel`: Transformers' fields, with `LyricsImageFeatures` as `image_outputs`."""
+    """Output of `LyricsModel`: Transformers' fields, with `LyricsImageFeatures` as `image_outputs`.
+
+    Attributes:
+        router_logits: tuple of float tensors of shape (B * L, experts), one for each layer, of a mixture of experts
+            that is asked for them.
+    """
+
+    router_logits: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
 class LyricsCausalLMOutputWithPast(_ImageHiddenStates, MultimodalCausalLMOutputWithPast):
-    """Output of `LyricsForConditionalGeneration`: Transformers' fields; `image_outputs` is `LyricsImageFeatures`."""
+    """Output of `LyricsForConditionalGeneration`: Transformers' fields; `image_outputs` is `LyricsImageFeatures`.
+
+    Attributes:
+        router_logits: as in `LyricsModelOutputWithPast`.
+        aux_loss: scalar that balances the experts; `loss` has it with the language model's `router_aux_loss_coef`.
+    """
+
+    router_logits: tuple[torch.Tensor, ...] | None = None
+    aux_loss: torch.Tensor | None = None
 
 
 class LyricsModel(LyricsPreTrainedModel):
@@ -326,9 +343,11 @@ class LyricsModel(LyricsPreTrainedModel):
         inputs_embeds = self._embed(input_ids, inputs_embeds, image)
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        text_config = self.config.text_config
+        kwargs |= embed_for_layers(self.language_model, text_config, input_ids, self.config.image_token_id)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
+            attention_mask=prepare_mask(text_config, inputs_embeds, attention_mask, cache),
             position_ids=position_ids,
             cache=cache,
             return_dict=True,
@@ -346,6 +365,7 @@ class LyricsModel(LyricsPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=getattr(outputs, "attentions", None),  # a state-space model has none
             image_outputs=image,
+            router_logits=getattr(outputs, "router_logits", None),
         )
 
     def _embed(
@@ -469,7 +489,7 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
             input_ids, ..., mm_encoder_outputs: inputs of `LyricsModel.forward`.
             labels: int64 tensor of shape (B, L), -100 where there is no loss; placeholders never count.
             logits_to_keep: number of last positions to compute logits for, 0 for all, or an int64 tensor of positions.
-            kwargs: further arguments of the language model and of the loss.
+            kwargs: further arguments of the language model and of the loss, such as `output_router_logits`.
 
         Returns:
             The `logits` of shape (B, L, vocabulary), the scalar `loss`, and Transformers' further fields.
@@ -490,14 +510,20 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
             return_dict=True,
             **kwargs,
         )
-        unscaled = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        states = outputs.last_hidden_state
+        if getattr(self.config.text_config, "residual_in_fp32", False):  # Mamba's states are float32 in any model
+            states = states.to(self.lm_head.weight.dtype)
+        unscaled = self.lm_head(slice_logits_to_keep(states, logits_to_keep))
         logits: Any = scale_logits(unscaled, self.config.text_config)
-        loss = None
+        aux_loss = balance_experts(outputs.router_logits, self.config.text_config, attention_mask)
+        loss: Any = None
         if labels is not None:
             labels = self._countable_labels(labels, attention_mask)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
+            if aux_loss is not None:
+                loss = loss + self.config.text_config.router_aux_loss_coef * aux_loss.to(loss.device)
         return LyricsCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -505,6 +531,8 @@ class LyricsForConditionalGeneration(LyricsPreTrainedModel, LyricsGenerationMixi
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_outputs=outputs.image_outputs,
+            router_logits=outputs.router_logits,
+            aux_loss=aux_loss,
         )
 
     def _countable_labels(self, labels: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

@@ -51,7 +51,7 @@ class Answer:
     Boxes belong to the last image of the conversation, which `picture` is.
 
     Attributes:
-        text: answer as the model wrote it, boxes included.
+        text: answer as the model wrote it, boxes included, without reasoning before it.
         plain_text: answer without boxes and the colons before them.
         labels: list of the words before each box.
         boxes: float32 array of shape (R, 4), xyxy in pixels of `picture`.
@@ -61,6 +61,8 @@ class Answer:
         prompt_tokens, completion_tokens: number of tokens of the prompt, images included, and of the answer.
         options: options by which it was generated, with the seed that was used.
         notices: tuple of remarks about the images.
+        reasoning: what a language model that reasons wrote before the answer. Of an answer that was cut before the
+            reasoning ended, it is a part of `text`.
     """
 
     text: str
@@ -71,6 +73,7 @@ class Answer:
     token_ids: tuple[list[int], list[int]] = field(repr=False)  # of the prompt and of the answer
     question: Question = field(repr=False)
     description: ModelDescription = field(repr=False)
+    reasoning: str = ""
 
     def __post_init__(self) -> None:
         """Parse the boxes."""
@@ -187,6 +190,7 @@ class Answer:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "notices": list(self.notices),
+            **({"reasoning": self.reasoning} if self.reasoning else {}),
         }
 
     def _repr_html_(self) -> str:

@@ -21,6 +21,7 @@ from .generation_options import GenerationOptions
 from .notices import Notices
 from .prefix_cache import PrefixCache
 from .question import Question, encoding_keys, picture_of, prepare_inputs
+from .reasoning import ReasoningReader
 from .refined_pictures import RefinedPictures, SeenPicture
 from .row_generation import Interruption, Row, RowChoice, RowEnds
 
@@ -127,6 +128,8 @@ class Answerer:
         self.vision: ByteCache[Hashable, torch.Tensor] = ByteCache(limits.vision)
         self.prefixes = PrefixCache(limits.prefix, self.model.config.image_token_id, self.processor.num_query_tokens)
         self._settings, self._eos_token_ids = _greedy_settings(self.model, self.processor)
+        self._reasoning = ReasoningReader(self.processor)
+        self._decode = self._reasoning.decoder()
         text_config = self.model.config.get_text_config()
         self._context = getattr(text_config, "max_position_embeddings", None)
 
@@ -315,10 +318,8 @@ class Answerer:
             request.stream.write,
             lambda: request.stream.cancelled,
             request.deadline,
+            self._reasoning.splitter(prompt.token_ids.tolist()),
         )
-
-    def _decode(self, token_ids: list[int]) -> str:
-        return self.processor.decode(token_ids, skip_special_tokens=True)
 
     def _finished(self, prompt: _Prompt, row: Row) -> Answer:
         request = prompt.request
@@ -331,6 +332,7 @@ class Answerer:
             token_ids=(prompt.token_ids.tolist(), row.text.token_ids),
             question=request.question,
             description=self.description,
+            reasoning=row.text.reasoning,
         )
 
     def clear(self) -> None:

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from .generation_options import GenerationOptions
+from .reasoning import ReasoningSplitter
 from .token_text import TokenText
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout"]
@@ -32,6 +33,7 @@ class Row:
         write: function that is called with each piece of text.
         is_cancelled: function that says whether nobody wants the answer any more.
         deadline: time of `time.monotonic` at which the answer ends as it is, or `None`.
+        splitter: holds reasoning back from the text, or `None`.
 
     Attributes:
         text: `TokenText` of the answer.
@@ -48,10 +50,11 @@ class Row:
         write: Callable[[str], None],
         is_cancelled: Callable[[], bool],
         deadline: float | None,
+        splitter: ReasoningSplitter | None = None,
     ) -> None:
         self.options = options
         self.max_new_tokens = max_new_tokens
-        self.text = TokenText(decode, options.stop)
+        self.text = TokenText(decode, options.stop, splitter)
         self.finish_reason: FinishReason | None = None
         self._eos_token_ids = eos_token_ids
         self._write = write

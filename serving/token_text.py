@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .reasoning import ReasoningSplitter
+
 _INCOMPLETE = "\ufffd"  # the decoder's mark of bytes that are no character yet
 _LONGEST_CHARACTER = 8  # tokens of one byte that may be held back for a character
 
@@ -17,17 +19,21 @@ class TokenText:
     Args:
         decode: function from token ids to text without special tokens.
         stop: sequence of strings that end the text.
+        splitter: holds back what comes before the answer, or `None`.
 
     Attributes:
         token_ids: list of the tokens so far.
         stopped: whether a stop string was found; further tokens add nothing.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[list[int]], str], stop: Sequence[str] = (), splitter: ReasoningSplitter | None = None
+    ) -> None:
         self.token_ids: list[int] = []
         self.stopped = False
         self._decode = decode
         self._stop = tuple(stop)
+        self._splitter = splitter
         self._start = self._read = 0  # tokens from `_start` to `_read` are decoded again, beside the new ones
         self._text, self._sent = "", 0
 
@@ -35,6 +41,11 @@ class TokenText:
     def text(self) -> str:
         """The text so far, as far as it was returned in pieces."""
         return self._text[: self._sent]
+
+    @property
+    def reasoning(self) -> str:
+        """What the model wrote before the answer, once it has begun."""
+        return "" if self._splitter is None else self._splitter.reasoning
 
     def add(self, token_id: int) -> str:
         """Take a token, and return the next piece of text, which is often empty."""
@@ -62,6 +73,8 @@ class TokenText:
 
     def _send(self, new: str, is_last: bool) -> str:
         """Add new text, and return what of it may be shown."""
+        if self._splitter is not None:
+            new = self._splitter.split(new, is_last)
         searched = max(0, len(self._text) - max(map(len, self._stop), default=0))
         self._text = (self._text + new) if self._text else new.lstrip()
         found = [place for one in self._stop if (place := self._text.find(one, searched)) >= 0]

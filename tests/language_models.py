@@ -39,6 +39,17 @@ _OLMO2 = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
+_BAR = "\uff5c"  # in the tokens of DeepSeek
+_DEEPSEEK = (
+    (
+        "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}"
+        "{% elif message['role'] == 'user' %}{{ '<BUserB>' + message['content'] }}"
+        "{% else %}{{ '<BAssistantB>' + message['content'] + '<Bend\u2581of\u2581sentenceB>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<BAssistantB>' }}{% endif %}"
+    )
+    .replace("<B", f"<{_BAR}")
+    .replace("B>", f"{_BAR}>")
+)
 _SMOLLM3 = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>\\n' }}"
@@ -62,6 +73,7 @@ class Family:
         stop: further tokens that end an answer, as the generation settings declare them.
         lora: names of the layers that LoRA tunes.
         has_system: whether the template takes a message of the system.
+        beside: texts that TRL's training template counts with an answer, besides its end.
     """
 
     kind: str
@@ -73,6 +85,7 @@ class Family:
     stop: tuple[str, ...] = ()
     lora: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     has_system: bool = True
+    beside: tuple[str, ...] = ()
 
     @property
     def source(self) -> str | None:
@@ -87,12 +100,29 @@ _QWEN = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 _GEMMA = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
 _GQA = {"num_key_value_heads": 1}
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_DELTA = {  # linear attention, which keeps a state in place of keys and values
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_value_heads": 2,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
 
 FAMILIES = {
     "llama3": Family("llama", "llama3_1", "marks", _GQA, _LLAMA3, ("<|end_of_text|>",), ("<|end_of_text|>",)),
     "llama3.0": Family("llama", "llama3", "training template", _GQA, _LLAMA3),
     "qwen2.5": Family("qwen2", "qwen2_5", "training template", _GQA | {"tie_word_embeddings": True}, _QWEN),
     "qwen3": Family("qwen3", "qwen3", "training template", _GQA | {"head_dim": 16}, _QWEN, (), ("<|endoftext|>",)),
+    "qwen3.5": Family(
+        "qwen3_5_text",
+        "qwen3_5_nothink",
+        "training template",
+        _GQA | _DELTA | {"head_dim": 16},
+        _QWEN,
+        (),
+        ("<|endoftext|>",),
+    ),
     "gemma2": Family(
         "gemma2",
         "gemma",
@@ -107,6 +137,24 @@ FAMILIES = {
         "gemma3",
         "training template",
         _GQA | _SLIDING | {"head_dim": 16, "tie_word_embeddings": True},
+        _GEMMA,
+    ),
+    "gemma4": Family(
+        "gemma4_text", "gemma4", "marks", _GQA | {"head_dim": 16, "hidden_size_per_layer_input": 8}, _GEMMA
+    ),
+    "gemma3n": Family(
+        "gemma3n_text",
+        "gemma3",
+        "training template",
+        _GQA
+        | _SLIDING
+        | {"head_dim": 16, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 250}
+        | {
+            "laurel_rank": 8,
+            "num_kv_shared_layers": 0,
+            "altup_num_inputs": 2,
+            "activation_sparsity_pattern": [0.0, 0.0],
+        },
         _GEMMA,
     ),
     "mistral": Family(
@@ -155,6 +203,41 @@ FAMILIES = {
         "generation tags",
         _GQA | {"no_rope_layers": [1, 0], "tie_word_embeddings": True},
         {"eos_token": "<|im_end|>"},
+    ),
+    "gpt_oss": Family(
+        "gpt_oss",
+        "gptoss",
+        "training template",
+        _GQA | {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {"bos_token": "<|startoftext|>", "eos_token": "<|return|>", "pad_token": "<|endoftext|>"},
+        ("<|endoftext|>", "<|call|>"),
+        ("<|endoftext|>", "<|call|>"),
+        beside=("<|start|>assistant<|channel|>final<|message|>", "<|end|>"),
+    ),
+    "deepseek_v3": Family(
+        "deepseek_v3",
+        _DEEPSEEK,
+        "marks",
+        _EXPERTS
+        | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+        | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16},
+        {"bos_token": f"<{_BAR}begin▁of▁sentence{_BAR}>", "eos_token": f"<{_BAR}end▁of▁sentence{_BAR}>"},
+        lora=("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+    ),
+    "lfm2": Family(
+        "lfm2",
+        "lfm2_v2",
+        "training template",
+        _GQA | {"layer_types": ["conv", "full_attention"]},
+        {"bos_token": "<|startoftext|>", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"},
+    ),
+    "mamba2": Family(
+        "mamba2",
+        None,
+        "generation tags",
+        {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 8},
+        {"eos_token": "<|endoftext|>"},
+        lora=("in_proj",),
     ),
     "gpt_neox": Family(
         "gpt_neox",
@@ -226,9 +309,10 @@ def save_language_model(family: Family, folder: Path, logit_scale: float = 1.0) 
     scale must be larger.
     """
     model = build_language_model(family)
-    final_norm = [one for one in model.base_model.children() if getattr(one, "weight", torch.empty(0, 0)).dim() == 1][
-        -1
-    ]
+    layers = model.base_model.named_children()
+    final_norm = [
+        one for name, one in layers if getattr(one, "weight", torch.empty(0, 0)).dim() == 1 and "per_layer" not in name
+    ][-1]
     final_norm.weight.data.add_(logit_scale - 1)  # those of Gemma are added to 1
     model.save_pretrained(folder)
     build_tokenizer(family).save_pretrained(folder)

@@ -81,6 +81,8 @@ class ChatCompletions:
         except Exception as error:  # noqa: BLE001  (the status is sent already)
             yield _event(describe_failure(error).to_dict())
             return
+        if answer.reasoning:
+            yield _event(completion.chunk({"reasoning_content": answer.reasoning}) | usage)
         end = completion.chunk({}, finish_reason=_reason(answer)) | usage
         yield _event(end | {"lyrics": describe_answer(answer)})
         if asked.include_usage:
@@ -123,6 +125,8 @@ class _Completion:
     def whole(self, answer: Answer) -> dict[str, Any]:
         """Return the object of a whole answer."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning  # the name that DeepSeek's API gave it
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(answer)}
         usage, extension = _usage(answer), describe_answer(answer)
         return {**self._base, "object": "chat.completion", "choices": [choice], "usage": usage, "lyrics": extension}

@@ -1,6 +1,7 @@
 """Language models of many families: composed, trained in their own words, batched, merged and loaded again."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -64,6 +65,8 @@ def test_a_family(name, stage1, tmp_path):
         for answer in answers:
             assert answer in text
             text = text.replace(answer, "", 1)
+        for beside in family.beside:
+            text = text.replace(beside, "")
         rest = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         rest = [token for token in rest if token in text]
         assert rest
@@ -84,6 +87,35 @@ def test_a_family(name, stage1, tmp_path):
     for stop in as_list(model.generation_config.eos_token_id):
         assert answer_when_forced(model, processor, stop) == [stop]
     check_batch(model.to(torch.bfloat16), processor, asked, tokens=1, share=0.05)
+
+
+def test_experts_are_balanced_as_by_their_own_class(stage1, tmp_path):
+    """Also where a configuration that TRL changed asks for router logits: padded prompts are still answered."""
+    folder = save_language_model(FAMILIES["gpt_oss"], tmp_path / "language")
+    model, processor = compose(stage1, folder)
+    language: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.arange(1, 41).reshape(2, 20)
+    mask = torch.ones_like(ids)
+    mask[0, 15:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    with torch.inference_mode():
+        theirs = language(**inputs, output_router_logits=True)
+        ours = model(**inputs, output_router_logits=True)
+        plain = model(**inputs)
+    torch.testing.assert_close([ours.loss, ours.aux_loss], [theirs.loss, theirs.aux_loss])
+    assert plain.aux_loss is None
+    assert ours.loss > plain.loss
+    model.config.text_config.output_router_logits = True
+    questions = [[say("user", "Hi.")], [say("user", "Good morning.")]]
+    assert ask(model, processor, questions, [], tokens=2).shape[:2] == (2, 2)
+
+
+def test_a_prompt_that_goes_on_otherwise_than_the_answers_is_told(stage1, tmp_path, caplog):
+    """DeepSeek's template opens the reasoning in a prompt, and TRL's training template leaves it out."""
+    family = dataclasses.replace(FAMILIES["deepseek_v3"], template="deepseekv3")
+    _, processor = compose(stage1, save_language_model(family, tmp_path / "language"))
+    LyricsSFTCollator(processor)
+    assert r"ends a prompt with '<think>\n'" in caplog.text
 
 
 def check_batch(model, processor, asked, tokens, share):
@@ -234,7 +266,7 @@ def test_a_family_learns_by_heart(name, tuning, stage1, tmp_path):
         asked = [{"messages": question, "objects": objects or None} for question, objects in map(prompt_of, rows)]
         answers = [answer.text for answer in assistant.ask_many(asked, max_new_tokens=40)]
         expected = [row["messages"][-1]["content"][0]["text"] for row in rows]
-        assert [answer.removeprefix("<think>\n\n</think>").strip() for answer in answers] == expected
+        assert answers == expected
         chat = assistant.chat(rows[0]["images"][0], objects=rows[0]["visual_objects"][0], max_new_tokens=6)
         for question in ("What is 0.0?", "And 3.0?", "And 5.0?"):
             chat.ask(question)
@@ -246,7 +278,7 @@ def test_a_family_learns_by_heart(name, tuning, stage1, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "gemma3n"])  # its class clamps packed weights
 def test_a_family_in_4_bits(name, stage1, tmp_path):
     """QLoRA on bitsandbytes: two steps of training have a finite loss."""
     from lyrics import LyricsSFTConfig, LyricsSFTTrainer

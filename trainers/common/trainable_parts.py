@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 _QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
+_LATENT = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")  # of DeepSeek's latent attention
 _FUSED = ("query_key_value", "qkv_proj", "Wqkv", "c_attn", "in_proj")  # of models with one layer for all three
 
 
@@ -99,8 +100,8 @@ def find_lora_targets(model: torch.nn.Module, wanted: Sequence[str]) -> list[str
 
     Args:
         model: `LyricsForConditionalGeneration`.
-        wanted: sequence of names. In place of the default, models that compute queries, keys and values in one layer
-            get the name of that.
+        wanted: sequence of names. In place of the default, models that compute queries, keys and values in one layer,
+            or in several steps, get the names of those.
 
     Raises:
         ValueError: the language model has no layer of a name; the message lists those that it has.
@@ -109,6 +110,7 @@ def find_lora_targets(model: torch.nn.Module, wanted: Sequence[str]) -> list[str
     names = {name.rpartition(".")[2] for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D)}
     found = [name for name in wanted if name in names]
     if tuple(wanted) == _QUERY_KEY_VALUE:
+        found += [name for name in _LATENT if name in names]
         found = found or [name for name in _FUSED if name in names]
         missing = [] if found else wanted
     else:

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from jinja2.exceptions import TemplateError
+from transformers.utils import logging
 
 from ...datasets_lyrics.conversations import Message
 from ...processing_lyrics import LyricsProcessor
 from ...processing_lyrics.chat_templates import instructions_of_messages, neutralize_messages
 from ...processing_lyrics.language_model_templates import is_own_template, original_template, replace_original
+
+logger = logging.get_logger(__name__)
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PROBE = ("What is it?", "A red cup, I think.", "And there?", "Nothing.")
@@ -61,6 +64,7 @@ class AnswerFinder:
         self.template = template if _GENERATION.search(template) else training_template(processor)
         if self.template is None:
             self._probe()
+        self._compare_openings()
 
     @property
     def way(self) -> str:
@@ -217,6 +221,18 @@ class AnswerFinder:
                 "{% endgeneration %} around the answers in the template, or compose the model with --chat-template "
                 "vicuna."
             ) from error
+
+    def _compare_openings(self) -> None:
+        """Warn where a prompt ends with words that the answers do not begin with, such as `<think>`."""
+        messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), _PROBE, strict=False)]
+        learned, prompt = self.render(messages), self._render(messages[:1], add_generation_prompt=True)
+        if learned.startswith(prompt):
+            return
+        same = next(place for place, one in enumerate(prompt) if not learned.startswith(one, place))
+        logger.warning_once(
+            f"The chat template ends a prompt with {prompt[same:]!r}, and does not write it before the answers of the "
+            "data: a tuned model would go on from what it never learned. Begin the answers of the data with it."
+        )
 
 
 def default_template(processor: LyricsProcessor) -> str:
