@@ -30,7 +30,8 @@ def balance_experts(
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func  # not needed by other models
 
     experts = getattr(text_config, "num_experts", None) or text_config.num_local_experts
-    loss: Any = load_balancing_loss_func(tuple(router_logits), experts, text_config.num_experts_per_tok, attention_mask)
+    logits: Any = tuple(router_logits)  # Transformers declares a tuple of one
+    loss: Any = load_balancing_loss_func(logits, experts, text_config.num_experts_per_tok, attention_mask)
     return loss
 
 
