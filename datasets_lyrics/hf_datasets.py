@@ -34,6 +34,8 @@ def _text_or_none(cell: str) -> str | None:
 _TEXTS = ("prompt", "completion", "question", "caption", "chosen", "rejected", "expected_answer", *IMAGE_COLUMNS)
 _AS_WRITTEN = {"converters": dict.fromkeys(_TEXTS, _text_or_none), "keep_default_na": False, "na_values": [""]}
 
+_NAME_SPLIT = "Name one of them: split, or --train_split and --eval_split of a training."
+
 
 @dataclass(frozen=True)
 class DatasetPlace:
@@ -82,11 +84,15 @@ class DatasetPlace:
             raise ValueError(found or f"{self.place} cannot be read: {error}{cause}") from error
         except StopIteration:  # of a file that is empty
             raise ValueError(f"There is no row in {self.place}.") from None
+        except ValueError as error:
+            if not str(error).startswith("Unknown split"):
+                raise
+            raise ValueError(f"{error} {_NAME_SPLIT}") from error
 
     def _split_of(self, loaded: Mapping[str, Any]) -> Any:
         if self.split not in loaded:
             names = ", ".join(map(repr, loaded))
-            raise ValueError(f"{self.place} has no split {self.split!r}; it has {names}. Name one of them.")
+            raise ValueError(f"{self.place} has no split {self.split!r}; it has {names}. {_NAME_SPLIT}")
         return loaded[self.split]
 
     def files(self) -> list[str]:

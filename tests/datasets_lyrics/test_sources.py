@@ -3,12 +3,14 @@
 import io
 import json
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
+from lyrics import SCENE_PICTURE
 from lyrics.assets import draw_table
 from lyrics.datasets_lyrics.hf_datasets import DatasetImages, DatasetPlace, StreamImages
 from lyrics.datasets_lyrics.open_data import open_rows
@@ -155,6 +157,10 @@ def test_a_split_that_was_not_saved_is_told(tmp_path):
     assert len(DatasetPlace(str(tmp_path / "saved"), split="test").load()) == 2
     with pytest.raises(ValueError, match=r"has no split 'validation'; it has 'train', 'test'"):
         DatasetPlace(str(tmp_path / "saved"), split="validation").load()
+    (tmp_path / "images").mkdir()
+    shutil.copy(SCENE_PICTURE, tmp_path / "images")
+    with pytest.raises(ValueError, match=r"Should be one of \['train'\]. Name one of them: split, or .*--eval_split"):
+        open_rows(str(tmp_path / "images"), split="validation")
 
 
 def test_json_lines_name_pictures(tmp_path):
