@@ -151,6 +151,13 @@ def _join(vision: Any, mqformer: Any, text: Any, processor: LyricsProcessor, lay
             f"A {text.config.model_type} computes other logits on its own than as a part of this model: it changes "
             "them in a way that Lyrics does not know. Choose another language model."
         )
+    try:
+        model.generate(input_ids=ids, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    except (AttributeError, TypeError, ValueError) as error:  # such as of a cache of its own
+        raise ValueError(
+            f"A {text.config.model_type} cannot generate as a part of this model: {error} Choose another language "
+            "model."
+        ) from error
     settings: Any = model.generation_config
     settings.eos_token_id = stops[0] if len(stops) == 1 else stops or None
     if processor.tokenizer.eos_token is None and stops:  # training asks the tokenizer for it

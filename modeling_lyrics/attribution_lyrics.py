@@ -59,7 +59,8 @@ def attribute_answer(
         generated: int64 tensor of shape (1, L) or (L,), the output of `generate`: the prompt and the answer.
 
     Raises:
-        ValueError: there are several conversations, no answer, or an image or its regions are missing.
+        ValueError: there are several conversations, no answer, an image or its regions are missing, or the language
+            model has no attention. Of one that has it in some of its layers, these are followed.
     """
     sequence, prompt = generated.reshape(1, -1), inputs["input_ids"]
     if (generated.dim() > 1 and len(generated) != 1) or len(prompt) != 1:
@@ -81,6 +82,10 @@ def attribute_answer(
         output_attentions=True,
         return_dict=True,
     )
+    if not output.attentions:
+        raise ValueError(
+            f"A {model.config.text_config.model_type} has no attention to follow from an answer to the objects."
+        )
     regions = inputs["region_features"]
     query_weights = regions.new_zeros(len(regions), queries.num_grounding_queries, regions.shape[1]).float()
     queried = image.mqformer_output

@@ -40,6 +40,15 @@ class NativeCheckpointModel(PreTrainedModel):
             _set_dtype(config, config.dtype)
         super().__init__(config, *inputs, **kwargs)
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Return `False`: new weights are initialized as in Transformers' own models.
+
+        For others Transformers skips what has no weights of its own, such as a language model that fills the buffers
+        of its parts (Falcon-H1), so that these would stay without values.
+        """
+        return False
+
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the hooks by which Transformers records outputs: no pickle takes them.
 

@@ -17,6 +17,7 @@ from transformers.generation.logits_process import (
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
 )
 from transformers.generation.utils import GenerationMixin
 
@@ -116,9 +117,11 @@ class LyricsGenerationMixin(GenerationMixin):
         return self.config.image_token_id >= model.get_input_embeddings().weight.shape[0]
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Return the processors of scores; those that look up prompt ids know the placeholder."""
+        """Return the processors of scores: those that look up prompt ids know the placeholder, and none chooses it."""
         processors = super()._get_logits_processor(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         token = self.config.image_token_id
+        if token < self.config.text_config.vocab_size:  # a row of a padded vocabulary, which no answer may hold
+            processors.append(SuppressTokensLogitsProcessor([token]))
         return LogitsProcessorList(
             _PlaceholderColumn(one, token) if isinstance(one, _INDEX_BY_PROMPT) else one for one in processors
         )

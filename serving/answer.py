@@ -60,9 +60,8 @@ class Answer:
             `"timeout"`.
         prompt_tokens, completion_tokens: number of tokens of the prompt, images included, and of the answer.
         options: options by which it was generated, with the seed that was used.
-        notices: tuple of remarks about the images.
-        reasoning: what a language model that reasons wrote before the answer. Of an answer that was cut before the
-            reasoning ended, it is a part of `text`.
+        notices: tuple of remarks about the images, and about an answer that did not begin.
+        reasoning: what a language model that reasons wrote before the answer, or instead of one where it was cut.
     """
 
     text: str
@@ -145,7 +144,7 @@ class Answer:
             font: font file for the labels; by default one that has their characters is looked for.
 
         Raises:
-            ValueError: there is no image, no refiner or no answer.
+            ValueError: there is no image, no refiner or no answer, or the language model has no attention.
         """
         weights = self.attribution().region_weights()[picture].tolist()
         objects = self._objects_of(picture)
@@ -163,7 +162,7 @@ class Answer:
         """Return the attention weights behind the answer; the model runs once more for the first call.
 
         Raises:
-            ValueError: there is no image, no refiner or no answer.
+            ValueError: there is no image, no refiner or no answer, or the language model has no attention.
         """
         if self._attribution is None:
             model = self.description.model

@@ -15,15 +15,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
 from ..processing_lyrics.byte_cache import ByteCache, CacheStats
+from ..processing_lyrics.reasoning import ReasoningReader
 from .answer import Answer, ModelDescription
 from .answer_stream import AnswerStream
 from .generation_options import GenerationOptions
 from .notices import Notices
 from .prefix_cache import PrefixCache
 from .question import Question, encoding_keys, picture_of, prepare_inputs
-from .reasoning import ReasoningReader
 from .refined_pictures import RefinedPictures, SeenPicture
 from .row_generation import Interruption, Row, RowChoice, RowEnds
+
+_NO_ANSWER = "The answer ended while the model still reasoned: allow it more tokens."
 
 logger = logging.get_logger(__name__)
 
@@ -322,13 +324,15 @@ class Answerer:
         )
 
     def _finished(self, prompt: _Prompt, row: Row) -> Answer:
-        request = prompt.request
+        request, notices = prompt.request, prompt.request.stream.notices
+        if row.text.reasoning and not row.text.text:
+            notices += (_NO_ANSWER,)
         return Answer(
             text=row.text.text,
             all_objects=[seen.objects for seen in request.seen],
             finish_reason=row.finish_reason or "length",
             options=request.options,
-            notices=request.stream.notices,
+            notices=notices,
             token_ids=(prompt.token_ids.tolist(), row.text.token_ids),
             question=request.question,
             description=self.description,

@@ -15,8 +15,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ..processing_lyrics.reasoning import ReasoningSplitter
 from .generation_options import GenerationOptions
-from .reasoning import ReasoningSplitter
 from .token_text import TokenText
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout"]
@@ -30,7 +30,7 @@ class Row:
         max_new_tokens: largest number of tokens, which the model's context may make smaller than that of the options.
         eos_token_ids: set of the tokens that end an answer.
         decode: function from token ids to text without special tokens.
-        write: function that is called with each piece of text.
+        write: function that is called with each piece of text, and with an empty one for each token of reasoning.
         is_cancelled: function that says whether nobody wants the answer any more.
         deadline: time of `time.monotonic` at which the answer ends as it is, or `None`.
         splitter: holds reasoning back from the text, or `None`.
@@ -94,7 +94,7 @@ class Row:
         return "timeout" if self._deadline is not None and time.monotonic() >= self._deadline else None
 
     def _send(self, piece: str) -> None:
-        if piece:
+        if piece or self.text.waits:
             self._write(piece)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .reasoning import ReasoningSplitter
+from ..processing_lyrics.reasoning import ReasoningSplitter
 
 _INCOMPLETE = "\ufffd"  # the decoder's mark of bytes that are no character yet
 _LONGEST_CHARACTER = 8  # tokens of one byte that may be held back for a character
@@ -41,6 +41,11 @@ class TokenText:
     def text(self) -> str:
         """The text so far, as far as it was returned in pieces."""
         return self._text[: self._sent]
+
+    @property
+    def waits(self) -> bool:
+        """Whether the model still reasons, so that the text has not begun."""
+        return self._splitter is not None and self._splitter.waits
 
     @property
     def reasoning(self) -> str:

@@ -220,7 +220,14 @@ FAMILIES = {
         "marks",
         _EXPERTS
         | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
-        | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16},
+        | {
+            "num_key_value_heads": 2,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 16,
+        },
         {"bos_token": f"<{_BAR}begin▁of▁sentence{_BAR}>", "eos_token": f"<{_BAR}end▁of▁sentence{_BAR}>"},
         lora=("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
     ),
@@ -254,6 +261,26 @@ FAMILIES = {
         {"multi_query": True, "new_decoder_architecture": False},
         {"eos_token": "<|endoftext|>"},
         lora=("query_key_value",),
+    ),
+}
+
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
+
+UNUSUAL = {  # not run through the whole matrix
+    "falcon_h1": Family(
+        "falcon_h1", None, "generation tags", _GQA | _MAMBA | {"head_dim": 16, "mamba_d_ssm": 64}, _QWEN
+    ),
+    "granite": Family(
+        "granitemoe", None, "generation tags", _GQA | {"num_local_experts": 4, "num_experts_per_tok": 2}, _QWEN
+    ),
+    "minimax": Family(
+        "minimax",
+        None,
+        "generation tags",
+        _GQA
+        | {"num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 8, "head_dim": 16}
+        | {"layer_types": ["linear_attention", "full_attention"]},
+        _QWEN,
     ),
 }
 

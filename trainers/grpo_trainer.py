@@ -21,6 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from ..processing_lyrics import LyricsProcessor
+from ..processing_lyrics.reasoning import ReasoningReader
 from ..utils.seeding import generator
 from .common.adapter_saving import TunedAdapterMixin
 from .common.checkpointing import AtomicCheckpointMixin
@@ -110,6 +111,8 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         functions = list(reward_funcs) if isinstance(reward_funcs, Sequence) else [reward_funcs]
         self._row_inputs: list[dict[str, torch.Tensor]] = []
         self._row_objects: list[Any] = []
+        self._row_prompts: list[list[int]] = []
+        self._reasoning = ReasoningReader(processing_class)
         sample = Dataset.from_dict(_SAMPLE)  # TRL looks at the type of the dataset; the reader reads ours
         super().__init__(
             model,
@@ -202,7 +205,14 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         fields = {name: torch.as_tensor(np.asarray(one)) for name, one in encoded.items() if name not in _OF_TOKENS}
         fields = {name: tensor.to(self.accelerator.device) for name, tensor in fields.items()}
         self._row_inputs = split_by_row(fields, list(map(len, self._row_objects)))
+        self._row_prompts = encoded["input_ids"]
         return encoded["input_ids"], None, fields
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        """Score as TRL, and give the reward functions `answers`, the completions without reasoning, as well."""
+        found = zip(inputs, self._row_prompts, completion_ids_list, strict=True)
+        inputs = [{**row, "answers": self._reasoning.answer(prompt, ids)} for row, prompt, ids in found]
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
         self._row_inputs = inputs[IMAGE_INPUTS]

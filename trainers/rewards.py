@@ -9,8 +9,8 @@
 | `exact` | `expected_answer` | 1 if the answer is this text |
 | `words` | `expected_answer` | share of words that answer and text have in common |
 
-A row without the column, or with `None` in it, is not scored by the reward. Answers that hedge earn nothing: a box too
-many lowers `iou`, a second number fails `count`.
+Reasoning before an answer does not count. A row without the column, or with `None` in it, is not scored by the reward.
+Answers that hedge earn nothing: a box too many lowers `iou`, a second number fails `count`.
 """
 
 from __future__ import annotations
@@ -132,17 +132,20 @@ class Reward:
         """Name under which TRL logs the reward."""
         return self.name
 
-    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def __call__(
+        self, completions: Sequence[Any], answers: Sequence[str] | None = None, **columns: Any
+    ) -> list[float | None]:
         """Return the reward of each completion, `None` for a row that expects nothing of this kind.
 
         Args:
             completions: sequence of texts, or of lists of messages.
+            answers: sequence of the texts without reasoning, which count where they are given.
             columns: columns of the rows, a value for each completion.
         """
         expected = columns.get(self.column) or [None] * len(completions)
         return [
             None if one is None else self.score(text_of(completion), one)
-            for completion, one in zip(completions, expected, strict=True)
+            for completion, one in zip(answers or completions, expected, strict=True)
         ]
 
 

@@ -128,10 +128,11 @@ def _score_batch(assistant: Lyrics, answers: Sequence[tuple[str, Sequence[Any], 
         ids[mask.bool()].tolist()
         for ids, mask in zip(inputs.pop("input_ids"), inputs.pop("attention_mask"), strict=True)
     ]
-    rows = [
-        [*prompt, *_answer_tokens(processor, question, answer.strip(), model)]
-        for prompt, question, (_, _, answer) in zip(prompts, questions, answers, strict=True)
-    ]
+    rows = []
+    for prompt, question, (_, _, answer) in zip(prompts, questions, answers, strict=True):
+        opening, tokens = _answer_tokens(processor, question, answer.strip(), model)
+        prompt += opening
+        rows.append([*prompt, *tokens])
     length = max(map(len, rows))
     padded = [row + [0] * (length - len(row)) for row in rows]
     inputs["input_ids"] = torch.tensor(padded)  # (B, L)
@@ -167,10 +168,13 @@ def _see(assistant: Lyrics, question: Question) -> list[VisualObjects | None]:
     return [assistant.see(picture) if can_refine else None for picture in question.pictures]
 
 
-def _answer_tokens(processor: Any, question: Question, answer: str, model: Any) -> list[int]:
-    """Return the tokens of an answer as the chat template writes it behind the question, without the end token."""
+def _answer_tokens(processor: Any, question: Question, answer: str, model: Any) -> tuple[list[int], list[int]]:
+    """Return the tokens of an answer as the chat template writes it behind the question, without the end token.
+
+    Marks of reasoning before it come first, and are not scored.
+    """
     if not answer:
-        return []
+        return [], []
     messages = question.messages_with(question.pictures)
     before = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     message = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
@@ -178,11 +182,15 @@ def _answer_tokens(processor: Any, question: Question, answer: str, model: Any) 
     tokenize = processor.tokenizer
     prompt_ids, ids = (tokenize(text, add_special_tokens=False)["input_ids"] for text in (before, whole))
     if ids[: len(prompt_ids)] != prompt_ids:  # the template writes earlier turns otherwise than the last one
-        return tokenize(f" {answer}", add_special_tokens=False)["input_ids"]
-    ids = ids[len(prompt_ids) :]
+        return [], tokenize(f" {answer}", add_special_tokens=False)["input_ids"]
+    opening, marks = whole.removeprefix(before).partition(answer)[0], []
+    if opening.strip():
+        marks = tokenize(before + opening, add_special_tokens=False)["input_ids"]
+        marks = marks[len(prompt_ids) :] if ids[: len(marks)] == marks else []
+    ids = ids[len(prompt_ids) + len(marks) :]
     ends = set(_as_list(model.generation_config.eos_token_id)) | {processor.tokenizer.eos_token_id}
     last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-    return ids[:last]
+    return marks, ids[:last]
 
 
 def _as_list(value: Any) -> Iterable[Any]:

@@ -14,7 +14,7 @@ from lyrics.processing_lyrics import LyricsProcessor
 from lyrics.processing_lyrics.language_model_templates import is_own_template, original_template
 from lyrics.trainers import LyricsSFTCollator
 
-from ..language_models import FAMILIES, save_language_model
+from ..language_models import FAMILIES, UNUSUAL, save_language_model
 from ..pretraining_parts import build_model as build_stage_1
 from ..sft_parts import build_chat, build_chats, build_processor, say
 
@@ -110,6 +110,55 @@ def test_experts_are_balanced_as_by_their_own_class(stage1, tmp_path):
     assert ask(model, processor, questions, [], tokens=2).shape[:2] == (2, 2)
 
 
+def test_experts_that_trl_cannot_count_are_trained_without_the_loss_that_balances_them(stage1, tmp_path, caplog):
+    from lyrics import LyricsSFTConfig, LyricsSFTTrainer
+
+    model, processor = compose(stage1, save_language_model(UNUSUAL["granite"], tmp_path / "language"))
+    settings = {"max_steps": 1, "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no"}
+    rows = [without_system(row) for row in build_chats(2)]
+    args = LyricsSFTConfig(str(tmp_path / "run"), router_aux_loss_coef=0.1, **settings)
+    with pytest.raises(ValueError, match="experts of this granitemoe: leave router_aux_loss_coef out"):
+        LyricsSFTTrainer(model, args, rows, processing_class=processor)
+    args = LyricsSFTConfig(str(tmp_path / "run"), **settings)
+    found = LyricsSFTTrainer(model, args, rows, processing_class=processor).train().training_loss
+    assert torch.tensor(found).isfinite()
+    assert "it is left out" in caplog.text
+
+
+def test_buffers_that_a_language_model_fills_are_filled_when_it_is_loaded(stage1, tmp_path):
+    """Falcon-H1 scales its states by a buffer that no file holds."""
+    model, _ = compose(stage1, save_language_model(UNUSUAL["falcon_h1"], tmp_path / "language"))
+    model.save_pretrained(tmp_path / "composed")
+    loaded = LyricsForConditionalGeneration.from_pretrained(tmp_path / "composed").eval()
+    ids = torch.arange(1, 20)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_a_language_model_with_a_cache_of_its_own_is_refused(stage1, tmp_path):
+    with pytest.raises(ValueError, match=r"minimax cannot generate as a part of this model: .*cache"):
+        compose(stage1, save_language_model(UNUSUAL["minimax"], tmp_path / "language"))
+
+
+def test_answers_of_a_model_without_attention_are_not_explained(stage1, tmp_path):
+    from lyrics import Lyrics
+
+    row = without_system(build_chat(0, pictures=1))
+    question, objects = prompt_of(row)
+    with Lyrics(*compose(stage1, save_language_model(FAMILIES["mamba2"], tmp_path / "language"))) as assistant:
+        answer = assistant.ask_messages(question, objects=objects, max_new_tokens=2)
+        with pytest.raises(ValueError, match="mamba2 has no attention"):
+            answer.why()
+
+
+def test_an_image_is_never_written(stage1, tmp_path):
+    """Its placeholder may have a row in a vocabulary that was padded."""
+    model, processor = compose(stage1, save_language_model(FAMILIES["deepseek_v3"], tmp_path / "language"))
+    token = processor.image_token_id
+    assert token < model.config.text_config.vocab_size
+    assert answer_when_forced(model, processor, token, tokens=1) != [token]
+
+
 def test_a_prompt_that_goes_on_otherwise_than_the_answers_is_told(stage1, tmp_path, caplog):
     """DeepSeek's template opens the reasoning in a prompt, and TRL's training template leaves it out."""
     family = dataclasses.replace(FAMILIES["deepseek_v3"], template="deepseekv3")
@@ -127,7 +176,7 @@ def check_batch(model, processor, asked, tokens, share):
         assert (together[index] - alone).abs().max() <= share * alone.abs().max()
 
 
-def answer_when_forced(model, processor, token):
+def answer_when_forced(model, processor, token, tokens=3):
     """Tokens of an answer of a model that always prefers one token."""
 
     def prefer(module, args, output):
@@ -138,7 +187,7 @@ def answer_when_forced(model, processor, token):
     inputs = processor.apply_chat_template(
         [say("user", "Hi.")], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
-    found = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    found = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
     hook.remove()
     return found[0, inputs["input_ids"].shape[1] :].tolist()
 

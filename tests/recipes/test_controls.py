@@ -274,6 +274,8 @@ def test_the_report_shows_what_was_not_run(tmp_path):
     assert f"| {EVALUATIONS['shipped'].title} | {NOT_RUN} |" in text
     row = next(line for line in text.splitlines() if line.startswith("| frozen, free queries, 500 rows |"))
     assert row.endswith("| +100.0 ± 0.0 | 1 |")
+    assert "wired" not in text
+    assert "| no itc |" not in text
     row = next(line for line in text.splitlines() if line.startswith("| own world |"))
     assert row.count("| 75 ± ") == len(NAMES)
     assert f"| own world | {NOT_RUN} |" in format_report(controls, worth, {})

@@ -5,7 +5,7 @@ import torch
 
 from lyrics import Lyrics
 from lyrics.conversion import compose
-from lyrics.serving.reasoning import ReasoningReader
+from lyrics.processing_lyrics.reasoning import ReasoningReader
 from lyrics.serving.token_text import TokenText
 
 from ..language_models import FAMILIES, save_language_model
@@ -19,10 +19,13 @@ WRITTEN = {  # what a model writes after its prompt: text, reasoning and answer
         ("<think>\n\n</think>\n\nRed.", "", "Red."),
         ("Red <think>.", "", "Red <think>."),
         ("<thin", "", "<thin"),
-        ("<think>\nA ring", "", "<think>\nA ring"),
+        ("<think>\nA ring", "A ring", ""),
     ],
+    "gemma4": [("<|channel>thought\nA ring?\n<channel|>Red.", "A ring?", "Red.")],
     "gpt_oss": [
         (HARMONY, "A ring?", "Red."),
+        (HARMONY.replace("analysis", "commentary"), "A ring?", "Red."),
+        (HARMONY.replace("A ", "A<|end|><|start|>assistant<|channel|>analysis<|message|>"), "A\nring?", "Red."),
         ("<|channel|>final<|message|>Red.", "", "Red."),
         ("Red.", "", "Red."),
     ],
@@ -62,12 +65,11 @@ def test_reasoning_is_told_from_the_answer(composed, name, case):
 
 
 def test_a_prompt_may_begin_the_reasoning(composed):
-    """Without its end, nothing is lost."""
     processor = composed("qwen3")[1]
     _, found = read(processor, "What color?<think>\n", "A ring?\n</think>\n\nRed.")
     assert (found.text, found.reasoning) == ("Red.", "A ring?")
     _, found = read(processor, "What color?<think>\n", "A ring?")
-    assert (found.text, found.reasoning) == ("A ring?", "")
+    assert (found.text, found.reasoning) == ("", "A ring?")
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gpt_oss"])
@@ -84,6 +86,60 @@ def test_a_chat_holds_answers_alone(composed, name):
         chat = assistant.chat()
         assert "".join(chat.stream("What color?", max_new_tokens=100)) == answer
         assert reasoning not in str(chat.to_row())
+
+
+def test_an_answer_that_is_cut_in_its_reasoning(composed):
+    """It is empty and says why, a reader may leave while the model reasons, and a chat forgets the question."""
+    model, processor = composed("qwen3")
+    script = processor.tokenizer(WRITTEN["qwen3"][0][0], add_special_tokens=False)["input_ids"][:5]
+    with Lyrics(model, processor) as assistant:
+        chat = assistant.chat()
+        with Script(model, script):
+            answer = chat.ask("What color?", max_new_tokens=5)
+        assert (answer.text, bool(answer.reasoning), answer.finish_reason) == ("", True, "length")
+        assert answer.notices == ("The answer ended while the model still reasoned: allow it more tokens.",)
+        with pytest.raises(ValueError, match="no answer yet"):
+            chat.to_row()
+        with Script(model, script):
+            pieces = assistant.stream_messages([say("user", "What color?")], max_new_tokens=5)
+            assert list(pieces) == [""] * 5
+
+
+def test_rewards_count_answers_without_reasoning(composed, tmp_path):
+    from lyrics.trainers.grpo_trainer import LyricsGRPOConfig, LyricsGRPOTrainer
+    from lyrics.trainers.rewards import REWARDS
+
+    model, processor = composed("qwen3")
+    seen = []
+
+    def keep(completions, answers, **columns):
+        seen.extend(zip(completions, answers, strict=True))
+        return [0.0] * len(answers)
+
+    args = LyricsGRPOConfig(
+        str(tmp_path), per_device_train_batch_size=2, num_generations=2, use_cpu=True, bf16=False, report_to=[]
+    )
+    rows = [{"prompt": "What color?", "expected_answer": "Red."}] * 2
+    trainer = LyricsGRPOTrainer(model, args, rows, None, processor, [REWARDS["exact"], keep])
+    text = WRITTEN["qwen3"][0][0]
+    ids = processor.tokenizer([text, "Blue."], add_special_tokens=False)["input_ids"]
+    trainer._row_prompts = [[], []]
+    completions = [[{"role": "assistant", "content": one}] for one in (text, "Blue.")]
+    columns = [{"expected_answer": "Red."}] * 2
+    found = trainer._calculate_rewards(columns, [[say("user", "?")]] * 2, completions, ids)
+    assert found[:, 0].tolist() == [1.0, 0.0]
+    assert seen == [(completions[0], "Red."), (completions[1], "Blue.")]
+
+
+def test_probabilities_of_answers_are_those_of_their_words(composed):
+    """The empty reasoning that a template writes before an answer belongs to the prompt."""
+    from lyrics.evaluation.harnesses.generation import score_answers
+
+    found = {}
+    for name in ("qwen3.5", "smollm2"):
+        with Lyrics(*composed(name)) as assistant:
+            (found[name],) = score_answers(assistant, [("What color?", [], "Red.")])
+    assert found["qwen3.5"].num_tokens == found["smollm2"].num_tokens == len("Red.")
 
 
 @pytest.mark.parametrize("stream", [False, True])

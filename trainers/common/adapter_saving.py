@@ -26,7 +26,7 @@ from .adapter_training import (
     has_adapter,
 )
 from .run_facts import find_bases, name_data
-from .trainable_parts import TuningArguments, load_model, lora_config, set_trained_parts
+from .trainable_parts import TuningArguments, load_model, lora_config, set_trained_parts, settle_router_loss
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -92,6 +92,7 @@ class TunedAdapterMixin(Trainer if TYPE_CHECKING else object):
         if isinstance(model, str | os.PathLike):
             model = load_model(os.fspath(model), args, kwargs.pop("quantization_config", None))
         base: Any = model if isinstance(model, LyricsForConditionalGeneration) else model.get_base_model()
+        settle_router_loss(base, args)
         if os.path.isdir(base.name_or_path):  # so that the adapter is loaded from any folder
             base.name_or_path = os.path.abspath(base.name_or_path)
         # Before PEFT changes the model and training changes its weights.

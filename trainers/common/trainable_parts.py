@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
 
 from ...modeling_lyrics import LyricsForConditionalGeneration
 from .adapter_training import PARTS, load_adapted_model
@@ -18,6 +19,8 @@ from .run_settings import require_steps
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+
+logger = logging.get_logger(__name__)
 
 _QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 _LATENT = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")  # of DeepSeek's latent attention
@@ -147,6 +150,35 @@ def load_model(
     is_model = os.path.isfile(os.path.join(name, "config.json"))  # Transformers loads an adapter beside it as well
     adapted = None if is_model else load_adapted_model(name, args, **settings)
     return LyricsForConditionalGeneration.from_pretrained(name, **settings) if adapted is None else adapted
+
+
+def settle_router_loss(model: LyricsForConditionalGeneration, args: Any) -> None:
+    """Turn the loss that balances experts off where TRL cannot compute it, unless a coefficient is asked for.
+
+    TRL counts the experts by `num_experts` of the language model's configuration, which Granite's and Phi's do not
+    have. It needs a layer with experts, and the small models of a family may have none.
+
+    Args:
+        model: model to be tuned.
+        args: arguments of the training; `router_aux_loss_coef` is set.
+
+    Raises:
+        ValueError: a coefficient is asked for, and there is no such loss.
+    """
+    text_config, coefficient = model.config.text_config, args.router_aux_loss_coef
+    if not getattr(text_config, "router_aux_loss_coef", None) or coefficient == 0.0:
+        return
+    language_model: Any = model.get_submodule("model.language_model")
+    recorders = (getattr(language_model, "_can_record_outputs", None) or {}).get("router_logits", ())
+    recorders = recorders if isinstance(recorders, list | tuple) else (recorders,)
+    routers = tuple(getattr(one, "target_class", one) for one in recorders)
+    if hasattr(text_config, "num_experts") and any(isinstance(one, routers) for one in language_model.modules()):
+        return
+    reason = f"TRL cannot compute the loss that balances the experts of this {text_config.model_type}"
+    if coefficient is not None:
+        raise ValueError(f"{reason}: leave router_aux_loss_coef out, got {coefficient}.")
+    logger.warning(f"{reason}: it is left out (router_aux_loss_coef=0).")
+    args.router_aux_loss_coef = 0.0
 
 
 def set_trained_parts(model: LyricsForConditionalGeneration, args: TuningArguments) -> None:

@@ -7,6 +7,7 @@ python -m lyrics.recipes.micro.controls.report --page page.md --figures figures
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ BEGIN, END = "<!-- controls: written by lyrics.recipes.micro.controls.report -->
 FIGURE = "micro_stage1_worth.png"
 VISUAL_KINDS = tuple(kind for kind in KINDS if kind != "outside")  # which need the picture
 
+_PAIR = ("all", "none")  # losses of first stages that are compared
 _GUESSES = {"majority": "most frequent answer", "random": "answer to a random question"}
 _STYLES = {"all": ("#0072b2", "o-"), "none": ("#000000", "s--")}
 _OTHER_STYLES = (("#e69f00", "^-"), ("#009e73", "v-"), ("#cc79a7", "D-"), ("#d55e00", "P-"))
@@ -191,17 +193,21 @@ def format_view(named: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def format_worth(results: Results) -> str:
-    """Return the table of what the first stage is worth, by rows, MQ-Former, queries and losses."""
+    """Return the table of what the first stage is worth, by rows, MQ-Former, queries and losses.
+
+    Losses and rows of which no cell was run are left out.
+    """
+    shown = [losses for losses in LOSSES if losses in _PAIR or any(name.startswith(f"{losses}_") for name in results)]
     rows = []
-    for mqformer in MQFORMER:
-        for queries in QUERIES:
-            for count in ROWS:
-                names = {losses: Cell(losses, queries, mqformer, count).name for losses in LOSSES}
-                cells = [_mean(results, name) for name in names.values()]
-                difference = _difference(results, names["none"], names["all"], OWN)
-                seeds = len(_pairs(results, names["none"], names["all"], OWN))
-                rows.append((f"{mqformer}, {queries} queries, {count:,} rows", [*cells, difference, str(seeds)]))
-    return format_rows([*(losses.replace("_", " ") for losses in LOSSES), "all - none", "seeds"], rows)
+    for mqformer, queries, count in itertools.product(MQFORMER, QUERIES, ROWS):
+        names = {losses: Cell(losses, queries, mqformer, count).name for losses in shown}
+        if not any(name in results for name in names.values()):
+            continue
+        pair = names["none"], names["all"]
+        cells = [*(_mean(results, name) for name in names.values()), _difference(results, *pair, OWN)]
+        rows.append((f"{mqformer}, {queries} queries, {count:,} rows", [*cells, str(len(_pairs(results, *pair, OWN)))]))
+    columns = [*(losses.replace("_", " ") for losses in shown), "all - none", "seeds"]
+    return format_rows(columns, rows or [(NOT_RUN, [""] * len(columns))])
 
 
 def _mean(results: Results, name: str) -> str:
