@@ -141,7 +141,7 @@ def _join(vision: Any, mqformer: Any, text: Any, processor: LyricsProcessor, lay
     ids: Any = torch.arange(1, 9)[None] % text.config.get_text_config().vocab_size
     with torch.inference_mode():
         expected = text.eval()(input_ids=ids).logits
-    model = LyricsForConditionalGeneration.from_parts(
+    model: Any = LyricsForConditionalGeneration.from_parts(
         vision, mqformer, text, vision_feature_layer=layer, image_token_id=processor.image_token_id
     )
     with torch.inference_mode():
