@@ -179,7 +179,7 @@ def _show_answer(stream: AnswerStream, status: StatusLine, is_silent: bool) -> A
             print(f"Answer: {printable(answer.text)}")
         return answer
     is_first = True
-    for piece in stream:
+    for piece in filter(None, stream):  # empty while the model reasons
         if is_first:
             status.clear()
         print(("Answer: " if is_first else "") + printable(piece), end="", flush=True)

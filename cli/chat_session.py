@@ -87,7 +87,7 @@ class ChatSession:
         self._boxes = []
         is_first = True
         try:
-            for piece in stream:
+            for piece in filter(None, stream):  # empty while the model reasons
                 if is_first:
                     self._begin(stream.notices)
                     is_first = False

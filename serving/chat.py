@@ -164,8 +164,7 @@ class Chat:
         except Exception:  # noqa: BLE001  (whoever read the stream got it)
             answer = None
         self._open = None
-        is_whole = answer is not None and answer.finish_reason in ("stop", "length") and not answer.reasoning
-        if answer is not None and (answer.text or is_whole):
+        if answer is not None and (answer.text or answer.finish_reason in ("stop", "length")):
             reply = {"role": "assistant", "content": [{"type": "text", "text": answer.text}]}
             self._messages += [message, reply]
             self._last = answer

@@ -89,7 +89,7 @@ def test_a_chat_holds_answers_alone(composed, name):
 
 
 def test_an_answer_that_is_cut_in_its_reasoning(composed):
-    """It is empty and says why, a reader may leave while the model reasons, and a chat forgets the question."""
+    """It is empty and says why, a chat holds none of it, and a reader may leave while the model reasons."""
     model, processor = composed("qwen3")
     script = processor.tokenizer(WRITTEN["qwen3"][0][0], add_special_tokens=False)["input_ids"][:5]
     with Lyrics(model, processor) as assistant:
@@ -98,8 +98,7 @@ def test_an_answer_that_is_cut_in_its_reasoning(composed):
             answer = chat.ask("What color?", max_new_tokens=5)
         assert (answer.text, bool(answer.reasoning), answer.finish_reason) == ("", True, "length")
         assert answer.notices == ("The answer ended while the model still reasoned: allow it more tokens.",)
-        with pytest.raises(ValueError, match="no answer yet"):
-            chat.to_row()
+        assert answer.reasoning not in str(chat.to_row())
         with Script(model, script):
             pieces = assistant.stream_messages([say("user", "What color?")], max_new_tokens=5)
             assert list(pieces) == [""] * 5

@@ -253,15 +253,18 @@ def _draw_curves(axes: Axes, results: Results, mqformer: str, queries: str) -> N
             x, y, half = zip(*points, strict=True)
             title = {"all": "all losses", "none": "no stage 1"}.get(losses, losses.replace("_", " "))
             axes.errorbar(x, y, half, fmt=style, color=color, label=title, markersize=4, capsize=3)
+    measured = [
+        rows for rows in ROWS if any(Cell(one, queries, mqformer, rows).name in results for one in LOSSES)
+    ] or ROWS
     axes.set(
         title=f"MQ-Former {mqformer}, {queries} queries",
         xlabel="rows of stage 2",
         ylabel="right answers, %",
         xscale="log",
-        xlim=(min(ROWS) / 1.4, max(ROWS) * 1.4),
+        xlim=(min(measured) / 1.4, max(measured) * 1.4),
         ylim=(0, 100),
-        xticks=ROWS,
-        xticklabels=[f"{rows:,}" for rows in ROWS],
+        xticks=measured,
+        xticklabels=[f"{rows:,}" for rows in measured],
     )
     axes.minorticks_off()
     if axes.get_legend_handles_labels()[0]:
