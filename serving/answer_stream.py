@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class AnswerStream:
     """Iterate over it for pieces of text, which joined are `Answer.text`, or call `result` for the whole answer.
 
+    While a language model reasons, the pieces are empty, so that a reader can leave at any time.
+
     Whoever leaves the loop early stops the answer. Several threads may read one stream. `async for` reads it without a
     thread.
 
