@@ -227,20 +227,21 @@ def draw_worth(results: Results, out: Path) -> None:
     """Draw the percentage of right answers by rows of the second stage, a panel for each MQ-Former and queries.
 
     Args:
-        results: results about the first stage, by name. What has none gets no panel.
+        results: results about the first stage, by name. What has none for two numbers of rows gets no
+            panel.
         out: image file to write.
     """
     every = [(mqformer, queries) for mqformer in MQFORMER for queries in QUERIES]
-    panels = [one for one in every if any(name in results for name in _cells_of(*one))] or every[:1]
+    panels = [one for one in every if len(_measured(results, *one)) > 1] or every[:1]
     figure, grid = new_figure(1, len(panels), (2.5 + 4 * len(panels), 3.6))
     for axes, (mqformer, queries) in zip(grid.flat, panels, strict=True):
         _draw_curves(axes, results, mqformer, queries)
     figure.savefig(out, dpi=110, metadata={"Software": None})
 
 
-def _cells_of(mqformer: str, queries: str) -> list[str]:
-    """Return the names of the cells of a panel."""
-    return [Cell(losses, queries, mqformer, rows).name for losses in LOSSES for rows in ROWS]
+def _measured(results: Results, mqformer: str, queries: str) -> list[int]:
+    """Return the numbers of rows of which a cell was run."""
+    return [rows for rows in ROWS if any(Cell(one, queries, mqformer, rows).name in results for one in LOSSES)]
 
 
 def _draw_curves(axes: Axes, results: Results, mqformer: str, queries: str) -> None:
@@ -253,9 +254,7 @@ def _draw_curves(axes: Axes, results: Results, mqformer: str, queries: str) -> N
             x, y, half = zip(*points, strict=True)
             title = {"all": "all losses", "none": "no stage 1"}.get(losses, losses.replace("_", " "))
             axes.errorbar(x, y, half, fmt=style, color=color, label=title, markersize=4, capsize=3)
-    measured = [
-        rows for rows in ROWS if any(Cell(one, queries, mqformer, rows).name in results for one in LOSSES)
-    ] or ROWS
+    measured = _measured(results, mqformer, queries) or ROWS
     axes.set(
         title=f"MQ-Former {mqformer}, {queries} queries",
         xlabel="rows of stage 2",
