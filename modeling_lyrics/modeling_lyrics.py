@@ -94,7 +94,7 @@ class LyricsCausalLMOutputWithPast(_ImageHiddenStates, MultimodalCausalLMOutputW
     """Output of `LyricsForConditionalGeneration`: Transformers' fields; `image_outputs` is `LyricsImageFeatures`.
 
     Attributes:
-        router_logits: as in `LyricsModelOutputWithPast`.
+        router_logits: logits of the experts, those of `LyricsModelOutputWithPast`.
         aux_loss: scalar that balances the experts; `loss` has it with the language model's `router_aux_loss_coef`.
     """
 
@@ -344,7 +344,8 @@ class LyricsModel(LyricsPreTrainedModel):
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         text_config = self.config.text_config
-        kwargs |= embed_for_layers(self.language_model, text_config, input_ids, self.config.image_token_id)
+        if "per_layer_inputs" not in kwargs:
+            kwargs |= embed_for_layers(self.language_model, text_config, input_ids, self.config.image_token_id)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=prepare_mask(text_config, inputs_embeds, attention_mask, cache),

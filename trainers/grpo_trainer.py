@@ -209,9 +209,10 @@ class LyricsGRPOTrainer(AtomicCheckpointMixin, TunedAdapterMixin, GRPOTrainer): 
         return encoded["input_ids"], None, fields
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
-        """Score as TRL, and give the reward functions `answers`, the completions without reasoning, as well."""
+        """Score as TRL, and give the reward functions `completions_without_reasoning` as well."""
         found = zip(inputs, self._row_prompts, completion_ids_list, strict=True)
-        inputs = [{**row, "answers": self._reasoning.answer(prompt, ids)} for row, prompt, ids in found]
+        answers = [(row, self._reasoning.answer(prompt, ids)) for row, prompt, ids in found]
+        inputs = [{**row, "completions_without_reasoning": answer} for row, answer in answers]
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:

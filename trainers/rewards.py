@@ -133,19 +133,20 @@ class Reward:
         return self.name
 
     def __call__(
-        self, completions: Sequence[Any], answers: Sequence[str] | None = None, **columns: Any
+        self, completions: Sequence[Any], completions_without_reasoning: Sequence[str] | None = None, **columns: Any
     ) -> list[float | None]:
         """Return the reward of each completion, `None` for a row that expects nothing of this kind.
 
         Args:
             completions: sequence of texts, or of lists of messages.
-            answers: sequence of the texts without reasoning, which count where they are given.
+            completions_without_reasoning: sequence of their texts, which count where they are given.
             columns: columns of the rows, a value for each completion.
         """
+        scored = completions if completions_without_reasoning is None else completions_without_reasoning
         expected = columns.get(self.column) or [None] * len(completions)
         return [
             None if one is None else self.score(text_of(completion), one)
-            for completion, one in zip(answers or completions, expected, strict=True)
+            for completion, one in zip(scored, expected, strict=True)
         ]
 
 

@@ -111,9 +111,9 @@ def test_rewards_count_answers_without_reasoning(composed, tmp_path):
     model, processor = composed("qwen3")
     seen = []
 
-    def keep(completions, answers, **columns):
-        seen.extend(zip(completions, answers, strict=True))
-        return [0.0] * len(answers)
+    def keep(completions, completions_without_reasoning, answers, **columns):
+        seen.extend(zip(completions, completions_without_reasoning, answers, strict=True))
+        return [0.0] * len(completions)
 
     args = LyricsGRPOConfig(
         str(tmp_path), per_device_train_batch_size=2, num_generations=2, use_cpu=True, bf16=False, report_to=[]
@@ -124,10 +124,11 @@ def test_rewards_count_answers_without_reasoning(composed, tmp_path):
     ids = processor.tokenizer([text, "Blue."], add_special_tokens=False)["input_ids"]
     trainer._row_prompts = [[], []]
     completions = [[{"role": "assistant", "content": one}] for one in (text, "Blue.")]
-    columns = [{"expected_answer": "Red."}] * 2
+    columns = [{"expected_answer": "Red.", "answers": "a column of the rows"}] * 2
     found = trainer._calculate_rewards(columns, [[say("user", "?")]] * 2, completions, ids)
     assert found[:, 0].tolist() == [1.0, 0.0]
-    assert seen == [(completions[0], "Red."), (completions[1], "Blue.")]
+    own = "a column of the rows"
+    assert seen == [(completions[0], "Red.", own), (completions[1], "Blue.", own)]
 
 
 def test_probabilities_of_answers_are_those_of_their_words(composed):

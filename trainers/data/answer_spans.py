@@ -225,7 +225,10 @@ class AnswerFinder:
     def _compare_openings(self) -> None:
         """Warn where a prompt ends with words that the answers do not begin with, such as `<think>`."""
         messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), _PROBE, strict=False)]
-        learned, prompt = self.render(messages), self._render(messages[:1], add_generation_prompt=True)
+        try:
+            learned, prompt = self.render(messages), self._render(messages[:1], add_generation_prompt=True)
+        except ValueError:  # a template may refuse a conversation as short as this
+            return
         if learned.startswith(prompt):
             return
         same = next(place for place, one in enumerate(prompt) if not learned.startswith(one, place))
